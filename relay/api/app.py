@@ -1,0 +1,123 @@
+"""The HTTP application: Quart on Trio, with one shape for every error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from quart import Blueprint, Response, request
+from quart_trio import QuartTrio
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
+
+from relay import logs, strictjson
+from relay.api import health
+from relay.api.errors import ErrorAnswer, error_answer
+from relay.api.health import Readiness
+from relay.clock import Clock
+from relay.core import Core
+from relay.errors import Code, ProtocolError, RequestError
+
+_CODES = {
+    400: Code.INVALID_REQUEST,
+    401: Code.UNAUTHORIZED,
+    403: Code.FORBIDDEN,
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    413: Code.TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+}
+_MESSAGES = {
+    404: "There is nothing at this path.",
+    405: "This path does not take that method.",
+    413: "The body is too large.",
+}
+
+log = logs.get("relay.http")
+
+
+def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness) -> QuartTrio:
+    """Return the application with these routes and the ones for health."""
+    app = QuartTrio("relay", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
+    app.config["BODY_TIMEOUT"] = None  # the transport bounds what a body may take
+    app.config["RESPONSE_TIMEOUT"] = None
+    app.url_map.strict_slashes = False
+    for blueprint in (*blueprints, health.blueprint(readiness)):
+        app.register_blueprint(blueprint)
+    _handle_errors(app, core.clock)
+    return app
+
+
+def json_response(body: Any, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(strictjson.dumps(body), status, content_type="application/json")
+
+
+def success(data: Any, status: int = 200, **more: Any) -> Response:
+    """Return an answer in the shape that every success has."""
+    return json_response({"success": True, "status": status, "data": data, **more}, status)
+
+
+async def json_body() -> dict[str, Any]:
+    """Return the request's body, a JSON object.
+
+    Raises:
+        RequestError: it is none, or not said to be JSON.
+    """
+    value = decode_json(await request.body, request.mimetype)
+    if not isinstance(value, dict):
+        raise RequestError(Code.INVALID_REQUEST, "The body must be a JSON object.")
+    return value
+
+
+def decode_json(body: bytes, mimetype: str) -> object:
+    """Return the value of a JSON body. Raises as `json_body`."""
+    if mimetype != "application/json":
+        raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
+    try:
+        return strictjson.loads(body)
+    except ProtocolError as error:
+        raise RequestError(Code.INVALID_REQUEST, str(error)) from error
+
+
+def _handle_errors(app: QuartTrio, clock: Clock) -> None:
+    async def refused(error: RequestError) -> Response:
+        answer = error_answer(error, request.path, clock.now_ms())
+        _log_refusal(answer, error.message)
+        return _response(answer)
+
+    async def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        if status < 400:  # a redirect
+            return Response(status=status, headers=Headers(error.get_headers()))
+        code = _CODES.get(status, Code.INVALID_REQUEST if status < 500 else Code.INTERNAL_ERROR)
+        refusal = RequestError(code, _MESSAGES.get(status, error.name))
+        answer = error_answer(refusal, request.path, clock.now_ms(), status=status)
+        _log_refusal(answer, error.name)
+        response = _response(answer)
+        if status == 405 and (allowed := getattr(error, "valid_methods", None)):
+            response.headers["Allow"] = ", ".join(sorted(allowed))
+        return response
+
+    async def failed(error: Exception) -> Response:
+        refusal = RequestError(Code.INTERNAL_ERROR, "Something went wrong in the server.")
+        answer = error_answer(refusal, request.path, clock.now_ms())
+        log.exception("request failed", error, method=request.method, path=request.path, errorId=answer.error_id)
+        return _response(answer)
+
+    app.register_error_handler(RequestError, refused)
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(Exception, failed)
+
+
+def _log_refusal(answer: ErrorAnswer, cause: str) -> None:
+    log.info(
+        "refused", method=request.method, path=request.path, status=answer.status, cause=cause, errorId=answer.error_id
+    )
+
+
+def _response(answer: ErrorAnswer) -> Response:
+    response = json_response(answer.body, answer.status)
+    response.headers.update(answer.headers)
+    return response

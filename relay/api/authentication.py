@@ -1,0 +1,47 @@
+"""Who makes an HTTP request, and what that one may do."""
+
+from __future__ import annotations
+
+from quart import Request
+
+from relay.core import Core
+from relay.errors import Code, RequestError
+from relay.principal import Principal
+
+
+async def principal_of(core: Core, request: Request) -> Principal:
+    """Return who a request comes from: a Bearer token, else an API key. A checkpoint where the database is asked.
+
+    Raises:
+        RequestError: `UNAUTHORIZED`; there is neither, or it is not valid.
+    """
+    authorization = request.headers.get("Authorization", "")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        principal = core.verifier.verify(token.strip(), core.clock.now())
+        await core.users.seen(principal)
+        return principal
+    key = request.headers.get("X-API-Key")
+    if key is not None:
+        return await core.keys.authenticate(key)
+    raise RequestError(Code.UNAUTHORIZED, "Send a token (Authorization: Bearer ...) or an API key (X-API-Key).")
+
+
+async def user_of(core: Core, request: Request) -> Principal:
+    """Return who a request comes from, of those who may act as a user: a token's user, or a key with scope `admin`.
+
+    Raises:
+        RequestError: `UNAUTHORIZED`, or `FORBIDDEN` for a key without that scope.
+    """
+    principal = await principal_of(core, request)
+    if principal.key_id is not None and not principal.is_admin:
+        raise RequestError(Code.FORBIDDEN, "This API key lacks the scope admin.")
+    return principal
+
+
+async def publisher_of(core: Core, request: Request) -> Principal:
+    """Return who a request comes from, of those who may publish: an admin, or a key with scope `publish`. Raises as `user_of`."""
+    principal = await principal_of(core, request)
+    if not principal.is_admin and "publish" not in principal.scopes:
+        raise RequestError(Code.FORBIDDEN, "Publishing needs an API key with scope publish, or the token of an admin.")
+    return principal

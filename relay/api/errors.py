@@ -1,0 +1,67 @@
+"""How refusals look over HTTP: the status of each code, and the two shapes of an error body. Pure."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from relay.clock import iso_ms
+from relay.errors import Code, RequestError
+
+FEEDS_PREFIX = "/api/v1/"
+"""Below it errors have the shape of the feeds' API."""
+
+STATUS: Mapping[Code, int] = {
+    Code.INVALID_REQUEST: 400,
+    Code.UNAUTHORIZED: 401,
+    Code.FORBIDDEN: 403,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.CONFLICT: 409,
+    Code.TOO_LARGE: 413,
+    Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.RATE_LIMITED: 429,
+    Code.UNKNOWN_CHANNEL: 400,
+    Code.TOO_MANY_SUBSCRIPTIONS: 403,
+    Code.UNAVAILABLE: 503,
+    Code.INTERNAL_ERROR: 500,
+}
+
+
+@attrs.frozen
+class ErrorAnswer:
+    """What a refusal is answered with; the error id is for the log too."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]
+    error_id: str
+
+
+def error_answer(refusal: RequestError, path: str, now_ms: int, *, status: int | None = None) -> ErrorAnswer:
+    """Return the answer to a request that was refused. `status` stands in where a code has no status of its own."""
+    error_id = str(uuid.uuid4())
+    status = status or STATUS[refusal.code]
+    headers = {}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if path.startswith(FEEDS_PREFIX):
+        body: dict[str, Any] = {"error": {"code": refusal.code.value, "message": refusal.message}}
+    else:
+        body = {
+            "success": False,
+            "status": status,
+            "message": refusal.message,
+            "error": refusal.message,
+            "errorId": error_id,
+            "meta": {"timestamp": iso_ms(now_ms), "version": "v1", "errorId": error_id},
+        }
+        if refusal.fields:
+            body["errors"] = [{"field": problem.field, "message": problem.message} for problem in refusal.fields]
+    return ErrorAnswer(status, body, headers, error_id)

@@ -1,0 +1,485 @@
+"""The broker: publishes, subscribes, resumes. It names no dialect and does no I/O of its own.
+
+A durable publication is given its offset by the store, in the transaction that commits it, and is delivered by the callback
+that the store makes in commit order; one that is written behind gets its offset here, at once. Either way every subscriber of a channel
+sees one order. What the broker needs of the store is the `Store` protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import attrs
+import trio
+
+from relay.channel import Channel, Encode, Sink
+from relay.clock import Clock
+from relay.errors import Code, Disconnect, Reason, RequestError
+from relay.history import History
+from relay.kinds import ChannelName
+from relay.models import Draft, Position, Publication, Published
+from relay.outbox import Outbox
+from relay.presence import Presence
+from relay.recent import Recent
+
+CATCH_UP_BATCH = 64
+"""Publications of a resume that are encoded between two looks at the outbox's room."""
+YIELD_BYTES = 64 * 1024
+"""Bytes published in bulk after which other tasks run, so that a big batch never closes a healthy reader."""
+ITEM_BYTES = 256
+"""What one publication counts towards YIELD_BYTES beside its data."""
+IDLE_PERIOD = 60.0
+"""Seconds for which a channel without listeners stays in memory."""
+
+Outcome = Published | RequestError
+
+
+class Store(Protocol):
+    """What the broker needs of the store. Every callback is made synchronously, in commit order, before the caller wakes."""
+
+    async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
+        """Return the channel's head; of one that nothing was published to, offset 0 and the epoch that it will have."""
+
+    async def load_history(
+        self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
+    ) -> list[Publication]:
+        """Return what is kept of the channel, oldest first."""
+
+    async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
+        """Commit durable drafts and return what became of each, in order."""
+
+    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+        """Store heads and new publications of channels that are written behind."""
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """One subscriber's place in one channel. It exists from the request on, so that losing the right meanwhile ends it too."""
+
+    channel: ChannelName
+    counted: bool
+    live: bool = False
+    """Whether publications are delivered to it."""
+    present: bool = False
+    """Whether it counts as its user's presence: through a repeated resume too, while it is not live for a moment."""
+    ended: bool = False
+
+
+class Subscriber:
+    """One connection as the broker sees it: where its frames go, in whose words, and what it listens to."""
+
+    __slots__ = ("encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
+
+    def __init__(self, sink: Sink, encode: Encode) -> None:
+        self.sink = sink
+        self.encode = encode
+        self.is_admin = False
+        self.user_id: str | None = None
+        """Whose connection this is; its rooms' members see it as present."""
+        self.on_revoked: Callable[[ChannelName, str], None] | None = None
+        """Told of a subscription that ended because its right did, and why. A plain call."""
+        self.subscriptions: dict[str, Subscription] = {}
+
+    def signal(self, publication: Publication) -> None:
+        """Give this subscriber alone a publication in its own words."""
+        frame = self.encode(publication)
+        if frame is not None:
+            self.sink.push(frame)
+
+
+class Broker:
+    """Every channel in memory, and the only way to publish to one."""
+
+    def __init__(self, store: Store, presence: Presence, clock: Clock) -> None:
+        self._store = store
+        self._presence = presence
+        self._clock = clock
+        self._channels: dict[str, Channel[Subscriber]] = {}
+        self._dirty: dict[str, Channel[Subscriber]] = {}
+        self._pending: dict[str, set[Subscriber]] = {}
+        self._recent = Recent()
+        presence.bind(self.signal)
+
+    # -- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, draft: Draft) -> Published:
+        """Publish one draft and return where it went. Always a checkpoint.
+
+        A durable draft is committed, then delivered, before this returns; cancelled, it may have been published all the same.
+
+        Raises:
+            RequestError: the draft's `prepare` refused it, or the store cannot write.
+        """
+        [outcome] = await self.publish_many([draft])
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint."""
+        outcomes: list[Outcome | None] = [None] * len(drafts)
+        durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable]
+        if durable:
+            batch = [drafts[i] for i in durable]
+            for i, outcome in zip(durable, await self._append(batch), strict=True):
+                outcomes[i] = outcome
+        published_bytes = 0
+        for i, draft in enumerate(drafts):
+            if outcomes[i] is not None:
+                continue
+            channel = self._channels.get(draft.channel.text) or await self._load(draft.channel)
+            outcomes[i] = self._publish_behind(channel, draft)
+            published_bytes += ITEM_BYTES + draft.size
+            if published_bytes >= YIELD_BYTES:
+                published_bytes = 0
+                await trio.lowlevel.checkpoint()
+        if not durable:
+            await trio.lowlevel.checkpoint()
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        def committed(outcomes: list[Outcome]) -> None:
+            for draft, outcome in zip(drafts, outcomes, strict=True):
+                if isinstance(outcome, Published) and not outcome.repeated:
+                    self._deliver_committed(draft, outcome.position)
+
+        return await self._store.append(drafts, committed)
+
+    def _deliver_committed(self, draft: Draft, position: Position) -> None:
+        channel = self._channels.get(draft.channel.text)
+        if channel is None and draft.origin is None:
+            return  # nobody listens; whoever comes loads it from the store
+        publication = _publication(draft, position)
+        if channel is not None:
+            channel.add(publication)
+            channel.written_offset = channel.offset
+        self._deliver(channel, publication, draft)
+
+    def _publish_behind(self, channel: Channel[Subscriber], draft: Draft) -> Published:
+        key = draft.idempotency
+        now = trio.current_time()
+        if key is not None and (earlier := self._recent.get(key.scope, key.key, now)) is not None:
+            return attrs.evolve(earlier, repeated=True)
+        publication = _publication(draft, Position(channel.offset + 1, channel.epoch))
+        channel.add(publication)
+        self._dirty[channel.name.text] = channel
+        self._deliver(channel, publication, draft)
+        published = Published(Position(publication.offset, publication.epoch))
+        if key is not None:
+            self._recent.put(key.scope, key.key, published, now, key.period)
+        return published
+
+    def _deliver(self, channel: Channel[Subscriber] | None, publication: Publication, draft: Draft) -> None:
+        origin = draft.origin
+        if channel is not None:
+            channel.deliver(publication, besides=origin.sink if origin is not None else None)
+        if origin is not None:
+            origin.receive(publication)
+
+    def signal(
+        self, name: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
+    ) -> None:
+        """Tell those who listen now, and for whom `to` is true: neither kept nor counted. A plain call."""
+        publication = Publication(name, type_, 0, "", 0, data=data)
+        frames: dict[Encode, bytes | None] = {}
+        for subscriber in self._listeners(name):
+            if to(subscriber):
+                if subscriber.encode not in frames:
+                    frames[subscriber.encode] = subscriber.encode(publication)
+                frame = frames[subscriber.encode]
+                if frame is not None:
+                    subscriber.sink.push(frame)
+
+    # -- subscribing --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def attach(self, sink: Sink, encode: Encode) -> Iterator[Subscriber]:
+        """Enter a connection; at the end everything that it subscribed to is left. Plain calls."""
+        subscriber = Subscriber(sink, encode)
+        try:
+            yield subscriber
+        finally:
+            self._presence.disconnected(subscriber)
+            for subscription in list(subscriber.subscriptions.values()):
+                self._end(subscriber, subscription)
+
+    def identify(self, subscriber: Subscriber, user_id: str) -> None:
+        """Say whose connection this is. A plain call; once for each connection."""
+        subscriber.user_id = user_id
+        self._presence.connected(subscriber)
+
+    @contextmanager
+    def reserved(
+        self, subscriber: Subscriber, names: Sequence[ChannelName], *, maximum: int, counted: bool = True
+    ) -> Iterator[list[Subscription]]:
+        """Take places for subscriptions, before the right to them is looked up: a right lost meanwhile ends them. Plain calls.
+
+        In the block the caller looks up the right and subscribes; a reservation that came to nothing ends with the block. Of a channel
+        that the subscriber has already, the subscription is the one that it has. `maximum` bounds the counted ones.
+
+        Raises:
+            RequestError: too many subscriptions.
+        """
+        subscriptions: list[Subscription] = []
+        try:
+            for name in names:
+                subscriptions.append(self._reserve(subscriber, name, maximum, counted))
+            yield subscriptions
+        finally:
+            for subscription in subscriptions:
+                if not subscription.live:
+                    self._end(subscriber, subscription)
+
+    def _reserve(self, subscriber: Subscriber, name: ChannelName, maximum: int, counted: bool) -> Subscription:
+        subscription = subscriber.subscriptions.get(name.text)
+        if subscription is None:
+            if counted and sum(other.counted for other in subscriber.subscriptions.values()) >= maximum:
+                raise RequestError(
+                    Code.TOO_MANY_SUBSCRIPTIONS, f"A connection may have at most {maximum} subscriptions."
+                )
+            subscription = Subscription(name, counted)
+            subscriber.subscriptions[name.text] = subscription
+            self._pending.setdefault(name.text, set()).add(subscriber)
+        return subscription
+
+    async def subscribe(
+        self,
+        subscriber: Subscriber,
+        subscription: Subscription,
+        *,
+        outbox: Outbox,
+        since: Position | None,
+        answer: Callable[[Position, bool | None], bytes | None],
+    ) -> None:
+        """Answer, replay what was missed and go live: no gap, no repeat. A checkpoint where it must wait.
+
+        `answer` makes the frame that goes before everything else (None: there is none), from the position at which the subscriber then stands and from
+        whether what it missed follows (None where it did not ask). The last of the replay and going live are one synchronous
+        step. To be called within `reserved`.
+
+        Raises:
+            RequestError: the right was lost meanwhile, or the store cannot read.
+        Disconnect: the reader is so slow that the history passed it by; nothing was skipped in silence.
+        """
+        channel = await self._pin(subscription.channel)
+        try:
+            recovered: bool | None = None
+            if since is not None:
+                recovered = await self._can_resume(channel, since)
+            await outbox.wait_for_room()
+            self._check_not_ended(subscription)
+            position = channel.position
+            if recovered and since is not None:
+                if subscription.live:
+                    # A resume of what is live already: the replay must not overtake or repeat what is delivered.
+                    channel.leave(subscriber.encode, subscriber.sink)
+                    subscription.live = False
+                position = since
+            frame = answer(position, recovered)
+            if frame is not None:
+                outbox.send_nowait(frame)
+            if recovered:
+                await self._catch_up(channel, subscriber, subscription, outbox, position.offset)
+            self._go_live(channel, subscriber, subscription)
+        finally:
+            channel.pins -= 1
+
+    async def subscribe_from_history(
+        self,
+        subscriber: Subscriber,
+        subscriptions: Sequence[Subscription],
+        *,
+        outbox: Outbox,
+        first: Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]],
+    ) -> None:
+        """Send what is kept of several channels and go live in one synchronous step: no gap, no repeat.
+
+        `first` makes the frames that go before everything else, from the head and the history (oldest first) of each channel, in the
+        order of `subscriptions`. A checkpoint where it must wait. To be called within `reserved`.
+
+        Raises:
+            RequestError: a right was lost meanwhile, or the store cannot read.
+        """
+        channels: list[Channel[Subscriber]] = []
+        try:
+            for subscription in subscriptions:
+                channel = await self._pin(subscription.channel)
+                channels.append(channel)
+                if not channel.history.complete:
+                    await self._load_history(channel)
+            await outbox.wait_for_room()
+            snapshots = []
+            for channel, subscription in zip(channels, subscriptions, strict=True):
+                self._check_not_ended(subscription)
+                self._expire(channel)
+                snapshots.append((channel.position, channel.history.all()))
+            for frame in first(snapshots):
+                outbox.send_nowait(frame)
+            for channel, subscription in zip(channels, subscriptions, strict=True):
+                self._go_live(channel, subscriber, subscription)
+        finally:
+            for channel in channels:
+                channel.pins -= 1
+
+    async def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
+        if since.epoch != channel.epoch or since.offset > channel.offset:
+            return False
+        self._expire(channel)
+        if not channel.history.reaches(since.offset) and not channel.history.complete:
+            await self._load_history(channel)
+            self._expire(channel)
+        return channel.history.reaches(since.offset)
+
+    async def _catch_up(
+        self,
+        channel: Channel[Subscriber],
+        subscriber: Subscriber,
+        subscription: Subscription,
+        outbox: Outbox,
+        offset: int,
+    ) -> None:
+        while batch := channel.history.after(offset, CATCH_UP_BATCH):
+            for publication in batch:
+                frame = subscriber.encode(publication)
+                if frame is not None:
+                    outbox.send_nowait(frame)
+                offset = publication.offset
+                if outbox.size * 2 > outbox.max_bytes:
+                    break
+            if offset < channel.offset:
+                await outbox.wait_for_room()
+                self._check_not_ended(subscription)
+                if not channel.history.reaches(offset):
+                    # The reader took longer than the history lasts. It was promised all: it has to come back and be told.
+                    raise Disconnect(Reason.TOO_SLOW)
+            if channel.offset == offset:
+                break
+
+    def _go_live(self, channel: Channel[Subscriber], subscriber: Subscriber, subscription: Subscription) -> None:
+        if subscription.live:
+            return
+        subscription.live = True
+        self._forget_pending(subscriber, subscription)
+        channel.join(subscriber.encode, subscriber.sink, subscriber)
+        if channel.name.kind.presence and subscriber.user_id is not None and not subscription.present:
+            subscription.present = True
+            self._presence.entered(subscriber, channel.name)
+
+    def unsubscribe(self, subscriber: Subscriber, name: ChannelName) -> None:
+        """Leave a channel. A plain call; idempotent."""
+        subscription = subscriber.subscriptions.get(name.text)
+        if subscription is not None:
+            self._end(subscriber, subscription)
+
+    def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
+        """End the subscriptions of those who lost the right to a channel, and tell them. A plain call."""
+        for subscriber in [*self._listeners(name), *self._pending.get(name.text, ())]:
+            subscription = subscriber.subscriptions.get(name.text)
+            if subscription is not None and of(subscriber):
+                self._end(subscriber, subscription)
+                if subscriber.on_revoked is not None:
+                    subscriber.on_revoked(name, reason)
+
+    def _end(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        name = subscription.channel
+        subscription.ended = True
+        if subscriber.subscriptions.get(name.text) is subscription:
+            del subscriber.subscriptions[name.text]
+        self._forget_pending(subscriber, subscription)
+        if subscription.live:
+            subscription.live = False
+            channel = self._channels[name.text]
+            channel.leave(subscriber.encode, subscriber.sink)
+        if subscription.present:
+            subscription.present = False
+            self._presence.left(subscriber, name)
+
+    def _listeners(self, name: ChannelName) -> list[Subscriber]:
+        channel = self._channels.get(name.text)
+        return [] if channel is None else channel.subscribers()
+
+    def _forget_pending(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        text = subscription.channel.text
+        waiting = self._pending.get(text)
+        if waiting is not None:
+            waiting.discard(subscriber)
+            if not waiting:
+                del self._pending[text]
+
+    # -- channels in memory -------------------------------------------------------------------------------------------
+
+    async def recent(self, name: ChannelName) -> tuple[Position, list[Publication]]:
+        """Return a channel's head and what is kept of it, oldest first. A checkpoint where the store is asked."""
+        channel = await self._pin(name)
+        try:
+            if not channel.history.complete:
+                await self._load_history(channel)
+            self._expire(channel)
+            return channel.position, channel.history.all()
+        finally:
+            channel.pins -= 1
+
+    async def _pin(self, name: ChannelName) -> Channel[Subscriber]:
+        """The channel, loaded and kept in memory until the caller takes its pin off."""
+        channel = self._channels.get(name.text) or await self._load(name)
+        channel.pins += 1
+        return channel
+
+    async def _load(self, name: ChannelName) -> Channel[Subscriber]:
+        def loaded(head: Position) -> None:
+            # Two may have asked at once; between the first answer and the second nothing of the channel was missed.
+            if name.text not in self._channels:
+                self._channels[name.text] = Channel(name, head)
+
+        head = await self._store.load_head(name, loaded)
+        # The callback came in the order of commits; the channel may have been let go since, but not between it and now.
+        return self._channels.setdefault(name.text, Channel(name, head))
+
+    async def _load_history(self, channel: Channel[Subscriber]) -> None:
+        await self._store.load_history(channel.name, channel.history.extend_back)
+
+    def _expire(self, channel: Channel[Subscriber]) -> None:
+        period = channel.name.kind.history_period
+        if period is not None:
+            channel.history.expire(self._clock.now_ms() - int(period * 1000))
+
+    def take_dirty(self) -> list[Channel[Subscriber]]:
+        """Return the channels with something that is not in the store yet, and forget that they have. A plain call."""
+        dirty, self._dirty = self._dirty, {}
+        return list(dirty.values())
+
+    def put_back_dirty(self, channels: Sequence[Channel[Subscriber]]) -> None:
+        """Take back what could not be written."""
+        for channel in channels:
+            self._dirty.setdefault(channel.name.text, channel)
+
+    def forget(self, name: ChannelName) -> None:
+        """Forget what was published to a channel, as the store did. Its offsets go on. A plain call."""
+        channel = self._channels.get(name.text)
+        if channel is not None:
+            channel.history = History(name.kind.history_size, channel.offset)
+            channel.history.complete = True
+
+    def unload_idle(self, now: float) -> int:
+        """Let go of channels that were idle for IDLE_PERIOD; returns how many stay. A plain call."""
+        for text, channel in list(self._channels.items()):
+            if channel.in_use:
+                channel.idle_since = None
+            elif channel.idle_since is None:
+                channel.idle_since = now
+            elif now - channel.idle_since >= IDLE_PERIOD:
+                del self._channels[text]
+        return len(self._channels)
+
+    @staticmethod
+    def _check_not_ended(subscription: Subscription) -> None:
+        if subscription.ended:
+            raise RequestError(Code.FORBIDDEN, "The right to this channel was lost.")
+
+
+def _publication(draft: Draft, position: Position) -> Publication:
+    return Publication(
+        draft.channel, draft.type, position.offset, position.epoch, draft.published_ms, data=draft.data, json=draft.json
+    )

@@ -1,0 +1,109 @@
+"""One channel as the broker holds it in memory: its head, its history and who listens. No trio, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from relay.history import History
+from relay.kinds import ChannelName
+from relay.models import Position, Publication
+
+S = TypeVar("S")
+
+Encode = Callable[[Publication], bytes | None]
+"""A dialect's words for a publication, as one frame; None where the dialect has no words for it."""
+
+
+class Sink(Protocol):
+    """Where a subscriber's frames go: an outbox, or what stands for one."""
+
+    def push(self, frame: bytes) -> None:
+        """Take a frame. A plain call: it neither waits nor raises."""
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Take a frame that stands for every older one of its key that is not yet sent."""
+
+
+class Channel(Generic[S]):
+    """The head of a channel, its newest publications and its audience.
+
+    The audience is kept by encoder, so that a publication is encoded once for all that share one.
+    """
+
+    __slots__ = ("_audience", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset")
+
+    def __init__(self, name: ChannelName, head: Position) -> None:
+        self.name = name
+        self.offset = head.offset
+        self.epoch = head.epoch
+        self.history = History(name.kind.history_size, head.offset)
+        self.written_offset = head.offset
+        """Up to where a channel that is written behind is in the store."""
+        self.pins = 0
+        """How many tasks are between a wait and a use of this channel: it stays in memory."""
+        self.idle_since: float | None = None
+        self._audience: dict[Encode, dict[Sink, S]] = {}
+
+    @property
+    def position(self) -> Position:
+        """The channel's head."""
+        return Position(self.offset, self.epoch)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether somebody listens, is about to, or something is not yet written."""
+        return bool(self._audience or self.pins or self.written_offset < self.offset)
+
+    def join(self, encode: Encode, sink: Sink, subscriber: S) -> None:
+        """Deliver to this sink from now on."""
+        self._audience.setdefault(encode, {})[sink] = subscriber
+
+    def leave(self, encode: Encode, sink: Sink) -> None:
+        """Deliver to this sink no more. Idempotent."""
+        sinks = self._audience.get(encode)
+        if sinks is not None:
+            sinks.pop(sink, None)
+            if not sinks:
+                del self._audience[encode]
+
+    def holds(self, encode: Encode, sink: Sink) -> bool:
+        """Tell whether this sink is delivered to."""
+        return sink in self._audience.get(encode, ())
+
+    def add(self, publication: Publication) -> None:
+        """Make this publication the head."""
+        self.offset = publication.offset
+        if self.history.max_size == 1:
+            # Of which only the last value counts: what is no value (a halt, a notice) must not push it out.
+            if publication.type == self.name.kind.default_type:
+                self.history.replace(publication)
+        else:
+            self.history.append(publication)
+
+    def deliver(self, publication: Publication, *, besides: Sink | None = None) -> None:
+        """Give every sink its frame, encoded once for each encoder. A plain call: no checkpoint, and no waiting for anyone.
+
+        `besides` gets none: it is given its own copy by the caller.
+        """
+        kind = self.name.kind
+        latest = kind.latest and publication.type == kind.default_type
+        for encode, sinks in self._audience.items():
+            frame = encode(publication)
+            if frame is None:
+                continue
+            if besides is not None and besides in sinks:
+                for sink in sinks:
+                    if sink is not besides:
+                        sink.push(frame)
+            elif latest:
+                key = self.name.text
+                for sink in sinks:
+                    sink.push_latest(key, frame)
+            else:
+                for sink in sinks:
+                    sink.push(frame)
+
+    def subscribers(self) -> list[S]:
+        """Everyone who is delivered to, as given to `join`."""
+        return [subscriber for sinks in self._audience.values() for subscriber in sinks.values()]

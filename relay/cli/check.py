@@ -1,0 +1,52 @@
+"""`relay check`: whether the configuration is right, and what it comes to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import click
+
+from relay.cli.settings import base_url, config_option, load
+from relay.config import AuthConfig, Config, DialectsConfig, find_config_file
+
+
+@click.command()
+@config_option
+def check(config_file: Path | None) -> None:
+    """Check the configuration; say what it serves where, or everything that is wrong with it.
+
+    Nothing is started and nothing is written.
+
+    \b
+    Example:
+      relay check
+      relay check --config /etc/relay/relay.toml
+    """
+    config = load(config_file)
+    file = find_config_file(config_file, os.environ)
+    click.echo("No file, all at its default." if file is None else f"{file} is right.")
+    click.echo("\n".join(_summary(config)))
+
+
+def _summary(config: Config) -> list[str]:
+    server = config.server
+    where = base_url(server.host, server.port) if server.port else f"a free port of {server.host}"
+    lines = [f"Served at {where}:"]
+    for field in attrs.fields(DialectsConfig):
+        section = getattr(config.dialects, field.name)
+        lines.append(f"  {field.name:<10}{field.metadata['reason'] if section.enabled else 'off'}")
+    lines.append("  publishing: POST /v1/publish")
+    lines.append(f"Kept in {config.store.path}{'' if config.store.path.exists() else ' (made at the first start)'}.")
+    lines.append(f"Tokens: {_tokens(config.auth)}.")
+    return lines
+
+
+def _tokens(auth: AuthConfig) -> str:
+    names = ", ".join(auth.jwt_algorithms)
+    if auth.jwt_public_key_file is not None:
+        return f"{names}, with the public key in {auth.jwt_public_key_file}"
+    return (
+        f"{names}, with {'the configured secret' if auth.jwt_secret else 'a secret of its own, kept in the database'}"
+    )

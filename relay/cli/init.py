@@ -1,0 +1,50 @@
+"""`relay init`: a commented configuration with a fresh secret."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+from pathlib import Path
+
+import click
+
+from relay.config import render_example
+
+SECRET_BYTES = 48
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("relay.toml"), metavar="[FILE]")
+def init(file: Path) -> None:
+    """Write a commented configuration with a fresh secret to FILE (relay.toml if not given).
+
+    It has every setting with its default, and can be read by you alone. A file that exists is left as it is.
+
+    \b
+    Example:
+      relay init
+      relay init /etc/relay/relay.toml
+    """
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{file} exists already, and is left as it is; name another file, or move it"
+        ) from None
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(render_example(secrets.token_urlsafe(SECRET_BYTES)))
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
+    option = "" if file == Path("relay.toml") else f" --config {shlex.quote(str(file))}"
+    click.echo(
+        f"{file} is written, with a fresh secret in it; only you can read it. Next:\n"
+        f"  relay check{option}\n"
+        f"  relay serve{option}\n"
+        f"  relay token alice --admin{option}    (a first token, from another terminal)",
+        err=True,
+    )

@@ -1,0 +1,172 @@
+"""`relay keys`: API keys, which servers and other programs authenticate with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from relay.cli.database import transact
+from relay.cli.parameters import user_id
+from relay.cli.settings import config_option, load
+from relay.clock import Clock, iso_ms
+from relay.logs import printable
+
+if TYPE_CHECKING:
+    from relay.store.keys import ApiKey
+
+TIERS = click.Choice(["free", "pro"])
+SCOPES = click.Choice(["connect", "publish", "admin"])
+
+
+@click.group()
+def keys() -> None:
+    """Create, list, revoke and change API keys.
+
+    It works before the first start of the server and while it runs.
+    """
+
+
+@keys.command()
+@click.option(
+    "--user", required=True, callback=user_id, metavar="USER", help="The id of the user that the key belongs to."
+)
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=SCOPES,
+    default=["connect"],
+    show_default="connect",
+    help="What it may do; give it again for more. connect: Socket.IO; publish: POST /v1/publish; admin: all of REST.",
+)
+@click.option("--tier", type=TIERS, default="free", show_default=True, help="Socket.IO is for pro alone.")
+@click.option("--test", is_flag=True, help="Make it begin with <prefix>_test_, not <prefix>_live_. It does the same.")
+@config_option
+def create(
+    user: str, scopes: tuple[str, ...], tier: Literal["free", "pro"], test: bool, config_file: Path | None
+) -> None:
+    """Make a key and print it, this once: Relay keeps no more than its hash.
+
+    \b
+    Example:
+      relay keys create --user alice --tier pro
+      RELAY_KEY=$(relay keys create --user ops --scope publish)
+    """
+    config = load(config_file)
+    from relay.store.keys import create as create_key
+
+    key, secret = transact(
+        config,
+        lambda connection: create_key(
+            connection,
+            prefix=config.auth.key_prefix,
+            mode="test" if test else "live",
+            user_id=user,
+            tier=tier,
+            scopes=scopes,
+            now_ms=Clock().now_ms(),
+        ),
+    )
+    click.echo(secret)
+    click.echo(
+        f"This is {key.id}: user {printable(key.user_id)}, tier {key.tier}, may {_scopes(key)}. It is not shown again.",
+        err=True,
+    )
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
+@config_option
+def list_(as_json: bool, config_file: Path | None) -> None:
+    """Print all keys, the oldest first, revoked ones too.
+
+    \b
+    Example:
+      relay keys list
+      relay keys list --json
+    """
+    config = load(config_file)
+    from relay.store.keys import list_all
+
+    found = transact(config, list_all)
+    if as_json:
+        click.echo(json.dumps([_entry(key) for key in found], indent=2))
+    elif found:
+        click.echo("\n".join(_table([HEAD, *(_row(key) for key in found)])))
+    else:
+        click.echo("There are no keys yet; make one with: relay keys create --user USER", err=True)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@config_option
+def revoke(key_id: str, config_file: Path | None) -> None:
+    """Revoke the key with this ID, for good. Its connections end within seconds.
+
+    \b
+    Example:
+      relay keys revoke key_0123456789abcdef
+    """
+    config = load(config_file)
+    from relay.store.keys import revoke as revoke_key
+
+    if not transact(config, lambda connection: revoke_key(connection, key_id, Clock().now_ms())):
+        raise _unknown(key_id)
+    click.echo(f"{printable(key_id)} is revoked.", err=True)
+
+
+@keys.command("tier")
+@click.argument("key_id", metavar="ID")
+@click.argument("tier", type=TIERS)
+@config_option
+def tier_(key_id: str, tier: Literal["free", "pro"], config_file: Path | None) -> None:
+    """Move the key with this ID to a tier. Moved to free, its Socket.IO connections end within seconds.
+
+    \b
+    Example:
+      relay keys tier key_0123456789abcdef pro
+    """
+    config = load(config_file)
+    from relay.store.keys import set_tier
+
+    if not transact(config, lambda connection: set_tier(connection, key_id, tier)):
+        raise _unknown(key_id)
+    click.echo(f"{printable(key_id)} has the tier {tier}.", err=True)
+
+
+HEAD = ("ID", "KEY", "USER", "TIER", "SCOPES", "CREATED", "REVOKED")
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    revoked = "-" if key.revoked_at is None else iso_ms(key.revoked_at)
+    return key.id, key.hint, printable(key.user_id), key.tier, _scopes(key), iso_ms(key.created_at), revoked
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _entry(key: ApiKey) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "hint": key.hint,
+        "userId": key.user_id,
+        "tier": key.tier,
+        "scopes": sorted(key.scopes),
+        "createdAt": iso_ms(key.created_at),
+        "revokedAt": None if key.revoked_at is None else iso_ms(key.revoked_at),
+    }
+
+
+def _scopes(key: ApiKey) -> str:
+    return ",".join(sorted(key.scopes))
+
+
+def _unknown(key_id: str) -> click.ClickException:
+    if "_live_" in key_id or "_test_" in key_id:  # a secret, which is not repeated
+        return click.ClickException("that is a key itself; its ID is wanted, which `relay keys list` shows")
+    return click.ClickException(f"there is no key with the ID {printable(key_id)}; `relay keys list` shows all")

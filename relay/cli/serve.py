@@ -1,0 +1,53 @@
+"""`relay serve`: the server."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+import click
+
+from relay.cli.settings import config_option, load
+
+ADDRESS_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+
+
+@click.command()
+@config_option
+@click.option("--host", help="The address to listen on, instead of server.host.")
+@click.option("--port", type=int, help="The port to listen on, instead of server.port; 0 takes a free one.")
+@click.pass_context
+def serve(context: click.Context, config_file: Path | None, host: str | None, port: int | None) -> None:
+    """Run the server until SIGTERM or SIGINT (Ctrl-C); a second one ends it at once.
+
+    \b
+    Example:
+      relay serve
+      relay serve --config /etc/relay/relay.toml --port 9000
+    """
+    flags = {"server.host": host, "server.port": port}
+    config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
+    from relay.server import serve as run_server
+    from relay.store.connection import StoreError
+
+    try:
+        code = run_server(config)
+    except (OSError, StoreError, ExceptionGroup) as error:
+        cause = _only_one(error)
+        if isinstance(cause, StoreError):
+            raise click.ClickException(str(cause)) from None
+        if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in ADDRESS_ERRORS):
+            where = f"{config.server.host} port {config.server.port}"
+            raise click.ClickException(
+                f"cannot listen on {where}: {cause.strerror}; change server.host or server.port"
+            ) from None
+        raise
+    context.exit(code)
+
+
+def _only_one(error: BaseException) -> BaseException:
+    """Return what nurseries wrapped into groups, if it is one error alone."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,38 @@
+"""The option --config, and the configuration that a command gets from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from relay.config import Config, ConfigError, load_config
+
+config_option = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The configuration. Default: what RELAY_CONFIG names, else ./relay.toml if it exists, else the defaults.",
+)
+
+
+def load(config_file: Path | None, overrides: Mapping[str, object] | None = None) -> Config:
+    """Load the configuration.
+
+    Raises:
+        ClickException: it has problems; the message lists all of them.
+    """
+    try:
+        return load_config(config_file, os.environ, overrides or {})
+    except ConfigError as error:
+        how_many = "a problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
+        lines = [f"the configuration has {how_many}:", *(f"  {problem}" for problem in error.problems)]
+        raise click.ClickException("\n".join(lines)) from None
+
+
+def base_url(host: str, port: int) -> str:
+    """Return where a server at this address is reached."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

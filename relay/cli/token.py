@@ -1,0 +1,75 @@
+"""`relay token`: a JWT for a user, signed with the server's own secret."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay.cli.database import transact
+from relay.cli.parameters import duration, user_id
+from relay.cli.settings import config_option, load
+from relay.config import AuthConfig, Config
+
+
+@click.command()
+@click.argument("user", callback=user_id)
+@click.option("--name", default="", metavar="NAME", help="First and last name, parted at the last space.")
+@click.option("--admin", is_flag=True, help="May do everything, in every room.")
+@click.option(
+    "--expires",
+    callback=duration,
+    default="1h",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it is valid: 90s, 15m, 1h, 7d.",
+)
+@config_option
+def token(user: str, name: str, admin: bool, expires: int, config_file: Path | None) -> None:
+    """Print a token (JWT, HS256) that makes whoever has it the user with the id USER.
+
+    It is signed with auth.jwt_secret or, where none is configured, with the secret that Relay keeps in its database.
+
+    \b
+    Example:
+      relay token alice
+      relay token alice --name "Alice van Dam" --expires 7d
+      TOKEN=$(relay token root --admin)
+    """
+    config = load(config_file)
+    secret = _secret(config)
+    import jwt
+
+    click.echo(jwt.encode(_claims(user, name, admin, expires, config.auth), secret, algorithm="HS256"))
+
+
+def _claims(user: str, name: str, admin: bool, expires: int, auth: AuthConfig) -> dict[str, Any]:
+    now = int(time.time())
+    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + expires}
+    first, _, last = name.strip().rpartition(" ") if " " in name.strip() else (name.strip(), "", "")
+    if first:
+        claims["given_name"] = first.rstrip()
+    if last:
+        claims["family_name"] = last
+    if admin:
+        claims["permissions"] = ["admin"]
+    if auth.issuer is not None:
+        claims["iss"] = auth.issuer
+    if auth.audience is not None:
+        claims["aud"] = auth.audience
+    return claims
+
+
+def _secret(config: Config) -> str:
+    if config.auth.jwt_secret is not None:
+        return config.auth.jwt_secret
+    if config.auth.jwt_public_key_file is not None:
+        raise click.ClickException(
+            "only a public key is configured (auth.jwt_public_key_file), with which no token can be signed; get one "
+            'from its issuer, or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
+        )
+    from relay.store.secrets import get_or_create
+
+    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"))

@@ -1,0 +1,142 @@
+"""The checks of settings: attrs validators with messages for the person who wrote the configuration.
+
+Each raises a ValueError whose message says what is wrong and what would be right. It does not name the setting, for
+whoever reports it knows the key path, and it never repeats a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from relay.config import public_key
+from relay.config.setting import Check, quoted
+
+BUILT_IN_KINDS = ("chatroom", "user", "market", "trades", "event", "community", "broadcast", "conversation")
+"""Kinds of channel that an entity's name may not collide with (conversation is another name of chatroom)."""
+
+KIB = 1024
+MIB = 1024 * KIB
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+MIN_SECRET_BYTES = 32
+"""A key for HS256 has at least the 256 bits of its hash (RFC 7518, 3.2)."""
+
+
+def between(low: float, high: float, what: str) -> Check:
+    """Accept a finite number from `low` to `high`, both included."""
+
+    def check(_instance: object, _attribute: object, value: float) -> None:
+        if not (math.isfinite(value) and low <= value <= high):
+            raise ValueError(f"{value} is not {what}; use {low} to {high}")
+
+    return check
+
+
+def seconds(high: float, *, low: float = 0.001) -> Check:
+    """Accept a duration in seconds."""
+    return between(low, high, "a sensible number of seconds")
+
+
+def count(high: int, *, low: int = 1) -> Check:
+    """Accept a number of things, bytes included."""
+    return between(low, high, "a sensible number")
+
+
+def one_of(*choices: str) -> Check:
+    """Accept one of these words."""
+
+    def check(_instance: object, _attribute: object, value: str) -> None:
+        if value not in choices:
+            raise ValueError(f"{quoted(value)} is unknown; use {listed(choices)}")
+
+    return check
+
+
+def matching(pattern: str, what: str) -> Check:
+    """Accept a text that the whole pattern matches; `what` describes such a text."""
+    compiled = re.compile(pattern)
+
+    def check(_instance: object, _attribute: object, value: str) -> None:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"{quoted(value)} is not {what}")
+
+    return check
+
+
+def each(item: Check) -> Check:
+    """Accept a list whose items the check accepts, none of them twice."""
+
+    def check(instance: object, attribute: object, values: Collection[object]) -> None:
+        seen = set()
+        for value in values:
+            item(instance, attribute, value)
+            if value in seen:
+                raise ValueError(f"{quoted(value)} is there twice; leave one of them out")
+            seen.add(value)
+
+    return check
+
+
+def listed(words: Collection[str]) -> str:
+    """Return words as a person would list them: `"a", "b" or "c"`."""
+    *most, last = [quoted(word) for word in words]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def host(_instance: object, _attribute: object, value: str) -> None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", value):
+            raise ValueError(
+                f'{quoted(value)} is no address; use one without a port: "127.0.0.1", "::1", or "0.0.0.0" for all'
+            ) from None
+
+
+def origin(_instance: object, _attribute: object, value: str) -> None:
+    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value):
+        raise ValueError(
+            f'{quoted(value)} is no origin; use "*", or scheme and host in lower case with nothing behind them, '
+            'such as "https://app.example.org"'
+        )
+
+
+def network(_instance: object, _attribute: object, value: str) -> None:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError(
+            f'{quoted(value)} is neither an IP address nor a network; use one such as "10.0.0.7" or "10.0.0.0/8"'
+        ) from None
+
+
+def database(_instance: object, _attribute: object, value: Path) -> None:
+    if value.is_dir():
+        raise ValueError(f"{value} is a folder; name the database file in it, such as {value / 'relay.db'}")
+    if not value.parent.is_dir():
+        raise ValueError(f"there is no folder {value.parent}; make it first, or name a file in one that exists")
+
+
+def secret(_instance: object, _attribute: object, value: str) -> None:
+    size = len(value.encode())
+    if size < MIN_SECRET_BYTES:
+        raise ValueError(
+            f"is only {size} bytes long; use at least {MIN_SECRET_BYTES}, "
+            "made for instance with: openssl rand -base64 32 (`relay init` writes a file with a fresh one)"
+        )
+
+
+def key_file(_instance: object, _attribute: object, value: Path) -> None:
+    public_key.algorithm_of(value)
+
+
+def entity(_instance: object, _attribute: object, value: str) -> None:
+    if value in BUILT_IN_KINDS:
+        raise ValueError(f"{quoted(value)} is a kind of channel that Relay has already; choose another name")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", value):
+        raise ValueError(f"{quoted(value)} is no name for an entity; use 1 to 32 of a-z, 0-9, _ and -, a letter first")

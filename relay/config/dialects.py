@@ -1,0 +1,134 @@
+"""The settings of the dialects: `[dialects.*]` of relay.toml."""
+
+# ruff: noqa: RUF009 - setting() and section() return attrs fields
+
+from collections.abc import Iterator
+
+import attrs
+
+from relay.config.checks import DAY, HOUR, MIB, count, each, matching, seconds
+from relay.config.setting import section, setting
+
+_ENABLED = "Whether this dialect is served."
+_PING_INTERVAL = "How often the server pings each connection."
+_IDLE_TIMEOUT = "A connection from which nothing comes for this long is closed with 1001. Longer than ping_interval."
+
+
+def _ping_before(ping_interval: float, name: str, timeout: float) -> Iterator[tuple[str, str]]:
+    if ping_interval >= timeout:
+        message = f"{ping_interval} is not less than {name} ({timeout}), so that healthy connections would be closed"
+        yield "ping_interval", f"{message}; lower it, or raise {name}"
+
+
+@attrs.frozen
+class LiveConfig:
+    enabled: bool = setting(True, _ENABLED)
+    max_connections: int = setting(
+        10_000, "Connections of this dialect; past it, 503.", unit="connections", check=count(10_000_000)
+    )
+    ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
+    idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
+    typing_timeout: float = setting(
+        6.0,
+        "After this long without another sign, a user counts as no longer typing.",
+        unit="seconds",
+        check=seconds(HOUR),
+    )
+    offline_grace: float = setting(
+        5.0,
+        "How long after its last connection a user may come back before the rooms are told that it is offline.",
+        unit="seconds",
+        check=seconds(HOUR, low=0),
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit."""
+        yield from _ping_before(self.ping_interval, "idle_timeout", self.idle_timeout)
+
+
+@attrs.frozen
+class ChannelsDialectConfig:
+    enabled: bool = setting(True, _ENABLED)
+    max_connections: int = setting(
+        10_000, "Connections of this dialect; past it, 503.", unit="connections", check=count(10_000_000)
+    )
+    ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
+    idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit."""
+        yield from _ping_before(self.ping_interval, "idle_timeout", self.idle_timeout)
+
+
+@attrs.frozen
+class FeedsConfig:
+    enabled: bool = setting(True, _ENABLED)
+    max_connections: int = setting(
+        10_000,
+        "Connections of each hub (trades, charts, assets); past it, 503.",
+        unit="connections",
+        check=count(10_000_000),
+    )
+    ping_interval: float = setting(50.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
+    pong_timeout: float = setting(
+        60.0,
+        "A connection that sends no pong for this long is closed with 1001. Longer than ping_interval.",
+        unit="seconds",
+        check=seconds(DAY),
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit."""
+        yield from _ping_before(self.ping_interval, "pong_timeout", self.pong_timeout)
+
+
+@attrs.frozen
+class SocketioConfig:
+    enabled: bool = setting(True, _ENABLED)
+    max_connections: int = setting(
+        10_000, "Connections of this dialect; past it, 503.", unit="connections", check=count(10_000_000)
+    )
+    ping_interval: float = setting(25.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
+    ping_timeout: float = setting(
+        20.0,
+        "How long a client may take to answer a ping before its session ends.",
+        unit="seconds",
+        check=seconds(HOUR),
+    )
+    max_payload_bytes: int = setting(
+        1_000_000,
+        "The largest message, or body of a POST, of a client; the handshake tells it to the client.",
+        unit="bytes",
+        check=count(64 * MIB),
+    )
+    connections_per_user: int = setting(
+        2, "Sockets that one user may have at a time.", unit="connections", check=count(10_000)
+    )
+    symbols: tuple[str, ...] = setting(
+        (
+            *("BTC", "ETH", "LTC", "XRP", "BCH", "ADA", "DOT", "LINK", "BNB", "DOGE"),
+            *("UNI", "SOL", "MATIC", "AVAX", "ATOM", "XLM", "ALGO", "VET", "ICP", "FIL"),
+        ),
+        "The symbols that clients of this dialect get; prices of other markets stay with the other dialects.",
+        check=each(matching(r"[^\sa-z]{1,64}", "a symbol; use 1 to 64 characters in upper case, without spaces")),
+    )
+
+
+@attrs.frozen
+class DialectsConfig:
+    live: LiveConfig = section(
+        LiveConfig,
+        "Chat rooms, presence, notifications and prices: WebSocket at /v1/live, "
+        "REST at /v1/chatrooms and /v1/notifications.",
+    )
+    channels: ChannelsDialectConfig = section(
+        ChannelsDialectConfig, "Rooms, notifications and status updates: WebSocket at /api/ws."
+    )
+    feeds: FeedsConfig = section(
+        FeedsConfig,
+        "Public feeds, without authentication: WebSocket at /api/v1/ws/trades, /api/v1/ws/events/{event_id}/chart "
+        "and /api/v1/ws/assets/{symbol}/price.",
+    )
+    socketio: SocketioConfig = section(
+        SocketioConfig, "Prices over Socket.IO: namespace /api-ws at /socket.io/, for API keys of the tier pro."
+    )

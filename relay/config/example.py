@@ -1,0 +1,57 @@
+"""relay.toml with every setting in it, generated from the tree of settings."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+
+from relay.config.checks import listed
+from relay.config.setting import quoted
+from relay.config.tree import Config
+
+WIDTH = 100
+
+_HEAD = """\
+The configuration of Relay. Every setting may be left out: a line "# key = value" shows its default; remove the "# " to
+set it. The environment overrides this file, as in RELAY_SERVER__PORT=9000, and options of a command override both.
+`relay check` says whether all is right.
+"""
+
+
+def render_example(secret: str | None) -> str:
+    """Return a commented relay.toml in which all stands at its default, except for the secret if there is one.
+
+    A comment is a reason and a unit; a commented-out setting is a line of the form `# key = value`.
+    """
+    return "\n".join([*_comment(_HEAD), *_section(Config, "", secret)]) + "\n"
+
+
+def _section(cls: type[Any], path: str, secret: str | None) -> Iterator[str]:
+    for field in attrs.fields(cls):
+        key_path = f"{path}.{field.name}" if path else field.name
+        if field.type is not None and attrs.has(field.type):
+            yield from ("", "", *_comment(field.metadata["reason"]))
+            if not all(attrs.has(inner.type) for inner in attrs.fields(field.type) if inner.type is not None):
+                yield f"[{key_path}]"
+            yield from _section(field.type, key_path, secret)
+            continue
+        yield from ("", *_comment(_reason(field)))
+        if key_path == "auth.jwt_secret" and secret is not None:
+            yield f"{field.name} = {quoted(secret)}"
+        else:
+            unit = field.metadata["unit"]
+            yield f"# {field.name} = {quoted(field.default)}" + (f"  # {unit}" if unit else "")
+
+
+def _reason(field: attrs.Attribute[Any]) -> str:
+    reason: str = field.metadata["reason"]
+    if get_origin(field.type) is Literal:
+        reason += f" One of {listed(get_args(field.type))}."
+    return reason
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)

@@ -1,0 +1,250 @@
+"""From relay.toml, the environment and command-line flags to one configuration, or to all that is wrong with them.
+
+Later sources win: defaults, file, `RELAY_<SECTION>__<KEY>`, flags. The walk over the tree is ours, not that of cattrs,
+which reports only the first wrong setting of a section and converts types in silence. No setting is known here by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+
+import attrs
+
+from relay.config.checks import one_of
+from relay.config.setting import quoted
+from relay.config.tree import Config
+
+DEFAULT_FILE = Path("relay.toml")
+ENVIRONMENT_PREFIX = "RELAY_"
+FILE_VARIABLE = "RELAY_CONFIG"
+MAX_FILE_BYTES = 1_048_576
+
+Section = TypeVar("Section", bound=attrs.AttrsInstance)
+
+_KINDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "an array", dict: "a table",
+}  # fmt: skip
+_WANTED = {**_KINDS, str: "a text in quotes", Path: "the path of a file in quotes"}
+_WANTED_ELSE = 'an array of texts, such as ["a", "b"]'
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong, where (`server.port`, or the name of a file), and what would be right."""
+
+    key_path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key_path}: {self.message}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` has everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def find_config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the file to load: the one named, else what RELAY_CONFIG names, else ./relay.toml if it exists."""
+    if path is not None:
+        return path
+    if named := environ.get(FILE_VARIABLE):
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
+    """Load the configuration. `overrides` has dotted key paths; relative paths start at the file's folder, else here.
+
+    Raises:
+        ConfigError: with every problem, not just the first.
+    """
+    file = find_config_file(path, environ)
+    table = {} if file is None else _read_file(file)
+    problems: list[Problem] = []
+    sources: dict[str, str] = {}
+    known = dict(_settings(Config))
+    for name, raw in sorted(environ.items()):
+        # With one underscore it is no setting: Kubernetes sets RELAY_SERVER_PORT for a service named relay-server.
+        if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
+            continue
+        key_path = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+        if key_path in known:
+            _put(table, key_path, _from_environment(raw, known[key_path]))
+            sources[key_path] = name
+        else:
+            near = [ENVIRONMENT_PREFIX + other.upper().replace(".", "__") for other in _nearest(key_path)]
+            problems.append(Problem(name, f"is the name of no setting; {_suggestion(near)}"))
+    for key_path, value in overrides.items():
+        _put(table, key_path, value)
+        sources[key_path] = "the command line"
+    folder = (Path() if file is None else file.parent).absolute()
+    config = _structure(Config, table, "", folder, problems)
+    if config is None or problems:
+        raise ConfigError([_with_source(problem, sources) for problem in problems])
+    return config
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError([Problem(str(file), message)]) from None
+
+    text = ""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            refuse(f"is larger than {MAX_FILE_BYTES} bytes, so it is hardly a configuration")
+        text = content.decode("utf-8-sig")
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        refuse(f"there is no such file; write one with: relay init {file}")
+    except OSError as error:
+        refuse(f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        refuse(f"line {line} is not UTF-8; save the file in that encoding")
+    except tomllib.TOMLDecodeError as error:
+        refuse(_syntax(str(error), text))
+    except (ValueError, RecursionError):
+        refuse("holds a number that is too long, or brackets that are nested too deeply")
+
+
+def _syntax(message: str, text: str) -> str:
+    what, _, where = message.partition(" (at ")
+    what = what[:1].lower() + what[1:]
+    if found := re.match(r"line (\d+), column (\d+)", where):
+        return f'line {found[1]}, column {found[2]}: {what}; a setting is written: key = 8080, or key = "text"'
+    lines = text.split("\n")
+    return f"line {len(lines)}, column {len(lines[-1]) + 1}: {what}; the file ends in the middle of something"
+
+
+def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the key path and the type of every setting below a section."""
+    for field in attrs.fields(cls):
+        if field.type is not None and attrs.has(field.type):
+            yield from _settings(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field.type
+
+
+def _from_environment(raw: str, type_: Any) -> object:
+    """Return the TOML value that a variable holds; it is a text if it is no TOML, or if the setting is one."""
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
+        return raw
+    value = parsed.pop("value")
+    # Another key is left when a line break let the variable hold more than a value.
+    if parsed or not (isinstance(value, str) or type_ in (bool, int, float) or get_origin(type_) is tuple):
+        return raw
+    return value
+
+
+def _put(table: dict[str, Any], key_path: str, value: object) -> None:
+    """Set a value deep in the table, unless something that is no table is in the way: that is reported later."""
+    *sections, key = key_path.split(".")
+    for name in sections:
+        inner = table.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return
+        table = inner
+    table[key] = value
+
+
+def _structure(cls: type[Section], table: object, path: str, folder: Path, problems: list[Problem]) -> Section | None:
+    """Return the section that the table describes, or None if it cannot be made. Add what is wrong to the problems."""
+    if not isinstance(table, dict):
+        problems.append(Problem(path, f"is a section, not {_kind(table)}; write [{path}] and its settings below"))
+        return None
+    prefix = f"{path}." if path else ""
+    fields = {field.name: field for field in attrs.fields(cls)}
+    for key in table.keys() - fields.keys():
+        key_path = prefix + (key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key))
+        problems.append(Problem(key_path, f"is no setting; {_suggestion(_nearest(key_path))}"))
+    values: dict[str, object] = {}
+    for name, field in fields.items():
+        if attrs.has(field.type):
+            inner = _structure(field.type, table.get(name, {}), f"{prefix}{name}", folder, problems)
+            if inner is not None:
+                values[name] = inner
+            continue
+        try:
+            value = _convert(table[name], field.type) if name in table else field.default
+            if isinstance(value, Path):
+                value = folder / value
+            if field.validator is not None:
+                field.validator(None, field, value)
+            values[name] = value
+        except ValueError as error:
+            problems.append(Problem(f"{prefix}{name}", str(error)))
+    if len(values) < len(fields):
+        return None
+    section = cls(**values)
+    if hasattr(section, "conflicts"):
+        problems.extend(Problem(f"{prefix}{name}", message) for name, message in section.conflicts())
+    return section
+
+
+def _convert(value: object, type_: Any) -> object:
+    """Return a TOML value as the type of its setting, without guessing.
+
+    Raises:
+        ValueError: it is of another type. The message does not repeat the value, which may be a secret.
+    """
+    if isinstance(type_, types.UnionType):
+        # Such a setting may be left out. TOML has no null: the empty text says so where there must be a value.
+        return None if value == "" else _convert(value, get_args(type_)[0])
+    if get_origin(type_) is Literal and isinstance(value, str):
+        one_of(*get_args(type_))(None, None, value)
+        return value
+    if get_origin(type_) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if type_ is Path and isinstance(value, str):
+        if not value or "\0" in value:
+            raise ValueError("must be the path of a file")
+        return Path(value)
+    if type_ is float and type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("is too large a number") from None
+    if type(value) is not type_:
+        raise ValueError(f"must be {_WANTED.get(type_, _WANTED_ELSE)}, not {_kind(value)}")
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError("must be one line of UTF-8 without control characters")
+    return value
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a date or a time")
+
+
+def _nearest(key_path: str) -> list[str]:
+    """Return the key paths that were probably meant: the most similar beside it, else those of that name elsewhere."""
+    known = [path for path, _ in _settings(Config)]
+    parent, _, name = key_path.rpartition(".")
+    below = [path.removeprefix(f"{parent}.") for path in known if path.startswith(f"{parent}.")] if parent else known
+    beside = sorted({path.split(".")[0] for path in below})
+    if similar := difflib.get_close_matches(name, beside, 1):
+        return [f"{parent}.{similar[0]}" if parent else similar[0]]
+    return [path for path in known if path.rpartition(".")[2] == name] or difflib.get_close_matches(key_path, known, 1)
+
+
+def _suggestion(near: list[str]) -> str:
+    return f"did you mean {' or '.join(near)}?" if near else "a file with all there are is written by: relay init FILE"
+
+
+def _with_source(problem: Problem, sources: Mapping[str, str]) -> Problem:
+    """Return the problem, with where the value came from unless that is the file."""
+    source = sources.get(problem.key_path)
+    return problem if source is None else Problem(problem.key_path, f"{problem.message} (set by {source})")

@@ -1,0 +1,50 @@
+"""The public key that tokens of another issuer are verified with: which algorithm goes with the key in a file.
+
+Verifying tokens is the business of authentication. The cryptography package is imported only when there is a key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+"""The algorithms with a public key. HS256 is the one with a shared secret."""
+
+MAX_KEY_FILE_BYTES = 65536
+MIN_RSA_BITS = 2048
+
+
+def algorithm_of(path: Path) -> str:
+    """Return the algorithm that tokens signed for the public key in this PEM file have.
+
+    Raises:
+        ValueError: there is no such file, or what it holds is no public key that can be used; the message says which.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        with path.open("rb") as file:
+            pem = file.read(MAX_KEY_FILE_BYTES)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); name a PEM file with a public key") from None
+    if b"PRIVATE KEY-----" in pem:
+        raise ValueError(
+            f"{path} holds a private key, which has no place here; take its public half: openssl pkey -in KEY -pubout"
+        )
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(
+            f"{path} holds no public key that can be read; it must be PEM and begin with -----BEGIN PUBLIC KEY-----"
+        ) from None
+    if isinstance(key, rsa.RSAPublicKey):
+        if key.key_size < MIN_RSA_BITS:
+            raise ValueError(f"the RSA key in {path} has {key.key_size} bits; use one of {MIN_RSA_BITS} or more")
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return "ES256"
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA"
+    raise ValueError(f"the key in {path} is of a kind that Relay does not verify with; use RSA, P-256 or Ed25519")

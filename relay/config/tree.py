@@ -1,0 +1,213 @@
+"""The settings: a frozen tree that equals relay.toml, each with its default, reason, unit and bounds.
+
+It knows neither files nor the environment. `conflicts` yields what is wrong between two settings of one section, as
+pairs of key and message: whoever loads a configuration asks for it, a tree that is built in code is not held to it.
+"""
+
+# ruff: noqa: RUF009 - setting() and section() return attrs fields
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from relay.config import checks, public_key
+from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
+from relay.config.dialects import DialectsConfig
+from relay.config.setting import quoted, section, setting
+
+
+@attrs.frozen
+class ServerConfig:
+    host: str = setting(
+        "127.0.0.1",
+        "The address to listen on. This machine alone by default; 0.0.0.0 listens on every interface.",
+        check=checks.host,
+    )
+    port: int = setting(
+        8080, "The TCP port for everything, HTTP and WebSocket; 0 takes a free one.", check=between(0, 65535, "a port")
+    )
+    max_connections: int = setting(
+        0,
+        "Connections of all dialects together; past it, 503. 0: as many as the limit of open files allows.",
+        unit="connections",
+        check=count(10_000_000, low=0),
+    )
+    shutdown_grace: float = setting(
+        10.0,
+        "How long a stop waits for requests that are under way before it ends them.",
+        unit="seconds",
+        check=seconds(HOUR, low=0),
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        ("*",),
+        "Origins of the web pages that may use Relay from a browser; * allows all. Other clients are not affected.",
+        check=each(checks.origin),
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1"),
+        "Addresses or networks of reverse proxies. X-Forwarded-For is believed from these alone.",
+        check=each(checks.network),
+    )
+
+
+@attrs.frozen
+class StoreConfig:
+    path: Path = setting(
+        Path("relay.db"),
+        "The SQLite file, made if it is missing. A relative path starts at this file's folder.",
+        check=checks.database,
+    )
+    synchronous: Literal["normal", "full"] = setting(
+        "normal",
+        "When SQLite waits for the disk. normal survives a crash of Relay; full a power cut too, and is slower.",
+    )
+
+
+@attrs.frozen
+class AuthConfig:
+    jwt_secret: str | None = setting(
+        None,
+        "What HS256 tokens are signed with, 32 bytes or more. Empty: Relay makes one, unless there is a public key.",
+        check=checks.secret,
+        secret=True,
+    )
+    jwt_secret_previous: str | None = setting(
+        None,
+        "The secret before that one. Its tokens stay valid while this is set; no new ones are signed with it.",
+        check=checks.secret,
+        secret=True,
+    )
+    jwt_public_key_file: Path | None = setting(
+        None,
+        "A PEM file with the public key of another issuer of tokens, for RS256, ES256 or EdDSA.",
+        check=checks.key_file,
+    )
+    jwt_algorithms: tuple[str, ...] = setting(
+        ("HS256",),
+        "The algorithms that are accepted: HS256 (secret), RS256, ES256, EdDSA (public key).",
+        check=each(one_of("HS256", *public_key.ALGORITHMS)),
+    )
+    issuer: str | None = setting(None, "What the claim iss of a token must be. Empty: not looked at.")
+    audience: str | None = setting(None, "What the claim aud of a token must contain. Empty: not looked at.")
+    key_prefix: str = setting(
+        "rk",
+        "What API keys begin with, before _live_ or _test_. A change leaves keys that exist as they are.",
+        check=matching(r"[a-z][a-z0-9]{0,15}", "a prefix; use 1 to 16 of a-z and 0-9, a letter first"),
+    )
+    leeway: float = setting(
+        0.0, "By how much the clock of a token's issuer may be wrong.", unit="seconds", check=seconds(300.0, low=0)
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit: each algorithm needs its key, and each key its algorithm."""
+        if not self.jwt_algorithms:
+            yield "jwt_algorithms", 'is empty, so that no token would be valid; use ["HS256"]'
+            return
+        with_key = [name for name in self.jwt_algorithms if name in public_key.ALGORITHMS]
+        if self.jwt_public_key_file is None:
+            if with_key:
+                yield "jwt_algorithms", f'{listed(with_key)} needs auth.jwt_public_key_file; set it, or use ["HS256"]'
+        else:
+            fitting = public_key.algorithm_of(self.jwt_public_key_file)
+            if with_key != [fitting]:
+                message = f"{quoted(self.jwt_algorithms)} does not fit the key in auth.jwt_public_key_file"
+                yield "jwt_algorithms", f'{message}; use ["{fitting}"], and "HS256" beside it to accept secrets too'
+            if "HS256" in self.jwt_algorithms and with_key and self.jwt_secret is None:
+                yield "jwt_secret", "must be set for HS256: beside a public key, Relay makes no secret of its own"
+        if self.jwt_secret is not None and "HS256" not in self.jwt_algorithms:
+            yield "jwt_secret", 'is set but never used; add "HS256" to auth.jwt_algorithms, or remove the secret'
+
+
+@attrs.frozen
+class LimitsConfig:
+    max_message_bytes: int = setting(
+        65536,
+        "The largest message of a client of live or channels; a larger one closes its connection with 1009.",
+        unit="bytes",
+        check=count(64 * MIB),
+    )
+    messages_per_minute: int = setting(
+        100,
+        "Chat messages of one user, over all its connections and REST together.",
+        unit="messages",
+        check=count(1_000_000),
+    )
+    frames_per_minute: int = setting(
+        600, "Other messages of a client, on one connection.", unit="frames", check=count(10_000_000)
+    )
+    max_subscriptions: int = setting(
+        100,
+        "Channels that one connection may subscribe to, and as many symbols.",
+        unit="channels",
+        check=count(100_000),
+    )
+    auth_timeout: float = setting(
+        10.0, "How long a new connection has to authenticate.", unit="seconds", check=seconds(HOUR)
+    )
+    handshakes_per_minute: int = setting(
+        6000, "New connections from one IP address; past it, 429.", unit="connections", check=count(100_000_000)
+    )
+    max_outbox_bytes: int = setting(
+        1 * MIB,
+        "What may wait to be sent to one connection. Whoever reads too slowly for that is closed with 1013.",
+        unit="bytes",
+        check=count(1024 * MIB),
+    )
+    max_body_bytes: int = setting(
+        65536, "The largest body of a REST request; a larger one is answered 413.", unit="bytes", check=count(64 * MIB)
+    )
+    max_publish_bytes: int = setting(
+        8 * MIB, "The largest body of POST /v1/publish with an array.", unit="bytes", check=count(1024 * MIB)
+    )
+    max_publish_items: int = setting(
+        1000, "Publications in one array of POST /v1/publish.", unit="publications", check=count(1_000_000)
+    )
+
+
+@attrs.frozen
+class ChannelsConfig:
+    entities: tuple[str, ...] = setting(
+        ("task",),
+        "Names of entities of yours: each makes a kind of channel, <entity>:<id>, for status updates.",
+        check=each(checks.entity),
+    )
+    history_period: float = setting(
+        DAY,
+        "How long a publication can be resumed from. Messages of rooms stay until they are deleted.",
+        unit="seconds",
+        check=seconds(3650 * DAY),
+    )
+    durable: tuple[str, ...] = setting(
+        (),
+        "Of market, trades and event: kinds to commit before anyone sees them, instead of up to a second later.",
+        check=each(one_of("market", "trades", "event")),
+    )
+    idempotency_period: float = setting(
+        300.0,
+        "How long an idempotency key keeps a retry from publishing twice.",
+        unit="seconds",
+        check=seconds(30 * DAY),
+    )
+
+
+@attrs.frozen
+class LogConfig:
+    format: Literal["auto", "text", "json"] = setting(
+        "auto", "text is for people, json is one object a line; auto is text on a terminal and json elsewhere."
+    )
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "The least level that is logged.")
+
+
+@attrs.frozen
+class Config:
+    """The whole configuration; without arguments, the defaults."""
+
+    server: ServerConfig = section(ServerConfig, "Where Relay listens, and to whom.")
+    store: StoreConfig = section(StoreConfig, "Where Relay keeps what must not be lost.")
+    auth: AuthConfig = section(AuthConfig, "Who users are: tokens (JWT) and API keys.")
+    limits: LimitsConfig = section(LimitsConfig, "What one client may ask of the server.")
+    channels: ChannelsConfig = section(ChannelsConfig, "The kinds of channel, and how long they are kept.")
+    log: LogConfig = section(LogConfig, "The log, which goes to stderr.")
+    dialects: DialectsConfig = section(DialectsConfig, "The client APIs that are served.")

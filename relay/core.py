@@ -1,0 +1,44 @@
+"""The parts that every session and every route works with, put together by `server` and handed down as one value."""
+
+from __future__ import annotations
+
+import attrs
+
+from relay.addresses import TrustedProxies
+from relay.auth import TokenVerifier
+from relay.broker import Broker
+from relay.clock import Clock
+from relay.config import Config
+from relay.keys import ApiKeys
+from relay.kinds import Kinds
+from relay.limits import Buckets
+from relay.notifications import Notifications
+from relay.presence import Presence
+from relay.publishing import Publishing
+from relay.rooms import Rooms
+from relay.timers import Timers
+from relay.users import Users
+
+
+@attrs.frozen
+class Core:
+    """Relay without its edges: no dialect, no HTTP, no WebSocket."""
+
+    config: Config
+    clock: Clock
+    kinds: Kinds
+    timers: Timers
+    presence: Presence
+    broker: Broker
+    users: Users
+    rooms: Rooms
+    notifications: Notifications
+    publishing: Publishing
+    verifier: TokenVerifier
+    keys: ApiKeys
+    messages: Buckets
+    """Chat messages of each user, over all its connections and REST together."""
+    handshakes: Buckets
+    """WebSocket handshakes of each address."""
+    trusted_proxies: TrustedProxies
+    """Peers that are believed when they say whom they speak for."""

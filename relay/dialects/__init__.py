@@ -1,0 +1,10 @@
+"""The client APIs that Relay speaks. A further one is a folder here and a line in this tuple."""
+
+from __future__ import annotations
+
+from relay.dialects.base import Factory
+from relay.dialects.channels import open_channels
+from relay.dialects.feeds import open_feeds
+from relay.dialects.live import open_live
+
+DIALECTS: tuple[Factory, ...] = (open_live, open_channels, open_feeds)

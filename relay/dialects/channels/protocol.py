@@ -1,0 +1,175 @@
+"""The `channels` dialect on the wire: one envelope both ways, four error codes. Pure.
+
+One whole exchange, `>` from the client, on `/api/ws?token=eyJ...`:
+
+    > {"type": "subscribe", "data": {"channel": "conversation:conv-123"}}
+      {"type": "subscribed", "data": {"channel": "conversation:conv-123", "offset": 7, "epoch": "9f2c"},
+       "timestamp": "2023-08-15T10:30:00Z"}
+      {"type": "chat_message", "offset": 8, "data": {"conversation_id": "conv-123", "sender_id": "user-456",
+       "content": "Hello there!"}, "timestamp": "2023-08-15T10:30:01Z"}
+    > {"type": "ping"}
+      {"type": "pong", "data": {}, "timestamp": "2023-08-15T10:30:02Z"}
+    > {"type": "dance"}
+      {"type": "error", "data": {"code": "invalid_request", "message": "..."}, "timestamp": "2023-08-15T10:30:03Z"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from relay import strictjson
+from relay.errors import Code, ProtocolError, RequestError
+from relay.frames import text_frame
+from relay.kinds import ChannelName, Kinds
+from relay.models import Position, Publication
+
+ERROR_CODES: Mapping[Code, str] = {
+    Code.INVALID_REQUEST: "invalid_request",
+    Code.UNAUTHORIZED: "unauthorized",
+    Code.FORBIDDEN: "unauthorized",
+    Code.NOT_FOUND: "unauthorized",
+    Code.METHOD_NOT_ALLOWED: "invalid_request",
+    Code.CONFLICT: "invalid_request",
+    Code.TOO_LARGE: "invalid_request",
+    Code.UNSUPPORTED_MEDIA_TYPE: "invalid_request",
+    Code.RATE_LIMITED: "invalid_request",
+    Code.UNKNOWN_CHANNEL: "subscription_failed",
+    Code.TOO_MANY_SUBSCRIPTIONS: "subscription_failed",
+    Code.UNAVAILABLE: "internal_error",
+    Code.INTERNAL_ERROR: "internal_error",
+}
+
+CONVERSATION = "conversation"
+"""What this API calls a chat room."""
+
+LEVELS: Mapping[object, str] = {"low": "info", "medium": "info", "high": "warning", "urgent": "error"}
+"""A notification's level by its priority, where its publisher gave no level."""
+
+
+@attrs.frozen
+class Subscribe:
+    """Listen to a channel; `text` is the name as the client gave it."""
+
+    channel: ChannelName
+    text: str
+    since: Position | None
+
+
+@attrs.frozen
+class Unsubscribe:
+    """Listen to a channel no more."""
+
+    channel: ChannelName
+    text: str
+
+
+@attrs.frozen
+class Ping:
+    """Ask whether the connection lives."""
+
+
+Command = Subscribe | Unsubscribe | Ping
+
+
+def decode(text: str, kinds: Kinds) -> Command:
+    """Read a client's command.
+
+    Raises:
+        ProtocolError: malformed, or not a command.
+        RequestError: the channel is of no kind that may be subscribed to here, or its id is not valid.
+    """
+    message = strictjson.loads_object(text)
+    data = message.get("data")
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ProtocolError("data must be an object.")
+    match message.get("type"):
+        case "subscribe":
+            channel, name = _channel(data, kinds)
+            return Subscribe(channel, name, _since(data))
+        case "unsubscribe":
+            return Unsubscribe(*_channel(data, kinds))
+        case "ping":
+            return Ping()
+        case _:
+            raise ProtocolError("type must be subscribe, unsubscribe or ping.")
+
+
+def encode(publication: Publication) -> bytes | None:
+    """Return a publication as a frame; None for signals, which this API does not have."""
+    if not publication.offset:
+        return None
+    type_, data = _words(publication)
+    message = {
+        "type": type_,
+        "offset": publication.offset,
+        "data": data,
+        "timestamp": timestamp(publication.published_ms),
+    }
+    return text_frame(strictjson.dumps(message))
+
+
+def answer(type_: str, data: Mapping[str, object], now_ms: int) -> bytes:
+    """Return a message to this client alone (the payload; the session makes the frame)."""
+    return strictjson.dumps({"type": type_, "data": data, "timestamp": timestamp(now_ms)})
+
+
+def error(refusal: RequestError, now_ms: int) -> bytes:
+    """Return the answer to a command that was refused."""
+    return answer("error", {"code": ERROR_CODES[refusal.code], "message": refusal.message}, now_ms)
+
+
+def name_of(channel: ChannelName) -> str:
+    """Return what this API calls a channel."""
+    return f"{CONVERSATION}:{channel.id}" if channel.kind.name == "chatroom" else channel.text
+
+
+def timestamp(milliseconds: int) -> str:
+    """Return Unix milliseconds as `2023-08-15T10:30:00Z`."""
+    return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _words(publication: Publication) -> tuple[str, Mapping[str, Any]]:
+    data = publication.data
+    match publication.type:
+        case "chat:message":
+            words = {
+                "conversation_id": publication.channel.id,
+                "sender_id": data.get("userId"),
+                "content": data.get("message"),
+            }
+            return "chat_message", words
+        case "status:updated":
+            return "status_update", data
+        case "notification:new":
+            level = data.get("level") or LEVELS.get(data.get("priority"), "info")
+            return "notification", {"message": data.get("message"), "level": level}
+        case other:
+            return other, data
+
+
+def _channel(data: Mapping[str, Any], kinds: Kinds) -> tuple[ChannelName, str]:
+    text = data.get("channel")
+    if not isinstance(text, str) or not text:
+        raise ProtocolError("data.channel must be a text that is not empty.")
+    kind, colon, id_ = text.partition(":")
+    if kind == CONVERSATION:
+        return kinds["chatroom"].channel(id_), text
+    if colon and (kind == "user" or kind in kinds.entities):
+        return kinds[kind].channel(id_), text
+    raise RequestError(Code.UNKNOWN_CHANNEL, "There is no such kind of channel.")
+
+
+def _since(data: Mapping[str, Any]) -> Position | None:
+    since = data.get("since")
+    if since is None:
+        return None
+    position = Position.parse(since)
+    if position is None:
+        raise ProtocolError("data.since must have offset, an integer from 0, and epoch, a text.")
+    return position

@@ -1,0 +1,114 @@
+"""One session of the `channels` dialect: its user is known from the start, and commands are taken one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from relay import logs
+from relay.broker import Subscriber
+from relay.core import Core
+from relay.dialects.channels import protocol
+from relay.errors import Code, Disconnect, ProtocolError, Reason, RequestError
+from relay.frames import text_frame
+from relay.kinds import Audience, ChannelName
+from relay.models import Position
+from relay.pace import Pace
+from relay.principal import Principal
+from relay.session import Session
+
+log = logs.get("relay.channels")
+
+
+class ChannelsSession:
+    """What one connection of an authenticated user does."""
+
+    __slots__ = ("_core", "_pace", "_principal", "_session", "_subscriber")
+
+    def __init__(self, core: Core, session: Session, subscriber: Subscriber, principal: Principal) -> None:
+        self._core = core
+        self._session = session
+        self._subscriber = subscriber
+        self._principal = principal
+        self._pace = Pace(core.config.limits.frames_per_minute)
+
+    async def run(self) -> None:
+        """Handle commands until the client closes."""
+        core, session, principal = self._core, self._session, self._principal
+        session.last_words = self._last_words
+        if principal.expires_at is not None:
+            left = (principal.expires_at - core.clock.now()).total_seconds()
+            session.set_deadline(trio.current_time() + left, Reason.TOKEN_EXPIRED)
+        await core.users.seen(principal)
+        self._subscriber.on_revoked = self._revoked
+        self._subscriber.is_admin = principal.is_admin
+        core.broker.identify(self._subscriber, principal.user_id)
+        # Notifications come unasked.
+        await self._join(
+            core.kinds["user"].channel(principal.user_id), None, lambda position, recovered: None, counted=False
+        )
+        while (message := await session.receive()) is not None:
+            if isinstance(message, bytes):
+                raise Disconnect(Reason.BINARY)
+            await self._take(message)
+
+    async def _take(self, message: str) -> None:
+        try:
+            self._pace.spend()
+            try:
+                command = protocol.decode(message, self._core.kinds)
+            except ProtocolError as error:
+                raise RequestError(Code.INVALID_REQUEST, str(error)) from error
+            await self._handle(command)
+        except RequestError as refusal:
+            await self._session.send(protocol.error(refusal, self._core.clock.now_ms()))
+
+    async def _handle(self, command: protocol.Command) -> None:
+        match command:
+            case protocol.Ping():
+                await self._session.send(protocol.answer("pong", {}, self._core.clock.now_ms()))
+            case protocol.Subscribe(channel, text, since):
+                await self._subscribe(channel, text, since)
+            case protocol.Unsubscribe(channel, text):
+                if channel.id != self._principal.user_id or channel.kind.audience is not Audience.OWNER:
+                    self._core.broker.unsubscribe(self._subscriber, channel)  # a user's own goes on coming unasked
+                await self._session.send(protocol.answer("unsubscribed", {"channel": text}, self._core.clock.now_ms()))
+
+    async def _subscribe(self, channel: ChannelName, text: str, since: Position | None) -> None:
+        principal = self._principal
+        if channel.kind.audience is Audience.OWNER and channel.id != principal.user_id and not principal.is_admin:
+            raise RequestError(Code.FORBIDDEN, "This is another user's channel.")
+
+        def answer(position: Position, recovered: bool | None) -> bytes:
+            data = {"channel": text, **attrs.asdict(position)}
+            if recovered is not None:
+                data["recovered"] = recovered
+            return text_frame(protocol.answer("subscribed", data, self._core.clock.now_ms()))
+
+        await self._join(channel, since, answer)
+
+    async def _join(
+        self,
+        channel: ChannelName,
+        since: Position | None,
+        answer: Callable[[Position, bool | None], bytes | None],
+        *,
+        counted: bool = True,
+    ) -> None:
+        broker, subscriber = self._core.broker, self._subscriber
+        maximum = self._core.config.limits.max_subscriptions
+        with broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+            if channel.kind.audience is Audience.ROOM:
+                await self._core.rooms.may_read(self._principal, channel.id)
+            await broker.subscribe(subscriber, subscription, outbox=self._session.outbox, since=since, answer=answer)
+
+    def _revoked(self, channel: ChannelName, reason: str) -> None:
+        data = {"channel": protocol.name_of(channel), "reason": reason}
+        self._session.outbox.push(text_frame(protocol.answer("unsubscribed", data, self._core.clock.now_ms())))
+
+    def _last_words(self, reason: Reason) -> bytes | None:
+        if reason is not Reason.TOKEN_EXPIRED:
+            return None
+        return protocol.error(RequestError(Code.UNAUTHORIZED, "The token has expired."), self._core.clock.now_ms())

@@ -1,0 +1,79 @@
+"""The `feeds` dialect on the wire: what three public feeds send. Clients say nothing. Pure.
+
+/api/v1/ws/trades                  {"type": "init", "trades": [{"amount": 50000, ...}, ...]}
+                                   {"type": "trade", "trade": {"amount": 50000, ...}}
+/api/v1/ws/events/42/chart         {"type": "init", "event_id": 42, "ratios": [{"timestamp": "2024-01-15T10:00:00Z",
+                                    "values": [0.65, 0.35]}, ...]}
+                                   {"type": "chart_update", "event_id": 42, "ratios": [0.65, 0.35]}
+/api/v1/ws/assets/BTCUSDT/price    {"type": "price_update", "symbol": "BTCUSDT", "price": 98500.5}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from relay import strictjson
+from relay.frames import text_frame
+from relay.kinds import ChannelName, is_number
+from relay.models import Publication
+
+MAX_INIT_TRADES = 50
+MAX_INIT_RATIOS = 500
+
+
+def encode_trade(publication: Publication) -> bytes | None:
+    """Return a trade as a frame; one without a numeric amount is not for this feed."""
+    if not _is_trade(publication):
+        return None
+    return text_frame(b'{"type":"trade","trade":' + publication.json + b"}")
+
+
+def encode_chart(publication: Publication) -> bytes | None:
+    """Return an event's new ratios as a frame."""
+    if not _is_default(publication):
+        return None
+    event_id, ratios = int(publication.channel.id), publication.data["ratios"]
+    return text_frame(strictjson.dumps({"type": "chart_update", "event_id": event_id, "ratios": ratios}))
+
+
+def encode_price(publication: Publication) -> bytes | None:
+    """Return an asset's price as a frame."""
+    if not _is_default(publication):
+        return None
+    symbol, price = publication.channel.id, publication.data["price"]
+    return text_frame(strictjson.dumps({"type": "price_update", "symbol": symbol, "price": price}))
+
+
+def first_trades(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
+    """Return what a client of the trades feed is sent first, from the history (oldest first)."""
+    trades = [publication.data for publication in reversed(history) if _is_trade(publication)]
+    return [text_frame(strictjson.dumps({"type": "init", "trades": trades[:MAX_INIT_TRADES]}))]
+
+
+def first_ratios(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
+    """Return what a client of a chart feed is sent first, from the history (oldest first)."""
+    points = [
+        {"timestamp": _timestamp(publication.published_ms), "values": publication.data["ratios"]}
+        for publication in history
+        if _is_default(publication)
+    ]
+    init = {"type": "init", "event_id": int(channel.id), "ratios": points[-MAX_INIT_RATIOS:]}
+    return [text_frame(strictjson.dumps(init))]
+
+
+def first_price(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
+    """Return what a client of an asset feed is sent first: the last price, if there is one."""
+    return [frame for publication in history[-1:] if (frame := encode_price(publication)) is not None]
+
+
+def _is_default(publication: Publication) -> bool:
+    return bool(publication.offset) and publication.type == publication.channel.kind.default_type
+
+
+def _is_trade(publication: Publication) -> bool:
+    return _is_default(publication) and is_number(publication.data.get("amount"))
+
+
+def _timestamp(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,260 @@
+"""The `live` dialect on the wire: what clients may send, and how publications, answers and errors look. Pure.
+
+One whole exchange, `>` from the client:
+
+    > {"type": "auth", "token": "eyJ..."}
+      {"type": "auth:success", "data": {"userId": "u1", "expiresAt": "2025-10-21T13:00:00.000Z"}}
+    > {"type": "subscribe", "channel": "chatroom", "chatroomId": "room_1", "since": {"offset": 7, "epoch": "9f2c"}, "requestId": 1}
+      {"type": "subscribed", "data": {"channel": "chatroom", "chatroomId": "room_1", "offset": 7, "epoch": "9f2c",
+       "recovered": true, "requestId": 1}}
+      {"type": "chat:message", "offset": 8, "data": {"chatroomId": "room_1", "messageId": "msg_2", ...}}
+    > {"type": "chat:send", "chatroomId": "room_1", "message": "Hello", "clientMessageId": "c1"}
+      {"type": "chat:message", "offset": 9, "data": {..., "message": "Hello", "clientMessageId": "c1"}}
+    > {"type": "dance"}
+      {"type": "error", "data": {"code": "invalid_request", "message": "...", "request": "dance"}}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from relay import strictjson
+from relay.errors import Code, ProtocolError, RequestError
+from relay.frames import text_frame
+from relay.kinds import ChannelName, Kinds
+from relay.models import Position, Publication
+
+MAX_REQUEST_ID_CHARACTERS = 128
+MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
+
+RequestId = str | int | float | None
+MakeAnswer = Callable[[Position, bool | None], bytes | None]
+
+ERROR_CODES: Mapping[Code, str] = {
+    Code.INVALID_REQUEST: "invalid_request",
+    Code.UNAUTHORIZED: "unauthorized",
+    Code.FORBIDDEN: "forbidden",
+    Code.NOT_FOUND: "not_found",
+    Code.METHOD_NOT_ALLOWED: "invalid_request",
+    Code.CONFLICT: "invalid_request",
+    Code.TOO_LARGE: "invalid_request",
+    Code.UNSUPPORTED_MEDIA_TYPE: "invalid_request",
+    Code.RATE_LIMITED: "rate_limited",
+    Code.UNKNOWN_CHANNEL: "invalid_request",
+    Code.TOO_MANY_SUBSCRIPTIONS: "forbidden",
+    Code.UNAVAILABLE: "internal_error",
+    Code.INTERNAL_ERROR: "internal_error",
+}
+
+
+@attrs.frozen
+class Auth:
+    token: str
+
+
+@attrs.frozen
+class Target:
+    """What a `subscribe` or `unsubscribe` names: one channel, or several of the market."""
+
+    word: str
+    channels: tuple[ChannelName, ...]
+    fields: Mapping[str, object]
+    """The fields that named it, which go back in the answer."""
+
+
+@attrs.frozen
+class Subscribe:
+    target: Target
+    since: Position | None
+
+
+@attrs.frozen
+class Unsubscribe:
+    target: Target
+
+
+@attrs.frozen
+class ChatSend:
+    room: ChannelName
+    message: str
+    client_message_id: str | None
+
+
+@attrs.frozen
+class ChatTyping:
+    room: ChannelName
+    is_typing: bool
+
+
+@attrs.frozen
+class AskPresence:
+    room: ChannelName
+
+
+@attrs.frozen
+class Ping:
+    pass
+
+
+Command = Auth | Subscribe | Unsubscribe | ChatSend | ChatTyping | AskPresence | Ping
+
+
+@attrs.frozen
+class Frame:
+    """A client's frame, as far as it could be read: its type, and what it asks to have sent back."""
+
+    type: str
+    request_id: RequestId
+    body: Mapping[str, Any]
+
+
+def decode(text: str) -> Frame:
+    """Read a client's frame.
+
+    Raises:
+        ProtocolError: no JSON object, no `type`, or a `requestId` that cannot be sent back.
+    """
+    body = strictjson.loads_object(text)
+    type_ = body.get("type")
+    if not isinstance(type_, str):
+        raise ProtocolError("A frame needs a type, a text.")
+    request_id: Any = body.get("requestId")
+    if isinstance(request_id, str) and len(request_id) <= MAX_REQUEST_ID_CHARACTERS:
+        pass
+    elif request_id is not None and (isinstance(request_id, bool) or not isinstance(request_id, (int, float))):
+        raise ProtocolError(f"requestId must be a number or a text of at most {MAX_REQUEST_ID_CHARACTERS} characters.")
+    return Frame(type_, request_id, body)
+
+
+def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
+    """Return what the frame asks for. `user_id` stands in where it names no user.
+
+    Raises:
+        ProtocolError: the type is unknown, or a field is missing or wrong.
+        RequestError: a channel's id is not valid.
+    """
+    body = frame.body
+    match frame.type:
+        case "auth":
+            return Auth(_text(body, "token"))
+        case "subscribe":
+            return Subscribe(_target(body, kinds, user_id), _since(body))
+        case "unsubscribe":
+            return Unsubscribe(_target(body, kinds, user_id, all_symbols=True))
+        case "chat:send":
+            message = body.get("message")
+            if not isinstance(message, str):
+                raise ProtocolError("message must be a text.")
+            client_message_id = body.get("clientMessageId")
+            if client_message_id is not None:
+                client_message_id = _text(body, "clientMessageId", MAX_CLIENT_MESSAGE_ID_CHARACTERS)
+            return ChatSend(_room(body, kinds), message, client_message_id)
+        case "chat:typing":
+            is_typing = body.get("isTyping")
+            if not isinstance(is_typing, bool):
+                raise ProtocolError("isTyping must be true or false.")
+            return ChatTyping(_room(body, kinds), is_typing)
+        case "presence":
+            return AskPresence(_room(body, kinds))
+        case "ping":
+            return Ping()
+        case _:
+            raise ProtocolError("There is no such type of frame.")
+
+
+def encode(publication: Publication) -> bytes:
+    """Return a publication as a frame; one that is a signal carries no offset."""
+    head = b'{"type":' + strictjson.dumps(publication.type)
+    if publication.offset:
+        head += b',"offset":%d' % publication.offset
+    return text_frame(head + b',"data":' + publication.json + b"}")
+
+
+def encode_with(publication: Publication, fields: Mapping[str, object]) -> bytes:
+    """Return a publication as a frame with these fields added to its data: the sender's own copy."""
+    return text_frame(
+        strictjson.dumps(
+            {"type": publication.type, "offset": publication.offset, "data": {**publication.data, **fields}}
+        )
+    )
+
+
+def answer(type_: str, data: Mapping[str, object], request_id: RequestId = None) -> bytes:
+    """Return a message to this client alone (the payload; the session makes the frame)."""
+    if request_id is not None:
+        data = {**data, "requestId": request_id}
+    return strictjson.dumps({"type": type_, "data": data})
+
+
+def error(refusal: RequestError, request: str | None, request_id: RequestId = None) -> bytes:
+    """Return the answer to a frame that was refused."""
+    return answer("error", {**_error_data(refusal), "request": request}, request_id)
+
+
+def auth_error(refusal: RequestError, request_id: RequestId = None) -> bytes:
+    """Return the answer to an `auth` that was refused."""
+    return answer("auth:error", _error_data(refusal), request_id)
+
+
+def _error_data(refusal: RequestError) -> dict[str, object]:
+    data: dict[str, object] = {"code": ERROR_CODES[refusal.code], "message": refusal.message}
+    if refusal.retry_after is not None:
+        data["retryAfter"] = math.ceil(refusal.retry_after)
+    return data
+
+
+def _text(body: Mapping[str, Any], field: str, max_characters: int | None = None) -> str:
+    value = body.get(field)
+    if not isinstance(value, str) or not value or (max_characters is not None and len(value) > max_characters):
+        bound = "" if max_characters is None else f" of at most {max_characters} characters"
+        raise ProtocolError(f"{field} must be a text{bound} that is not empty.")
+    return value
+
+
+def _room(body: Mapping[str, Any], kinds: Kinds) -> ChannelName:
+    return kinds["chatroom"].channel(_text(body, "chatroomId"))
+
+
+def _since(body: Mapping[str, Any]) -> Position | None:
+    since = body.get("since")
+    if since is None:
+        return None
+    position = Position.parse(since)
+    if position is None:
+        raise ProtocolError("since must have offset, an integer from 0, and epoch, a text.")
+    return position
+
+
+def _target(body: Mapping[str, Any], kinds: Kinds, user_id: str | None, *, all_symbols: bool = False) -> Target:
+    word = body.get("channel")
+    match word:
+        case "chatroom":
+            room = _room(body, kinds)
+            return Target(word, (room,), {"chatroomId": room.id})
+        case "notifications":
+            owner = user_id if body.get("userId") is None else _text(body, "userId")
+            return Target(word, (kinds["user"].channel(owner or ""),), {"userId": owner})
+        case "market":
+            if all_symbols and body.get("symbols") is None:
+                return Target(word, (), {})
+            return Target(word, _symbols(body, kinds), {})
+        case "trades":
+            return Target(word, (kinds["trades"].channel(),), {})
+        case "community":
+            community = kinds["community"].channel(_text(body, "communityId"))
+            return Target(word, (community,), {"communityId": community.id})
+        case _:
+            raise ProtocolError("channel must be chatroom, notifications, market, trades or community.")
+
+
+def _symbols(body: Mapping[str, Any], kinds: Kinds) -> tuple[ChannelName, ...]:
+    symbols = body.get("symbols")
+    if not isinstance(symbols, list) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
+        raise ProtocolError("symbols must be an array of texts that is not empty.")
+    market = kinds["market"]
+    channels = {channel.text: channel for channel in map(market.channel, symbols)}
+    return tuple(channels.values())

@@ -1,0 +1,160 @@
+"""The REST routes of the `live` dialect: rooms, members, messages and notifications."""
+
+from __future__ import annotations
+
+import trio
+from quart import Blueprint, Response, request
+
+from relay.api.app import json_body, success
+from relay.api.authentication import principal_of, user_of
+from relay.core import Core
+from relay.dialects.live import rest
+from relay.errors import Code, FieldError, RequestError
+from relay.store.rooms import ROOM_TYPES, Room
+
+DEFAULT_ROOMS = 20
+DEFAULT_MESSAGES = 50
+DEFAULT_MEMBERS = 50
+DEFAULT_NOTIFICATIONS = 50
+
+ROOMS = "/v1/chatrooms"
+ROOM = f"{ROOMS}/<room_id>"
+NOTIFICATIONS = "/v1/notifications"
+
+
+def blueprint(core: Core) -> Blueprint:
+    """Return the routes."""
+    routes = Blueprint("live", __name__)
+    _add_rooms(routes, core)
+    _add_members(routes, core)
+    _add_messages(routes, core)
+    _add_notifications(routes, core)
+    return routes
+
+
+def _add_rooms(routes: Blueprint, core: Core) -> None:
+    def shown(room: Room) -> dict[str, object]:
+        return rest.room(room, core.rooms.active_now(room.id))
+
+    @routes.get(ROOMS)
+    async def list_rooms() -> Response:
+        principal = await user_of(core, request)
+        page = rest.page_of(request.args, DEFAULT_ROOMS)
+        wanted = request.args.get("type")
+        room_type = next((one for one in ROOM_TYPES if one == wanted), None)
+        if wanted is not None and room_type is None:
+            raise _invalid("type", f"must be one of {', '.join(ROOM_TYPES)}")
+        rooms, total = await core.rooms.visible(principal, type_=room_type, limit=page.limit, offset=page.offset)
+        return success([shown(room) for room in rooms], pagination=page.pagination(total))
+
+    @routes.post(ROOMS)
+    async def create_room() -> Response:
+        principal = await user_of(core, request)
+        fields = rest.fields_of(await json_body(), rest.NEW_ROOM_FIELDS, required=("name",))
+        room = await core.rooms.create(
+            principal,
+            name=fields["name"],
+            description=fields.get("description"),
+            type_=fields.get("type", "public"),
+            id_=fields.get("id"),
+        )
+        return success(shown(room), 201)
+
+    @routes.get(ROOM)
+    async def get_room(room_id: str) -> Response:
+        return success(shown(await core.rooms.get(await user_of(core, request), room_id)))
+
+    @routes.put(ROOM)
+    async def update_room(room_id: str) -> Response:
+        principal = await user_of(core, request)
+        fields = rest.fields_of(await json_body(), rest.ROOM_FIELDS)
+        return success(shown(await core.rooms.update(principal, room_id, fields)))
+
+    @routes.delete(ROOM)
+    async def delete_room(room_id: str) -> Response:
+        await core.rooms.delete(await user_of(core, request), room_id)
+        return success(None, message="The chatroom was deleted.")
+
+    @routes.post(f"{ROOM}/join")
+    async def join(room_id: str) -> Response:
+        return success(shown(await core.rooms.join(await user_of(core, request), room_id)))
+
+    @routes.post(f"{ROOM}/leave")
+    async def leave(room_id: str) -> Response:
+        return success(shown(await core.rooms.leave(await user_of(core, request), room_id)))
+
+    @routes.post(f"{ROOM}/members")
+    async def add_member(room_id: str) -> Response:
+        principal = await user_of(core, request)
+        fields = rest.fields_of(await json_body(), rest.MEMBER_FIELDS, required=("userId",))
+        return success(shown(await core.rooms.add_member(principal, room_id, fields["userId"])))
+
+    @routes.delete(f"{ROOM}/members/<user_id>")
+    async def remove_member(room_id: str, user_id: str) -> Response:
+        return success(shown(await core.rooms.remove_member(await user_of(core, request), room_id, user_id)))
+
+
+def _add_members(routes: Blueprint, core: Core) -> None:
+    @routes.get(f"{ROOM}/members")
+    async def list_members(room_id: str) -> Response:
+        principal = await user_of(core, request)
+        page = rest.page_of(request.args, DEFAULT_MEMBERS)
+        members, total = await core.rooms.members(principal, room_id, limit=page.limit, offset=page.offset)
+        return success([rest.member(member) for member in members], pagination=page.pagination(total))
+
+
+def _add_messages(routes: Blueprint, core: Core) -> None:
+    @routes.get(f"{ROOM}/messages")
+    async def list_messages(room_id: str) -> Response:
+        principal = await user_of(core, request)
+        page = rest.page_of(request.args, DEFAULT_MESSAGES)
+        messages, total = await core.rooms.messages(
+            principal, room_id, limit=page.limit, offset=page.offset, before=request.args.get("before")
+        )
+        return success([rest.message(message) for message in messages], pagination=page.pagination(total))
+
+    @routes.post(f"{ROOM}/messages")
+    async def post_message(room_id: str) -> Response:
+        principal = await user_of(core, request)
+        fields = rest.fields_of(await json_body(), rest.MESSAGE_FIELDS, required=("message",))
+        wait = core.messages.take(principal.user_id, trio.current_time())
+        if wait > 0:
+            raise RequestError(Code.RATE_LIMITED, "You send messages too fast.", retry_after=wait)
+        posted = await core.rooms.post(
+            principal, room_id, fields["message"], client_message_id=fields.get("clientMessageId")
+        )
+        return success(rest.posted(posted.message), 201)
+
+
+def _add_notifications(routes: Blueprint, core: Core) -> None:
+    @routes.get(NOTIFICATIONS)
+    async def list_notifications() -> Response:
+        principal = await user_of(core, request)
+        page = rest.page_of(request.args, DEFAULT_NOTIFICATIONS)
+        found, total = await core.notifications.list(principal.user_id, limit=page.limit, offset=page.offset)
+        return success([rest.notification(one) for one in found], pagination=page.pagination(total))
+
+    @routes.post(f"{NOTIFICATIONS}/send")
+    async def send_notification() -> Response:
+        principal = await principal_of(core, request)
+        if not principal.is_admin and "publish" not in principal.scopes:
+            raise RequestError(
+                Code.FORBIDDEN, "Only an admin, or an API key with scope publish, may send notifications."
+            )
+        fields = rest.fields_of(await json_body(), rest.NOTIFICATION_FIELDS, required=("userId", "title", "message"))
+        user_id = fields.pop("userId")
+        return success(await core.notifications.send(user_id, **fields), 201)
+
+    @routes.put(f"{NOTIFICATIONS}/<notification_id>/read")
+    async def mark_read(notification_id: str) -> Response:
+        principal = await user_of(core, request)
+        return success(rest.notification(await core.notifications.mark_read(principal.user_id, notification_id)))
+
+    @routes.put(f"{NOTIFICATIONS}/read-all")
+    async def mark_all_read() -> Response:
+        principal = await user_of(core, request)
+        return success({"updated": await core.notifications.mark_all_read(principal.user_id)})
+
+
+def _invalid(field: str, message: str) -> RequestError:
+    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])

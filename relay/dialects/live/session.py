@@ -1,0 +1,256 @@
+"""One session of the `live` dialect: authentication, and then each frame in the order in which it was sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import attrs
+import trio
+
+from relay import logs
+from relay.broker import Subscriber
+from relay.clock import iso_ms
+from relay.core import Core
+from relay.dialects.live import protocol
+from relay.dialects.live.typing import Typing
+from relay.errors import Code, Disconnect, ProtocolError, Reason, RequestError
+from relay.frames import text_frame
+from relay.kinds import Audience, ChannelName
+from relay.models import Position, Publication
+from relay.outbox import Outbox
+from relay.pace import Pace
+from relay.principal import Principal
+from relay.session import Session
+
+log = logs.get("relay.live")
+
+
+class LiveSession:
+    """What one connection may do, and does."""
+
+    __slots__ = ("_core", "_pace", "_principal", "_session", "_subscriber", "_typing")
+
+    def __init__(self, core: Core, typing: Typing, session: Session, subscriber: Subscriber) -> None:
+        self._core = core
+        self._typing = typing
+        self._session = session
+        self._subscriber = subscriber
+        self._principal: Principal | None = None
+        self._pace = Pace(core.config.limits.frames_per_minute)
+
+    async def run(self) -> None:
+        """Handle frames until the client closes."""
+        session = self._session
+        session.last_words = self._last_words
+        session.set_deadline(trio.current_time() + self._core.config.limits.auth_timeout, Reason.UNAUTHORIZED)
+        self._subscriber.on_revoked = self._revoked
+        while (message := await session.receive()) is not None:
+            if isinstance(message, bytes):
+                raise Disconnect(Reason.BINARY)
+            await self._take(message)
+
+    async def _take(self, message: str) -> None:
+        """Handle one frame; a refusal is answered and the session goes on."""
+        request: str | None = None
+        request_id: protocol.RequestId = None
+        try:
+            try:
+                frame = protocol.decode(message)
+                request, request_id = frame.type, frame.request_id
+                user_id = self._principal.user_id if self._principal is not None else None
+                command = protocol.command(frame, self._core.kinds, user_id)
+            except (ProtocolError, RequestError) as error:
+                self._pace.spend()
+                message_text = str(error)
+                raise RequestError(Code.INVALID_REQUEST, message_text) from error
+            if not isinstance(command, protocol.ChatSend) or self._principal is None:
+                self._pace.spend()
+            await self._handle(command, request_id)
+        except RequestError as refusal:
+            await self._session.send(protocol.error(refusal, request, request_id))
+
+    async def _handle(self, command: protocol.Command, request_id: protocol.RequestId) -> None:
+        match command:
+            case protocol.Ping():
+                timestamp = iso_ms(self._core.clock.now_ms())
+                await self._session.send(protocol.answer("pong", {"timestamp": timestamp}, request_id))
+            case protocol.Auth():
+                await self._authenticate(command, request_id)
+            case _ if self._principal is None:
+                raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
+            case protocol.Subscribe(target, since) if target.word == "market":
+                await self._subscribe_market(target, request_id)
+            case protocol.Subscribe(target, since):
+                await self._subscribe(self._principal, target, since, request_id)
+            case protocol.Unsubscribe(target):
+                await self._unsubscribe(target, request_id)
+            case protocol.ChatSend():
+                await self._chat(self._principal, command, request_id)
+            case protocol.ChatTyping(room, is_typing):
+                await self._may_read(self._principal, room)
+                self._typing.set(room, self._principal.user_id, is_typing=is_typing)
+            case protocol.AskPresence(room):
+                await self._may_read(self._principal, room)
+                await self._answer_presence(room, request_id)
+
+    # -- authentication -----------------------------------------------------------------------------------------------
+
+    async def _authenticate(self, command: protocol.Auth, request_id: protocol.RequestId) -> None:
+        core, session = self._core, self._session
+        try:
+            principal = core.verifier.verify(command.token, core.clock.now())
+            if self._principal is not None and principal.user_id != self._principal.user_id:
+                raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
+        except RequestError as refusal:
+            log.info("authentication refused", address=session.address, cause=refusal.message)
+            await session.send(protocol.auth_error(refusal, request_id))
+            if refusal.code is Code.FORBIDDEN:
+                return
+            session.last_words = None
+            raise Disconnect(Reason.UNAUTHORIZED) from refusal
+        await core.users.seen(principal)
+        first = self._principal is None
+        self._principal = principal
+        self._subscriber.is_admin = principal.is_admin
+        expires_at = principal.expires_at
+        deadline = math.inf
+        if expires_at is not None:
+            deadline = trio.current_time() + (expires_at - core.clock.now()).total_seconds()
+        session.set_deadline(deadline, Reason.TOKEN_EXPIRED)
+        if first:
+            core.broker.identify(self._subscriber, principal.user_id)
+            log.info("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
+        expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
+        answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
+        await session.send(answer)
+        if first:
+            await self._join(core.kinds["broadcast"].channel(), None, lambda position, recovered: None, counted=False)
+
+    def _last_words(self, reason: Reason) -> bytes | None:
+        if reason is Reason.UNAUTHORIZED:
+            return protocol.auth_error(RequestError(Code.UNAUTHORIZED, "No valid token came in time."))
+        if reason is Reason.TOKEN_EXPIRED:
+            return protocol.auth_error(RequestError(Code.UNAUTHORIZED, "The token has expired."))
+        return None
+
+    # -- subscriptions ------------------------------------------------------------------------------------------------
+
+    async def _subscribe(
+        self, principal: Principal, target: protocol.Target, since: Position | None, request_id: protocol.RequestId
+    ) -> None:
+        [channel] = target.channels
+
+        def answer(position: Position, recovered: bool | None) -> bytes:
+            data = {"channel": target.word, **target.fields, **attrs.asdict(position)}
+            if recovered is not None:
+                data["recovered"] = recovered
+            return text_frame(protocol.answer("subscribed", data, request_id))
+
+        if target.word == "notifications" and channel.id != principal.user_id and not principal.is_admin:
+            raise RequestError(Code.FORBIDDEN, "These are another user's notifications.")
+        await self._join(channel, since, answer)
+
+    async def _join(
+        self,
+        channel: ChannelName,
+        since: Position | None,
+        answer: protocol.MakeAnswer,
+        *,
+        counted: bool = True,
+    ) -> None:
+        broker, subscriber = self._core.broker, self._subscriber
+        maximum = self._core.config.limits.max_subscriptions
+        with broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+            if channel.kind.audience is Audience.ROOM and self._principal is not None:
+                await self._core.rooms.may_read(self._principal, channel.id)
+            await broker.subscribe(subscriber, subscription, outbox=self._session.outbox, since=since, answer=answer)
+
+    async def _subscribe_market(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
+        broker, subscriber = self._core.broker, self._subscriber
+        maximum = self._core.config.limits.max_subscriptions
+        wanted = {name.text for name in (*self._market(), *target.channels)}
+        if len(wanted) > maximum:
+            raise RequestError(Code.TOO_MANY_SUBSCRIPTIONS, f"A connection may have at most {maximum} symbols.")
+
+        def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
+            positions = {
+                name.id: attrs.asdict(position) for name, (position, _) in zip(target.channels, snapshots, strict=True)
+            }
+            data = {"channel": "market", "symbols": [name.id for name in self._market()], "positions": positions}
+            frames = [text_frame(protocol.answer("subscribed", data, request_id))]
+            frames += [protocol.encode(publication) for _, last in snapshots for publication in last]
+            return frames
+
+        with broker.reserved(subscriber, target.channels, maximum=maximum, counted=False) as subscriptions:
+            await broker.subscribe_from_history(subscriber, subscriptions, outbox=self._session.outbox, first=first)
+
+    async def _unsubscribe(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
+        channels = target.channels
+        fields: Mapping[str, object] = target.fields
+        if target.word == "market":
+            for name in channels or self._market():
+                self._core.broker.unsubscribe(self._subscriber, name)
+            fields = {"symbols": [name.id for name in self._market()]}
+        else:
+            self._core.broker.unsubscribe(self._subscriber, channels[0])
+        await self._session.send(protocol.answer("unsubscribed", {"channel": target.word, **fields}, request_id))
+
+    def _market(self) -> list[ChannelName]:
+        market = self._core.kinds["market"]
+        return [one.channel for one in self._subscriber.subscriptions.values() if one.channel.kind is market]
+
+    def _revoked(self, channel: ChannelName, reason: str) -> None:
+        data = {"channel": "chatroom", "chatroomId": channel.id, "reason": reason}
+        self._session.outbox.push(text_frame(protocol.answer("unsubscribed", data)))
+
+    # -- rooms --------------------------------------------------------------------------------------------------------
+
+    async def _may_read(self, principal: Principal, room: ChannelName) -> None:
+        subscription = self._subscriber.subscriptions.get(room.text)
+        if subscription is None or not subscription.live:  # whoever listens may: losing the right ends the subscription
+            await self._core.rooms.may_read(principal, room.id)
+
+    async def _chat(self, principal: Principal, command: protocol.ChatSend, request_id: protocol.RequestId) -> None:
+        core = self._core
+        self._pace.check(core.messages.take(principal.user_id, trio.current_time()), "You send messages too fast.")
+        fields: dict[str, object] = {}
+        if command.client_message_id is not None:
+            fields["clientMessageId"] = command.client_message_id
+        if request_id is not None:
+            fields["requestId"] = request_id
+        origin = _Sender(self._session.outbox, fields)
+        posted = await core.rooms.post(
+            principal, command.room.id, command.message, client_message_id=command.client_message_id, origin=origin
+        )
+        if posted.repeated:
+            # The first one reached everybody; this sender did not hear of it.
+            await self._session.outbox.send(protocol.encode_with(posted.publication, fields))
+
+    async def _answer_presence(self, room: ChannelName, request_id: protocol.RequestId) -> None:
+        present = self._core.presence.users(room)
+        profiles = await self._core.users.profiles(present)
+        users = []
+        for user_id in present:
+            profile = profiles.get(user_id)
+            users.append(
+                {
+                    "userId": user_id,
+                    "firstName": profile.first_name if profile is not None else None,
+                    "lastName": profile.last_name if profile is not None else None,
+                    "avatar": profile.avatar if profile is not None else None,
+                }
+            )
+        await self._session.send(protocol.answer("presence", {"chatroomId": room.id, "users": users}, request_id))
+
+
+@attrs.frozen(eq=False)
+class _Sender:
+    """The connection that sent a message: its copy carries what it asked to have sent back."""
+
+    sink: Outbox
+    fields: Mapping[str, object]
+
+    def receive(self, publication: Publication) -> None:
+        """Take the publication in its place in the order. See `models.Origin`."""
+        self.sink.push(protocol.encode_with(publication, self.fields) if self.fields else protocol.encode(publication))

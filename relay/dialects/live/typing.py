@@ -1,0 +1,39 @@
+"""Who is typing: true goes out as it comes, and false by itself when nothing more is heard."""
+
+from __future__ import annotations
+
+import trio
+
+from relay.broker import Broker, Subscriber
+from relay.kinds import ChannelName
+from relay.timers import Timer, Timers
+
+
+class Typing:
+    """Typing indicators of all rooms. All methods are plain calls."""
+
+    def __init__(self, broker: Broker, timers: Timers, *, timeout: float) -> None:
+        """`timeout`: seconds after which a user who said no more is taken to have stopped."""
+        self._broker = broker
+        self._timers = timers
+        self._timeout = timeout
+        self._typing: dict[tuple[str, str], Timer] = {}  # bounded by the users that sent a frame within the timeout
+
+    def set(self, room: ChannelName, user_id: str, *, is_typing: bool) -> None:
+        """A user types in a room, or stopped; the others there are told."""
+        key = (room.text, user_id)
+        timer = self._typing.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        if is_typing:
+            self._typing[key] = self._timers.call_at(
+                trio.current_time() + self._timeout, lambda: self.set(room, user_id, is_typing=False)
+            )
+        elif timer is None:
+            return  # was not typing: nobody would learn anything
+
+        def others(subscriber: Subscriber) -> bool:
+            return subscriber.user_id != user_id
+
+        data: dict[str, object] = {"chatroomId": room.id, "userId": user_id, "isTyping": is_typing}
+        self._broker.signal(room, "chat:typing", data, to=others)

@@ -1,0 +1,30 @@
+"""WebSocket frames that a server sends, as bytes that any number of connections can share (RFC 6455, 5.2). Pure."""
+
+from __future__ import annotations
+
+import struct
+
+_FIN_TEXT, _FIN_BINARY, _FIN_PING = 0x81, 0x82, 0x89
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return one unfragmented, unmasked text frame. The payload must be UTF-8."""
+    return _frame(_FIN_TEXT, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Return one unfragmented, unmasked binary frame."""
+    return _frame(_FIN_BINARY, payload)
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
+
+
+PING = _frame(_FIN_PING, b"")
+"""An empty ping. Which ping a pong answers does not matter: any of them shows that the peer lives."""

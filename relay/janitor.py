@@ -1,0 +1,71 @@
+"""Lets go of what nobody needs any more: idle channels in memory, old publications and keys in the store, garbage."""
+
+from __future__ import annotations
+
+import gc
+
+import trio
+
+from relay import logs
+from relay.broker import Broker
+from relay.errors import RequestError
+from relay.kinds import Kinds
+from relay.store.publications import Publications
+
+UNLOAD_INTERVAL = 10.0
+"""Seconds between two looks for idle channels."""
+PRUNE_INTERVAL = 60.0
+"""Seconds between two passes over the store."""
+PRUNE_PAUSE = 0.05
+"""Seconds between two transactions of a pass, in which publishers go first."""
+
+log = logs.get("relay.janitor")
+
+
+class Janitor:
+    """The services that clean up, each in its own rhythm."""
+
+    def __init__(self, broker: Broker, publications: Publications, kinds: Kinds) -> None:
+        self._broker = broker
+        self._publications = publications
+        self._kinds = kinds
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Clean up for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._unload)
+            nursery.start_soon(self._prune)
+            task_status.started()
+
+    async def _unload(self) -> None:
+        while True:
+            await trio.sleep(UNLOAD_INTERVAL)
+            self._broker.unload_idle(trio.current_time())
+
+    async def _prune(self) -> None:
+        while True:
+            await trio.sleep(PRUNE_INTERVAL)
+            try:
+                last: int | None = 0
+                while last is not None:
+                    last = await self._publications.prune(last, self._max_age)
+                    await trio.sleep(PRUNE_PAUSE)
+            except RequestError as refusal:
+                log.warning("cannot prune, trying again later", cause=refusal.message)
+
+    def _max_age(self, channel: str) -> float | None:
+        """How long publications of a channel are kept: a kind that is configured no more keeps what it has."""
+        try:
+            return self._kinds[channel.partition(":")[0]].history_period
+        except KeyError:
+            return None
+
+
+def tune_garbage_collection() -> None:
+    """Take everything made so far out of the collector's sight: to be called once the server is up.
+
+    A full collection over ten thousand sessions costs over half a second otherwise; what lives as long as the process need not be
+    looked at again.
+    """
+    gc.collect()
+    gc.freeze()

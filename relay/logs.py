@@ -1,0 +1,219 @@
+"""The log: one line for each event on stderr, text on a terminal and JSON elsewhere, or as configured.
+
+Everyone logs in the same way, a fixed message and fields that say which one:
+
+    log = logs.get("relay.session")
+    log.info("session opened", dialect="live", user="u1")
+
+Nothing is redacted here: secrets, tokens, keys and the texts of messages are never passed to the log in the first
+place. In a JSON line fields stand beside `time`, `level`, `logger`, `message` and `exception`: no names for a field.
+
+Logging never stops the server. A line that cannot be written, because stderr is closed or nobody reads it, is dropped,
+and the next one that can be written is preceded by how many were.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import select
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from relay.config import LogConfig
+
+STALL_TIMEOUT_MS = 50
+"""How long a line waits for a pipe that is full. The next lines do not wait at all until one could be written again."""
+
+CHUNK_BYTES = 4096
+"""A pipe that is ready takes this much without blocking (PIPE_BUF on Linux)."""
+
+
+# Until `configure` is called, nothing is written: a short command reports its errors itself.
+logging.getLogger("relay").addHandler(logging.NullHandler())
+
+
+class Log:
+    """A named logger that takes fields as keyword arguments. Values may be anything that has a text."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, message: str, /, **fields: object) -> None:
+        """Log what only someone who looks for a fault wants to know."""
+        self._log(logging.DEBUG, message, fields)
+
+    def info(self, message: str, /, **fields: object) -> None:
+        """Log what is as it should be."""
+        self._log(logging.INFO, message, fields)
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        """Log what someone should look at."""
+        self._log(logging.WARNING, message, fields)
+
+    def error(self, message: str, /, **fields: object) -> None:
+        """Log what went wrong."""
+        self._log(logging.ERROR, message, fields)
+
+    def exception(self, message: str, error: BaseException, /, **fields: object) -> None:
+        """Log what went wrong, with the traceback of the error."""
+        self._log(logging.ERROR, message, fields, error)
+
+    def _log(self, level: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, message, exc_info=error, extra={"fields": fields})
+
+
+def get(name: str) -> Log:
+    """Return the log of this name, such as `relay.session`."""
+    return Log(logging.getLogger(name))
+
+
+def configure(config: LogConfig, stream: TextIO | None = None) -> None:
+    """Send all logs to the stream, which is stderr as it is now if none is given. Again replaces what was before.
+
+    The level applies to Relay. Libraries log warnings and worse only: at their debug level they write what they handle,
+    which may be secret.
+    """
+    stream = sys.stderr if stream is None else stream
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("relay").setLevel(config.level.upper())
+    if stream is None or stream.closed:
+        root.addHandler(logging.NullHandler())
+        return
+    as_text = config.format == "text" or (config.format == "auto" and stream.isatty())
+    handler = _Handler(stream)
+    handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
+    root.addHandler(handler)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people: time, level, logger, message and `key=value` for each field; a traceback is set off below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines. Nothing that is logged can make a line that looks like another record."""
+        line = f"{_time(record)} {record.levelname:<7} {record.name}: {printable(record.getMessage())}"
+        for name, value in _fields(record).items():
+            line += f" {name}={_shown(value)}"
+        for traceback_line in _traceback(record).split("\n"):
+            if traceback_line:
+                line += f"\n    | {printable(traceback_line)}"
+        return line
+
+
+class JSONFormatter(logging.Formatter):
+    """A JSON object for machines, in ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        entry = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if traceback := _traceback(record):
+            entry["exception"] = traceback
+        return json.dumps({**{name: _plain(value) for name, value in _fields(record).items()}, **entry})
+
+
+def printable(text: str) -> str:
+    """Return the text with line breaks, control characters and whatever else a terminal might act on escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+class _Handler(logging.StreamHandler["_Stream"]):
+    """Writes lines and counts those that could not be written."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(_Stream(stream))
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            notice = {"fields": {"lines": lost}, "levelno": logging.WARNING, "levelname": "WARNING"}
+            super().emit(logging.makeLogRecord({"name": __name__, "msg": "log lines were dropped", **notice}))
+            if self._lost:
+                self._lost = lost + 1
+                return
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        self._lost += 1
+
+
+class _Stream:
+    """Writes to a stream without waiting long for its reader."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._poll = select.poll()
+        self._stalled = False
+        self._torn = False
+        try:
+            self._poll.register(stream.fileno(), select.POLLOUT)
+            self._has_fd = True
+        except (OSError, ValueError):  # a stream in memory
+            self._has_fd = False
+
+    def write(self, text: str) -> None:
+        """Write all of the text.
+
+        Raises:
+            OSError: nobody reads, or nobody can read any more.
+        """
+        if not self._has_fd:
+            self._stream.write(text)
+            return
+        line = ("\n" if self._torn else "") + text
+        rest = memoryview(line.encode("utf-8", "backslashreplace"))
+        while rest:
+            if not self._poll.poll(0 if self._stalled else STALL_TIMEOUT_MS):
+                self._stalled = True
+                raise TimeoutError("nobody reads the log")
+            rest = rest[os.write(self._stream.fileno(), rest[:CHUNK_BYTES]) :]
+            self._torn = bool(rest)
+        self._stalled = False
+
+    def flush(self) -> None:
+        """Do nothing: every line is written at once."""
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    fields = getattr(record, "fields", None)
+    return fields if isinstance(fields, dict) else {}
+
+
+def _traceback(record: logging.LogRecord) -> str:
+    if record.exc_info and record.exc_info[1] is not None:
+        return logging.Formatter().formatException(record.exc_info)
+    return ""
+
+
+def _plain(value: object) -> object:
+    """Return what JSON can say, and the text of the rest."""
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
+
+
+def _shown(value: object) -> str:
+    """Return a value so that it is clear where it ends."""
+    text = str(value)
+    if text and text.isprintable() and not any(char in ' ="\\' for char in text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(escaped)}"'

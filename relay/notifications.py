@@ -1,0 +1,98 @@
+"""Notifications: published to their user, and stored until the user has read them and longer."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from typing import Any, Literal
+
+from relay.broker import Broker
+from relay.clock import Clock
+from relay.errors import Code, FieldError, RequestError
+from relay.kinds import Kinds, complete
+from relay.models import Draft
+from relay.store import notifications as store
+from relay.store.database import Database
+from relay.store.notifications import Notification
+
+Priority = Literal["low", "medium", "high", "urgent"]
+PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "urgent")
+DEFAULT_PRIORITY: Priority = "medium"
+MAX_ID_CHARACTERS = 64
+
+
+class Notifications:
+    """Every user's notifications."""
+
+    def __init__(self, database: Database, broker: Broker, kinds: Kinds, clock: Clock) -> None:
+        self._database = database
+        self._broker = broker
+        self._kind = kinds["user"]
+        self._clock = clock
+
+    async def send(
+        self, user_id: str, *, title: str | None, message: str, priority: str = DEFAULT_PRIORITY
+    ) -> dict[str, Any]:
+        """Publish a notification once it is stored, and return it as it was published.
+
+        Raises:
+            RequestError: a field is not valid, or the store cannot write.
+        """
+        channel = self._kind.channel(user_id)
+        type_, data = complete(channel, None, {"title": title, "message": message, "priority": priority})
+        draft = Draft(channel, type_, data, self._clock.now_ms())
+        self.prepare_published(draft)
+        await self._broker.publish(draft)
+        return draft.data
+
+    def prepare_published(self, draft: Draft) -> None:
+        """Have a `notification:new` be stored with its publication, and give it what it lacks. A plain call.
+
+        Raises:
+            RequestError: its id, title or priority is not valid.
+        """
+        data = draft.data
+        id_ = data.get("id", f"notif_{secrets.token_urlsafe(15)}")
+        if not isinstance(id_, str) or not 0 < len(id_) <= MAX_ID_CHARACTERS:
+            raise _invalid("id", f"must be a text of at most {MAX_ID_CHARACTERS} characters")
+        title = data.setdefault("title", None)
+        if title is not None and not isinstance(title, str):
+            raise _invalid("title", "must be a text")
+        if data.setdefault("priority", DEFAULT_PRIORITY) not in PRIORITIES:
+            raise _invalid("priority", f"must be one of {', '.join(PRIORITIES)}")
+        draft.data = data = {"id": id_, **data}
+        user_id = draft.channel.id
+
+        def prepare(connection: sqlite3.Connection) -> str:
+            try:
+                store.insert(connection, id_, user_id, draft.encode().decode(), draft.published_ms)
+            except sqlite3.IntegrityError as error:
+                raise RequestError(Code.CONFLICT, "There is a notification with this id already.") from error
+            return id_
+
+        draft.prepare = prepare
+
+    async def list(self, user_id: str, *, limit: int, offset: int) -> tuple[list[Notification], int]:
+        """Return a user's notifications, the newest first, and how many there are."""
+        return await self._database.read(lambda connection: store.list_page(connection, user_id, limit, offset))
+
+    async def mark_read(self, user_id: str, id_: str) -> Notification:
+        """Mark one as read, and return it. Idempotent.
+
+        Raises:
+            RequestError: `NOT_FOUND`; the user has none of this id.
+        """
+        now_ms = self._clock.now_ms()
+        found = await self._database.write(lambda connection: store.mark_read(connection, user_id, id_, now_ms))
+        if found is None:
+            raise RequestError(Code.NOT_FOUND, "There is no such notification.")
+        return found
+
+    async def mark_all_read(self, user_id: str) -> int:
+        """Mark all as read; returns how many were not."""
+        now_ms = self._clock.now_ms()
+        return await self._database.write(lambda connection: store.mark_all_read(connection, user_id, now_ms))
+
+
+def _invalid(field: str, message: str) -> RequestError:
+    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])

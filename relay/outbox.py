@@ -1,0 +1,281 @@
+"""One connection's bounded output, and the flusher that writes all of them.
+
+Pushing is a plain call that copies nothing and wakes nobody: the frame joins a list. When the loop has run what was ready, the
+flusher gives each outbox that has something new one non-blocking write of all that it has, so that under load many publications
+share a system call and an idle server adds no delay. Only while the kernel's buffer is full does an outbox have a task of its own.
+This module knows no dialect and no WebSocket: frames are bytes, and the transport is four methods.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+MAX_WRITE_BYTES = 256 * 1024
+"""Bytes handed to the kernel in one write; bounds what is copied to join frames."""
+SENDS_PER_TURN = 100
+"""Writes after which the flusher lets other tasks run: about half a millisecond."""
+
+
+class Transport(Protocol):
+    """What an outbox writes to."""
+
+    def send_nowait(self, data: bytes) -> int:
+        """Return how many bytes the kernel took, 0 if none; raises `trio.BrokenResourceError` or `ClosedResourceError`."""
+
+    async def wait_writable(self) -> None:
+        """Return when `send_nowait` would take something; raises as it."""
+
+
+class Flusher:
+    """Writes every outbox that has something new."""
+
+    def __init__(self) -> None:
+        self._dirty: list[Outbox] = []
+        self._sleeper: trio.lowlevel.Task | None = None
+
+    def add(self, outbox: Outbox) -> None:
+        """Have this outbox flushed when the loop has run what is ready now. A plain call."""
+        self._dirty.append(outbox)
+        if self._sleeper is not None:
+            sleeper, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(sleeper)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Flush for ever. At cancellation what is not yet written stays in the outboxes."""
+        task_status.started()
+        while True:
+            if not self._dirty:
+                await self._wait()
+            batch, self._dirty = self._dirty, []
+            sends = 0
+            for outbox in batch:
+                outbox.flush()
+                sends += 1
+                if sends >= SENDS_PER_TURN:
+                    sends = 0
+                    await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+
+    async def _wait(self) -> None:
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self._sleeper = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+class Outbox:
+    """Frames on their way to one connection: at most `max_bytes`, or one frame if it is larger and the outbox was empty.
+
+    `on_blocked` is called when the kernel's buffer became full: the owner has `drain` run in a task of its own. `on_overflow` is called
+    once, when a broadcast found no room: what waited is dropped, and the owner is to disconnect. Both are plain calls.
+    """
+
+    __slots__ = (
+        "_base", "_blocked", "_flusher", "_frames", "_keyed", "_queued", "_room", "_sealed", "_torn", "_transport", "max_bytes",
+        "on_blocked", "on_overflow", "size",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        transport: Transport,
+        flusher: Flusher,
+        max_bytes: int,
+        *,
+        on_blocked: Callable[[], None],
+        on_overflow: Callable[[], None],
+    ) -> None:
+        self._transport = transport
+        self._flusher = flusher
+        self.max_bytes = max_bytes
+        self.on_blocked = on_blocked
+        self.on_overflow = on_overflow
+        self.size = 0
+        """Bytes that the kernel has not taken yet."""
+        self._frames: list[bytes] = []
+        self._torn = b""  # the rest of a frame of which the kernel took a part
+        self._queued = False  # whether the flusher knows of new frames
+        self._blocked = False  # whether the kernel refused bytes; then `drain` alone writes
+        self._sealed = False  # whether broadcasts are refused: closing, overflowed or broken
+        self._base = 0  # number of the first of _frames, counted over the whole connection
+        self._keyed: dict[str, int] | None = None  # number of the newest frame of each key
+        self._room: deque[trio.lowlevel.Task] | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the kernel refused bytes and has not taken all of them since."""
+        return self._blocked
+
+    def push(self, frame: bytes) -> None:
+        """Queue a broadcast. A plain call: it never waits and never raises; with no room the outbox overflows."""
+        if self._sealed:
+            return
+        size = self.size + len(frame)
+        if size > self.max_bytes and self.size:
+            self._overflow()
+            return
+        self.size = size
+        self._frames.append(frame)
+        if not self._queued:
+            self._queued = True
+            self._flusher.add(self)
+        elif size * 4 > self.max_bytes:
+            self.flush()
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes their place."""
+        if self._keyed is None:
+            self._keyed = {}
+        if self._blocked and not self._sealed:
+            index = self._keyed.get(key, -1) - self._base
+            if index >= 0:
+                size = self.size + len(frame) - len(self._frames[index])
+                if size <= self.max_bytes:
+                    self.size = size
+                    self._frames[index] = frame
+                    return
+        self._keyed[key] = self._base + len(self._frames)
+        self.push(frame)
+
+    async def send(self, frame: bytes) -> None:
+        """Queue a direct answer, waiting for room. A checkpoint only where it waits; cancelled meanwhile, nothing is queued."""
+        while self.size and self.size + len(frame) > self.max_bytes:
+            await self._wait_for_room()
+        self.send_nowait(frame)
+
+    def send_nowait(self, frame: bytes) -> None:
+        """Queue a frame past every bound: for what the connection itself must say (an answer that room was awaited for, a close)."""
+        self.size += len(frame)
+        self._frames.append(frame)
+        if not self._queued:
+            self._queued = True
+            self._flusher.add(self)
+
+    async def wait_for_room(self, share: float = 0.5) -> None:
+        """Return when at most this share of the bound is in use. A checkpoint only where it waits."""
+        while self.size > self.max_bytes * share:
+            await self._wait_for_room()
+
+    async def wait_until_written(self) -> None:
+        """Return when the kernel has taken everything, or the peer is gone. A checkpoint only where it waits."""
+        while self.size:
+            await self._wait_for_room()
+
+    def seal(self) -> None:
+        """Take no more broadcasts: the connection is closing. What is queued is still written."""
+        self._sealed = True
+
+    def flush(self) -> None:
+        """Write what the kernel takes, without blocking. A plain call."""
+        self._queued = False
+        if self._blocked:
+            return
+        frames = self._frames
+        try:
+            while frames:
+                if len(frames) == 1:
+                    data = frames[0]
+                    count = 1
+                else:
+                    data, count = self._joined()
+                sent = self._transport.send_nowait(data)
+                if sent < len(data):
+                    self._keep_rest(sent)
+                    self._blocked = True
+                    self.on_blocked()
+                    return
+                self.size -= sent
+                self._base += count
+                del frames[:count]
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._break()
+        if self._room is not None:
+            self._wake()
+
+    async def drain(self) -> None:
+        """Write until the outbox is empty, waiting for the peer. Cancelled, what is not written stays, whole frame by whole frame."""
+        try:
+            while self._torn or self._frames:
+                await self._transport.wait_writable()
+                if self._torn:
+                    sent = self._transport.send_nowait(self._torn)
+                    self._torn = self._torn[sent:]
+                    self.size -= sent
+                else:
+                    self._keep_rest(self._transport.send_nowait(self._joined()[0]))
+                if self._room is not None:
+                    self._wake()
+            self._blocked = False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._break()
+
+    def _joined(self) -> tuple[bytes, int]:
+        """The first frames as one piece of at most MAX_WRITE_BYTES (or one frame), and how many they are."""
+        frames = self._frames
+        if self.size - len(self._torn) <= MAX_WRITE_BYTES:
+            return b"".join(frames), len(frames)
+        size = count = 0
+        for frame in frames:
+            size += len(frame)
+            if size > MAX_WRITE_BYTES and count:
+                break
+            count += 1
+        return b"".join(frames[:count]), count
+
+    def _keep_rest(self, sent: int) -> None:
+        """Take out the frames that the first `sent` bytes were; of one that was torn the rest goes first, and is not replaced."""
+        self.size -= sent
+        count = 0
+        for frame in self._frames:
+            if sent < len(frame):
+                break
+            sent -= len(frame)
+            count += 1
+        if sent:
+            self._torn = self._frames[count][sent:]
+            count += 1
+        del self._frames[:count]
+        self._base += count
+
+    def _overflow(self) -> None:
+        self._sealed = True
+        self._drop()
+        self.on_overflow()
+
+    def _break(self) -> None:
+        """The peer is gone: nothing will be written any more, and nobody must wait for it."""
+        self._sealed = True
+        self._blocked = False
+        self._torn = b""
+        self._drop()
+        if self._room is not None:
+            self._wake()
+
+    def _drop(self) -> None:
+        self._base += len(self._frames)
+        self._frames.clear()
+        self.size = len(self._torn)
+
+    async def _wait_for_room(self) -> None:
+        if self._room is None:
+            self._room = deque()
+        task = trio.lowlevel.current_task()
+        room = self._room
+        room.append(task)
+
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            if task in room:
+                room.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake(self) -> None:
+        assert self._room is not None
+        while self._room:
+            trio.lowlevel.reschedule(self._room.popleft())

@@ -1,0 +1,93 @@
+"""From what a backend sends to publish, to publications: checked, completed, and with what belongs to them prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay.broker import Broker, Outcome
+from relay.clock import Clock
+from relay.errors import Code, FieldError, RequestError
+from relay.kinds import ChannelName, Kinds, complete
+from relay.models import Draft, Idempotency
+from relay.notifications import Notifications
+from relay.rooms import Rooms
+
+MAX_ITEM_BYTES = 65_536
+MAX_KEY_CHARACTERS = 128
+MAX_CHANNELS_CACHED = 10_000
+"""Names of channels that are remembered as parsed: a backend publishes to the same ones over and over."""
+
+_FIELDS = frozenset({"channel", "type", "data", "idempotencyKey"})
+
+
+class Publishing:
+    """The way of publications that come from outside."""
+
+    def __init__(
+        self,
+        kinds: Kinds,
+        broker: Broker,
+        rooms: Rooms,
+        notifications: Notifications,
+        clock: Clock,
+        *,
+        idempotency_period: float,
+    ) -> None:
+        """`idempotency_period`: seconds for which an idempotency key counts once."""
+        self._kinds = kinds
+        self._broker = broker
+        self._prepare = {"chat:message": rooms.prepare_published, "notification:new": notifications.prepare_published}
+        self._clock = clock
+        self._idempotency_period = idempotency_period
+        self._channels: dict[str, ChannelName] = {}
+
+    def draft(self, item: object, *, scope: str, size: int) -> Draft:
+        """Return the draft of one item, decoded from `size` bytes. `scope` is whose idempotency keys count. A plain call.
+
+        Raises:
+            RequestError: what is wrong with it, by field.
+        """
+        if not isinstance(item, dict):
+            raise RequestError(Code.INVALID_REQUEST, "A publication must be a JSON object.")
+        if size > MAX_ITEM_BYTES:
+            raise RequestError(Code.TOO_LARGE, f"A publication may have at most {MAX_ITEM_BYTES} bytes.")
+        if not _FIELDS.issuperset(item):
+            unknown = sorted(set(item) - _FIELDS)
+            problems = [FieldError(name, "is no field of a publication") for name in unknown]
+            raise RequestError(Code.INVALID_REQUEST, f"{unknown[0]} is no field of a publication", fields=problems)
+        name, type_, data, key = item.get("channel"), item.get("type"), item.get("data"), item.get("idempotencyKey")
+        if not isinstance(name, str):
+            raise _invalid("channel", "is required and must be a text")
+        if type_ is not None and not isinstance(type_, str):
+            raise _invalid("type", "must be a text")
+        if not isinstance(data, dict):
+            raise _invalid("data", "is required and must be an object")
+        if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARACTERS):
+            raise _invalid("idempotencyKey", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters")
+        channel = self._channels.get(name) or self._parse(name)
+        type_, completed = complete(channel, type_, data)
+        draft = Draft(channel, type_, completed, self._clock.now_ms(), size=size)
+        if key is not None:
+            draft.idempotency = Idempotency(f"{scope} {channel.text}", key, self._idempotency_period)
+        if type_ == channel.kind.default_type and (prepare := self._prepare.get(type_)) is not None:
+            prepare(draft)
+        return draft
+
+    def _parse(self, name: str) -> ChannelName:
+        channel = self._kinds.parse(name)
+        if len(self._channels) >= MAX_CHANNELS_CACHED:
+            self._channels.clear()
+        self._channels[name] = channel
+        return channel
+
+    async def publish(self, drafts: Sequence[Draft]) -> list[Outcome]:
+        """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint.
+
+        Raises:
+            RequestError: the store cannot write; of the durable ones none was published.
+        """
+        return await self._broker.publish_many(drafts)
+
+
+def _invalid(field: str, message: str) -> RequestError:
+    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])

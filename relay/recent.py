@@ -1,0 +1,33 @@
+"""What was published lately under an idempotency key, for channels that are written behind. Bounded in time and number."""
+
+from __future__ import annotations
+
+from relay.models import Published
+
+MAX_KEYS = 100_000
+"""Keys remembered at once; past it the oldest are forgotten early."""
+
+
+class Recent:
+    """Keys and what they were answered with. Times are on one monotonic clock, passed in, in seconds."""
+
+    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+        self._max_keys = max_keys
+        self._entries: dict[tuple[str, str], tuple[float, Published]] = {}
+
+    def get(self, scope: str, key: str, now: float) -> Published | None:
+        """Return what this key was answered with, unless its period is over."""
+        entry = self._entries.get((scope, key))
+        if entry is None or entry[0] <= now:
+            return None
+        return entry[1]
+
+    def put(self, scope: str, key: str, published: Published, now: float, period: float) -> None:
+        """Remember for `period` seconds."""
+        self._entries.pop((scope, key), None)
+        self._entries[scope, key] = (now + period, published)
+        while self._entries:
+            oldest = next(iter(self._entries))
+            if len(self._entries) <= self._max_keys and self._entries[oldest][0] > now:
+                break
+            del self._entries[oldest]

@@ -1,0 +1,217 @@
+"""The composition root: builds the parts, starts them from the inside out and stops them from the outside in."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from relay import logs
+from relay.addresses import TrustedProxies
+from relay.api import publish
+from relay.api.app import create_app
+from relay.api.health import Readiness
+from relay.auth import TokenVerifier
+from relay.broker import Broker
+from relay.clock import Clock
+from relay.config import Config
+from relay.core import Core
+from relay.dialects import DIALECTS
+from relay.dialects.base import Factory
+from relay.errors import Reason
+from relay.janitor import Janitor, tune_garbage_collection
+from relay.keys import ApiKeys
+from relay.kinds import Kinds
+from relay.limits import Buckets
+from relay.notifications import Notifications
+from relay.outbox import Flusher
+from relay.presence import Presence
+from relay.publishing import Publishing
+from relay.rooms import Rooms
+from relay.store.database import Database, open_database
+from relay.store.publications import Publications
+from relay.store.secrets import get_or_create
+from relay.timers import Timers
+from relay.transports.http import HttpServer, open_http_server
+from relay.transports.listener import Listener, open_listeners
+from relay.transports.upgrade import Upgrades
+from relay.users import Users
+from relay.write_behind import WriteBehind
+
+log = logs.get("relay")
+
+RESERVED_FILES = 200
+"""Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(config: Config) -> int:
+    """Run the server until a signal ends it; returns the exit code. A second signal ends the process at once."""
+    logs.configure(config.log)
+    raise_open_files()
+    trio.run(_serve_until_signal, config)
+    return 0
+
+
+async def _serve_until_signal(config: Config) -> None:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with open_server(config) as server:
+            await anext(aiter(signals))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_exit_at_second_signal, signals)
+                log.info("shutting down", grace=config.server.shutdown_grace)
+                await server.drain()
+                nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _exit_at_second_signal(signals: AsyncIterator[int]) -> None:
+    await anext(aiter(signals))
+    log.warning("second signal, ending at once")
+    os._exit(1)
+
+
+@attrs.frozen(eq=False)
+class Server:
+    """A server that listens."""
+
+    addresses: Sequence[tuple[str, int]]
+    upgrades: Upgrades
+    http: HttpServer
+    core: Core
+    _readiness: Readiness
+    _listeners: trio.CancelScope
+
+    async def drain(self) -> None:
+        """Stop serving within `shutdown_grace`, whatever the peers do.
+
+        First new work is refused, then sessions are told to go, then requests that are under way may finish.
+        """
+        grace = self.core.config.server.shutdown_grace
+        deadline = trio.current_time() + grace
+        self._readiness.draining = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.http.shutdown, deadline)
+            await self.upgrades.disconnect_all(Reason.SHUTTING_DOWN)
+        self._listeners.cancel()
+
+
+@asynccontextmanager
+async def open_server(
+    config: Config, *, dialects: Sequence[Factory] = DIALECTS, clock: Clock | None = None
+) -> AsyncIterator[Server]:
+    """Start a server, and stop it at the end of the block: sessions, then services, the store last.
+
+    Raises:
+        OSError: the address cannot be listened on.
+        StoreError: the database cannot be opened.
+    """
+    clock = clock or Clock()
+    async with (
+        open_database(config.store.path, synchronous=config.store.synchronous) as database,
+        trio.open_nursery() as services,
+    ):
+        await services.start(database.run)
+        publications = Publications(database, clock)
+        await publications.open()
+        secret = config.auth.jwt_secret or await _own_secret(config, database)
+        core = _core(config, database, publications, clock, secret)
+        enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
+        flusher = Flusher()
+        write_behind = WriteBehind(core.broker, publications)
+        for service in (
+            flusher.run, core.timers.run, core.keys.run, write_behind.run, Janitor(core.broker, publications, core.kinds).run,
+            *(service for dialect in enabled for service in dialect.services),
+        ):  # fmt: skip
+            await services.start(service)
+        readiness = Readiness(database)
+        blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
+        app = publish.with_lines(core, create_app(core, [publish.blueprint(core), *blueprints], readiness))
+        max_sessions = config.server.max_connections or _max_sessions()
+        upgrades = Upgrades(core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining)
+        async with trio.open_nursery() as handlers:
+            async with open_http_server(app) as http, trio.open_nursery() as listening:
+                sockets = open_listeners(config.server.host, config.server.port)
+                listener = Listener(
+                    sockets, upgrades.handle, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
+                )
+                await listening.start(listener.run)
+                tune_garbage_collection()
+                addresses = [socket.getsockname()[:2] for socket in sockets]
+                for host, port in addresses:
+                    log.info(
+                        "listening", url=f"http://{_in_url(host)}:{port}", dialects=",".join(d.name for d in enabled)
+                    )
+                yield Server(addresses, upgrades, http, core, readiness, listening.cancel_scope)
+                listening.cancel_scope.cancel()
+            handlers.cancel_scope.cancel()
+        await write_behind.write()
+        await publications.close()
+        services.cancel_scope.cancel()
+
+
+def _core(config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None) -> Core:
+    kinds = Kinds(
+        entities=config.channels.entities,
+        history_period=config.channels.history_period,
+        durable=config.channels.durable,
+    )
+    timers = Timers()
+    presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
+    broker = Broker(publications, presence, clock)
+    users = Users(database, clock)
+    period = config.channels.idempotency_period
+    rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=period)
+    notifications = Notifications(database, broker, kinds, clock)
+    auth, limits = config.auth, config.limits
+    return Core(
+        config=config,
+        clock=clock,
+        kinds=kinds,
+        timers=timers,
+        presence=presence,
+        broker=broker,
+        users=users,
+        rooms=rooms,
+        notifications=notifications,
+        publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
+        verifier=TokenVerifier(
+            secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
+            public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
+            algorithms=auth.jwt_algorithms,
+            issuer=auth.issuer,
+            audience=auth.audience,
+            leeway=auth.leeway,
+        ),
+        keys=ApiKeys(database),
+        messages=Buckets(limits.messages_per_minute, limits.messages_per_minute / 60),
+        handshakes=Buckets(limits.handshakes_per_minute, limits.handshakes_per_minute / 60),
+        trusted_proxies=TrustedProxies(config.server.trusted_proxies),
+    )
+
+
+async def _own_secret(config: Config, database: Database) -> str | None:
+    """The secret that Relay made for itself, where none is configured, nor a public key."""
+    if config.auth.jwt_public_key_file is not None:
+        return None
+    return await database.write(lambda connection: get_or_create(connection, "jwt_secret"))
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _max_sessions() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - RESERVED_FILES, 1)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,107 @@
+"""API keys in SQLite: stored as hashes, shown once when they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from typing import Literal
+
+import attrs
+
+SECRET_BYTES = 24
+"""Randomness of a key; as hexadecimal digits, so that nothing in it needs quoting anywhere."""
+MAX_KEY_CHARACTERS = 256
+
+Tier = Literal["free", "pro"]
+SCOPES = ("connect", "publish", "admin")
+_COLUMNS = "id, user_id, tier, scopes, created_at, revoked_at, hint"
+
+
+@attrs.frozen
+class ApiKey:
+    """A key, but for its secret. Times are Unix milliseconds."""
+
+    id: str
+    user_id: str
+    tier: Tier
+    scopes: frozenset[str]
+    created_at: int
+    revoked_at: int | None
+    hint: str
+    """Enough of the key to recognise it by."""
+
+
+def create(
+    connection: sqlite3.Connection,
+    *,
+    prefix: str,
+    mode: Literal["live", "test"],
+    user_id: str,
+    tier: Tier,
+    scopes: Iterable[str],
+    now_ms: int,
+) -> tuple[ApiKey, str]:
+    """Make a key; returns it and its secret, which is nowhere else."""
+    secret = f"{prefix}_{mode}_{secrets.token_hex(SECRET_BYTES)}"
+    hint = f"{prefix}_{mode}_…{secret[-4:]}"
+    key = ApiKey(f"key_{secrets.token_hex(8)}", user_id, tier, frozenset(scopes), now_ms, None, hint)
+    connection.execute(
+        "INSERT INTO api_keys (id, hash, hint, user_id, tier, scopes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (key.id, _hash(secret), hint, user_id, tier, " ".join(sorted(key.scopes)), now_ms),
+    )
+    return key, secret
+
+
+def find(connection: sqlite3.Connection, secret: str) -> ApiKey | None:
+    """Return the key of this secret; None if there is none or it was revoked.
+
+    Only hashes are compared: how far a guess agrees with one shows nothing of a secret.
+    """
+    if len(secret) > MAX_KEY_CHARACTERS:
+        return None
+    digest = _hash(secret)
+    row = connection.execute(f"SELECT hash, {_COLUMNS} FROM api_keys WHERE hash = ?", (digest,)).fetchone()  # noqa: S608
+    if row is None or not hmac.compare_digest(row[0], digest):
+        return None
+    key = _key(row[1:])
+    return key if key.revoked_at is None else None
+
+
+def list_all(connection: sqlite3.Connection) -> list[ApiKey]:
+    """Return every key, the oldest first."""
+    return [_key(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")]  # noqa: S608
+
+
+def get(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ApiKey]:
+    """Return the keys of these ids, those that there are."""
+    keys = {}
+    for id_ in ids:
+        row = connection.execute(f"SELECT {_COLUMNS} FROM api_keys WHERE id = ?", (id_,)).fetchone()  # noqa: S608
+        if row is not None:
+            keys[id_] = _key(row)
+    return keys
+
+
+def revoke(connection: sqlite3.Connection, id_: str, now_ms: int) -> bool:
+    """Revoke a key for good; False if there is none of this id. One that was revoked already stays as it was."""
+    known = connection.execute("SELECT 1 FROM api_keys WHERE id = ?", (id_,)).fetchone() is not None
+    connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now_ms, id_))
+    return known
+
+
+def set_tier(connection: sqlite3.Connection, id_: str, tier: Tier) -> bool:
+    """Move a key to a tier; False if there is none of this id."""
+    return connection.execute("UPDATE api_keys SET tier = ? WHERE id = ?", (tier, id_)).rowcount > 0
+
+
+def _hash(secret: str) -> str:
+    # The secret is random and long: what slows down guessing of passwords would only slow down requests.
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _key(row: tuple[str, str, Tier, str, int, int | None, str]) -> ApiKey:
+    id_, user_id, tier, scopes, created_at, revoked_at, hint = row
+    return ApiKey(id_, user_id, tier, frozenset(scopes.split()), created_at, revoked_at, hint)

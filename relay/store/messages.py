@@ -1,0 +1,63 @@
+"""Messages of rooms in SQLite, kept until their room is deleted. Functions of a connection, to be run in the store's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import attrs
+
+_SELECT = (
+    "SELECT messages.id, room_id, user_id, text, created_at, first_name, last_name, avatar "
+    "FROM messages LEFT JOIN users ON users.id = user_id "
+)
+
+
+@attrs.frozen
+class Message:
+    """A message, with what is known of its author. Times are Unix milliseconds."""
+
+    id: str
+    room_id: str
+    user_id: str
+    text: str
+    created_at: int
+    first_name: str | None = None
+    last_name: str | None = None
+    avatar: str | None = None
+
+
+def insert(connection: sqlite3.Connection, message: Message) -> None:
+    """Store a message of a room that exists, and count it there."""
+    connection.execute(
+        "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?)",
+        (message.id, message.room_id, message.user_id, message.text, message.created_at),
+    )
+    connection.execute(
+        "UPDATE rooms SET message_count = message_count + 1, last_message_at = ? WHERE id = ?",
+        (message.created_at, message.room_id),
+    )
+
+
+def get(connection: sqlite3.Connection, message_id: str) -> Message | None:
+    """Return a message, None if there is none."""
+    row = connection.execute(f"{_SELECT} WHERE messages.id = ?", (message_id,)).fetchone()
+    return None if row is None else Message(*row)
+
+
+def list_page(connection: sqlite3.Connection, room_id: str, limit: int, offset: int) -> list[Message]:
+    """Return messages of a room, the newest first."""
+    rows = connection.execute(
+        f"{_SELECT} WHERE room_id = ? ORDER BY seq DESC LIMIT ? OFFSET ?", (room_id, limit, offset)
+    )
+    return [Message(*row) for row in rows]
+
+
+def list_before(connection: sqlite3.Connection, room_id: str, message_id: str, limit: int) -> list[Message] | None:
+    """Return the messages before one of the room, the newest first; None if the room has no such message."""
+    row = connection.execute("SELECT seq FROM messages WHERE id = ? AND room_id = ?", (message_id, room_id)).fetchone()
+    if row is None:
+        return None
+    rows = connection.execute(
+        f"{_SELECT} WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT ?", (room_id, row[0], limit)
+    )
+    return [Message(*row) for row in rows]

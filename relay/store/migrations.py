@@ -1,0 +1,79 @@
+"""The schema of the database, as the steps that lead to it. `PRAGMA user_version` says how many a file has been through."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from relay.store.connection import StoreError
+
+# All times are integer milliseconds since the Unix epoch, UTC.
+_FIRST = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE channels (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, offset INTEGER NOT NULL,
+    durable INTEGER NOT NULL, history_size INTEGER NOT NULL);
+CREATE TABLE publications (
+    channel_id INTEGER NOT NULL, offset INTEGER NOT NULL, type TEXT NOT NULL, data TEXT NOT NULL, published_at INTEGER NOT NULL,
+    PRIMARY KEY (channel_id, offset)) WITHOUT ROWID;
+CREATE TABLE idempotency (
+    scope TEXT NOT NULL, key TEXT NOT NULL, offset INTEGER NOT NULL, epoch TEXT NOT NULL, reference TEXT, expires_at INTEGER NOT NULL,
+    PRIMARY KEY (scope, key)) WITHOUT ROWID;
+CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
+
+CREATE TABLE users (
+    id TEXT PRIMARY KEY, first_name TEXT, last_name TEXT, avatar TEXT, seen_at INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE rooms (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, description TEXT, type TEXT NOT NULL,
+    created_by TEXT NOT NULL, created_at INTEGER NOT NULL,
+    member_count INTEGER NOT NULL DEFAULT 0, message_count INTEGER NOT NULL DEFAULT 0, last_message_at INTEGER);
+CREATE TABLE members (
+    room_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at INTEGER NOT NULL, PRIMARY KEY (room_id, user_id)) WITHOUT ROWID;
+CREATE INDEX members_by_user ON members (user_id, room_id);
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, room_id TEXT NOT NULL, user_id TEXT NOT NULL, text TEXT NOT NULL,
+    created_at INTEGER NOT NULL);
+CREATE INDEX messages_by_room ON messages (room_id, seq);
+
+CREATE TABLE notifications (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, data TEXT NOT NULL, created_at INTEGER NOT NULL,
+    read_at INTEGER);
+CREATE INDEX notifications_by_user ON notifications (user_id, seq);
+
+CREATE TABLE api_keys (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL UNIQUE, hint TEXT NOT NULL, user_id TEXT NOT NULL, tier TEXT NOT NULL,
+    scopes TEXT NOT NULL, created_at INTEGER NOT NULL, revoked_at INTEGER) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST,)
+"""Each leads from the version of its index to the next. One that was released is never changed."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to the newest version, each step in a transaction of its own.
+
+    Raises:
+        StoreError: the file was written by a newer Relay.
+    """
+    while (version := _version(connection)) < len(MIGRATIONS):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have been quicker.
+            if _version(connection) == version:
+                for statement in MIGRATIONS[version].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"The database has version {version}, and this Relay knows versions up to {len(MIGRATIONS)}: it was written by a newer "
+            "one. Install that release, or restore a backup made before it."
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

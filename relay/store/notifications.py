@@ -1,0 +1,57 @@
+"""Notifications in SQLite, kept until somebody deletes them. Functions of a connection, to be run in the store's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import attrs
+
+from relay import strictjson
+
+
+@attrs.frozen
+class Notification:
+    """A stored notification: its data as it was published, with its id. Times are Unix milliseconds."""
+
+    id: str
+    data: dict[str, Any]
+    created_at: int
+    read_at: int | None
+
+
+def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, now_ms: int) -> None:
+    """Store a notification; its data as JSON."""
+    connection.execute(
+        "INSERT INTO notifications (id, user_id, data, created_at) VALUES (?, ?, ?, ?)", (id_, user_id, data, now_ms)
+    )
+
+
+def list_page(connection: sqlite3.Connection, user_id: str, limit: int, offset: int) -> tuple[list[Notification], int]:
+    """Return a user's notifications, the newest first, and how many there are."""
+    total = connection.execute("SELECT count(*) FROM notifications WHERE user_id = ?", (user_id,)).fetchone()[0]
+    rows = connection.execute(
+        "SELECT id, data, created_at, read_at FROM notifications WHERE user_id = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
+        (user_id, limit, offset),
+    )
+    found = [
+        Notification(id_, strictjson.loads_object(data), created_at, read_at) for id_, data, created_at, read_at in rows
+    ]
+    return found, total
+
+
+def mark_read(connection: sqlite3.Connection, user_id: str, id_: str, now_ms: int) -> Notification | None:
+    """Mark one of a user's notifications as read, and return it; None if it has none of this id."""
+    row = connection.execute(
+        "UPDATE notifications SET read_at = coalesce(read_at, ?) WHERE id = ? AND user_id = ? "
+        "RETURNING id, data, created_at, read_at",
+        (now_ms, id_, user_id),
+    ).fetchone()
+    return None if row is None else Notification(row[0], strictjson.loads_object(row[1]), row[2], row[3])
+
+
+def mark_all_read(connection: sqlite3.Connection, user_id: str, now_ms: int) -> int:
+    """Mark all of a user's notifications as read; returns how many were not."""
+    return connection.execute(
+        "UPDATE notifications SET read_at = ? WHERE user_id = ? AND read_at IS NULL", (now_ms, user_id)
+    ).rowcount

@@ -1,0 +1,215 @@
+"""Channels and publications in SQLite: offsets and epochs, history, idempotency keys, and what is written behind.
+
+Every function of a connection here runs in the store's thread, inside a transaction that somebody else opened.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Callable, Sequence
+
+from relay.clock import Clock
+from relay.errors import RequestError
+from relay.kinds import ChannelName
+from relay.models import Draft, Idempotency, Position, Publication, Published
+from relay.store.database import Database
+from relay.store.secrets import get_meta, set_meta
+
+PRUNE_CHANNELS = 200
+"""Channels whose old publications are deleted in one transaction, so that pruning never holds up a publisher for long."""
+
+Outcome = Published | RequestError
+
+
+class Publications:
+    """What the broker needs of the store, by the database's group commit."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._epochs: dict[bool, str] = {}
+
+    async def open(self) -> None:
+        """Take up where the last run ended. After an unclean end every channel that is written behind gets a new epoch.
+
+        To be called once, before anything is published; from now on an end is unclean until `close`.
+        """
+        self._epochs = await self._database.write(_begin_run)
+
+    async def close(self) -> None:
+        """Say that the end is clean: everything that was written behind is in the store."""
+        await self._database.write(lambda connection: set_meta(connection, "clean", "yes"))
+
+    async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
+        """Return the channel's head, in the order of commits. See `broker.Store`."""
+
+        def load(connection: sqlite3.Connection) -> Position:
+            row = connection.execute("SELECT offset, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            return Position(0, self._epochs[channel.kind.durable]) if row is None else Position(*row)
+
+        return await self._database.load(load, on_loaded=on_loaded)
+
+    async def load_history(
+        self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
+    ) -> list[Publication]:
+        """Return what is kept of the channel, oldest first, in the order of commits. See `broker.Store`."""
+
+        def load(connection: sqlite3.Connection) -> list[Publication]:
+            head = connection.execute("SELECT id, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            if head is None:
+                return []
+            rows = connection.execute(
+                "SELECT offset, type, data, published_at FROM publications WHERE channel_id = ? ORDER BY offset DESC LIMIT ?",
+                (head[0], channel.kind.history_size),
+            ).fetchall()
+            return [
+                Publication(channel, type_, offset, head[1], published_ms, json=data.encode())
+                for offset, type_, data, published_ms in reversed(rows)
+            ]
+
+        return await self._database.load(load, on_loaded=on_loaded)
+
+    async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
+        """Commit durable drafts in one transaction and return what became of each. See `broker.Store`.
+
+        Raises:
+            RequestError: the database cannot be written; then none of them was committed.
+        """
+        now_ms = self._clock.now_ms()
+        epoch = self._epochs[True]
+
+        def write(connection: sqlite3.Connection) -> list[Outcome]:
+            if len(drafts) == 1:
+                return [_append(connection, drafts[0], epoch, now_ms)]
+            return [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
+
+        return await self._database.write(write, on_commit=on_commit)
+
+    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+        """Store heads and new publications, and drop what no longer fits the history. See `broker.Store`."""
+
+        def write(connection: sqlite3.Connection) -> None:
+            for channel, head, publications in channels:
+                channel_id = _save_head(connection, channel, head)
+                connection.executemany(
+                    "INSERT OR REPLACE INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
+                    [(channel_id, p.offset, p.type, p.json.decode(), p.published_ms) for p in publications],
+                )
+                if channel.kind.history_size == 1 and publications:
+                    connection.execute(
+                        "DELETE FROM publications WHERE channel_id = ? AND offset < ?",
+                        (channel_id, publications[-1].offset),
+                    )
+                elif channel.kind.history_size > 1:
+                    _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
+
+        await self._database.write(write)
+
+    async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
+        """Delete old publications of the next PRUNE_CHANNELS channels, and keys that no longer count.
+
+        `max_age_of` tells, of a channel's name, for how many seconds its publications are kept (None: for ever). Returns the id of
+        the last channel looked at, to go on from, or None after the last one.
+        """
+        now_ms = self._clock.now_ms()
+
+        def write(connection: sqlite3.Connection) -> int | None:
+            connection.execute("DELETE FROM idempotency WHERE expires_at <= ?", (now_ms,))
+            rows = connection.execute(
+                "SELECT id, name, offset, history_size FROM channels WHERE id > ? ORDER BY id LIMIT ?",
+                (after_id, PRUNE_CHANNELS),
+            ).fetchall()
+            for channel_id, name, offset, history_size in rows:
+                if history_size > 1:
+                    _drop_older(connection, channel_id, offset - history_size)
+                max_age = max_age_of(name)
+                if max_age is not None:
+                    # Offsets and times grow together: only the old end of the channel is read.
+                    kept = connection.execute(
+                        "SELECT offset FROM publications WHERE channel_id = ? AND published_at >= ? ORDER BY offset LIMIT 1",
+                        (channel_id, now_ms - int(max_age * 1000)),
+                    ).fetchone()
+                    _drop_older(connection, channel_id, offset if kept is None else kept[0] - 1)
+            return rows[-1][0] if len(rows) == PRUNE_CHANNELS else None
+
+        return await self._database.write(write)
+
+
+def forget_channel(connection: sqlite3.Connection, name: str) -> None:
+    """Delete everything published to a channel; its offsets go on, so that no old position is ever answered wrongly."""
+    connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
+
+
+def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
+    durable = get_meta(connection, "durable_epoch")
+    if durable is None:
+        durable = _new_epoch()
+        set_meta(connection, "durable_epoch", durable)
+    behind = get_meta(connection, "behind_epoch")
+    if behind is None or get_meta(connection, "clean") != "yes":
+        behind = _new_epoch()
+        set_meta(connection, "behind_epoch", behind)
+        connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (behind,))
+    set_meta(connection, "clean", "no")
+    return {True: durable, False: behind}
+
+
+def _new_epoch() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _append_alone(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: int) -> Outcome:
+    """As `_append`, but a refusal is this draft's own."""
+    connection.execute("SAVEPOINT draft")
+    try:
+        outcome: Outcome = _append(connection, draft, epoch, now_ms)
+    except RequestError as refusal:
+        connection.execute("ROLLBACK TO draft")
+        outcome = refusal
+    connection.execute("RELEASE draft")
+    return outcome
+
+
+def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: int) -> Published:
+    key = draft.idempotency
+    if key is not None and (earlier := _earlier(connection, key, now_ms)) is not None:
+        return earlier
+    reference = draft.prepare(connection) if draft.prepare is not None else None
+    row = connection.execute(
+        "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
+        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1 RETURNING id, offset, epoch",
+        (draft.channel.text, epoch, draft.channel.kind.history_size),
+    ).fetchone()
+    channel_id, offset, channel_epoch = row
+    connection.execute(
+        "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
+        (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms),
+    )
+    if key is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO idempotency (scope, key, offset, epoch, reference, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (key.scope, key.key, offset, channel_epoch, reference, now_ms + int(key.period * 1000)),
+        )
+    return Published(Position(offset, channel_epoch), reference=reference)
+
+
+def _earlier(connection: sqlite3.Connection, key: Idempotency, now_ms: int) -> Published | None:
+    row = connection.execute(
+        "SELECT offset, epoch, reference FROM idempotency WHERE scope = ? AND key = ? AND expires_at > ?",
+        (key.scope, key.key, now_ms),
+    ).fetchone()
+    return None if row is None else Published(Position(row[0], row[1]), repeated=True, reference=row[2])
+
+
+def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Position) -> int:
+    row = connection.execute(
+        "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
+        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch RETURNING id",
+        (channel.text, head.epoch, head.offset, channel.kind.history_size),
+    ).fetchone()
+    return int(row[0])
+
+
+def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> None:
+    connection.execute("DELETE FROM publications WHERE channel_id = ? AND offset <= ?", (channel_id, up_to))

@@ -1,0 +1,132 @@
+"""Rooms and their members in SQLite. Functions of a connection, to be run in the store's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Literal
+
+import attrs
+
+RoomType = Literal["public", "group", "private"]
+ROOM_TYPES: tuple[RoomType, ...] = ("public", "group", "private")
+
+_COLUMNS = "id, name, description, type, created_by, created_at, member_count, message_count, last_message_at"
+
+
+@attrs.frozen
+class Room:
+    """A room as it is stored. Times are Unix milliseconds."""
+
+    id: str
+    name: str
+    description: str | None
+    type: RoomType
+    created_by: str
+    created_at: int
+    member_count: int
+    message_count: int
+    last_message_at: int | None
+
+
+@attrs.frozen
+class Member:
+    """A member of a room, with what is known of the user."""
+
+    user_id: str
+    joined_at: int
+    first_name: str | None
+    last_name: str | None
+    avatar: str | None
+
+
+def insert(connection: sqlite3.Connection, room: Room) -> bool:
+    """Store a new room with its creator as a member; False if the id is taken."""
+    try:
+        connection.execute(
+            "INSERT INTO rooms (id, name, description, type, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (room.id, room.name, room.description, room.type, room.created_by, room.created_at),
+        )
+    except sqlite3.IntegrityError:
+        return False
+    add_member(connection, room.id, room.created_by, room.created_at)
+    return True
+
+
+def get(connection: sqlite3.Connection, room_id: str) -> Room | None:
+    """Return a room, None if there is none."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM rooms WHERE id = ?", (room_id,)).fetchone()  # noqa: S608
+    return None if row is None else Room(*row)
+
+
+def list_visible(
+    connection: sqlite3.Connection, user_id: str | None, room_type: RoomType | None, limit: int, offset: int
+) -> tuple[list[Room], int]:
+    """Return rooms that a user sees (None: all), the newest first, and how many there are in all."""
+    conditions: list[str] = []
+    parameters: list[Any] = []
+    if room_type is not None:
+        conditions.append("type = ?")
+        parameters.append(room_type)
+    if user_id is not None:
+        conditions.append(
+            "(type <> 'private' OR created_by = ? OR EXISTS (SELECT 1 FROM members WHERE room_id = rooms.id AND user_id = ?))"
+        )
+        parameters += [user_id, user_id]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    total = connection.execute(f"SELECT count(*) FROM rooms {where}", parameters).fetchone()[0]  # noqa: S608
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM rooms {where} ORDER BY seq DESC LIMIT ? OFFSET ?",  # noqa: S608
+        (*parameters, limit, offset),
+    )
+    return [Room(*row) for row in rows], total
+
+
+def update(connection: sqlite3.Connection, room_id: str, fields: dict[str, Any]) -> None:
+    """Change some of name, description and type."""
+    for field in ("name", "description", "type"):
+        if field in fields:
+            connection.execute(f"UPDATE rooms SET {field} = ? WHERE id = ?", (fields[field], room_id))  # noqa: S608
+
+
+def delete(connection: sqlite3.Connection, room_id: str) -> None:
+    """Delete a room with its members and messages."""
+    connection.execute("DELETE FROM messages WHERE room_id = ?", (room_id,))
+    connection.execute("DELETE FROM members WHERE room_id = ?", (room_id,))
+    connection.execute("DELETE FROM rooms WHERE id = ?", (room_id,))
+
+
+def is_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> bool:
+    """Tell whether a user is a member."""
+    return (
+        connection.execute("SELECT 1 FROM members WHERE room_id = ? AND user_id = ?", (room_id, user_id)).fetchone()
+        is not None
+    )
+
+
+def member_ids(connection: sqlite3.Connection, room_id: str) -> frozenset[str]:
+    """Return the ids of all members."""
+    return frozenset(row[0] for row in connection.execute("SELECT user_id FROM members WHERE room_id = ?", (room_id,)))
+
+
+def add_member(connection: sqlite3.Connection, room_id: str, user_id: str, now_ms: int) -> None:
+    """Make a user a member, if it is none."""
+    added = connection.execute(
+        "INSERT OR IGNORE INTO members (room_id, user_id, joined_at) VALUES (?, ?, ?)", (room_id, user_id, now_ms)
+    ).rowcount
+    connection.execute("UPDATE rooms SET member_count = member_count + ? WHERE id = ?", (added, room_id))
+
+
+def remove_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> None:
+    """Make a user no member any more, if it is one."""
+    removed = connection.execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (room_id, user_id)).rowcount
+    connection.execute("UPDATE rooms SET member_count = member_count - ? WHERE id = ?", (removed, room_id))
+
+
+def list_members(connection: sqlite3.Connection, room_id: str, limit: int, offset: int) -> list[Member]:
+    """Return members, those that joined first first."""
+    rows = connection.execute(
+        "SELECT user_id, joined_at, first_name, last_name, avatar FROM members LEFT JOIN users ON users.id = user_id "
+        "WHERE room_id = ? ORDER BY joined_at, user_id LIMIT ? OFFSET ?",
+        (room_id, limit, offset),
+    )
+    return [Member(*row) for row in rows]

@@ -1,0 +1,28 @@
+"""Single values that belong to the database as a whole: secrets that Relay made for itself, epochs, marks."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+
+SECRET_BYTES = 48
+
+
+def get_meta(connection: sqlite3.Connection, key: str) -> str | None:
+    """Return a value, None if it was never set."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Set a value."""
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+
+def get_or_create(connection: sqlite3.Connection, name: str) -> str:
+    """Return the secret of this name, made with SECRET_BYTES of randomness when it is first asked for."""
+    secret = get_meta(connection, name)
+    if secret is None:
+        secret = secrets.token_urlsafe(SECRET_BYTES)
+        set_meta(connection, name, secret)
+    return secret

@@ -1,0 +1,38 @@
+"""What the tokens of users said about them when they were last seen."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import attrs
+
+
+@attrs.frozen
+class Profile:
+    """A user's names and picture; None where no token named any."""
+
+    user_id: str
+    first_name: str | None = None
+    last_name: str | None = None
+    avatar: str | None = None
+
+
+def upsert(connection: sqlite3.Connection, profile: Profile, now_ms: int) -> None:
+    """Store a profile. What it does not name stays as it was."""
+    connection.execute(
+        "INSERT INTO users (id, first_name, last_name, avatar, seen_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+        "first_name = coalesce(excluded.first_name, first_name), last_name = coalesce(excluded.last_name, last_name), "
+        "avatar = coalesce(excluded.avatar, avatar), seen_at = excluded.seen_at",
+        (profile.user_id, profile.first_name, profile.last_name, profile.avatar, now_ms),
+    )
+
+
+def get_many(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Profile]:
+    """Return the profiles of these users, those that were seen."""
+    profiles = {}
+    for id_ in dict.fromkeys(ids):
+        row = connection.execute("SELECT id, first_name, last_name, avatar FROM users WHERE id = ?", (id_,)).fetchone()
+        if row is not None:
+            profiles[id_] = Profile(*row)
+    return profiles

@@ -1,0 +1,50 @@
+"""Answers that are given before, or instead of, HTTP: one short response, and the connection ends."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import trio
+
+from relay import logs, strictjson
+from relay.api.errors import error_answer
+from relay.clock import Clock
+from relay.errors import RequestError
+from relay.transports.stream import ByteStream
+
+SEND_TIMEOUT = 5.0
+"""Seconds that the peer has to take the answer."""
+LINGER_TIMEOUT = 1.0
+"""Seconds for which what the peer still sends is read and thrown away: a reset would take the answer with it."""
+
+log = logs.get("relay.http")
+_clock = Clock()
+
+
+async def refuse(
+    stream: ByteStream, refusal: RequestError, *, path: str = "", address: str = "", status: int | None = None
+) -> None:
+    """Answer a connection with an error and let it go; the stream's owner closes it. Never raises for what the peer does."""
+    answer = error_answer(refusal, path, _clock.now_ms(), status=status)
+    log.info(
+        "refused", path=path, address=address, status=answer.status, cause=refusal.message, errorId=answer.error_id
+    )
+    body = strictjson.dumps(answer.body)
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in answer.headers.items()),
+        "Connection: close",
+        "",
+        "",
+    ]
+    try:
+        with trio.move_on_after(SEND_TIMEOUT):
+            await stream.send_all("\r\n".join(lines).encode() + body)
+            await stream.send_eof()
+            with trio.move_on_after(LINGER_TIMEOUT):
+                while await stream.receive_some():
+                    pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return

@@ -1,0 +1,60 @@
+"""The head of a request, as bytes: enough of HTTP/1.1 to tell an upgrade from the rest. Pure."""
+
+from __future__ import annotations
+
+import attrs
+import h11
+
+from relay.errors import ProtocolError
+
+
+@attrs.frozen
+class RequestHead:
+    """A request's first line and headers; names are lower case."""
+
+    method: str
+    path: str
+    """As it was sent, still percent-encoded, up to the question mark."""
+    query: str
+    headers: tuple[tuple[bytes, bytes], ...]
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of a header; of several of the same name, all of them with commas between (RFC 9110, 5.3)."""
+        values = [value for key, value in self.headers if key == name]
+        return b", ".join(values) if values else None
+
+
+def parse_head(head: bytes) -> RequestHead:
+    """Return the request that these bytes, up to and with the empty line, begin.
+
+    Raises:
+        ProtocolError: they are no HTTP/1.1 request.
+    """
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
+    try:
+        parser.receive_data(head)
+        request = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise ProtocolError("This is not a valid HTTP/1.1 request.") from error
+    if not isinstance(request, h11.Request):
+        raise ProtocolError("This is not a valid HTTP/1.1 request.")
+    path, _, query = request.target.decode("latin-1").partition("?")
+    return RequestHead(request.method.decode("latin-1"), path, query, tuple(request.headers))
+
+
+def is_upgrade(head: bytes) -> bool:
+    """Tell whether a head asks for WebSocket; one that cannot be read does not, and HTTP will say what is wrong with it.
+
+    Names of protocols are compared without case (RFC 9110, 7.8).
+    """
+    if b"upgrade" not in head.lower():
+        return False  # as most requests: nothing needs to be parsed twice
+    try:
+        request = parse_head(head)
+    except ProtocolError:
+        return False
+    return b"websocket" in _tokens(request.get(b"upgrade")) and b"upgrade" in _tokens(request.get(b"connection"))
+
+
+def _tokens(value: bytes | None) -> list[bytes]:
+    return [] if value is None else [token.strip().lower() for token in value.split(b",")]

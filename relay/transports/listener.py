@@ -1,0 +1,153 @@
+"""Listening sockets, and the way of each connection from its first bytes to WebSocket or HTTP.
+
+A connection is one task; whatever goes wrong in it ends here, with a line in the log, and never the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from relay import logs
+from relay.errors import Code, ProtocolError, RequestError
+from relay.transports.answer import refuse
+from relay.transports.head import RequestHead, is_upgrade, parse_head
+from relay.transports.http import HttpServer
+from relay.transports.stream import ByteStream
+
+BACKLOG = 4096
+"""Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
+ACCEPTS_PER_TURN = 50
+"""Connections accepted before other tasks run."""
+EXHAUSTED_PAUSE = 0.2
+"""Seconds to wait when the process has no file descriptor left for another connection."""
+HEAD_TIMEOUT = 10.0
+"""Seconds in which the whole head of the first request must come."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+log = logs.get("relay.listener")
+
+HandleUpgrade = Callable[[RequestHead, ByteStream], Awaitable[None]]
+
+
+def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[socket.socket]:
+    """Return sockets that listen on every address of `host`; port 0 takes a free one, the same for all.
+
+    Raises:
+        OSError: with a message that says what address it was.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(listening)
+            listening.setblocking(False)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound_port = sockets[0].getsockname()[1] or port
+            listening.bind((address[0], bound_port, *address[2:]))
+            listening.listen(backlog)
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
+    return sockets
+
+
+class Listener:
+    """Accepts connections and sees each to its end."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        handle_upgrade: HandleUpgrade,
+        http: HttpServer,
+        connections: trio.Nursery,
+        *,
+        max_connections: int,
+        head_timeout: float = HEAD_TIMEOUT,
+    ) -> None:
+        """`connections` is where connections live: it outlives the accepting."""
+        self._sockets = sockets
+        self._handle_upgrade = handle_upgrade
+        self._http = http
+        self._connections = connections
+        self._max_connections = max_connections
+        self._head_timeout = head_timeout
+        self.count = 0
+        """Connections that are open now."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Accept for ever; at the end the sockets are closed, and the connections are not."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for listening in self._sockets:
+                    nursery.start_soon(self._accept, listening)
+                task_status.started()
+        finally:
+            for listening in self._sockets:
+                trio.lowlevel.notify_closing(listening)
+                listening.close()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            for _ in range(ACCEPTS_PER_TURN):
+                try:
+                    accepted, peer = listening.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        log.warning("cannot accept", cause=error.strerror, connections=self.count)
+                        await trio.sleep(EXHAUSTED_PAUSE)
+                    break  # else the peer gave up before its turn
+                self._connections.start_soon(self._serve, ByteStream(accepted, (peer[0], peer[1])))
+
+    async def _serve(self, stream: ByteStream) -> None:
+        self.count += 1
+        try:
+            if self.count > self._max_connections:
+                await refuse(stream, RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=5.0))
+            else:
+                await self._route(stream)
+        except Exception as error:
+            log.exception("connection failed", error, address=stream.peer[0], errorId=str(uuid.uuid4()))
+        finally:
+            self.count -= 1
+            stream.socket.close()
+
+    async def _route(self, stream: ByteStream) -> None:
+        try:
+            with trio.fail_after(self._head_timeout):
+                head = await stream.receive_head()
+        except trio.TooSlowError:
+            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
+            await refuse(stream, slow, address=stream.peer[0], status=408)
+            return
+        except ProtocolError as error:
+            await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0], status=431)
+            return
+        except trio.BrokenResourceError:
+            return
+        if not head:
+            return
+        upgrade: bytes | None = head
+        if not is_upgrade(head):
+            stream.unread(head)
+            # A proxy may use the connection for an upgrade after it served other requests.
+            upgrade = await self._http.serve(stream)
+        if upgrade is not None:
+            try:
+                request = parse_head(upgrade)
+            except ProtocolError as error:
+                await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
+                return
+            await self._handle_upgrade(request, stream)

@@ -1,0 +1,133 @@
+"""One accepted TCP connection: what HTTP and WebSocket read from and write to."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+import trio
+
+from relay.errors import ProtocolError
+
+DEFAULT_RECEIVE_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 16 * 1024
+"""Bytes of a request's first line and headers."""
+_END_OF_HEAD = b"\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)
+
+
+class ByteStream(trio.abc.HalfCloseableStream):
+    """A non-blocking socket as a Trio stream, with a write that never waits and a place for bytes that were read too early.
+
+    One task reads and one writes at a time; `abort` may come from any.
+    """
+
+    __slots__ = ("_pushed_back", "peer", "sock", "socket")
+
+    def __init__(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        """Take over an accepted socket; `peer` is its address and port."""
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self.socket = trio.socket.from_stdlib_socket(sock)
+        """The same socket, as Hypercorn and Trio want it."""
+        self.peer = peer
+        self._pushed_back = b""
+
+    def unread(self, data: bytes) -> None:
+        """Put bytes back: the next `receive_some` returns them first."""
+        self._pushed_back = data + self._pushed_back
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what came, at most `max_bytes`; empty at the end. Always a checkpoint.
+
+        Raises:
+            trio.BrokenResourceError: the connection was reset.
+            trio.ClosedResourceError: it was closed here.
+        """
+        if self._pushed_back:
+            await trio.lowlevel.checkpoint()
+            size = max_bytes or DEFAULT_RECEIVE_BYTES
+            data, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
+            return data
+        try:
+            return await self.socket.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
+        except OSError as error:
+            raise self._error(error) from error
+
+    async def receive_head(self, begin: bytes = b"") -> bytes:
+        """Return the head of the next request, up to and with its empty line; empty at the end. What came behind it is put back.
+
+        `begin` was read already. The caller bounds the time; cancelled, what was read is lost.
+
+        Raises:
+            ProtocolError: it is longer than MAX_HEAD_BYTES.
+        """
+        received = begin
+        while True:
+            end = received.find(_END_OF_HEAD)
+            if 0 <= end <= MAX_HEAD_BYTES:
+                end += len(_END_OF_HEAD)
+                if len(received) > end:
+                    self.unread(received[end:])
+                return received[:end]
+            if len(received) > MAX_HEAD_BYTES:
+                raise ProtocolError(f"The head of a request may have at most {MAX_HEAD_BYTES} bytes.")
+            more = await self.receive_some()
+            if not more:
+                return b""
+            received += more
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more. Raises as `receive_some`."""
+        with memoryview(data) as view:
+            sent = 0
+            while sent < len(view):
+                try:
+                    sent += await self.socket.send(view[sent:])
+                except OSError as error:
+                    raise self._error(error) from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Return when the kernel takes something."""
+        await self.wait_writable()
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will be written."""
+        await trio.lowlevel.checkpoint()
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._error(error) from error
+
+    def send_nowait(self, data: bytes) -> int:
+        """Write what the kernel takes now, and return how many bytes that was. A plain call. Raises as `receive_some`."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._error(error) from error
+
+    async def wait_writable(self) -> None:
+        """Return when the kernel takes something, or the connection is gone. Raises as `receive_some`."""
+        if self.sock.fileno() < 0:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_writable(self.sock)
+
+    async def aclose(self) -> None:
+        """Close. What the kernel has not sent yet it still tries to send."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def abort(self) -> None:
+        """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""
+        if self.sock.fileno() >= 0:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.socket.close()
+
+    def _error(self, error: OSError) -> Exception:
+        if self.sock.fileno() < 0 or error.errno == errno.EBADF:
+            return trio.ClosedResourceError("this stream was closed")
+        return trio.BrokenResourceError(f"the connection is gone: {error.strerror}")

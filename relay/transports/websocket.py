@@ -1,0 +1,230 @@
+"""WebSocket connections on trio-websocket: handshake, limits in bytes, and every write through an outbox.
+
+The only importer of trio_websocket and wsproto. trio-websocket sends each thing that it has to say in one `send_all` of whole frames, so
+a stream that queues lets shared, pre-encoded frames go between them. Three of its limits are made good by the wsproto connection that it is
+given here: message sizes count characters instead of bytes, empty fragments are not limited, and pongs that it did not ask for are
+swallowed. It never negotiates an extension, which is what makes a frame the same for everyone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+
+from relay.errors import Code, Reason, RequestError
+from relay.outbox import Outbox
+from relay.transports.head import RequestHead
+from relay.transports.stream import ByteStream
+
+RECEIVE_BYTES = 16 * 1024
+"""Bytes asked of the kernel at once; what bounds the memory of one read."""
+MAX_EMPTY_FRAGMENTS = 64
+"""Fragments without content in one message: they cost work, carry nothing and count for no size."""
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+
+
+def accept_handshake(head: RequestHead) -> bytes:
+    """Return the 101 answer to an upgrade request.
+
+    Raises:
+        RequestError: the request is no valid WebSocket handshake of version 13 (RFC 6455, 4.2.1).
+    """
+    key = head.get(b"sec-websocket-key") or b""
+    if head.method != "GET" or head.get(b"sec-websocket-version") != b"13" or not _is_nonce(key):
+        raise RequestError(Code.INVALID_REQUEST, "This is not a valid WebSocket handshake of version 13.")
+    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        + accept
+        + b"\r\n\r\n"
+    )
+
+
+def _is_nonce(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+class WebSocket:
+    """One open WebSocket, as a session sees it."""
+
+    __slots__ = ("_connection", "_events")
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        outbox: Outbox,
+        *,
+        max_message_bytes: int,
+        on_bytes: Callable[[], None] | None,
+        on_pong: Callable[[], None] | None,
+        on_violation: Callable[[Reason], None],
+    ) -> None:
+        """`on_bytes` and `on_pong` are told of signs of life, `on_violation` of what must end the connection; plain calls."""
+        self._events = _Events(outbox, max_message_bytes, on_pong, on_violation)
+        self._connection = WebSocketConnection(
+            _OutboxStream(stream, outbox, on_bytes),
+            self._events,  # type: ignore[arg-type]  # has what trio-websocket uses of a WSConnection
+            max_message_size=2**63,  # counted in bytes by _Events
+            receive_buffer_size=RECEIVE_BYTES,
+        )
+
+    async def run_reader(self) -> None:
+        """Read until the connection ends. To be run in a task of its own."""
+        await self._connection._reader_task()  # private: the public way does the handshake too, at twice the cost
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message, or None when the peer closed or is gone. Always a checkpoint."""
+        try:
+            return await self._connection.get_message()
+        except ConnectionClosed:
+            return None
+
+    async def close(self, code: int, text: str) -> None:
+        """Send a close and wait for the peer's answer or end: without limit, so the caller bounds it."""
+        await self._connection.aclose(code, text or None)
+
+
+@asynccontextmanager
+async def reading(websocket: WebSocket) -> AsyncIterator[trio.Nursery]:
+    """Have a task read the connection; the nursery takes what else belongs to it and ends with the block."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(websocket.run_reader)
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+class _OutboxStream(trio.abc.Stream):
+    """The stream that trio-websocket sees: reads come from the peer, writes join the outbox."""
+
+    __slots__ = ("_closed", "_on_bytes", "_outbox", "_stream")
+
+    def __init__(self, stream: ByteStream, outbox: Outbox, on_bytes: Callable[[], None] | None) -> None:
+        self._stream = stream
+        self._outbox = outbox
+        self._on_bytes = on_bytes
+        self._closed = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self._closed:
+            raise trio.ClosedResourceError
+        data = await self._stream.receive_some(max_bytes)
+        if data and self._on_bytes is not None:
+            self._on_bytes()
+        return bytes(data)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._outbox.send(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._outbox.wait_for_room()
+
+    async def aclose(self) -> None:
+        # The connection's owner closes the real stream, once the outbox is written.
+        self._closed = True
+        await self._outbox.wait_until_written()
+
+
+class _Events:
+    """What trio-websocket uses of a wsproto `WSConnection`, from the open state on: every event seen, and limits kept."""
+
+    __slots__ = (
+        "_connection",
+        "_empty",
+        "_max",
+        "_on_pong",
+        "_on_violation",
+        "_outbox",
+        "_size",
+        "_violated",
+        "client",
+    )
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        max_message_bytes: int,
+        on_pong: Callable[[], None] | None,
+        on_violation: Callable[[Reason], None],
+    ) -> None:
+        self.client = False
+        self._connection = Connection(ConnectionType.SERVER)
+        self._outbox = outbox
+        self._max = max_message_bytes
+        self._on_pong = on_pong
+        self._on_violation = on_violation
+        self._size = 0
+        self._empty = 0
+        self._violated = False
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._connection.state
+
+    def send(self, event: Event) -> bytes:
+        if isinstance(event, CloseConnection):
+            # Nothing may follow a close frame (RFC 6455, 5.5.1).
+            self._outbox.seal()
+        return self._connection.send(event)
+
+    def receive_data(self, data: bytes) -> None:
+        if not self._violated:
+            self._connection.receive_data(data)
+
+    def events(self) -> Iterator[Event]:
+        if self._violated:
+            return
+        for event in self._connection.events():
+            if isinstance(event, (TextMessage, BytesMessage)):
+                if self.state is not ConnectionState.OPEN:
+                    continue  # we said goodbye
+                violation = self._count(event)
+                if violation is not None:
+                    self._violate(violation)
+                    return
+            elif isinstance(event, Pong):
+                if self._on_pong is not None:
+                    self._on_pong()
+                continue
+            elif isinstance(event, Ping):
+                if self.state is not ConnectionState.OPEN:
+                    continue  # a pong may not follow our close; trio-websocket would raise
+            elif isinstance(event, CloseConnection) and self.state in (
+                ConnectionState.OPEN,
+                ConnectionState.LOCAL_CLOSING,
+            ):
+                # No close frame came: this is wsproto's word for what it could not parse, and it can parse no more.
+                self._violate(Reason.NOT_UTF8 if event.code == Reason.NOT_UTF8.close_code else Reason.PROTOCOL_ERROR)
+                return
+            yield event
+
+    def _count(self, event: TextMessage | BytesMessage) -> Reason | None:
+        data = event.data
+        if not data:
+            self._empty += 1
+            if self._empty > MAX_EMPTY_FRAGMENTS:
+                return Reason.FLOOD
+        elif isinstance(data, str) and not data.isascii():
+            self._size += len(data.encode())
+        else:
+            self._size += len(data)
+        if self._size > self._max:
+            return Reason.TOO_LARGE
+        if event.message_finished:
+            self._size = self._empty = 0
+        return None
+
+    def _violate(self, reason: Reason) -> None:
+        # Bytes are read on and thrown away, so that the close frame is not lost to a reset.
+        self._violated = True
+        self._on_violation(reason)

@@ -1,0 +1,45 @@
+"""Users as Relay knows them: whoever a token named, with the names that it gave last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relay.clock import Clock
+from relay.principal import Principal
+from relay.store.database import Database
+from relay.store.users import Profile, get_many, upsert
+
+MAX_REMEMBERED = 50_000
+"""Users of whom it is remembered what is stored, so that most authentications write nothing."""
+
+
+class Users:
+    """Stores who was seen, and tells their names."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._stored: dict[str, Profile] = {}
+
+    async def seen(self, principal: Principal) -> None:
+        """Store what a token says about its user, if that is news. A checkpoint only then.
+
+        Raises:
+            RequestError: the database cannot be written.
+        """
+        if principal.key_id is not None:
+            return  # a key says nothing about its user
+        profile = Profile(principal.user_id, principal.first_name, principal.last_name, principal.avatar)
+        if self._stored.get(profile.user_id) == profile:
+            return
+        now_ms = self._clock.now_ms()
+        await self._database.write(lambda connection: upsert(connection, profile, now_ms))
+        self._stored.pop(profile.user_id, None)
+        if len(self._stored) >= MAX_REMEMBERED:
+            del self._stored[next(iter(self._stored))]
+        self._stored[profile.user_id] = profile
+
+    async def profiles(self, user_ids: Iterable[str]) -> dict[str, Profile]:
+        """Return the profiles of those who were seen."""
+        ids = list(user_ids)
+        return await self._database.read(lambda connection: get_many(connection, ids)) if ids else {}

@@ -1,0 +1,66 @@
+"""Writes what was published to channels that are not durable, a moment after it was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from relay import logs
+from relay.broker import Broker, Store, Subscriber
+from relay.channel import Channel
+from relay.errors import RequestError
+from relay.kinds import ChannelName
+from relay.models import Position, Publication
+
+WRITE_INTERVAL = 0.5
+"""Seconds between two writes: what a crash can lose of a channel that is written behind."""
+MAX_CHANNELS = 500
+"""Channels written in one transaction, so that durable publications do not wait long for it."""
+
+log = logs.get("relay.store")
+
+
+class WriteBehind:
+    """The service that keeps the store at most WRITE_INTERVAL, and the time that a write takes, behind the broker."""
+
+    def __init__(self, broker: Broker, store: Store) -> None:
+        self._broker = broker
+        self._store = store
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write for ever. While the store refuses, everything stays in memory, bounded by the histories, and is tried again."""
+        task_status.started()
+        failing = False
+        while True:
+            await trio.sleep(WRITE_INTERVAL)
+            try:
+                await self.write()
+                failing = False
+            except RequestError as refusal:
+                if not failing:
+                    log.error("cannot write behind, trying again", cause=refusal.message)
+                failing = True
+
+    async def write(self) -> None:
+        """Write everything that is not in the store yet.
+
+        Raises:
+            RequestError: the store refused; what it did not take is kept.
+        """
+        dirty = self._broker.take_dirty()
+        while dirty:
+            batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
+            try:
+                await self._write(batch)
+            except BaseException:
+                self._broker.put_back_dirty([*batch, *dirty])
+                raise
+
+    async def _write(self, channels: Sequence[Channel[Subscriber]]) -> None:
+        rows: list[tuple[ChannelName, Position, list[Publication]]] = []
+        for channel in channels:
+            rows.append((channel.name, channel.position, channel.history.newer_than(channel.written_offset)))
+        await self._store.write_behind(rows)
+        for channel, (_, head, _) in zip(channels, rows, strict=True):
+            channel.written_offset = head.offset

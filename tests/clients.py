@@ -1,0 +1,81 @@
+"""WebSocket clients for tests, on trio-websocket's client side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+from tests.running import token
+
+ANSWER_TIMEOUT = 5.0
+
+
+class Client:
+    """One connection that speaks JSON."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self.connection = connection
+
+    async def send(self, **message: Any) -> None:
+        """Send one message."""
+        await self.connection.send_message(json.dumps(message))
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the next message; one that does not come within ANSWER_TIMEOUT is a failure."""
+        with trio.fail_after(ANSWER_TIMEOUT):
+            message = json.loads(await self.connection.get_message())
+        assert isinstance(message, dict)
+        return message
+
+    async def until(self, type_: str) -> dict[str, Any]:
+        """Return the next message of a type, passing over others."""
+        while (message := await self.receive())["type"] != type_:
+            pass
+        return message
+
+    async def ask(self, **message: Any) -> dict[str, Any]:
+        """Send a message and return the next one that comes."""
+        await self.send(**message)
+        return await self.receive()
+
+    async def nothing(self, seconds: float = 0.2) -> None:
+        """Fail if anything comes."""
+        with trio.move_on_after(seconds):
+            raise AssertionError(f"unexpected: {await self.connection.get_message()!r}")
+
+    async def closed(self) -> tuple[int, list[dict[str, Any]]]:
+        """Wait for the server's close; returns its code and the messages before it."""
+        messages = []
+        with trio.fail_after(ANSWER_TIMEOUT):
+            try:
+                while True:
+                    messages.append(json.loads(await self.connection.get_message()))
+            except ConnectionClosed as closed:
+                assert closed.reason is not None
+                return closed.reason.code, messages
+
+
+@asynccontextmanager
+async def connect(address: str, path: str) -> AsyncIterator[Client]:
+    """Connect to a path of a server."""
+    async with open_websocket_url(f"ws://{address}{path}") as connection:
+        try:
+            yield Client(connection)
+        finally:
+            await connection.aclose()
+            # Where the server closed first, trio-websocket's client leaves the socket to the garbage collector.
+            await connection._stream.aclose()
+
+
+@asynccontextmanager
+async def live(address: str, user: str | None = None, **options: Any) -> AsyncIterator[Client]:
+    """Connect to `/v1/live`, authenticated as a user if one is named."""
+    async with connect(address, "/v1/live") as client:
+        if user is not None:
+            assert (await client.ask(type="auth", token=token(user, **options)))["type"] == "auth:success"
+        yield client

@@ -1,0 +1,133 @@
+"""A real server for a test: in the test's own process, or in one of its own that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from relay.auth import mint
+from relay.clock import Clock
+from relay.config import Config, load_config
+from relay.server import Server, open_server
+
+SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
+START_TIMEOUT = 20.0
+
+
+def config_for(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return a configuration on a free port with everything else in `folder`."""
+    base: dict[str, Any] = {"server.port": 0, "store.path": str(folder / "relay.db"), "auth.jwt_secret": SECRET}
+    return load_config(None, {}, {**base, **(overrides or {})})
+
+
+def token(user: str, *, admin: bool = False, expires_in: float = 3600.0, **names: str) -> str:
+    """Return a token that a server of these tests accepts."""
+    return mint(SECRET, user_id=user, now=Clock().now(), expires_in=expires_in, admin=admin, **names)
+
+
+def bearer(user: str, **options: Any) -> dict[str, str]:
+    """Return the header that says who is asking."""
+    return {"Authorization": f"Bearer {token(user, **options)}"}
+
+
+@asynccontextmanager
+async def running(config: Config, **options: Any) -> AsyncIterator[tuple[Server, str]]:
+    """Run a server in this process; yields it and its address, `host:port`."""
+    async with open_server(config, **options) as server:
+        host, port = server.addresses[0]
+        yield server, f"{host}:{port}"
+
+
+class RelayProcess:
+    """A server in a process of its own, on a database that outlives it."""
+
+    def __init__(self, folder: Path, settings: str = "", **environment: str) -> None:
+        self.folder = folder
+        self._config = folder / "relay.toml"
+        if not self._config.exists():
+            self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
+        self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+        self.port = 0
+
+    def start(self) -> None:
+        """Start, and return when it listens. It keeps its port over restarts."""
+        with (self.folder / "relay.log").open("ab") as log:
+            begin = log.tell()
+            command = [sys.executable, "-m", "relay", "serve", "--config", str(self._config), "--port", str(self.port)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        while not self.address or self._listening(begin) is None:
+            url = self._listening(begin)
+            if url is not None:
+                self.address = url.removeprefix("http://")
+                self.port = int(self.address.rpartition(":")[2])
+            elif self._process.poll() is not None:
+                raise AssertionError(f"the server ended: {self.log_text()}")
+            else:
+                signal.sigtimedwait((), 0.02)
+
+    def _listening(self, begin: int) -> str | None:
+        with (self.folder / "relay.log").open("rb") as log:
+            log.seek(begin)
+            for line in log:
+                if line.endswith(b"}\n") and (record := json.loads(line)).get("message") == "listening":
+                    return str(record["url"])
+        return None
+
+    def log_text(self) -> str:
+        """Return everything that it logged."""
+        return (self.folder / "relay.log").read_text()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """End it as a service manager would; returns its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout)
+
+    def command(self, *arguments: str) -> str:
+        """Run another relay command on the same configuration; returns what it printed."""
+        command = [sys.executable, "-m", "relay", *arguments, "--config", str(self._config)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=self._environment)
+        return done.stdout.strip()
+
+    async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
+        """Post JSON to it."""
+        async with httpx.AsyncClient(base_url=f"http://{self.address}") as client:
+            return await client.post(path, json=body, headers=headers)
+
+
+@asynccontextmanager
+async def relay_process(folder: Path, settings: str = "", **environment: str) -> AsyncIterator[RelayProcess]:
+    """Start a server in a process of its own, and see that it is gone at the end."""
+    process = RelayProcess(folder, settings, **environment)
+    with trio.fail_after(START_TIMEOUT):
+        await trio.to_thread.run_sync(process.start)
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(process.stop)
