@@ -147,6 +147,8 @@ async def open_server(
                     log.info(
                         "listening", url=f"http://{_in_url(host)}:{port}", dialects=",".join(d.name for d in enabled)
                     )
+                if not config.auth.jwt_secret and secret is not None:
+                    log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
                 yield Server(addresses, upgrades, http, core, readiness, listening.cancel_scope)
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()

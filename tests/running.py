@@ -106,6 +106,11 @@ class RelayProcess:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """Wait for its end; returns its exit code."""
+        assert self._process is not None
         return self._process.wait(timeout)
 
     def command(self, *arguments: str) -> str:

@@ -7,6 +7,7 @@ holds the names.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -129,6 +130,9 @@ async def open_connection(
     """
 
     def connect() -> sqlite3.Connection:
+        if not read_only and path.parent.is_dir() and not path.exists():
+            # It will hold a secret, and what people say to each other. SQLite gives its other files the same mode.
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         # The interpreter's own check would refuse the thread that closes; aiosqlite uses one thread for all.
         uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False)
@@ -147,7 +151,7 @@ async def open_connection(
     connection._thread.daemon = True
     try:
         await connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(_explain(path, error)) from error
     try:
         yield connection
@@ -155,14 +159,14 @@ async def open_connection(
         await connection.close()
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
+def _explain(path: Path, error: Exception) -> str:
     if not path.parent.is_dir():
         return f"The folder of the database does not exist: {path.parent}. Create it, or change store.path."
     if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
         return f"{path} is not an SQLite database. Move it away, or change store.path."
     if "locked" in str(error):
         return f"{path} is locked by another process. Is another Relay, or a database tool, using it?"
-    if "readonly" in str(error) or "unable to open" in str(error):
+    if isinstance(error, OSError) or "readonly" in str(error) or "unable to open" in str(error):
         return (
             f"{path} cannot be opened for writing: {error}. Check the owner and permissions of the file and its folder."
         )

@@ -115,14 +115,14 @@ class Upgrades:
         outbox.send_nowait(answer)
         slot = endpoint.heartbeat.add(session)
         self._sessions.add(session)
-        log.debug("session opened", dialect=dialect, address=address)
+        log.info("session opened", dialect=dialect, address=address)
         try:
             async with reading(websocket) as nursery:
                 await session.run(endpoint.handle)
         finally:
             self._sessions.discard(session)
             endpoint.heartbeat.remove(session, slot)
-            log.debug(
+            log.info(
                 "session closed", dialect=dialect, address=address, reason=session.reason.text if session.reason else ""
             )
 

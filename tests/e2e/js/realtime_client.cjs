@@ -85,7 +85,12 @@ function start(name, token) {
   alice.subscribe('market', { symbols: ['EUR/USD', 'GBP/JPY'] });
   alice.subscribe('notifications', { userId: 'alice' });
   const bob = await start('bob', bobToken);
+  const joined = new Promise((resolve) => {
+    const log = bob.handlers['subscribed'];
+    bob.on('subscribed', (data) => { log(data); resolve(); });
+  });
   bob.subscribe('chatroom', { chatroomId: room });
+  await joined;
   alice.sendMessage(room, 'Hello everyone!');
   bob.sendMessage(room, 'Hello Alice!');
   process.stdin.on('data', (text) => { if (String(text).startsWith('end')) process.exit(0); });

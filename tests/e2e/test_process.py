@@ -1,0 +1,154 @@
+"""The server as a process: started with next to nothing, used by its own commands, stopped by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from tests.clients import connect, live
+from tests.e2e.test_live_chat import join, make_room, publish
+from tests.running import RelayProcess, relay_process, token
+
+JS = Path(__file__).parent / "js"
+SCENE_TIMEOUT = 20.0
+
+
+async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
+    """`relay serve` alone makes its database and its secret, and `relay token` finds that."""
+    environment = {**os.environ, "RELAY_LOG__FORMAT": "json"}
+
+    def relay(*arguments: str) -> str:
+        command = [sys.executable, "-m", "relay", *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        return done.stdout.strip()
+
+    first = await trio.to_thread.run_sync(relay, "token", "alice")  # before the first start
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "relay", "serve", "--port", "0"], stdout=log, stderr=log, cwd=tmp_path, env=environment
+        )
+    try:
+        with trio.fail_after(15):
+            while not (lines := (tmp_path / "log").read_text().splitlines()):
+                await trio.sleep(0.05)
+        url = json.loads(lines[0])["url"]
+        key = await trio.to_thread.run_sync(relay, "keys", "create", "--user", "backend", "--scope", "publish")
+        for bearer in (first, await trio.to_thread.run_sync(relay, "token", "bob")):
+            async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {bearer}"}) as http:
+                assert (await http.get("/v1/chatrooms")).status_code == 200
+        answer = await trio.to_thread.run_sync(
+            relay, "publish", "market:btc", '{"price": 1}', "--key", key, "--url", url
+        )
+        assert json.loads(answer)[0]["channel"] == "market:BTC"
+        key_id = json.loads(await trio.to_thread.run_sync(relay, "keys", "list", "--json"))[0]["id"]
+        await trio.to_thread.run_sync(relay, "keys", "revoke", key_id)
+        await trio.sleep(1.2)
+        async with httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}) as http:
+            body = {"channel": "market:BTC", "data": {"price": 2}}
+            assert (await http.post("/v1/publish", json=body)).status_code == 401
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+    assert (tmp_path / "relay.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
+    """Two of the documentation's `RealtimeClient`, in Node, chat and get presence, prices, notifications and broadcasts."""
+    if not (JS / "node_modules").exists():
+        pytest.fail(f"run: npm install --no-package-lock --prefix {JS}")
+    async with relay_process(tmp_path) as server:
+        room = await make_room(server.address)
+        arguments = [f"ws://{server.address}/v1/live", room, token("alice"), token("bob")]
+        scene = ["node", str(JS / "realtime_client.cjs"), *arguments]
+        process = await trio.lowlevel.open_process(scene, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        seen: list[tuple[str, str, dict[str, object]]] = []
+        lines = b""
+
+        async def until(client: str, type_: str, **fields: object) -> None:
+            nonlocal lines
+            while True:
+                while b"\n" in lines:
+                    line, _, lines = lines.partition(b"\n")
+                    if line.startswith(b"["):
+                        seen.append(tuple(json.loads(line)))
+                if any(
+                    (one, kind) == (client, type_) and fields.items() <= data.items() for one, kind, data in seen
+                ):
+                    return
+                more = await process.stdout.receive_some()
+                assert more, seen
+                lines += more
+
+        with trio.fail_after(SCENE_TIMEOUT):
+            await until("alice", "user:online", userId="bob")
+            for client in ("alice", "bob"):
+                await until(client, "chat:message", message="Hello everyone!", userId="alice")
+                await until(client, "chat:message", message="Hello Alice!", userId="bob")
+            await publish(server.address, {"channel": "market:EUR/USD", "data": {"price": 1.0875, "change": 0.0025}})
+            await until("alice", "market:price", symbol="EUR/USD", price=1.0875, change=0.0025)
+            await publish(server.address, {"channel": "user:alice", "data": {"title": "T", "message": "M"}})
+            await until("alice", "notification:new", message="M", priority="medium")
+            for type_ in ("post:created", "trade:created", "session:started"):
+                await publish(server.address, {"channel": "broadcast", "type": type_, "data": {"x": type_}})
+                await until("bob", type_, x=type_)
+            await process.stdin.send_all(b"end\n")
+            await process.wait()
+        await process.stdin.aclose()
+        await process.stdout.aclose()
+        assert not [data for _, type_, data in seen if type_ == "error"]
+        ids = [data["messageId"] for client, type_, data in seen if (client, type_) == ("alice", "chat:message")]
+        assert len(ids) == len(set(ids))
+
+
+async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:
+    """SIGTERM closes sessions with 1001 and exits with 0 well within the grace, whatever some peers do."""
+    async with relay_process(tmp_path, "[server]\nshutdown_grace = 4.0\n") as server:
+        host, _, port = server.address.rpartition(":")
+        stalled = [socket.create_connection((host, int(port))) for _ in range(4)]
+        stalled[0].sendall(b"GET /healthz HT")  # half a head
+        stalled[1].sendall(b"POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")  # half a body
+        stalled[2].sendall(
+            b"GET /v1/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )  # never answers a close
+        try:
+            async with live(server.address, "bob") as bob, connect(server.address, "/api/v1/ws/trades") as feed:
+                await join(bob, await make_room(server.address))
+                assert (await feed.receive())["type"] == "init"
+                begun = time.monotonic()
+                os.kill(server.pid, signal.SIGTERM)
+                assert (await bob.closed())[0] == 1001
+                assert (await feed.closed())[0] == 1001
+                assert time.monotonic() - begun < 1.5
+            assert await trio.to_thread.run_sync(server.wait) == 0
+            assert time.monotonic() - begun < 7
+        finally:
+            for one in stalled:
+                one.close()
+
+
+async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    """A database of a newer Relay is not touched, and the message says what to do."""
+    async with relay_process(tmp_path) as server:
+        await trio.to_thread.run_sync(server.stop)
+    import sqlite3
+
+    database = sqlite3.connect(tmp_path / "relay.db")
+    database.execute("PRAGMA user_version = 1000")
+    database.close()
+    again = RelayProcess(tmp_path)
+    with pytest.raises(AssertionError, match="newer"):
+        await trio.to_thread.run_sync(again.start)
+    assert again.stop() == 1
