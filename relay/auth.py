@@ -1,38 +1,39 @@
-"""Tokens to principals. Pure: keys come with the constructor, the time with each call.
+"""Tokens to principals. Pure: keys come with the constructor, the time with each call. It knows no connection and no store.
 
-Every algorithm belongs to one type of key, so that a public key is never taken for a shared secret (RFC 8725, 3.1). What a token's header
-says about keys (`kid`, `jwk`, `jku`) is never followed, and one that demands an extension (`crit`) is refused.
+Every key belongs to one algorithm, so that a public key is never taken for a shared secret (RFC 8725, 3.1). What a
+token's header says about keys (`kid`, `jwk`, `jku`) is never followed, and one that demands an extension (`crit`) is
+refused.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, TypeGuard
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import Algorithm
 
 from relay.errors import Code, RequestError
 from relay.kinds import MAX_ID_CHARACTERS
 from relay.principal import Principal
 
 MAX_TOKEN_CHARACTERS = 8192
+"""A longer token is refused unread: whoever sends it has shown nothing yet."""
 MAX_NAME_CHARACTERS = 256
+"""Longer names are cut."""
 MAX_AVATAR_CHARACTERS = 2048
+"""Longer addresses of avatars are cut."""
+MAX_CLOCK_SKEW = 60.0
+"""Seconds by which an issuer's clock may be ahead before its `iat` counts as wrong, whatever the leeway."""
 
-_KEY_TYPES: Mapping[str, type] = {
-    "RS256": rsa.RSAPublicKey,
-    "ES256": ec.EllipticCurvePublicKey,
-    "EdDSA": ed25519.Ed25519PublicKey,
-}
-# The times are checked here, against the time that is passed in; PyJWT would read the clock.
-_OPTIONS: Any = {
-    "verify_signature": True, "verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False, "verify_iss": False,
-    "verify_sub": False, "verify_jti": False,
-}  # fmt: skip
+_LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry is as good as this one
+_UNVERIFIED: Any = {"verify_signature": False}
 
 
 class TokenVerifier:
@@ -48,17 +49,33 @@ class TokenVerifier:
         audience: str | None = None,
         leeway: float = 0.0,
     ) -> None:
-        """`secrets` are for HS256, the current one first; `public_keys` are PEM. `leeway` is in seconds, both ways."""
-        self._keys: list[tuple[str, Any]] = [("HS256", secret) for secret in secrets if "HS256" in algorithms]
+        """`secrets` are for HS256, the current one first; `public_keys` are PEM. `leeway` is in seconds, both ways.
+
+        Raises:
+            ValueError: a key cannot be used with any of the algorithms, or an algorithm has no key.
+        """
+        # PyJWT would parse the key anew for each token: half of the time that checking one takes.
+        keys: dict[str, list[Any]] = {name: [] for name in algorithms}
+        if "HS256" in keys:
+            keys["HS256"] += [_shared_secret(secret) for secret in secrets]
         for pem in public_keys:
-            key = load_pem_public_key(pem)
-            self._keys += [(name, key) for name in algorithms if isinstance(key, _KEY_TYPES.get(name, ()))]
+            name, key = _public_key(pem)
+            if name not in keys:
+                raise ValueError(f"a public key is for {name}, which is none of the algorithms ({', '.join(keys)})")
+            keys[name].append(key)
+        without = [name for name, of_name in keys.items() if not of_name]
+        if without or not keys:
+            raise ValueError(f"there is no key to check tokens with (algorithms: {', '.join(without) or 'none'})")
+        self._keys: Mapping[str, tuple[Algorithm, Sequence[Any]]] = {
+            name: (jwt.get_algorithm_by_name(name), of_name) for name, of_name in keys.items()
+        }
+        self._jws = jwt.PyJWS()
         self._issuer = issuer
         self._audience = audience
         self._leeway = leeway
 
     def verify(self, token: str, now: datetime) -> Principal:
-        """Return who the token names.
+        """Return who the token names; it `expires_at` the time from which it would be refused, leeway included.
 
         Raises:
             RequestError: `UNAUTHORIZED`, with a message for the client.
@@ -67,45 +84,70 @@ class TokenVerifier:
         expires_at = self._check_times(claims, now.timestamp())
         if self._issuer is not None and claims.get("iss") != self._issuer:
             raise _refused("The token is of another issuer.")
-        if self._audience is not None and self._audience not in _words(claims.get("aud")):
+        if self._audience is not None and not _has(claims.get("aud"), self._audience):
             raise _refused("The token is for another audience.")
         return Principal(
             user_id=_user_id(claims),
             is_admin=_is_admin(claims),
             expires_at=expires_at,
-            first_name=_name(claims, "firstName", "given_name"),
-            last_name=_name(claims, "lastName", "family_name"),
-            avatar=_name(claims, "avatar", "picture", max_characters=MAX_AVATAR_CHARACTERS),
+            first_name=_text(claims, "firstName", "given_name"),
+            last_name=_text(claims, "lastName", "family_name"),
+            avatar=_text(claims, "avatar", "picture", max_characters=MAX_AVATAR_CHARACTERS),
         )
 
     def _claims(self, token: str) -> Mapping[str, Any]:
-        if not token or len(token) > MAX_TOKEN_CHARACTERS:
+        """Return what a token says, once its signature is known to be right."""
+        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
             raise _refused("The token is not valid.")
-        for algorithm, key in self._keys:
-            try:
-                claims: Mapping[str, Any] = jwt.decode(token, key, algorithms=[algorithm], options=_OPTIONS)
-            except (jwt.InvalidTokenError, ValueError):
-                continue  # perhaps it was signed with the next key
-            return claims
-        raise _refused("The token is not valid.")
+        try:
+            # This only takes it apart. The signature is checked below, with keys that are parsed already.
+            parts = self._jws.decode_complete(token, options=_UNVERIFIED)
+            if not self._is_signed(token, parts["header"], parts["signature"]):
+                raise _refused("The token is not valid.")
+            claims = json.loads(parts["payload"])
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise _refused("The token is not valid.") from error
+        if not isinstance(claims, dict):
+            raise _refused("The token is not valid.")
+        return claims
+
+    def _is_signed(self, token: str, header: Mapping[str, Any], signature: bytes) -> bool:
+        name = header.get("alg")
+        if "crit" in header or not isinstance(name, str) or name not in self._keys:
+            return False
+        algorithm, keys = self._keys[name]
+        signed = token.rpartition(".")[0].encode()
+        return any(algorithm.verify(signed, key, signature) for key in keys)
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> datetime:
-        expires = claims.get("exp")
-        if not _is_time(expires):
+        """Check the times against the one that was passed in (PyJWT reads the clock); return when the token expires."""
+        if "exp" not in claims:
             raise _refused("The token has no expiry (exp).")
-        if expires + self._leeway <= now:
+        expires = _time(claims["exp"]) + self._leeway
+        if expires <= now:
             raise _refused("The token has expired.")
-        for name in ("nbf", "iat"):
-            if name in claims:
-                if not _is_time(claims[name]):
-                    raise _refused("The token is not valid.")
-                if claims[name] - self._leeway > now + (_CLOCK_SKEW if name == "iat" else 0):
-                    raise _refused("The token is not valid yet.")
-        return datetime.fromtimestamp(min(expires + self._leeway, _LAST_TIME), UTC)
+        for name, ahead in (("nbf", 0.0), ("iat", MAX_CLOCK_SKEW)):
+            if name in claims and _time(claims[name]) > now + self._leeway + ahead:
+                raise _refused("The token is not valid yet.")
+        return datetime.fromtimestamp(min(expires, _LAST_TIME), UTC)
 
 
-_CLOCK_SKEW = 60.0  # an issuer's clock may be ahead by that much before its `iat` counts as wrong
-_LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+class Key(Protocol):
+    """What is to be known of an API key."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def user_id(self) -> str: ...
+
+    @property
+    def scopes(self) -> frozenset[str]: ...
+
+
+def principal_of_key(key: Key) -> Principal:
+    """Return who an API key stands for; with the scope `admin` it acts as an admin."""
+    return Principal(key.user_id, is_admin="admin" in key.scopes, scopes=key.scopes, key_id=key.id)
 
 
 def mint(
@@ -120,8 +162,15 @@ def mint(
     issuer: str | None = None,
     audience: str | None = None,
 ) -> str:
-    """Return an HS256 token for a user, valid from `now` for `expires_in` seconds."""
-    claims: dict[str, Any] = {"sub": user_id, "iat": now, "exp": now + timedelta(seconds=expires_in)}
+    """Return an HS256 token for a user, valid from `now` for `expires_in` seconds.
+
+    Raises:
+        ValueError: no token can name this user.
+    """
+    if not is_user_id(user_id):
+        raise ValueError(f"{user_id[:40]!r} is no user id; use 1 to {MAX_ID_CHARACTERS} printable characters")
+    issued = now.timestamp()
+    claims: dict[str, Any] = {"sub": user_id, "iat": issued, "exp": issued + expires_in}
     if first_name:
         claims["given_name"] = first_name
     if last_name:
@@ -136,16 +185,47 @@ def mint(
 
 
 def is_user_id(value: object) -> bool:
-    """Tell whether a value can be a user's id: 1 to 256 printable characters."""
+    """Tell whether a value can be a user's id: 1 to 256 printable characters, which half of a surrogate pair is not."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARACTERS and value.isprintable()
+
+
+def _shared_secret(secret: str) -> Any:
+    try:
+        return jwt.get_algorithm_by_name("HS256").prepare_key(secret)
+    except jwt.InvalidKeyError:
+        # Who knows the public key could sign with it.
+        raise ValueError("a secret for HS256 is empty, or is itself a key or certificate of another kind") from None
+
+
+def _public_key(pem: bytes) -> tuple[str, Any]:
+    """Return a key, and the only algorithm that it is used with."""
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("a public key cannot be read; it must be PEM, -----BEGIN PUBLIC KEY-----") from None
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RS256", key
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
+        return "ES256", key
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA", key
+    raise ValueError("a public key is of a kind that no token is checked with; use RSA, P-256 or Ed25519")
 
 
 def _refused(message: str) -> RequestError:
     return RequestError(Code.UNAUTHORIZED, message)
 
 
-def _is_time(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _time(value: object) -> float:
+    """Return a time of a token; in JSON, true is no number, but NaN and integers of any size get through."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
+        if math.isfinite(seconds):
+            return seconds
+    raise _refused("The token is not valid.")
 
 
 def _user_id(claims: Mapping[str, Any]) -> str:
@@ -161,22 +241,25 @@ def _user_id(claims: Mapping[str, Any]) -> str:
 
 
 def _is_admin(claims: Mapping[str, Any]) -> bool:
-    return any("admin" in _words(claims.get(name)) for name in ("permissions", "role", "roles"))
+    permissions = claims.get("permissions")
+    if isinstance(permissions, str):
+        permissions = permissions.split()  # as `scope` of OAuth is written
+    return _has(permissions, "admin") or _has(claims.get("role"), "admin") or _has(claims.get("roles"), "admin")
 
 
-def _words(value: object) -> Sequence[object]:
-    if isinstance(value, str):
-        return value.split()
-    return value if isinstance(value, list) else ()
+def _has(value: object, text: str) -> bool:
+    """Tell whether a claim is this text, or a list with it."""
+    return value == text or (isinstance(value, list) and text in value)
 
 
-def _name(claims: Mapping[str, Any], *names: str, max_characters: int = MAX_NAME_CHARACTERS) -> str | None:
+def _text(claims: Mapping[str, Any], *names: str, max_characters: int = MAX_NAME_CHARACTERS) -> str | None:
     for name in names:
         value = claims.get(name)
         if isinstance(value, str) and value:
+            text = value[:max_characters]
             try:
-                value.encode()
+                text.encode()
             except UnicodeEncodeError:
-                continue  # half of a character cannot be stored nor shown
-            return value[:max_characters]
+                continue  # half of a surrogate pair can be neither stored nor shown
+            return text
     return None

@@ -14,7 +14,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from relay.channel import Channel, Encode, Sink
+from relay.channel import Channel, Encode, PatientSink, Sink
 from relay.clock import Clock
 from relay.errors import Code, Disconnect, Reason, RequestError
 from relay.history import History
@@ -291,7 +291,7 @@ class Broker:
         subscriber: Subscriber,
         subscriptions: Sequence[Subscription],
         *,
-        outbox: Outbox,
+        outbox: PatientSink,
         first: Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]],
     ) -> None:
         """Send what is kept of several channels and go live in one synchronous step: no gap, no repeat.

@@ -25,6 +25,16 @@ class Sink(Protocol):
         """Take a frame that stands for every older one of its key that is not yet sent."""
 
 
+class PatientSink(Sink, Protocol):
+    """A sink that answers can wait for."""
+
+    def send_nowait(self, frame: bytes) -> None:
+        """Take a frame that room was awaited for. A plain call."""
+
+    async def wait_for_room(self) -> None:
+        """Return when there is room for an answer."""
+
+
 class Channel(Generic[S]):
     """The head of a channel, its newest publications and its audience.
 

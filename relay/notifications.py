@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from typing import Any, Literal
 
 from relay.broker import Broker
@@ -54,8 +53,8 @@ class Notifications:
         data = draft.data
         id_ = data.get("id", f"notif_{secrets.token_urlsafe(15)}")
         if not isinstance(id_, str) or not 0 < len(id_) <= MAX_ID_CHARACTERS:
-            raise _invalid("id", f"must be a text of at most {MAX_ID_CHARACTERS} characters")
-        title = data.setdefault("title", None)
+            raise _invalid("id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
+        title = data.get("title")
         if title is not None and not isinstance(title, str):
             raise _invalid("title", "must be a text")
         if data.setdefault("priority", DEFAULT_PRIORITY) not in PRIORITIES:
@@ -63,11 +62,10 @@ class Notifications:
         draft.data = data = {"id": id_, **data}
         user_id = draft.channel.id
 
-        def prepare(connection: sqlite3.Connection) -> str:
-            try:
-                store.insert(connection, id_, user_id, draft.encode().decode(), draft.published_ms)
-            except sqlite3.IntegrityError as error:
-                raise RequestError(Code.CONFLICT, "There is a notification with this id already.") from error
+        def prepare(connection: Any) -> str:
+            if not store.insert(connection, id_, user_id, draft.encode().decode(), draft.published_ms):
+                taken = FieldError("id", "is taken")
+                raise RequestError(Code.CONFLICT, "There is a notification with this id already.", fields=[taken])
             return id_
 
         draft.prepare = prepare

@@ -16,6 +16,10 @@ import trio
 
 MAX_WRITE_BYTES = 256 * 1024
 """Bytes handed to the kernel in one write; bounds what is copied to join frames."""
+GATHER_SHARE = 0.5
+"""How long to gather under load before the next flush, as a share of what the last one took."""
+MAX_GATHER_PERIOD = 0.005
+"""Seconds of gathering at most: what the load may add to a latency."""
 SENDS_PER_TURN = 100
 """Writes after which the flusher lets other tasks run: about half a millisecond."""
 
@@ -51,14 +55,15 @@ class Flusher:
             if not self._dirty:
                 await self._wait()
             batch, self._dirty = self._dirty, []
-            sends = 0
-            for outbox in batch:
-                outbox.flush()
-                sends += 1
-                if sends >= SENDS_PER_TURN:
-                    sends = 0
-                    await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
+            started = trio.current_time()
+            for first in range(0, len(batch), SENDS_PER_TURN):
+                for outbox in batch[first : first + SENDS_PER_TURN]:
+                    outbox.flush()
+                await trio.lowlevel.checkpoint()
+            if self._dirty:
+                # More came meanwhile, and more will: what is gathered now shares the next system calls.
+                took = trio.current_time() - started
+                await trio.sleep(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
 
     async def _wait(self) -> None:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:

@@ -1,14 +1,15 @@
 """Rooms: who may do what in them, their members and their messages. It knows no dialect and no HTTP.
 
-A `public` room is everyone's: every user reads and posts. A `group` is listed to all and anyone may join; the rest needs membership. A
-`private` room does not exist for others; its creator or an admin adds members. Rights are checked in the transaction that uses them,
-and whoever loses one loses its subscriptions as the change is committed.
+A `public` room is everyone's: every user reads and posts. A `group` is listed to all and anyone may join; the rest
+needs a member. A `private` room does not exist for others; its creator or an admin adds members. The creator is the
+first member; having left, it still sees and manages the room. Rights are checked in the transaction that uses them, and
+whoever loses one loses its subscriptions as the change is committed.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
-import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,15 +23,20 @@ from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Idempotency, Origin, Publication, Published
 from relay.presence import Presence
 from relay.principal import Principal
+from relay.rights import existing, managed, not_found, readable, visible
 from relay.store import messages as message_store
 from relay.store import rooms as store
 from relay.store.database import Database
 from relay.store.messages import Message
 from relay.store.publications import forget_channel
-from relay.store.rooms import Member, Room, RoomType
+from relay.store.rooms import Member, Room, RoomType, Transaction
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_MESSAGE_ID_CHARACTERS = 64
+MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
+ROOM_ID_RULE = "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"
+
+_ROOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @attrs.frozen
@@ -71,7 +77,7 @@ class Rooms:
         Raises:
             RequestError: `NOT_FOUND`; there is none, or it is hidden.
         """
-        return await self._database.read(lambda connection: _visible(connection, principal, room_id))
+        return await self._database.read(lambda connection: visible(connection, principal, room_id))
 
     async def may_read(self, principal: Principal, room_id: str) -> Room:
         """Return a room that the principal may read, which is also the right to subscribe and to see who is there.
@@ -79,7 +85,7 @@ class Rooms:
         Raises:
             RequestError: `NOT_FOUND`, or `FORBIDDEN` where it takes a member.
         """
-        return await self._database.read(lambda connection: _readable(connection, principal, room_id))
+        return await self._database.read(lambda connection: readable(connection, principal, room_id))
 
     def active_now(self, room_id: str) -> int:
         """Return how many users are present in a room. A plain call."""
@@ -98,34 +104,47 @@ class Rooms:
     ) -> Posted:
         """Publish a message to a room, once it is committed.
 
-        Under the same `client_message_id` of the same user and room it is published once, and a repeat returns the first one.
-        `origin` gets its own copy at its place in the order.
+        Under the same `client_message_id` of the same user and room it is published once, and a repeat returns the
+        first one. `origin` gets its own copy at its place in the order; of a repeat it gets none.
 
         Raises:
-            RequestError: the text is empty or too long, the room is not theirs to post to, or the store cannot write.
+            RequestError: the text or the client's id is empty or too long, the room is not theirs to post to, or the
+                store cannot write.
         """
-        channel = self._kind.channel(room_id)
-        now_ms = self._clock.now_ms()
-        message = Message(_new_id("msg"), room_id, principal.user_id, _checked_text(text), now_ms)
+        text = checked_text(text)
         key = None
         if client_message_id is not None:
-            key = Idempotency(f"chat:{principal.user_id}:{room_id}", client_message_id, self._idempotency_period)
+            if not 0 < len(client_message_id) <= MAX_CLIENT_MESSAGE_ID_CHARACTERS:
+                raise _invalid("clientMessageId", f"must have 1 to {MAX_CLIENT_MESSAGE_ID_CHARACTERS} characters")
+            scope = store.message_scope(room_id, principal.user_id)
+            key = Idempotency(scope, client_message_id, self._idempotency_period)
+        channel = self._channel(room_id)
+        now_ms = self._clock.now_ms()
+        message = Message(_new_id("msg"), room_id, principal.user_id, text, now_ms)
 
-        def prepare(connection: sqlite3.Connection) -> str:
-            _readable(connection, principal, room_id)
-            message_store.insert(connection, message)
-            return message.id
+        def prepare(connection: Transaction) -> str:
+            readable(connection, principal, room_id)
+            return _insert(connection, message)
 
         draft = Draft(
             channel, "chat:message", _message_data(message), now_ms, origin=origin, idempotency=key, prepare=prepare
         )
         published = await self._broker.publish(draft)
-        if published.repeated and published.reference is not None:
-            first = await self._database.read(
-                lambda connection: message_store.get(connection, str(published.reference))
-            )
-            message = first or message
+        if published.repeated:
+            message = await self._first(principal, room_id, str(published.reference))
         return Posted(message, _publication(channel, message, published), published.repeated)
+
+    async def _first(self, principal: Principal, room_id: str, message_id: str) -> Message:
+        """Return the message that a repeat repeats, if the right to it still stands: the key tells nothing of that."""
+
+        def query(connection: Transaction) -> Message:
+            readable(connection, principal, room_id)
+            message = message_store.get(connection, message_id)
+            if message is None:
+                raise not_found()  # deleted with its room, between the commit and now
+            return message
+
+        return await self._database.read(query)
 
     def prepare_published(self, draft: Draft) -> None:
         """Have a `chat:message` that a backend publishes become a message of its room. A plain call.
@@ -136,35 +155,30 @@ class Rooms:
         data = draft.data
         if not is_user_id(data["userId"]):
             raise _invalid("userId", "must be a user's id")
-        data["message"] = _checked_text(data["message"])
+        data["message"] = checked_text(data["message"])
         message_id = data.setdefault("messageId", _new_id("msg"))
         if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID_CHARACTERS:
-            raise _invalid("messageId", f"must be a text of at most {MAX_MESSAGE_ID_CHARACTERS} characters")
+            raise _invalid("messageId", f"must be a text of 1 to {MAX_MESSAGE_ID_CHARACTERS} characters")
         data.setdefault("timestamp", iso_ms(draft.published_ms))
         message = Message(message_id, draft.channel.id, data["userId"], data["message"], draft.published_ms)
 
-        def prepare(connection: sqlite3.Connection) -> str:
-            if store.get(connection, message.room_id) is None:
-                raise _not_found()
-            try:
-                message_store.insert(connection, message)
-            except sqlite3.IntegrityError as error:
-                raise RequestError(Code.CONFLICT, "There is a message with this messageId already.") from error
-            return message.id
+        def prepare(connection: Transaction) -> str:
+            existing(connection, message.room_id)
+            return _insert(connection, message)
 
         draft.prepare = prepare
 
     async def messages(
         self, principal: Principal, room_id: str, *, limit: int, offset: int, before: str | None
     ) -> tuple[list[Message], int]:
-        """Return messages of a room, the newest first, and how many it has. `before` is a message's id and replaces `offset`.
+        """Return messages of a room, the newest first, and how many it has. `before`, an id, replaces `offset`.
 
         Raises:
             RequestError: as `may_read`; or there is no message `before`.
         """
 
-        def query(connection: sqlite3.Connection) -> tuple[list[Message], int]:
-            room = _readable(connection, principal, room_id)
+        def query(connection: Transaction) -> tuple[list[Message], int]:
+            room = readable(connection, principal, room_id)
             if before is None:
                 return message_store.list_page(connection, room_id, limit, offset), room.message_count
             page = message_store.list_before(connection, room_id, before, limit)
@@ -187,15 +201,15 @@ class Rooms:
         if id_ is not None:
             if not principal.is_admin:
                 raise RequestError(Code.FORBIDDEN, "Only an admin may choose a room's id.")
-            id_ = self._kind.channel(id_).id
+            if not is_room_id(id_):
+                raise _invalid("id", ROOM_ID_RULE)
         room = Room(
             id_ or _new_id("room"), name, description, type_, principal.user_id, self._clock.now_ms(),
             member_count=1, message_count=0, last_message_at=None,
         )  # fmt: skip
         if not await self._database.write(lambda connection: store.insert(connection, room)):
-            raise RequestError(
-                Code.CONFLICT, "There is a room with this id already.", fields=[FieldError("id", "is taken")]
-            )
+            taken = FieldError("id", "is taken")
+            raise RequestError(Code.CONFLICT, "There is a room with this id already.", fields=[taken])
         return room
 
     async def visible(
@@ -214,12 +228,12 @@ class Rooms:
             RequestError: `NOT_FOUND` or `FORBIDDEN`.
         """
 
-        def operation(connection: sqlite3.Connection) -> tuple[Room, frozenset[str] | None]:
-            room = _managed(connection, principal, room_id)
+        def operation(connection: Transaction) -> tuple[Room, frozenset[str] | None]:
+            room = managed(connection, principal, room_id)
             store.update(connection, room_id, dict(fields))
             closed = room.type == "public" and fields.get("type", "public") != "public"
             members = store.member_ids(connection, room_id) if closed else None
-            return _exists(connection, room_id), members
+            return existing(connection, room_id), members
 
         def committed(result: tuple[Room, frozenset[str] | None]) -> None:
             room, members = result
@@ -231,11 +245,14 @@ class Rooms:
         return room
 
     async def delete(self, principal: Principal, room_id: str) -> None:
-        """Delete a room with all that is in it; its subscribers are told. For the creator or an admin. Raises as `update`."""
-        channel = self._kind.channel(room_id)
+        """Delete a room with all that is in it; its subscribers are told.
 
-        def operation(connection: sqlite3.Connection) -> None:
-            _managed(connection, principal, room_id)
+        For the creator or an admin. Raises as `update`.
+        """
+        channel = self._channel(room_id)
+
+        def operation(connection: Transaction) -> None:
+            managed(connection, principal, room_id)
             store.delete(connection, room_id)
             forget_channel(connection, channel.text)
 
@@ -251,8 +268,8 @@ class Rooms:
     async def members(self, principal: Principal, room_id: str, *, limit: int, offset: int) -> tuple[list[Member], int]:
         """Return members of a room, those that joined first first, and how many there are. Raises as `may_read`."""
 
-        def query(connection: sqlite3.Connection) -> tuple[list[Member], int]:
-            room = _readable(connection, principal, room_id)
+        def query(connection: Transaction) -> tuple[list[Member], int]:
+            room = readable(connection, principal, room_id)
             return store.list_members(connection, room_id, limit, offset), room.member_count
 
         return await self._database.read(query)
@@ -260,40 +277,54 @@ class Rooms:
     async def join(self, principal: Principal, room_id: str) -> Room:
         """Become a member of a room that one sees. Idempotent. Raises as `get`."""
         return await self._change(
-            room_id, lambda connection: _visible(connection, principal, room_id), add=principal.user_id
+            room_id, lambda connection: visible(connection, principal, room_id), add=principal.user_id
         )
 
     async def leave(self, principal: Principal, room_id: str) -> Room:
         """Be a member no more; a creator may too, and goes on to manage the room. Idempotent. Raises as `get`."""
         return await self._change(
-            room_id, lambda connection: _visible(connection, principal, room_id), remove=principal.user_id
+            room_id, lambda connection: visible(connection, principal, room_id), remove=principal.user_id
         )
 
     async def add_member(self, principal: Principal, room_id: str, user_id: str) -> Room:
-        """Make a user a member, whether it was seen or not; for the creator or an admin. Idempotent. Raises as `update`."""
-        return await self._change(room_id, lambda connection: _managed(connection, principal, room_id), add=user_id)
+        """Make a user a member, whether it was seen or not; for the creator or an admin. Idempotent.
+
+        Raises as `update`.
+        """
+        return await self._change(room_id, lambda connection: managed(connection, principal, room_id), add=user_id)
 
     async def remove_member(self, principal: Principal, room_id: str, user_id: str) -> Room:
-        """Make a user a member no more; for the creator or an admin. Idempotent. Raises as `update`."""
-        return await self._change(room_id, lambda connection: _managed(connection, principal, room_id), remove=user_id)
+        """Make a user a member no more; for the creator or an admin. Idempotent.
+
+        Raises:
+            RequestError: as `update`; or `CONFLICT`, the user is the room's creator, who only leaves by itself.
+        """
+
+        def check(connection: Transaction) -> Room:
+            room = managed(connection, principal, room_id)
+            if user_id == room.created_by:
+                raise RequestError(Code.CONFLICT, "The creator of a room cannot be removed from it.")
+            return room
+
+        return await self._change(room_id, check, remove=user_id)
 
     async def _change(
         self,
         room_id: str,
-        check: Callable[[sqlite3.Connection], Room],
+        check: Callable[[Transaction], Room],
         *,
         add: str | None = None,
         remove: str | None = None,
     ) -> Room:
         now_ms = self._clock.now_ms()
 
-        def operation(connection: sqlite3.Connection) -> Room:
+        def operation(connection: Transaction) -> Room:
             check(connection)
             if add is not None:
                 store.add_member(connection, room_id, add, now_ms)
             if remove is not None:
                 store.remove_member(connection, room_id, remove)
-            return _exists(connection, room_id)
+            return existing(connection, room_id)
 
         def committed(room: Room) -> None:
             if remove is not None and room.type != "public":
@@ -307,53 +338,39 @@ class Rooms:
 
         self._broker.revoke(self._kind.channel(room_id), reason, of=of)
 
-
-def _exists(connection: sqlite3.Connection, room_id: str) -> Room:
-    room = store.get(connection, room_id)
-    if room is None:
-        raise _not_found()
-    return room
-
-
-def _visible(connection: sqlite3.Connection, principal: Principal, room_id: str) -> Room:
-    room = _exists(connection, room_id)
-    if (
-        room.type == "private"
-        and not principal.is_admin
-        and room.created_by != principal.user_id
-        and not store.is_member(connection, room_id, principal.user_id)
-    ):
-        raise _not_found()
-    return room
+    def _channel(self, room_id: str) -> ChannelName:
+        # What no room can be called is no room.
+        if not is_room_id(room_id):
+            raise not_found()
+        return self._kind.channel(room_id)
 
 
-def _readable(connection: sqlite3.Connection, principal: Principal, room_id: str) -> Room:
-    room = _visible(connection, principal, room_id)
-    if room.type != "public" and not principal.is_admin and not store.is_member(connection, room_id, principal.user_id):
-        raise RequestError(Code.FORBIDDEN, "This room is for its members.")
-    return room
+def is_room_id(text: str) -> bool:
+    """Tell whether a room can have this id."""
+    return _ROOM_ID.fullmatch(text) is not None
 
 
-def _managed(connection: sqlite3.Connection, principal: Principal, room_id: str) -> Room:
-    room = _visible(connection, principal, room_id)
-    if not principal.is_admin and room.created_by != principal.user_id:
-        raise RequestError(Code.FORBIDDEN, "Only the room's creator or an admin may do this.")
-    return room
+def checked_text(text: str) -> str:
+    """Return a message's text as it is kept: without the space around it.
 
-
-def _not_found() -> RequestError:
-    return RequestError(Code.NOT_FOUND, "There is no such room.")
-
-
-def _invalid(field: str, message: str) -> RequestError:
-    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])
-
-
-def _checked_text(text: str) -> str:
+    Raises:
+        RequestError: nothing is left of it, or too much.
+    """
     text = text.strip()
     if not 0 < len(text) <= MAX_MESSAGE_CHARACTERS:
         raise _invalid("message", f"must have 1 to {MAX_MESSAGE_CHARACTERS} characters")
     return text
+
+
+def _insert(connection: Transaction, message: Message) -> str:
+    if not message_store.insert(connection, message):
+        taken = FieldError("messageId", "is taken")
+        raise RequestError(Code.CONFLICT, "There is a message with this messageId already.", fields=[taken])
+    return message.id
+
+
+def _invalid(field: str, message: str) -> RequestError:
+    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])
 
 
 def _message_data(message: Message) -> dict[str, Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from relay import logs
 from relay.clock import Clock
+from relay.errors import RequestError
 from relay.principal import Principal
 from relay.store.database import Database
 from relay.store.users import Profile, get_many, upsert
 
 MAX_REMEMBERED = 50_000
 """Users of whom it is remembered what is stored, so that most authentications write nothing."""
+
+log = logs.get("relay.users")
 
 
 class Users:
@@ -19,21 +23,26 @@ class Users:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._stored: dict[str, Profile] = {}
+        self._stored: dict[str, Profile] = {}  # who was seen last is last
 
     async def seen(self, principal: Principal) -> None:
         """Store what a token says about its user, if that is news. A checkpoint only then.
 
-        Raises:
-            RequestError: the database cannot be written.
+        Where the database cannot be written the user is served all the same, and the names are tried again next time.
         """
-        if principal.key_id is not None:
-            return  # a key says nothing about its user
         profile = Profile(principal.user_id, principal.first_name, principal.last_name, principal.avatar)
-        if self._stored.get(profile.user_id) == profile:
-            return
-        now_ms = self._clock.now_ms()
-        await self._database.write(lambda connection: upsert(connection, profile, now_ms))
+        if profile == Profile(principal.user_id):
+            return  # it says nothing
+        if self._stored.pop(profile.user_id, None) != profile:
+            now_ms = self._clock.now_ms()
+            try:
+                await self._database.write(lambda connection: upsert(connection, profile, now_ms))
+            except RequestError as refusal:
+                log.warning("names not stored", user=profile.user_id, cause=refusal.message)
+                return
+        self._remember(profile)
+
+    def _remember(self, profile: Profile) -> None:
         self._stored.pop(profile.user_id, None)
         if len(self._stored) >= MAX_REMEMBERED:
             del self._stored[next(iter(self._stored))]

@@ -6,5 +6,6 @@ from relay.dialects.base import Factory
 from relay.dialects.channels import open_channels
 from relay.dialects.feeds import open_feeds
 from relay.dialects.live import open_live
+from relay.dialects.socketio import open_socketio
 
-DIALECTS: tuple[Factory, ...] = (open_live, open_channels, open_feeds)
+DIALECTS: tuple[Factory, ...] = (open_live, open_channels, open_feeds, open_socketio)

@@ -22,7 +22,8 @@ class Endpoint:
 
     handle: Callable[[Session], Awaitable[None]]
     connections: ConnectionCounter
-    heartbeat: Heartbeat
+    heartbeat: Heartbeat | None
+    """What pings its sessions; None where the dialect has a heartbeat of its own."""
     idle_timeout: float
     """Seconds without a sign of life after which the session ends."""
     max_message_bytes: int
@@ -44,6 +45,9 @@ class Dialect(Protocol):
     @property
     def services(self) -> Sequence[Callable[..., Awaitable[None]]]:
         """What it has running beside its sessions: each takes `task_status`."""
+
+    def drain(self) -> None:
+        """The server is about to end: let go of whoever is not a session. A plain call."""
 
     def endpoint(self, path: str) -> Endpoint | None:
         """Return the endpoint at this path (still percent-encoded), None if it has none there. A plain call.

@@ -1,14 +1,15 @@
 """aiosqlite's connection, run by Trio with no asyncio loop at all.
 
-aiosqlite awaits asyncio futures, but its thread only ever calls `future.get_loop().call_soon_threadsafe(...)`: a future with that much
-of a loop, which wakes a Trio task, is all it needs. What is overridden here is private, so the release is pinned and a test
-holds the names.
+aiosqlite awaits asyncio futures, but its thread only ever calls `future.get_loop().call_soon_threadsafe(...)`: a future
+with that much of a loop, which wakes a Trio task, is all it needs. What is overridden here is private, so the release is
+pinned and a test holds the names.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,12 +21,18 @@ import outcome
 import trio
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
+from relay import logs
+
 T = TypeVar("T")
 
 BUSY_TIMEOUT = 5.0
 """Seconds that a statement waits for another process's lock."""
 CLOSE_TIMEOUT = 10.0
-"""Seconds that closing waits for what the thread still has to do."""
+"""Seconds that closing waits for what the thread still has to do; then it is left behind."""
+RETRY_INTERVAL = 0.02
+"""Seconds between two tries of what SQLite does not wait for by itself."""
+
+log = logs.get("relay.store")
 
 
 class StoreError(Exception):
@@ -33,13 +40,11 @@ class StoreError(Exception):
 
 
 class _Future:
-    """What aiosqlite's thread needs of a future, and of its loop."""
+    """What aiosqlite's thread needs of a future, and of its loop. It is waited for at once, by the task that makes it."""
 
     def __init__(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        self._task = trio.lowlevel.current_task()
-        self._outcome: outcome.Outcome[Any] | None = None
-        self._waiting = False
+        self._task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
 
     def get_loop(self) -> _Future:
         return self
@@ -51,7 +56,7 @@ class _Future:
             return  # nobody is left to hear of it
 
     def done(self) -> bool:
-        return self._outcome is not None
+        return self._task is None
 
     def set_result(self, result: Any) -> None:
         self._finish(outcome.Value(result))
@@ -60,114 +65,175 @@ class _Future:
         self._finish(outcome.Error(error))
 
     def _finish(self, result: outcome.Outcome[Any]) -> None:
-        self._outcome = result
-        if self._waiting:
-            trio.lowlevel.reschedule(self._task, result)
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task, result)
 
-    async def wait(self) -> Any:
-        """Return what the thread answers. Cancelled, it waits all the same: the thread is at work and cannot be stopped."""
-        if self._outcome is not None:
-            return self._outcome.unwrap()
-        self._waiting = True
-        return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+    async def wait(self, *, abandon_on_cancel: bool) -> Any:
+        """Return what the thread answers. Its work cannot be stopped: cancelled, this waits all the same or abandons it."""
+
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            if not abandon_on_cancel:
+                return trio.lowlevel.Abort.FAILED
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 class Connection(aiosqlite.Connection):
-    """A connection to SQLite in a thread of its own. Not for several tasks that depend on each other's transactions."""
+    """A connection to SQLite in a thread of its own. A transaction must begin and end within one function."""
 
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a function in the thread and return what it returns: one hop. Not cancelled once begun."""
-        result: T = await self._execute(function, self._conn)
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        # Left behind or never closed, it must not keep the interpreter from exiting.
+        self._thread.daemon = True
+
+    async def run(self, function: Callable[[sqlite3.Connection], T], *, abandon_on_cancel: bool = False) -> T:
+        """Run a function in the thread and return what it returns: one hop.
+
+        Once begun it runs to its end. Cancelled, this waits for that, and returns; unless it is abandoned.
+        """
+        result: T = await self._ask(partial(function, self._conn), abandon_on_cancel=abandon_on_cancel)
         return result
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not self._running or self._connection is None:
             raise ValueError("the connection is closed")
+        return await self._ask(partial(fn, *args, **kwargs))
+
+    async def _ask(self, function: Callable[[], Any], *, abandon_on_cancel: bool = False) -> Any:
         future = _Future()
-        self._tx.put_nowait((future, partial(fn, *args, **kwargs)))  # type: ignore[arg-type]
-        return await future.wait()
+        self._tx.put_nowait((future, function))  # type: ignore[arg-type]
+        return await future.wait(abandon_on_cancel=abandon_on_cancel)
 
     async def _connect(self) -> Connection:
-        future = _Future()
-        self._tx.put_nowait((future, self._connector))  # type: ignore[arg-type]
         try:
-            self._connection = await future.wait()
+            self._connection = await self._ask(self._connector)
         except BaseException:
             self.stop()
             raise
         return self
 
     def stop(self) -> None:
-        """End the thread once it has done what it was given, and close what is open."""
-        self._running = False
-
-        def close_and_stop() -> object:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-            return _STOP_RUNNING_SENTINEL
-
-        self._tx.put_nowait((None, close_and_stop))
+        """Close the connection and end the thread once it has done what it was given. A plain call."""
+        self._tx.put_nowait((None, self._take_out()))
 
     async def close(self) -> None:
-        """Close the connection and end the thread."""
+        """Close the connection and end the thread, after what it was given; after CLOSE_TIMEOUT leave both behind."""
         if self._connection is None:
             return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-            await self._execute(self._conn.close)
-            self._connection = None
-            self.stop()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
+            await self._ask(self._take_out(), abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.warning("the database is still at work, left without closing it", waited=CLOSE_TIMEOUT)
+
+    def _take_out(self) -> Callable[[], object]:
+        """Refuse whatever comes from now on, and return what the thread does last."""
+        self._running = False
+        connection, self._connection = self._connection, None
+
+        def close_and_stop() -> object:
+            if connection is not None:
+                connection.close()
+            return _STOP_RUNNING_SENTINEL
+
+        return close_and_stop
 
 
 @asynccontextmanager
 async def open_connection(
     path: Path, *, synchronous: Literal["normal", "full"] = "normal", read_only: bool = False
 ) -> AsyncIterator[Connection]:
-    """Open a database file, made if it is missing (unless `read_only`), in WAL mode.
+    """Open a database file in WAL mode; made if it is missing, and known to be writable, unless `read_only`.
+
+    It is in autocommit mode: whoever wants a transaction begins it. Opening is not cancelled once begun, and waits at most
+    some BUSY_TIMEOUT for other processes.
 
     Raises:
         StoreError: it cannot be opened.
     """
-
-    def connect() -> sqlite3.Connection:
-        if not read_only and path.parent.is_dir() and not path.exists():
-            # It will hold a secret, and what people say to each other. SQLite gives its other files the same mode.
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-        # The interpreter's own check would refuse the thread that closes; aiosqlite uses one thread for all.
-        uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False)
-        try:
-            if not read_only:
-                connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {synchronous}")
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    connection = Connection(connect, iter_chunk_size=64)
-    # Should closing ever fail, the interpreter must still be able to exit.
-    connection._thread.daemon = True
+    connection = Connection(partial(_connect, path, synchronous, read_only))
     try:
         await connection
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(_explain(path, error)) from error
+        raise unusable(path, error) from error
     try:
         yield connection
     finally:
         await connection.close()
 
 
-def _explain(path: Path, error: Exception) -> str:
+def _connect(path: Path, synchronous: Literal["normal", "full"], read_only: bool) -> sqlite3.Connection:
+    if not read_only and path.parent.is_dir() and not path.exists():
+        # It will hold a secret, and what people say to each other. SQLite gives its other files the same mode.
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
+    # The interpreter's own check would refuse the finalizer of a connection left behind; aiosqlite uses one thread.
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False)
+    try:
+        if not read_only:
+            _use_wal(connection)
+            # SQLite opens what it may not write for reading, without a word: the first write would be the one to find out.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            break
+        except sqlite3.OperationalError as error:
+            # Two processes that make the switch at once are refused by each other's locks without waiting.
+            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(RETRY_INTERVAL)
+    if mode != "wal":
+        raise sqlite3.OperationalError(f"its file system does not support write-ahead logging, only {mode!r}")
+
+
+def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
+    """Return an error that says why the database at `path` cannot be used, and what to do."""
+    if isinstance(error, OSError):
+        return StoreError(_not_writable(path, error.strerror))
     if not path.parent.is_dir():
-        return f"The folder of the database does not exist: {path.parent}. Create it, or change store.path."
-    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-        return f"{path} is not an SQLite database. Move it away, or change store.path."
-    if "locked" in str(error):
-        return f"{path} is locked by another process. Is another Relay, or a database tool, using it?"
-    if isinstance(error, OSError) or "readonly" in str(error) or "unable to open" in str(error):
-        return (
-            f"{path} cannot be opened for writing: {error}. Check the owner and permissions of the file and its folder."
-        )
-    return f"{path} cannot be opened: {error}."
+        return StoreError(f"The folder of the database does not exist: {path.parent}. Create it, or change store.path.")
+    if path.is_dir():
+        return StoreError(f"{path} is a folder, not a database file. Change store.path.")
+    match _primary_code(error):
+        case sqlite3.SQLITE_NOTADB:
+            return StoreError(f"{path} is not an SQLite database. Move it away, or change store.path.")
+        case sqlite3.SQLITE_CORRUPT:
+            return StoreError(f"{path} is damaged: {error}. Move it away, and restore a backup.")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreError(
+                f"{path} is locked by another process, and was for {BUSY_TIMEOUT:g} seconds. "
+                "Is another Relay, or a database tool, using it? End that, and try again."
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return StoreError(_not_writable(path, str(error)))
+        case sqlite3.SQLITE_FULL:
+            return StoreError(f"{path} cannot be written: {error}. Make room on its disk.")
+        case _:
+            return StoreError(f"{path} cannot be used: {error}.")
+
+
+def _not_writable(path: Path, cause: str | None) -> str:
+    return (
+        f"{path} cannot be opened for writing: {cause}. The user that runs Relay must be able to write both the file and "
+        "its folder: check their owner and permissions, and that the disk is not mounted read-only."
+    )
+
+
+def _primary_code(error: sqlite3.Error) -> int | None:
+    """SQLite's primary result code; None where the error is the sqlite3 module's own."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

@@ -1,4 +1,7 @@
-"""Messages of rooms in SQLite, kept until their room is deleted. Functions of a connection, to be run in the store's thread."""
+"""Messages of rooms in SQLite, kept until their room is deleted.
+
+Every function of a connection here runs in the store's thread.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,20 @@ class Message:
     avatar: str | None = None
 
 
-def insert(connection: sqlite3.Connection, message: Message) -> None:
-    """Store a message of a room that exists, and count it there."""
-    connection.execute(
-        "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?)",
+def insert(connection: sqlite3.Connection, message: Message) -> bool:
+    """Store a message of a room that exists, and count it there; False if the id is taken."""
+    inserted = connection.execute(
+        "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO NOTHING",
         (message.id, message.room_id, message.user_id, message.text, message.created_at),
-    )
+    ).rowcount
+    if not inserted:
+        return False
     connection.execute(
         "UPDATE rooms SET message_count = message_count + 1, last_message_at = ? WHERE id = ?",
         (message.created_at, message.room_id),
     )
+    return True
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> Message | None:

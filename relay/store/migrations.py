@@ -1,4 +1,7 @@
-"""The schema of the database, as the steps that lead to it. `PRAGMA user_version` says how many a file has been through."""
+"""The schema of the database, as the steps that lead to it.
+
+`PRAGMA user_version` says how many of them a file has been through.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ CREATE TABLE channels (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, offset INTEGER NOT NULL,
     durable INTEGER NOT NULL, history_size INTEGER NOT NULL);
 CREATE TABLE publications (
-    channel_id INTEGER NOT NULL, offset INTEGER NOT NULL, type TEXT NOT NULL, data TEXT NOT NULL, published_at INTEGER NOT NULL,
-    PRIMARY KEY (channel_id, offset)) WITHOUT ROWID;
+    channel_id INTEGER NOT NULL, offset INTEGER NOT NULL, type TEXT NOT NULL, data TEXT NOT NULL,
+    published_at INTEGER NOT NULL, PRIMARY KEY (channel_id, offset)) WITHOUT ROWID;
 CREATE TABLE idempotency (
-    scope TEXT NOT NULL, key TEXT NOT NULL, offset INTEGER NOT NULL, epoch TEXT NOT NULL, reference TEXT, expires_at INTEGER NOT NULL,
-    PRIMARY KEY (scope, key)) WITHOUT ROWID;
+    scope TEXT NOT NULL, key TEXT NOT NULL, offset INTEGER NOT NULL, epoch TEXT NOT NULL, reference TEXT,
+    expires_at INTEGER NOT NULL, PRIMARY KEY (scope, key)) WITHOUT ROWID;
 CREATE INDEX idempotency_by_expiry ON idempotency (expires_at);
 
 CREATE TABLE users (
@@ -29,7 +32,8 @@ CREATE TABLE rooms (
     created_by TEXT NOT NULL, created_at INTEGER NOT NULL,
     member_count INTEGER NOT NULL DEFAULT 0, message_count INTEGER NOT NULL DEFAULT 0, last_message_at INTEGER);
 CREATE TABLE members (
-    room_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at INTEGER NOT NULL, PRIMARY KEY (room_id, user_id)) WITHOUT ROWID;
+    room_id TEXT NOT NULL, user_id TEXT NOT NULL, joined_at INTEGER NOT NULL,
+    PRIMARY KEY (room_id, user_id)) WITHOUT ROWID;
 CREATE INDEX members_by_user ON members (user_id, room_id);
 CREATE TABLE messages (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, room_id TEXT NOT NULL, user_id TEXT NOT NULL, text TEXT NOT NULL,
@@ -37,8 +41,8 @@ CREATE TABLE messages (
 CREATE INDEX messages_by_room ON messages (room_id, seq);
 
 CREATE TABLE notifications (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, data TEXT NOT NULL, created_at INTEGER NOT NULL,
-    read_at INTEGER);
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, data TEXT NOT NULL,
+    created_at INTEGER NOT NULL, read_at INTEGER);
 CREATE INDEX notifications_by_user ON notifications (user_id, seq);
 
 CREATE TABLE api_keys (
@@ -47,7 +51,10 @@ CREATE TABLE api_keys (
 """
 
 MIGRATIONS: tuple[str, ...] = (_FIRST,)
-"""Each leads from the version of its index to the next. One that was released is never changed."""
+"""Each leads from the version of its index to the next. One that was released is never changed.
+
+A statement ends with a semicolon and has none inside.
+"""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -55,6 +62,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
     Raises:
         StoreError: the file was written by a newer Relay.
+        sqlite3.Error: a step failed; the file is as it was before that step.
     """
     while (version := _version(connection)) < len(MIGRATIONS):
         connection.execute("BEGIN IMMEDIATE")
@@ -65,13 +73,14 @@ def migrate(connection: sqlite3.Connection) -> None:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
             connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+        finally:
+            # A full disk rolls back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"The database has version {version}, and this Relay knows versions up to {len(MIGRATIONS)}: it was written by a newer "
-            "one. Install that release, or restore a backup made before it."
+            f"The database has version {version}, and this Relay knows versions up to {len(MIGRATIONS)}: it was written "
+            "by a newer Relay. Install that release, or restore a backup made before it."
         )
 
 

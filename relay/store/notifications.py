@@ -1,4 +1,7 @@
-"""Notifications in SQLite, kept until somebody deletes them. Functions of a connection, to be run in the store's thread."""
+"""Notifications in SQLite, kept until somebody deletes them.
+
+Every function of a connection here runs in the store's thread.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ class Notification:
     read_at: int | None
 
 
-def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, now_ms: int) -> None:
-    """Store a notification; its data as JSON."""
-    connection.execute(
-        "INSERT INTO notifications (id, user_id, data, created_at) VALUES (?, ?, ?, ?)", (id_, user_id, data, now_ms)
-    )
+def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, now_ms: int) -> bool:
+    """Store a notification, its data as JSON; False if the id is taken."""
+    inserted = connection.execute(
+        "INSERT INTO notifications (id, user_id, data, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (id_, user_id, data, now_ms),
+    ).rowcount
+    return inserted > 0
 
 
 def list_page(connection: sqlite3.Connection, user_id: str, limit: int, offset: int) -> tuple[list[Notification], int]:

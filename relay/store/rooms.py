@@ -1,4 +1,4 @@
-"""Rooms and their members in SQLite. Functions of a connection, to be run in the store's thread."""
+"""Rooms and their members in SQLite. Every function of a connection here runs in the store's thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import attrs
 
 RoomType = Literal["public", "group", "private"]
 ROOM_TYPES: tuple[RoomType, ...] = ("public", "group", "private")
+
+Transaction = sqlite3.Connection
+"""The store's connection, in a transaction that somebody else opened."""
 
 _COLUMNS = "id, name, description, type, created_by, created_at, member_count, message_count, last_message_at"
 
@@ -41,12 +44,12 @@ class Member:
 
 def insert(connection: sqlite3.Connection, room: Room) -> bool:
     """Store a new room with its creator as a member; False if the id is taken."""
-    try:
-        connection.execute(
-            "INSERT INTO rooms (id, name, description, type, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (room.id, room.name, room.description, room.type, room.created_by, room.created_at),
-        )
-    except sqlite3.IntegrityError:
+    inserted = connection.execute(
+        "INSERT INTO rooms (id, name, description, type, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO NOTHING",
+        (room.id, room.name, room.description, room.type, room.created_by, room.created_at),
+    ).rowcount
+    if not inserted:
         return False
     add_member(connection, room.id, room.created_by, room.created_at)
     return True
@@ -69,7 +72,8 @@ def list_visible(
         parameters.append(room_type)
     if user_id is not None:
         conditions.append(
-            "(type <> 'private' OR created_by = ? OR EXISTS (SELECT 1 FROM members WHERE room_id = rooms.id AND user_id = ?))"
+            "(type <> 'private' OR created_by = ? "
+            "OR EXISTS (SELECT 1 FROM members WHERE room_id = rooms.id AND user_id = ?))"
         )
         parameters += [user_id, user_id]
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
@@ -89,10 +93,18 @@ def update(connection: sqlite3.Connection, room_id: str, fields: dict[str, Any])
 
 
 def delete(connection: sqlite3.Connection, room_id: str) -> None:
-    """Delete a room with its members and messages."""
+    """Delete a room with its members and messages, and the keys under which messages were sent to it."""
+    scope = message_scope(room_id, "")
+    # All scopes that begin so: ";" is what follows ":".
+    connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (scope, f"{scope[:-1]};"))
     connection.execute("DELETE FROM messages WHERE room_id = ?", (room_id,))
     connection.execute("DELETE FROM members WHERE room_id = ?", (room_id,))
     connection.execute("DELETE FROM rooms WHERE id = ?", (room_id,))
+
+
+def message_scope(room_id: str, user_id: str) -> str:
+    """Return the scope of the idempotency keys of a user's messages to a room. No room's id contains a colon."""
+    return f"chat:{room_id}:{user_id}"
 
 
 def is_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> bool:

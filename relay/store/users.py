@@ -21,8 +21,9 @@ class Profile:
 def upsert(connection: sqlite3.Connection, profile: Profile, now_ms: int) -> None:
     """Store a profile. What it does not name stays as it was."""
     connection.execute(
-        "INSERT INTO users (id, first_name, last_name, avatar, seen_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-        "first_name = coalesce(excluded.first_name, first_name), last_name = coalesce(excluded.last_name, last_name), "
+        "INSERT INTO users (id, first_name, last_name, avatar, seen_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET first_name = coalesce(excluded.first_name, first_name), "
+        "last_name = coalesce(excluded.last_name, last_name), "
         "avatar = coalesce(excluded.avatar, avatar), seen_at = excluded.seen_at",
         (profile.user_id, profile.first_name, profile.last_name, profile.avatar, now_ms),
     )

@@ -113,7 +113,7 @@ class Upgrades:
             websocket, outbox, dialect=dialect, address=address, query=head.query, idle_timeout=endpoint.idle_timeout
         )
         outbox.send_nowait(answer)
-        slot = endpoint.heartbeat.add(session)
+        slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
         self._sessions.add(session)
         log.info("session opened", dialect=dialect, address=address)
         try:
@@ -121,13 +121,16 @@ class Upgrades:
                 await session.run(endpoint.handle)
         finally:
             self._sessions.discard(session)
-            endpoint.heartbeat.remove(session, slot)
+            if endpoint.heartbeat is not None:
+                endpoint.heartbeat.remove(session, slot)
             log.info(
                 "session closed", dialect=dialect, address=address, reason=session.reason.text if session.reason else ""
             )
 
     async def disconnect_all(self, reason: Reason) -> None:
         """Tell every session to end, in batches. They end by themselves, each within its close timeout."""
+        for dialect in self._dialects:
+            dialect.drain()
         for count, session in enumerate(list(self._sessions), 1):
             session.disconnect(reason)
             if count % DISCONNECT_BATCH == 0:

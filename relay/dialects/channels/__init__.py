@@ -43,6 +43,9 @@ class Channels:
         )
         self.services = (heartbeat.run,)
 
+    def drain(self) -> None:
+        """Nothing but sessions. See `dialects.base.Dialect`."""
+
     def endpoint(self, path: str) -> Endpoint | None:
         """Return the endpoint at this path. See `dialects.base.Dialect`."""
         return self._endpoint if path == PATH else None

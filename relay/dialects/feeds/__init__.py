@@ -60,6 +60,9 @@ class Feeds:
         self._assets = Hub(protocol.encode_price, protocol.first_price, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
         self.services = (self._heartbeat.run,)
 
+    def drain(self) -> None:
+        """Nothing but sessions. See `dialects.base.Dialect`."""
+
     def endpoint(self, path: str) -> Endpoint | None:
         """Return the endpoint at this path. See `dialects.base.Dialect`."""
         if not path.startswith(PREFIX):

@@ -1,4 +1,4 @@
-"""Requests and answers of the `live` REST API: what fields must be, and how rooms, messages and notifications look. Pure."""
+"""Requests and answers of the `live` REST API: what fields must be, and how rooms and messages look. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from relay.auth import is_user_id
 from relay.clock import iso_ms
 from relay.errors import Code, FieldError, RequestError
 from relay.notifications import PRIORITIES
+from relay.rooms import MAX_CLIENT_MESSAGE_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, ROOM_ID_RULE, is_room_id
 from relay.store.messages import Message
 from relay.store.notifications import Notification
-from relay.store.rooms import ROOM_TYPES, Member, Room
+from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
 
 MAX_NAME_CHARACTERS = 100
 MAX_DESCRIPTION_CHARACTERS = 2000
 MAX_TITLE_CHARACTERS = 200
-MAX_TEXT_CHARACTERS = 4000
-MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
+MAX_NOTIFICATION_CHARACTERS = 4000
 MAX_LIMIT = 100
 MAX_PAGE = 1_000_000_000
 
@@ -67,29 +67,59 @@ def user_id(value: Any) -> str:
     return str(value)
 
 
+def _room_id_or_null(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not is_room_id(value)):
+        raise ValueError(ROOM_ID_RULE)
+    return value
+
+
+def _client_message_id_or_null(value: Any) -> str | None:
+    # Not trimmed: it is opaque, and the same over the WebSocket.
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= MAX_CLIENT_MESSAGE_ID_CHARACTERS):
+        raise ValueError(f"must be a text of 1 to {MAX_CLIENT_MESSAGE_ID_CHARACTERS} characters")
+    return value
+
+
+def _page(value: str) -> int:
+    return min(_positive(value), MAX_PAGE)
+
+
+def _limit(value: str) -> int:
+    return min(_positive(value), MAX_LIMIT)
+
+
+def _positive(value: str) -> int:
+    digits = value.lstrip("0")
+    if not digits or not value.isascii() or not value.isdecimal():
+        raise ValueError("must be an integer from 1")
+    return int(digits[:18])  # one with more digits is past every bound anyway
+
+
 ROOM_FIELDS: Mapping[str, Check] = {
     "name": text(MAX_NAME_CHARACTERS),
     "description": text_or_null(MAX_DESCRIPTION_CHARACTERS),
     "type": one_of(*ROOM_TYPES),
 }
-NEW_ROOM_FIELDS: Mapping[str, Check] = {**ROOM_FIELDS, "id": text(64)}
+NEW_ROOM_FIELDS: Mapping[str, Check] = {**ROOM_FIELDS, "id": _room_id_or_null}
 MESSAGE_FIELDS: Mapping[str, Check] = {
-    "message": text(MAX_TEXT_CHARACTERS),
-    "clientMessageId": text(MAX_CLIENT_MESSAGE_ID_CHARACTERS),
+    "message": text(MAX_MESSAGE_CHARACTERS),
+    "clientMessageId": _client_message_id_or_null,
 }
 MEMBER_FIELDS: Mapping[str, Check] = {"userId": user_id}
 NOTIFICATION_FIELDS: Mapping[str, Check] = {
     "userId": user_id,
     "title": text(MAX_TITLE_CHARACTERS),
-    "message": text(MAX_TEXT_CHARACTERS),
+    "message": text(MAX_NOTIFICATION_CHARACTERS),
     "priority": one_of(*PRIORITIES),
 }
+PAGE_FIELDS: Mapping[str, Check] = {"page": _page, "limit": _limit}
+ROOMS_PAGE_FIELDS: Mapping[str, Check] = {**PAGE_FIELDS, "type": one_of(*ROOM_TYPES)}
 
 
 def fields_of(
     body: Mapping[str, Any], fields: Mapping[str, Check], *, required: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return those of `fields` that a body has, checked; others are passed over.
+    """Return those of `fields` that a body, or a query, has, checked; others are passed over.
 
     Raises:
         RequestError: with every field that is missing or wrong.
@@ -103,7 +133,8 @@ def fields_of(
             except ValueError as error:
                 problems.append(FieldError(name, str(error)))
     if problems:
-        raise RequestError(Code.INVALID_REQUEST, f"{problems[0].field} {problems[0].message}", fields=problems)
+        summary = "; ".join(f"{problem.field} {problem.message}" for problem in problems)
+        raise RequestError(Code.INVALID_REQUEST, summary, fields=problems)
     return values
 
 
@@ -125,23 +156,15 @@ class Page:
 
 
 def page_of(query: Mapping[str, str], default_limit: int) -> Page:
-    """Return the page that a query asks for; a limit over MAX_LIMIT is MAX_LIMIT.
+    """Return the page that a query asks for; a limit over MAX_LIMIT is MAX_LIMIT. Raises as `fields_of`."""
+    fields = fields_of(query, PAGE_FIELDS)
+    return Page(fields.get("page", 1), fields.get("limit", default_limit))
 
-    Raises:
-        RequestError: `page` or `limit` is no integer from 1.
-    """
-    values = {"page": 1, "limit": default_limit}
-    problems = []
-    for name in values:
-        given = query.get(name)
-        if given is not None:
-            if given.isascii() and given.isdecimal() and len(given) <= 18 and int(given) >= 1:
-                values[name] = int(given)
-            else:
-                problems.append(FieldError(name, "must be an integer from 1"))
-    if problems:
-        raise RequestError(Code.INVALID_REQUEST, f"{problems[0].field} {problems[0].message}", fields=problems)
-    return Page(min(values["page"], MAX_PAGE), min(values["limit"], MAX_LIMIT))
+
+def rooms_page_of(query: Mapping[str, str], default_limit: int) -> tuple[Page, RoomType | None]:
+    """Return the page of rooms that a query asks for, and of which type (None: all). Raises as `fields_of`."""
+    fields = fields_of(query, ROOMS_PAGE_FIELDS)
+    return Page(fields.get("page", 1), fields.get("limit", default_limit)), fields.get("type")
 
 
 def room(stored: Room, active_now: int) -> dict[str, Any]:
@@ -192,4 +215,5 @@ def member(stored: Member) -> dict[str, Any]:
 
 def notification(stored: Notification) -> dict[str, Any]:
     """Return a notification as lists show it."""
-    return {**stored.data, "id": stored.id, "read": stored.read_at is not None, "createdAt": iso_ms(stored.created_at)}
+    data = {"title": None, **stored.data}
+    return {**data, "id": stored.id, "read": stored.read_at is not None, "createdAt": iso_ms(stored.created_at)}

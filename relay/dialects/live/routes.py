@@ -9,8 +9,8 @@ from relay.api.app import json_body, success
 from relay.api.authentication import principal_of, user_of
 from relay.core import Core
 from relay.dialects.live import rest
-from relay.errors import Code, FieldError, RequestError
-from relay.store.rooms import ROOM_TYPES, Room
+from relay.errors import Code, RequestError
+from relay.store.rooms import Room
 
 DEFAULT_ROOMS = 20
 DEFAULT_MESSAGES = 50
@@ -39,12 +39,8 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
     @routes.get(ROOMS)
     async def list_rooms() -> Response:
         principal = await user_of(core, request)
-        page = rest.page_of(request.args, DEFAULT_ROOMS)
-        wanted = request.args.get("type")
-        room_type = next((one for one in ROOM_TYPES if one == wanted), None)
-        if wanted is not None and room_type is None:
-            raise _invalid("type", f"must be one of {', '.join(ROOM_TYPES)}")
-        rooms, total = await core.rooms.visible(principal, type_=room_type, limit=page.limit, offset=page.offset)
+        page, type_ = rest.rooms_page_of(request.args, DEFAULT_ROOMS)
+        rooms, total = await core.rooms.visible(principal, type_=type_, limit=page.limit, offset=page.offset)
         return success([shown(room) for room in rooms], pagination=page.pagination(total))
 
     @routes.post(ROOMS)
@@ -89,7 +85,8 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
         fields = rest.fields_of(await json_body(), rest.MEMBER_FIELDS, required=("userId",))
         return success(shown(await core.rooms.add_member(principal, room_id, fields["userId"])))
 
-    @routes.delete(f"{ROOM}/members/<user_id>")
+    # An id may be a URL: its slashes are part of it, each of them.
+    @routes.delete(f"{ROOM}/members/<path:user_id>", merge_slashes=False)
     async def remove_member(room_id: str, user_id: str) -> Response:
         return success(shown(await core.rooms.remove_member(await user_of(core, request), room_id, user_id)))
 
@@ -117,6 +114,7 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
     async def post_message(room_id: str) -> Response:
         principal = await user_of(core, request)
         fields = rest.fields_of(await json_body(), rest.MESSAGE_FIELDS, required=("message",))
+        await core.rooms.may_read(principal, room_id)  # what will be refused must not cost a message
         wait = core.messages.take(principal.user_id, trio.current_time())
         if wait > 0:
             raise RequestError(Code.RATE_LIMITED, "You send messages too fast.", retry_after=wait)
@@ -154,7 +152,3 @@ def _add_notifications(routes: Blueprint, core: Core) -> None:
     async def mark_all_read() -> Response:
         principal = await user_of(core, request)
         return success({"updated": await core.notifications.mark_all_read(principal.user_id)})
-
-
-def _invalid(field: str, message: str) -> RequestError:
-    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])

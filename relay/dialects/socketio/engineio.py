@@ -1,0 +1,133 @@
+"""Engine.IO 4 on the wire: packets in WebSocket frames and in payloads of HTTP long-polling. Pure; knows no session.
+
+A packet is a digit, its type, and what it carries. Over WebSocket each packet is a frame, and a binary frame is a binary message. Over HTTP
+packets are joined by U+001E, and a binary message is `b` and its base64:
+
+    GET  /socket.io/?EIO=4&transport=polling            0{"sid":"lv_VI97HAX","upgrades":["websocket"],"pingInterval":25000,...}
+    POST /socket.io/?EIO=4&transport=polling&sid=...    4hello␞bAQIDBA==
+    GET  /socket.io/?EIO=4&transport=polling&sid=...    2␞4world
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from relay import strictjson
+from relay.errors import ProtocolError
+from relay.frames import binary_frame, text_frame
+
+MAX_PAYLOAD_PACKETS = 1_000
+"""Packets in one payload of a client. Clients put all that they have into one, up to the bytes that the handshake allows."""
+SEPARATOR = "\x1e"
+
+
+class PacketType(enum.IntEnum):
+    """What a packet is for; the value is its digit on the wire."""
+
+    OPEN = 0
+    CLOSE = 1
+    PING = 2
+    PONG = 3
+    MESSAGE = 4
+    UPGRADE = 5
+    NOOP = 6
+
+
+_TYPES = {str(int(type_)): type_ for type_ in PacketType}
+
+
+@attrs.frozen
+class Packet:
+    """One packet. Only a message may carry bytes."""
+
+    type: PacketType
+    data: str | bytes = ""
+
+
+@attrs.frozen
+class Encoded:
+    """A packet on its way out, as any number of sessions can share it: UTF-8 with its digit, or what a binary message carries."""
+
+    data: bytes
+    binary: bool = False
+
+    @property
+    def frame(self) -> bytes:
+        """The WebSocket frame that it is."""
+        return binary_frame(self.data) if self.binary else text_frame(self.data)
+
+
+def decode_frame(frame: str | bytes) -> Packet:
+    """Return the packet in what one WebSocket frame carries; the transport bounds its size.
+
+    Raises:
+        ProtocolError: it is empty, or of no known type.
+    """
+    if isinstance(frame, bytes):
+        return Packet(PacketType.MESSAGE, frame)
+    type_ = _TYPES.get(frame[:1])
+    if type_ is None:
+        raise ProtocolError("A packet starts with its type, a digit from 0 to 6.")
+    return Packet(type_, frame[1:])
+
+
+def decode_payload(payload: bytes, *, max_bytes: int) -> list[Packet]:
+    """Return the packets in the body of a POST, at least one.
+
+    Raises:
+        ProtocolError: it is too large, not UTF-8, has too many packets, or one of them cannot be read.
+    """
+    if len(payload) > max_bytes:
+        raise ProtocolError(f"A payload may have at most {max_bytes} bytes.")
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError("A payload must be UTF-8.") from error
+    if text.count(SEPARATOR) >= MAX_PAYLOAD_PACKETS:
+        raise ProtocolError(f"A payload may have at most {MAX_PAYLOAD_PACKETS} packets.")
+    return [
+        Packet(PacketType.MESSAGE, _decode_base64(piece[1:])) if piece.startswith("b") else decode_frame(piece)
+        for piece in text.split(SEPARATOR)
+    ]
+
+
+def encode(packet: Packet) -> Encoded:
+    """Return the packet as it goes out."""
+    if isinstance(packet.data, bytes):
+        if packet.type is not PacketType.MESSAGE:
+            raise ValueError(f"A packet of type {packet.type.name} cannot carry bytes.")
+        return Encoded(packet.data, binary=True)
+    return Encoded(b"%d%s" % (packet.type, packet.data.encode()))
+
+
+def encode_payload(packets: Iterable[Encoded]) -> bytes:
+    """Return the answer to a poll that carries these packets. No text in them may have U+001E: JSON never does."""
+    return SEPARATOR.encode().join(
+        b"b" + base64.b64encode(packet.data) if packet.binary else packet.data for packet in packets
+    )
+
+
+def open_packet(
+    sid: str, *, upgrades: Sequence[str], ping_interval: float, ping_timeout: float, max_payload_bytes: int
+) -> Packet:
+    """Return the handshake that opens a session. Durations are in seconds here, in milliseconds on the wire."""
+    handshake = {
+        "sid": sid,
+        "upgrades": list(upgrades),
+        "pingInterval": round(ping_interval * 1000),
+        "pingTimeout": round(ping_timeout * 1000),
+        "maxPayload": max_payload_bytes,
+    }
+    return Packet(PacketType.OPEN, strictjson.dumps(handshake).decode())
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # binascii.Error too, and what it says of text that is not ASCII
+        raise ProtocolError("What follows b must be base64, with its padding.") from error

@@ -1,0 +1,155 @@
+"""Socket.IO on top of an Engine.IO session: which namespaces a client is connected to, and what goes to each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import trio
+
+from relay.dialects.socketio import protocol
+from relay.dialects.socketio.protocol import Packet, PacketType
+from relay.dialects.socketio.sessions import Engine
+from relay.errors import ProtocolError, Reason
+from relay.timers import Timers
+
+
+class Refused(Exception):
+    """A client may not connect to a namespace; the message is for it."""
+
+
+class Namespace(Protocol):
+    """One client's connection to a namespace."""
+
+    async def begin(self) -> None:
+        """Tell the client that it is connected, and what else it is told first."""
+
+    async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
+        """Handle an event; one with an `ack_id` may be acknowledged."""
+
+    def close(self) -> None:
+        """The connection ended. A plain call."""
+
+
+class Socket:
+    """What a namespace's connection is given to answer with."""
+
+    def __init__(self, engine: Engine, namespace: str, sid: str, leave: Callable[[], None]) -> None:
+        self.engine = engine
+        self.namespace = namespace
+        self.sid = sid
+        self._leave = leave
+
+    async def connected(self) -> None:
+        """Tell the client that it is connected."""
+        await self._send(Packet(PacketType.CONNECT, self.namespace, {"sid": self.sid}))
+
+    async def emit(self, name: str, *arguments: Any) -> None:
+        """Send an event."""
+        await self._send(Packet(PacketType.EVENT, self.namespace, [name, *arguments]))
+
+    async def acknowledge(self, ack_id: int, *arguments: Any) -> None:
+        """Answer an event that asked for it."""
+        await self._send(Packet(PacketType.ACK, self.namespace, list(arguments), ack_id))
+
+    def disconnect(self) -> None:
+        """End this connection from the server's side; the session goes on. A plain call."""
+        text, _ = protocol.encode(Packet(PacketType.DISCONNECT, self.namespace))
+        self.engine.push(b"4" + text.encode())
+        self._leave()
+
+    async def _send(self, packet: Packet) -> None:
+        await _send(self.engine, packet)
+
+
+Connect = Callable[[Socket, dict[str, Any] | None], Awaitable[Namespace]]
+"""Makes the connection to a namespace from the CONNECT payload; raises Refused."""
+
+
+class SocketIO:
+    """One session's namespaces. See `sessions.Application`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        namespaces: Mapping[str, Connect],
+        timers: Timers,
+        *,
+        new_id: Callable[[], str],
+        connect_timeout: float,
+        max_bytes: int,
+    ) -> None:
+        """`connect_timeout`: seconds for which a session may be connected to no namespace; `max_bytes`: of a packet's attachments."""
+        self._engine = engine
+        self._namespaces = namespaces
+        self._timers = timers
+        self._new_id = new_id
+        self._connect_timeout = connect_timeout
+        self._decoder = protocol.Assembler(max_bytes=max_bytes)
+        self._connections: dict[str, Namespace] = {}
+        self._begun = False
+        self._timer = timers.call_at(trio.current_time() + connect_timeout, self._end_if_unused)
+
+    async def receive(self, data: str | bytes) -> None:
+        """Handle a message. See `sessions.Application`."""
+        packet = self._decoder.feed(data)
+        if packet is None:
+            return
+        if not self._begun and packet.type is not PacketType.CONNECT:
+            raise ProtocolError("The first packet must be CONNECT.")
+        self._begun = True
+        match packet.type:
+            case PacketType.CONNECT:
+                await self._connect(packet)
+            case PacketType.DISCONNECT:
+                self._leave(packet.namespace)
+            case PacketType.EVENT:
+                connection = self._connections.get(packet.namespace)
+                if connection is not None and isinstance(packet.data, list):  # else it crossed with its end
+                    await connection.event(packet.data[0], packet.data[1:], packet.id)
+            case PacketType.ACK:
+                return  # nothing here asks for one
+            case _:
+                raise ProtocolError("A client refuses no connection.")
+
+    async def _connect(self, packet: Packet) -> None:
+        name = packet.namespace
+        if name in self._connections:
+            return
+        connect = self._namespaces.get(name)
+        try:
+            if connect is None:
+                raise Refused("Invalid namespace")
+            socket = Socket(self._engine, name, self._new_id(), lambda: self._leave(name))
+            connection = await connect(socket, packet.data if isinstance(packet.data, dict) else None)
+        except Refused as refusal:
+            await _send(self._engine, Packet(PacketType.CONNECT_ERROR, name, {"message": str(refusal)}))
+            return
+        if self._engine.closed:
+            connection.close()
+            return
+        self._connections[name] = connection
+        self._timer.cancel()
+        await connection.begin()
+
+    def _leave(self, name: str) -> None:
+        connection = self._connections.pop(name, None)
+        if connection is not None:
+            connection.close()
+            if not self._connections and not self._engine.closed:
+                self._timer = self._timers.call_at(trio.current_time() + self._connect_timeout, self._end_if_unused)
+
+    def _end_if_unused(self) -> None:
+        if not self._connections:
+            self._engine.close(Reason.UNAUTHORIZED)
+
+    def close(self) -> None:
+        """The session ended. See `sessions.Application`."""
+        self._timer.cancel()
+        for name in list(self._connections):
+            self._connections.pop(name).close()
+
+
+async def _send(engine: Engine, packet: Packet) -> None:
+    text, attachments = protocol.encode(packet)
+    await engine.send([text, *attachments])

@@ -1,0 +1,175 @@
+"""All Engine.IO sessions of one path: who comes by HTTP or WebSocket, and which session it belongs to."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from urllib.parse import parse_qs
+
+from quart import Blueprint, Response, request
+
+from relay import strictjson
+from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
+from relay.dialects.socketio.sessions import Application, Engine, Framer, SessionClosed, Settings
+from relay.errors import ProtocolError, Reason, RequestError
+from relay.limits import ConnectionCounter
+from relay.origins import OriginPolicy
+from relay.session import Session
+from relay.timers import Timers
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+PREFLIGHT_HEADERS = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Content-Type"}
+
+UNKNOWN_TRANSPORT = (0, "Transport unknown")
+UNKNOWN_SESSION = (1, "Session ID unknown")
+BAD_METHOD = (2, "Bad handshake method")
+BAD_REQUEST = (3, "Bad request")
+FORBIDDEN = (4, "Forbidden")
+BAD_VERSION = (5, "Unsupported protocol version")
+
+
+class EngineServer:
+    """The sessions of one path."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        timers: Timers,
+        origins: OriginPolicy,
+        connections: ConnectionCounter,
+        open_application: Callable[[Engine], Application],
+    ) -> None:
+        """`connections` bounds the sessions that poll; those over WebSocket are counted where they come in."""
+        self._settings = settings
+        self._timers = timers
+        self._origins = origins
+        self._connections = connections
+        self._open_application = open_application
+        self._framer = Framer()
+        self._sessions: dict[str, Engine] = {}
+        self._draining = False
+
+    def drain(self) -> None:
+        """End every session, and begin no more. A plain call."""
+        self._draining = True
+        for engine in list(self._sessions.values()):
+            engine.close(Reason.SHUTTING_DOWN)
+
+    def _open(self, places: ExitStack) -> Engine:
+        sid = secrets.token_urlsafe(15)
+
+        def closed() -> None:
+            del self._sessions[sid]
+            places.close()
+
+        engine = Engine(sid, self._settings, self._timers, self._framer, closed)
+        engine.application = self._open_application(engine)
+        self._sessions[sid] = engine
+        return engine
+
+    def _open_packet(self, engine: Engine, upgrades: list[str]) -> bytes:
+        settings = self._settings
+        packet = open_packet(
+            engine.sid,
+            upgrades=upgrades,
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            max_payload_bytes=settings.max_payload_bytes,
+        )
+        return encode(packet).data
+
+    # -- WebSocket ----------------------------------------------------------------------------------------------------
+
+    async def handle(self, session: Session) -> None:
+        """Serve a WebSocket: a session of its own, or the upgrade of one that polls."""
+        query = parse_qs(session.query)
+        sid = query.get("sid", [None])[0]
+        if query.get("EIO") != ["4"] or query.get("transport") != ["websocket"]:
+            session.disconnect(Reason.PROTOCOL_ERROR)
+        elif sid is None:
+            engine = self._open(ExitStack())
+            await session.send(self._open_packet(engine, []))
+            await engine.serve(session)
+        elif (found := self._sessions.get(sid)) is not None:
+            await found.upgrade(session)
+        else:
+            session.disconnect(Reason.PROTOCOL_ERROR)
+
+    # -- polling ------------------------------------------------------------------------------------------------------
+
+    def blueprint(self, name: str) -> Blueprint:
+        """Return the route that polls come to."""
+        routes = Blueprint(name, __name__)
+
+        @routes.route(self._settings.path, methods=METHODS)
+        async def polling() -> Response:
+            response = await self._answer()
+            for header, value in self._origins.cors_headers(_header("Origin"), _header("Host")):
+                response.headers[header] = value
+            return response
+
+        return routes
+
+    async def _answer(self) -> Response:
+        query = request.args
+        origin = _header("Origin")
+        if not self._origins.allows(origin, _header("Host")):
+            return _refusal(FORBIDDEN, 403)
+        if request.method == "OPTIONS" and origin is not None:
+            return Response(b"", 204, headers=PREFLIGHT_HEADERS)
+        if query.get("EIO") != "4":
+            return _refusal(BAD_VERSION)
+        if query.get("transport") != "polling":
+            return _refusal(UNKNOWN_TRANSPORT)
+        sid = query.get("sid")
+        if sid is None:
+            return await self._handshake() if request.method == "GET" else _refusal(BAD_METHOD)
+        engine = self._sessions.get(sid)
+        if engine is None:
+            return _refusal(UNKNOWN_SESSION)
+        try:
+            if request.method == "GET":
+                return _text(await engine.poll())
+            if request.method == "POST":
+                return await self._post(engine)
+        except SessionClosed:
+            return _refusal(BAD_REQUEST)
+        return _refusal(BAD_REQUEST)
+
+    async def _handshake(self) -> Response:
+        places = ExitStack()
+        if self._draining:
+            return _refusal(BAD_REQUEST, 503)
+        try:
+            places.enter_context(self._connections.place())
+        except RequestError as refusal:
+            response = _refusal(BAD_REQUEST, 503)
+            response.headers["Retry-After"] = str(round(refusal.retry_after or 1))
+            return response
+        return _text(self._open_packet(self._open(places), ["websocket"]))
+
+    async def _post(self, engine: Engine) -> Response:
+        request.max_content_length = self._settings.max_payload_bytes
+        body = await request.body
+        try:
+            packets = decode_payload(body, max_bytes=self._settings.max_payload_bytes)
+            await engine.post(packets)
+        except ProtocolError:
+            engine.close(Reason.PROTOCOL_ERROR)
+            return _refusal(BAD_REQUEST)
+        return _text(b"ok")
+
+
+def _header(name: str) -> bytes | None:
+    value = request.headers.get(name)
+    return None if value is None else value.encode("latin-1")
+
+
+def _text(body: bytes) -> Response:
+    return Response(body, content_type="text/plain; charset=UTF-8", headers={"Cache-Control": "no-store"})
+
+
+def _refusal(error: tuple[int, str], status: int = 400) -> Response:
+    code, message = error
+    return Response(strictjson.dumps({"code": code, "message": message}), status, content_type="application/json")

@@ -1,0 +1,290 @@
+"""One Engine.IO session: its transport, its heartbeat, and what waits to be sent. It knows nothing of Socket.IO.
+
+A session has no task of its own. What comes in is handled by the task that brought it, a POST's or a WebSocket's; deadlines are
+timers. Its output is its sink: while it polls, a bounded queue; over WebSocket, the connection's outbox.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from relay.dialects.socketio.engineio import Encoded, Packet, PacketType, decode_frame, encode, encode_payload
+from relay.errors import ProtocolError, Reason
+from relay.frames import text_frame
+from relay.session import Session
+from relay.timers import Timers
+
+UPGRADE_TIMEOUT = 10.0
+"""Seconds that a client has to complete an upgrade."""
+
+
+_PING = encode(Packet(PacketType.PING))
+_NOOP = encode(Packet(PacketType.NOOP))
+
+
+class Application(Protocol):
+    """What is on top of a session."""
+
+    async def receive(self, data: str | bytes) -> None:
+        """Handle a message. ProtocolError ends the session."""
+
+    def close(self) -> None:
+        """The session ended. A plain call."""
+
+
+@attrs.frozen
+class Settings:
+    """What a server's sessions have in common. Times in seconds."""
+
+    path: str
+    ping_interval: float
+    ping_timeout: float
+    max_payload_bytes: int
+    max_queue_bytes: int
+
+
+class SessionClosed(Exception):
+    """A request came for a session that is over, or that it may not be made for."""
+
+
+class Framer:
+    """Makes the WebSocket frame of a packet once, however many sessions are given it one after the other."""
+
+    def __init__(self) -> None:
+        self._packet = b""
+        self._frame = text_frame(b"")
+
+    def frame(self, packet: bytes) -> bytes:
+        """Return the packet as a frame."""
+        if packet is not self._packet:
+            self._packet, self._frame = packet, text_frame(packet)
+        return self._frame
+
+
+class Engine:
+    """One session. Packets are UTF-8 text, with Engine.IO's type in front."""
+
+    def __init__(
+        self, sid: str, settings: Settings, timers: Timers, framer: Framer, on_close: Callable[[], None]
+    ) -> None:
+        self.sid = sid
+        self.closed = False
+        self.application: Application | None = None
+        self._settings = settings
+        self._timers = timers
+        self._framer = framer
+        self._on_close = on_close
+        self._websocket: Session | None = None
+        self._upgrading = False
+        self._queue: dict[object, Encoded] = {}  # by key, or by a number for what is never replaced
+        self._size = 0
+        self._number = 0
+        self._poll: trio.Event | None = None
+        self._last_packet = PacketType.CLOSE  # what the open poll, or the next one, is told at the end
+        self._posting = trio.Lock()
+        self._pong_deadline = math.inf
+        self._timer = timers.call_at(trio.current_time() + settings.ping_interval, self._ping)
+
+    # -- output -------------------------------------------------------------------------------------------------------
+
+    def push(self, frame: bytes) -> None:
+        """Queue a packet. A plain call; with no room the session ends. See `channel.Sink`."""
+        if self._websocket is not None:
+            self._websocket.outbox.push(self._framer.frame(frame))
+        else:
+            self._queue_up(Encoded(frame))
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Queue a packet that takes the place of an older one of its key, if that is not sent yet. See `channel.Sink`."""
+        if self._websocket is not None:
+            self._websocket.outbox.push_latest(key, self._framer.frame(frame))
+        else:
+            older = self._queue.pop(key, None)
+            if older is not None:
+                self._size -= len(older.data)
+            self._put(key, Encoded(frame))
+
+    async def send(self, messages: list[str | bytes]) -> None:
+        """Send messages in one piece, waiting for room where the transport can. A checkpoint only where it waits."""
+        await self.wait_for_room()
+        for message in messages:
+            self._send_packet(encode(Packet(PacketType.MESSAGE, message)))
+
+    def send_nowait(self, frame: bytes) -> None:
+        """Queue a packet that room was awaited for. A plain call."""
+        self._send_packet(Encoded(frame))
+
+    async def wait_for_room(self) -> None:
+        """Return when there is room for an answer; a session that polls has it or ends. A checkpoint only where it waits."""
+        if self._websocket is not None:
+            await self._websocket.outbox.wait_for_room()
+
+    def _send_packet(self, packet: Encoded) -> None:
+        if self._websocket is not None:
+            self._websocket.outbox.send_nowait(packet.frame)
+        else:
+            self._queue_up(packet)
+
+    def _queue_up(self, packet: Encoded) -> None:
+        self._number += 1
+        self._put(self._number, packet)
+
+    def _put(self, key: object, packet: Encoded) -> None:
+        if self.closed:
+            return
+        self._queue[key] = packet
+        self._size += len(packet.data)
+        if self._size > self._settings.max_queue_bytes and len(self._queue) > 1:
+            self.close(Reason.TOO_SLOW)
+        elif self._poll is not None:
+            self._poll.set()
+
+    # -- heartbeat and end --------------------------------------------------------------------------------------------
+
+    def _ping(self) -> None:
+        self._pong_deadline = trio.current_time() + self._settings.ping_timeout
+        self._timer = self._timers.call_at(self._pong_deadline, lambda: self.close(Reason.IDLE))
+        self._send_packet(_PING)
+
+    def _pong(self) -> None:
+        if self._pong_deadline is not math.inf:
+            self._pong_deadline = math.inf
+            self._restart_timer(self._settings.ping_interval, self._ping)
+
+    def _restart_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._timer.cancel()
+        self._timer = self._timers.call_at(trio.current_time() + seconds, callback)
+
+    def close(self, reason: Reason, *, last: PacketType = PacketType.CLOSE) -> None:
+        """End the session; an open poll is answered with `last`. A plain call; idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self._timer.cancel()
+        self._last_packet = last
+        if self._poll is not None:
+            self._poll.set()
+        if self._websocket is not None:
+            self._websocket.disconnect(reason)
+        if self.application is not None:
+            self.application.close()
+        self._on_close()
+
+    async def _take(self, packet: Packet) -> None:
+        match packet.type:
+            case PacketType.MESSAGE:
+                assert self.application is not None
+                await self.application.receive(packet.data)
+            case PacketType.PONG if packet.data == "":
+                self._pong()
+            case PacketType.CLOSE:
+                self.close(Reason.NORMAL, last=PacketType.NOOP)
+            case _:
+                raise ProtocolError("A client does not send this packet.")
+
+    # -- polling ------------------------------------------------------------------------------------------------------
+
+    def _check_polling(self) -> None:
+        if self.closed or self._websocket is not None:
+            raise SessionClosed
+        if trio.current_time() > self._pong_deadline:
+            self.close(Reason.IDLE)
+            raise SessionClosed
+
+    async def poll(self) -> bytes:
+        """Return what a poll is answered with, waiting until there is something.
+
+        Raises:
+            SessionClosed: the session is over; or this is a second poll at once, which ends it.
+        """
+        self._check_polling()
+        if self._poll is not None:
+            self.close(Reason.PROTOCOL_ERROR)
+            raise SessionClosed
+        if not self._queue and not self._upgrading:
+            self._poll = trio.Event()
+            try:
+                await self._poll.wait()
+            finally:
+                self._poll = None
+        packets = self._take_queue()
+        if self.closed:
+            packets.append(encode(Packet(self._last_packet)))
+        return encode_payload(packets or [_NOOP])
+
+    def _take_queue(self) -> list[Encoded]:
+        packets = list(self._queue.values())
+        self._queue.clear()
+        self._size = 0
+        return packets
+
+    async def post(self, packets: list[Packet]) -> None:
+        """Take the packets of a POST, in order.
+
+        Raises:
+            SessionClosed: the session is over.
+            ProtocolError: a packet ended it.
+        """
+        self._check_polling()
+        async with self._posting:
+            for packet in packets:
+                if self.closed:
+                    return
+                try:
+                    await self._take(packet)
+                except ProtocolError:
+                    self.close(Reason.PROTOCOL_ERROR)
+                    raise
+
+    # -- WebSocket ----------------------------------------------------------------------------------------------------
+
+    async def serve(self, session: Session) -> None:
+        """Serve a WebSocket that is the session's own from the start, until it ends."""
+        self._websocket = session
+        await self._serve(session)
+
+    async def upgrade(self, session: Session) -> None:
+        """Serve a WebSocket that a session which polls wants to go on with. One that does not do so is closed."""
+        if self.closed or self._websocket is not None or self._upgrading:
+            session.disconnect(Reason.PROTOCOL_ERROR)
+            return
+        upgraded = False
+        try:
+            with trio.move_on_after(UPGRADE_TIMEOUT):
+                upgraded = await self._probe(session)
+        finally:
+            self._upgrading = False
+        if self.closed or not upgraded:
+            return
+        self._websocket = session
+        for packet in self._take_queue():
+            session.outbox.push(packet.frame)
+        await self._serve(session)
+
+    async def _probe(self, session: Session) -> bool:
+        if await session.receive() != "2probe":
+            return False
+        await session.send(b"3probe")
+        self._upgrading = True
+        if self._poll is not None:
+            self._poll.set()
+        return await session.receive() == "5"
+
+    async def _serve(self, session: Session) -> None:
+        try:
+            while (message := await session.receive()) is not None:
+                await self._take(decode_frame(message))
+        except ProtocolError:
+            session.disconnect(Reason.PROTOCOL_ERROR)
+        finally:
+            self.close(session.reason or Reason.NORMAL)
+
+
+Open = Callable[[Engine], Application]
+"""Makes what is on top of a new session."""
+Handle = Callable[[Session], Awaitable[None]]

@@ -1,0 +1,66 @@
+"""Who may see, read and manage a room. Every function here runs in the store's thread, in its caller's transaction."""
+
+from __future__ import annotations
+
+from relay.errors import Code, RequestError
+from relay.principal import Principal
+from relay.store import rooms as store
+from relay.store.rooms import Room, Transaction
+
+
+def existing(connection: Transaction, room_id: str) -> Room:
+    """Return a room.
+
+    Raises:
+        RequestError: `NOT_FOUND`.
+    """
+    room = store.get(connection, room_id)
+    if room is None:
+        raise not_found()
+    return room
+
+
+def visible(connection: Transaction, principal: Principal, room_id: str) -> Room:
+    """Return a room that the principal sees: a private one is hidden from all but its members, its creator and admins.
+
+    Raises:
+        RequestError: `NOT_FOUND`, whether there is none or it is hidden.
+    """
+    room = existing(connection, room_id)
+    if (
+        room.type == "private"
+        and not principal.is_admin
+        and room.created_by != principal.user_id
+        and not store.is_member(connection, room_id, principal.user_id)
+    ):
+        raise not_found()
+    return room
+
+
+def readable(connection: Transaction, principal: Principal, room_id: str) -> Room:
+    """Return a room that the principal may read, post to and subscribe to: a public one, or as a member.
+
+    Raises:
+        RequestError: `NOT_FOUND`, or `FORBIDDEN` where it sees the room and is no member.
+    """
+    room = visible(connection, principal, room_id)
+    if room.type != "public" and not principal.is_admin and not store.is_member(connection, room_id, principal.user_id):
+        raise RequestError(Code.FORBIDDEN, "This room is for its members.")
+    return room
+
+
+def managed(connection: Transaction, principal: Principal, room_id: str) -> Room:
+    """Return a room that the principal may change: its creator or an admin.
+
+    Raises:
+        RequestError: `NOT_FOUND`, or `FORBIDDEN` where it only sees the room.
+    """
+    room = visible(connection, principal, room_id)
+    if not principal.is_admin and room.created_by != principal.user_id:
+        raise RequestError(Code.FORBIDDEN, "Only the room's creator or an admin may do this.")
+    return room
+
+
+def not_found() -> RequestError:
+    """Return the refusal for a room that is not there, for this principal."""
+    return RequestError(Code.NOT_FOUND, "There is no such room.")

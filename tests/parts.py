@@ -1,0 +1,145 @@
+"""The core without a server: its real parts on a real database file, and listeners that keep what they are given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from relay.broker import Broker, Subscriber
+from relay.clock import Clock
+from relay.kinds import Kinds
+from relay.models import Publication
+from relay.notifications import Notifications
+from relay.outbox import Flusher, Outbox
+from relay.presence import Presence
+from relay.principal import Principal
+from relay.rooms import Rooms
+from relay.store.database import Database, running_database
+from relay.store.publications import Publications
+from relay.timers import Timers
+from relay.users import Users
+
+START_MS = 1_760_000_000_000
+
+
+class SetClock(Clock):
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.ms = START_MS
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since the Unix epoch."""
+        return self.ms
+
+
+@attrs.frozen
+class Parts:
+    """The parts of the core that rooms, notifications and users work with."""
+
+    database: Database
+    clock: SetClock
+    kinds: Kinds
+    presence: Presence
+    broker: Broker
+    rooms: Rooms
+    notifications: Notifications
+    users: Users
+
+
+@asynccontextmanager
+async def open_parts(folder: Path) -> AsyncIterator[Parts]:
+    """Open the parts on a database in `folder`; what was there before is there again."""
+    clock = SetClock()
+    async with running_database(folder / "relay.db") as database:
+        publications = Publications(database, clock)
+        await publications.open()
+        kinds = Kinds(entities=("task",), history_period=86400.0, durable=())
+        presence = Presence(Timers(), offline_grace=5.0)
+        broker = Broker(publications, presence, clock)
+        rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=300.0)
+        notifications = Notifications(database, broker, kinds, clock)
+        yield Parts(database, clock, kinds, presence, broker, rooms, notifications, Users(database, clock))
+        await publications.close()
+
+
+def user(user_id: str, **names: str) -> Principal:
+    """Return a user."""
+    return Principal(user_id, **names)
+
+
+def admin(user_id: str = "root") -> Principal:
+    """Return an admin."""
+    return Principal(user_id, is_admin=True)
+
+
+def encode(publication: Publication) -> bytes:
+    """Return a publication in the words of these tests, as JSON."""
+    return json.dumps({"type": publication.type, "offset": publication.offset, "data": publication.data}).encode()
+
+
+class Ear:
+    """Where a subscriber's frames go: they are kept, decoded."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+
+    def push(self, frame: bytes) -> None:
+        """Take a frame."""
+        self.heard.append(json.loads(frame))
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Take a frame of which only the last counts."""
+        self.push(frame)
+
+    def receive(self, publication: Publication) -> None:
+        """Take the publication that this one sent. See `models.Origin`."""
+        self.heard.append({"own": publication.data, "offset": publication.offset})
+
+    @property
+    def sink(self) -> Ear:
+        """Where the frames of this origin go."""
+        return self
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return what was heard since this was last asked."""
+        heard, self.heard = self.heard, []
+        return heard
+
+
+class _Nowhere:
+    """A transport that takes everything."""
+
+    def send_nowait(self, data: bytes) -> int:
+        return len(data)
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def listening(parts: Parts, listener: Principal, channel: str) -> AsyncIterator[Ear]:
+    """Subscribe to a channel, for as long as the block lasts; a subscription that is revoked is heard of too."""
+    ear = Ear()
+    with parts.broker.attach(ear, encode) as subscriber:
+        parts.broker.identify(subscriber, listener.user_id)
+        subscriber.is_admin = listener.is_admin
+        subscriber.on_revoked = lambda name, reason: ear.heard.append({"revoked": name.text, "reason": reason})
+        await subscribe(parts, subscriber, channel)
+        yield ear
+
+
+async def subscribe(parts: Parts, subscriber: Subscriber, channel: str) -> None:
+    """Subscribe without a look at rights."""
+    nothing = lambda: None  # noqa: E731
+    outbox = Outbox(_Nowhere(), Flusher(), 1000, on_blocked=nothing, on_overflow=nothing)
+    with parts.broker.reserved(subscriber, [parts.kinds.parse(channel)], maximum=10) as [subscription]:
+        await parts.broker.subscribe(
+            subscriber, subscription, outbox=outbox, since=None, answer=lambda position, recovered: None
+        )

@@ -1,0 +1,79 @@
+"""Messages in SQLite: what each statement does to a real file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.store import messages, rooms
+from relay.store.messages import Message
+from relay.store.migrations import migrate
+from relay.store.rooms import Room
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A migrated database with two rooms, as the store's thread has it."""
+    connection = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
+    migrate(connection)
+    for id_ in ("r", "other"):
+        rooms.insert(connection, Room(id_, "Name", None, "public", "cora", 1000, 1, 0, None))
+    yield connection
+    connection.close()
+
+
+def test_messages_are_counted_once(connection: sqlite3.Connection) -> None:
+    """An id that is taken, in whichever room, changes nothing."""
+    first = Message("m1", "r", "u", "a'b\0c😀", 5000)
+    assert messages.insert(connection, first)
+    assert not messages.insert(connection, Message("m1", "other", "v", "x", 6000))
+    assert messages.get(connection, "m1") == first
+    assert messages.get(connection, "none") is None
+    stored, other = rooms.get(connection, "r"), rooms.get(connection, "other")
+    assert stored is not None
+    assert other is not None
+    assert (stored.message_count, stored.last_message_at) == (1, 5000)
+    assert (other.message_count, other.last_message_at) == (0, None)
+
+
+def test_names_are_those_that_are_stored_now(connection: sqlite3.Connection) -> None:
+    """A message shows its author's names as they are when it is asked for."""
+    messages.insert(connection, Message("m1", "r", "u", "x", 5000))
+    assert messages.list_page(connection, "r", 9, 0) == [Message("m1", "r", "u", "x", 5000, None, None, None)]
+    connection.execute("INSERT INTO users VALUES ('u', 'F', 'L', 'A', 1)")
+    assert messages.list_page(connection, "r", 9, 0) == [Message("m1", "r", "u", "x", 5000, "F", "L", "A")]
+    assert messages.get(connection, "m1") == Message("m1", "r", "u", "x", 5000, "F", "L", "A")
+
+
+def test_pages(connection: sqlite3.Connection) -> None:
+    """In the order of commits, whatever their times are, and of one room alone."""
+    for number in range(6):
+        messages.insert(connection, Message(f"m{number}", "r" if number % 2 else "other", "u", "x", 9000 - number))
+
+    def ids(found: list[Message] | None) -> list[str] | None:
+        return None if found is None else [message.id for message in found]
+
+    assert ids(messages.list_page(connection, "r", 9, 0)) == ["m5", "m3", "m1"]
+    assert ids(messages.list_page(connection, "r", 1, 1)) == ["m3"]
+    assert ids(messages.list_page(connection, "r", 1, 2**62)) == []
+    assert ids(messages.list_before(connection, "r", "m5", 1)) == ["m3"]
+    assert ids(messages.list_before(connection, "r", "m1", 9)) == []
+    assert ids(messages.list_before(connection, "r", "m2", 9)) is None
+    assert ids(messages.list_before(connection, "none", "m1", 9)) is None
+
+
+def test_pages_read_an_index(connection: sqlite3.Connection) -> None:
+    """A page of a room costs what the page costs, not what the table holds."""
+    for query, parameters in (
+        ("SELECT id FROM messages WHERE room_id = ? ORDER BY seq DESC LIMIT 50", ("r",)),
+        ("SELECT id FROM messages WHERE room_id = ? AND seq < ? ORDER BY seq DESC LIMIT 50", ("r", 9)),
+        ("SELECT id FROM notifications WHERE user_id = ? ORDER BY seq DESC LIMIT 50", ("u",)),
+        ("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", ("chat:r:", "chat:r;")),
+    ):
+        plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters))
+        assert "SEARCH" in plan
+        assert "SCAN" not in plan
+        assert "TEMP B-TREE" not in plan

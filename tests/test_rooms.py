@@ -1,0 +1,571 @@
+"""Rooms: rights, messages, members, and what happens to those who listen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from relay.broker import Outcome
+from relay.clock import iso_ms
+from relay.errors import Code, RequestError
+from relay.kinds import complete
+from relay.models import Draft, Idempotency
+from relay.principal import Principal
+from relay.rooms import Rooms
+from relay.store.rooms import Room, RoomType
+from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, user
+
+CORA, MIA, BOB, ROOT = user("cora"), user("mia"), user("bob"), admin()
+TYPES: tuple[RoomType, ...] = ("public", "group", "private")
+MEMBERS_ONLY: tuple[RoomType, ...] = ("group", "private")
+
+
+async def make(parts: Parts, type_: RoomType = "public", *, name: str = "Room", by: Principal = CORA) -> Room:
+    """Create a room with its creator and mia as members."""
+    room = await parts.rooms.create(by, name=name, description=None, type_=type_)
+    return await parts.rooms.add_member(by, room.id, "mia")
+
+
+async def code_of(call: Awaitable[Any]) -> Code | None:
+    """Return why a call was refused, None if it was not."""
+    try:
+        await call
+    except RequestError as refusal:
+        return refusal.code
+    return None
+
+
+async def messages(parts: Parts, room_id: str) -> list[str]:
+    """Return the texts of a room's messages, oldest first."""
+    found, _ = await parts.rooms.messages(ROOT, room_id, limit=100, offset=0, before=None)
+    return [message.text for message in reversed(found)]
+
+
+# -- rights -----------------------------------------------------------------------------------------------------------
+
+WAYS_TO_READ: list[Callable[[Rooms, Principal, str], Awaitable[Any]]] = [
+    lambda rooms, who, room: rooms.may_read(who, room),
+    lambda rooms, who, room: rooms.post(who, room, "x"),
+    lambda rooms, who, room: rooms.messages(who, room, limit=1, offset=0, before=None),
+    lambda rooms, who, room: rooms.members(who, room, limit=1, offset=0),
+]
+WAYS_TO_SEE: list[Callable[[Rooms, Principal, str], Awaitable[Any]]] = [
+    lambda rooms, who, room: rooms.get(who, room),
+    lambda rooms, who, room: rooms.leave(who, room),
+    lambda rooms, who, room: rooms.join(who, room),
+]
+WAYS_TO_MANAGE: list[Callable[[Rooms, Principal, str], Awaitable[Any]]] = [
+    lambda rooms, who, room: rooms.update(who, room, {"name": "x"}),
+    lambda rooms, who, room: rooms.add_member(who, room, "zoe"),
+    lambda rooms, who, room: rooms.remove_member(who, room, "zoe"),
+    lambda rooms, who, room: rooms.delete(who, room),
+]
+
+
+@pytest.mark.parametrize("type_", TYPES)
+async def test_who_may_do_what(tmp_path: Path, type_: RoomType) -> None:
+    """Public: everyone reads; group: members, the rest is told so; private: the rest is told nothing. Managing: creator, admin."""
+    reads = {"public": None, "group": Code.FORBIDDEN, "private": Code.NOT_FOUND}
+    sees = {"public": None, "group": None, "private": Code.NOT_FOUND}
+    manages = {"public": Code.FORBIDDEN, "group": Code.FORBIDDEN, "private": Code.NOT_FOUND}
+    async with open_parts(tmp_path) as parts:
+        for who, read, see, manage in (
+            (BOB, reads[type_], sees[type_], manages[type_]),
+            (MIA, None, None, Code.FORBIDDEN),
+            (CORA, None, None, None),
+            (ROOT, None, None, None),
+        ):
+            for ways, expected in ((WAYS_TO_READ, read), (WAYS_TO_SEE, see), (WAYS_TO_MANAGE, manage)):
+                for number, way in enumerate(ways):
+                    room = await make(parts, type_)
+                    assert await code_of(way(parts.rooms, who, room.id)) is expected, (who.user_id, number)
+
+
+@pytest.mark.parametrize("room_id", ["room_none", "", "a b", "../x", "x" * 300, "é", "\0"])
+async def test_a_room_that_is_not_there(tmp_path: Path, room_id: str) -> None:
+    """What no room is called, or could be, is not found, for an admin too."""
+    async with open_parts(tmp_path) as parts:
+        for way in (*WAYS_TO_READ, *WAYS_TO_SEE, *WAYS_TO_MANAGE):
+            assert await code_of(way(parts.rooms, ROOT, room_id)) is Code.NOT_FOUND
+
+
+async def test_listing_shows_what_one_sees_newest_first(tmp_path: Path) -> None:
+    """A private room is listed to its members, its creator and admins; a type filters; the total counts what is visible."""
+    async with open_parts(tmp_path) as parts:
+        for type_ in TYPES:
+            await make(parts, type_, name=type_)
+
+        async def listed(who: Principal, type_: RoomType | None = None, limit: int = 9, offset: int = 0) -> Any:
+            rooms, total = await parts.rooms.visible(who, type_=type_, limit=limit, offset=offset)
+            return [room.name for room in rooms], total
+
+        for who in (CORA, MIA, ROOT):
+            assert await listed(who) == (["private", "group", "public"], 3)
+            assert await listed(who, "private") == (["private"], 1)
+        assert await listed(BOB) == (["group", "public"], 2)
+        assert await listed(BOB, "private") == ([], 0)
+        assert await listed(BOB, limit=1, offset=1) == (["public"], 2)
+        assert await listed(BOB, limit=1, offset=9) == ([], 2)
+
+
+# -- rooms ------------------------------------------------------------------------------------------------------------
+
+
+async def test_create(tmp_path: Path) -> None:
+    """A new room has an unguessable id and its creator as a member, and what it was given comes back as it was, also later."""
+    name = "'); DROP TABLE rooms; -- <script>alert(1)</script> é😀"
+    async with open_parts(tmp_path) as parts:
+        created = await parts.rooms.create(CORA, name=name, description="", type_="group")
+        assert re.fullmatch(r"room_[A-Za-z0-9_-]{16,}", created.id)
+        assert created == Room(created.id, name, "", "group", "cora", START_MS, 1, 0, None)
+        other = await parts.rooms.create(CORA, name=name, description=None, type_="group")
+        assert other.id != created.id
+    async with open_parts(tmp_path) as parts:
+        assert await parts.rooms.get(CORA, created.id) == created
+        assert await parts.rooms.get(CORA, other.id) == other
+
+
+async def test_an_admin_may_choose_the_id(tmp_path: Path) -> None:
+    """Only an admin may; an id that is taken is a conflict that leaves the first room alone."""
+
+    def create(parts: Parts, who: Principal, id_: str) -> Awaitable[Room]:
+        return parts.rooms.create(who, name="x", description=None, type_="public", id_=id_)
+
+    async with open_parts(tmp_path) as parts:
+        assert await code_of(create(parts, CORA, "lobby")) is Code.FORBIDDEN
+        assert (await create(parts, ROOT, "lobby")).id == "lobby"
+        assert await code_of(create(parts, admin("other"), "lobby")) is Code.CONFLICT
+        assert (await parts.rooms.get(ROOT, "lobby")).created_by == "root"
+        assert (await create(parts, ROOT, "x" * 64)).id == "x" * 64
+        for wrong in ("", "x" * 65, "a b", "a:b", "é", "a/b", "a\n"):
+            assert await code_of(create(parts, ROOT, wrong)) is Code.INVALID_REQUEST
+
+
+async def test_update_changes_what_it_names(tmp_path: Path) -> None:
+    """Each field alone, none, and all."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        assert (await parts.rooms.update(CORA, room.id, {})) == room
+        named = await parts.rooms.update(CORA, room.id, {"name": "New"})
+        assert (named.name, named.description, named.type) == ("New", None, "public")
+        described = await parts.rooms.update(ROOT, room.id, {"description": "D"})
+        assert (described.name, described.description, described.type) == ("New", "D", "public")
+        changed = await parts.rooms.update(CORA, room.id, {"description": None, "type": "private", "name": "P"})
+        assert (changed.name, changed.description, changed.type, changed.member_count) == ("P", None, "private", 2)
+        assert await parts.rooms.get(CORA, room.id) == changed
+
+
+@pytest.mark.parametrize("type_", MEMBERS_ONLY)
+async def test_a_room_that_closes_ends_the_subscriptions_of_strangers(tmp_path: Path, type_: RoomType) -> None:
+    """Members and admins go on to listen; whoever has no right any more is told so, and hears nothing after."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        channel = f"chatroom:{room.id}"
+        async with (
+            listening(parts, BOB, channel) as bob,
+            listening(parts, MIA, channel) as mia,
+            listening(parts, ROOT, channel) as root,
+        ):
+            for ear in (bob, mia, root):
+                ear.take()
+            await parts.rooms.update(CORA, room.id, {"name": "still public"})
+            assert bob.take() == []
+            await parts.rooms.update(CORA, room.id, {"type": type_})
+            await parts.rooms.post(CORA, room.id, "secret")
+            assert [heard.get("revoked") for heard in bob.take()] == [channel]
+            for ear in (mia, root):
+                assert [heard["data"]["message"] for heard in ear.take()] == ["secret"]
+            assert parts.presence.users(parts.kinds.parse(channel)) == ["mia", "root"]
+
+
+async def test_a_right_that_is_lost_while_it_is_looked_up(tmp_path: Path) -> None:
+    """A subscription that is only asked for ends with the right, too: nothing of the room is delivered to it."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        ear = Ear()
+        with parts.broker.attach(ear, lambda publication: publication.json) as subscriber:
+            parts.broker.identify(subscriber, "bob")
+            name = parts.kinds.parse(f"chatroom:{room.id}")
+            with parts.broker.reserved(subscriber, [name], maximum=10) as [subscription]:
+                await parts.rooms.may_read(BOB, room.id)
+                await parts.rooms.update(CORA, room.id, {"type": "private"})
+                assert subscription.ended
+
+
+async def test_delete(tmp_path: Path) -> None:
+    """Subscribers are told, then lose their subscription; nothing of the room is left, and a new one of its id begins empty."""
+    async with open_parts(tmp_path) as parts:
+        await parts.rooms.create(ROOT, name="x", description=None, type_="public", id_="lobby")
+        first = await parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")
+        async with listening(parts, BOB, "chatroom:lobby") as bob, listening(parts, ROOT, "chatroom:lobby") as root:
+            for ear in (bob, root):
+                ear.take()
+            await parts.rooms.delete(ROOT, "lobby")
+            for ear in (bob, root):
+                told, revoked = ear.take()
+                assert told == {"type": "chatroom:deleted", "offset": 0, "data": {"chatroomId": "lobby"}}
+                assert revoked["revoked"] == "chatroom:lobby"
+            assert await code_of(parts.rooms.post(BOB, "lobby", "x")) is Code.NOT_FOUND
+            # A repeat must not be told that a message stands which is gone.
+            assert await code_of(parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")) is Code.NOT_FOUND
+            for ear in (bob, root):
+                assert ear.take() == []
+        for table in ("rooms", "members", "messages", "publications", "idempotency"):
+            count = await parts.database.read(
+                lambda connection, table=table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            )
+            assert count == (0,), table
+        assert parts.rooms.active_now("lobby") == 0
+
+        again = await parts.rooms.create(ROOT, name="y", description=None, type_="public", id_="lobby")
+        assert (again.member_count, again.message_count, again.last_message_at) == (1, 0, None)
+        posted = await parts.rooms.post(BOB, "lobby", "new", client_message_id="c1")
+        assert not posted.repeated
+        # The old position must never be answered with what is new.
+        assert posted.publication.offset == first.publication.offset + 1
+        position, kept = await parts.broker.recent(parts.kinds.parse("chatroom:lobby"))
+        assert ([publication.offset for publication in kept], position.offset) == ([2], 2)
+        assert await messages(parts, "lobby") == ["new"]
+
+
+# -- members ----------------------------------------------------------------------------------------------------------
+
+
+async def test_join_and_leave_are_idempotent(tmp_path: Path) -> None:
+    """Joining twice counts once, leaving twice too, and each answers the room as it is then."""
+    async with open_parts(tmp_path) as parts:
+        for type_ in ("public", "group"):
+            room = await make(parts, type_)
+            assert [(await parts.rooms.join(BOB, room.id)).member_count for _ in range(2)] == [3, 3]
+            assert (await parts.rooms.may_read(BOB, room.id)).member_count == 3
+            assert [(await parts.rooms.leave(BOB, room.id)).member_count for _ in range(2)] == [2, 2]
+            assert [(await parts.rooms.leave(ROOT, room.id)).member_count for _ in range(2)] == [2, 2]
+
+
+async def test_members_are_listed_in_the_order_in_which_they_joined(tmp_path: Path) -> None:
+    """With their names, where they were seen."""
+    async with open_parts(tmp_path) as parts:
+        await parts.users.seen(user("mia", first_name="Mia", last_name="M", avatar="https://a"))
+        room = await make(parts)
+        parts.clock.ms += 5
+        await parts.rooms.add_member(CORA, room.id, "ann")
+        parts.clock.ms += 5
+        await parts.rooms.add_member(CORA, room.id, "mia")  # she is one already
+        members, total = await parts.rooms.members(BOB, room.id, limit=9, offset=0)
+        assert [member.user_id for member in members] == ["cora", "mia", "ann"]
+        assert total == 3
+        assert (members[1].first_name, members[1].last_name, members[1].avatar) == ("Mia", "M", "https://a")
+        assert (members[2].first_name, members[2].joined_at) == (None, START_MS + 5)
+        page, total = await parts.rooms.members(BOB, room.id, limit=1, offset=2)
+        assert ([member.user_id for member in page], total) == (["ann"], 3)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("how", ["removed", "left"])
+async def test_who_is_no_member_any_more(tmp_path: Path, type_: RoomType, how: str) -> None:
+    """It loses its subscription where only members may read, and none where everyone may; other members lose nothing."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts, type_)
+        channel = f"chatroom:{room.id}"
+        async with listening(parts, MIA, channel) as mia, listening(parts, CORA, channel) as cora:
+            for ear in (mia, cora):
+                ear.take()
+            if how == "left":
+                await parts.rooms.leave(MIA, room.id)
+            else:
+                await parts.rooms.remove_member(CORA, room.id, "mia")
+            await parts.rooms.post(CORA, room.id, "after")
+            assert [heard["data"]["message"] for heard in cora.take()] == ["after"]
+            heard = mia.take()
+            if type_ == "public":
+                assert [one["data"]["message"] for one in heard] == ["after"]
+            else:
+                assert [one.get("revoked") for one in heard] == [channel]
+                assert heard[0]["reason"]
+                refused = Code.FORBIDDEN if type_ == "group" else Code.NOT_FOUND
+                assert await code_of(parts.rooms.may_read(MIA, room.id)) is refused
+
+
+async def test_an_admin_that_is_removed_listens_on(tmp_path: Path) -> None:
+    """An admin needs no membership."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts, "private")
+        await parts.rooms.add_member(CORA, room.id, "root")
+        async with listening(parts, ROOT, f"chatroom:{room.id}") as root:
+            await parts.rooms.remove_member(CORA, room.id, "root")
+            await parts.rooms.post(CORA, room.id, "x")
+            assert [heard["type"] for heard in root.take()] == ["chat:message"]
+
+
+async def test_the_creator_leaves_only_by_itself(tmp_path: Path) -> None:
+    """It cannot be removed; having left it sees and manages the room, reads nothing, and may join again."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts, "private")
+        for who in (CORA, ROOT):
+            assert await code_of(parts.rooms.remove_member(who, room.id, "cora")) is Code.CONFLICT
+        assert (await parts.rooms.leave(CORA, room.id)).member_count == 1
+        assert await code_of(parts.rooms.may_read(CORA, room.id)) is Code.FORBIDDEN
+        assert (await parts.rooms.update(CORA, room.id, {"name": "N"})).name == "N"
+        assert [one.id for one in (await parts.rooms.visible(CORA, type_=None, limit=9, offset=0))[0]] == [room.id]
+        await parts.rooms.join(CORA, room.id)
+        assert (await parts.rooms.may_read(CORA, room.id)).member_count == 2
+
+
+async def test_many_join_and_leave_at_once(tmp_path: Path) -> None:
+    """The count of members is right whatever runs at the same time."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        async with trio.open_nursery() as nursery:
+            for number in range(60):
+                nursery.start_soon(parts.rooms.join, user(f"u{number % 30}"), room.id)
+                nursery.start_soon(parts.rooms.leave, user(f"u{number % 30}"), room.id)
+        members, total = await parts.rooms.members(ROOT, room.id, limit=100, offset=0)
+        assert len(members) == total
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+async def test_post(tmp_path: Path) -> None:
+    """A message is trimmed, stored, counted, and published as the seed shows it, to the sender in its own words."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        parts.clock.ms += 1234
+        async with listening(parts, BOB, f"chatroom:{room.id}") as bob, listening(parts, CORA, f"chatroom:{room.id}") as me:
+            for ear in (bob, me):
+                ear.take()
+            posted = await parts.rooms.post(CORA, room.id, " \n Hi  there\t", origin=me)
+            data = {
+                "chatroomId": room.id,
+                "messageId": posted.message.id,
+                "userId": "cora",
+                "message": "Hi  there",
+                "timestamp": iso_ms(START_MS + 1234),
+            }
+            assert bob.take() == [{"type": "chat:message", "offset": 1, "data": data}]
+            assert me.take() == [{"own": data, "offset": 1}]
+        assert not posted.repeated
+        assert re.fullmatch(r"msg_[A-Za-z0-9_-]{16,}", posted.message.id)
+        assert (posted.message.text, posted.message.created_at) == ("Hi  there", START_MS + 1234)
+        assert (posted.publication.data, posted.publication.offset) == (data, 1)
+        after = await parts.rooms.get(BOB, room.id)
+        assert (after.message_count, after.last_message_at) == (1, START_MS + 1234)
+
+
+@pytest.mark.parametrize("text", ["", " \t\n", "\u2003", "x" * 4001, "😀" * 4001])
+async def test_text_that_is_refused(tmp_path: Path, text: str) -> None:
+    """Empty after trimming, or over 4,000 characters; nothing of it is stored or heard."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        async with listening(parts, BOB, f"chatroom:{room.id}") as bob:
+            with pytest.raises(RequestError) as refused:
+                await parts.rooms.post(CORA, room.id, text)
+            assert [problem.field for problem in refused.value.fields] == ["message"]
+            assert bob.take() == []
+        assert await messages(parts, room.id) == []
+
+
+async def test_text_of_exactly_the_bounds(tmp_path: Path) -> None:
+    """1 and 4,000 characters, counted as characters and after trimming."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        for text in ("x", "😀" * 4000, f"  {'y' * 4000}  "):
+            await parts.rooms.post(CORA, room.id, text)
+        assert await messages(parts, room.id) == ["x", "😀" * 4000, "y" * 4000]
+
+
+async def test_a_refused_message_leaves_nothing(tmp_path: Path) -> None:
+    """Not even a position: the next message is the first."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts, "group")
+        assert await code_of(parts.rooms.post(BOB, room.id, "x", client_message_id="c")) is Code.FORBIDDEN
+        assert (await parts.rooms.post(MIA, room.id, "y")).publication.offset == 1
+        assert (await parts.rooms.get(MIA, room.id)).message_count == 1
+        await parts.rooms.join(BOB, room.id)
+        assert not (await parts.rooms.post(BOB, room.id, "x", client_message_id="c")).repeated
+
+
+async def test_a_repeat_counts_once(tmp_path: Path) -> None:
+    """Within the period, per user and room, it is answered with the first message, and nobody hears it again."""
+    async with open_parts(tmp_path) as parts:
+        room, other = await make(parts), await make(parts)
+        async with listening(parts, BOB, f"chatroom:{room.id}") as bob:
+            first = await parts.rooms.post(CORA, room.id, "first", client_message_id="c1")
+            parts.clock.ms += 299_000
+            again = await parts.rooms.post(CORA, room.id, "another text", client_message_id="c1", origin=Ear())
+            assert again.repeated
+            assert again.message.id == first.message.id
+            assert (again.publication.data, again.publication.offset) == (first.publication.data, 1)
+            assert [heard["data"]["message"] for heard in bob.take()] == ["first"]
+        for who, where in ((BOB, room.id), (CORA, other.id)):
+            assert not (await parts.rooms.post(who, where, "x", client_message_id="c1")).repeated
+        parts.clock.ms += 2_000
+        assert not (await parts.rooms.post(CORA, room.id, "later", client_message_id="c1")).repeated
+    async with open_parts(tmp_path) as parts:  # over a restart, too; the clock is set back
+        assert (await parts.rooms.post(BOB, room.id, "x", client_message_id="c1")).repeated
+
+
+async def test_a_repeat_at_the_same_time(tmp_path: Path) -> None:
+    """Twenty at once are one."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        ids = set()
+
+        async def post() -> None:
+            ids.add((await parts.rooms.post(CORA, room.id, "x", client_message_id="c")).message.id)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(post)
+        assert len(ids) == 1
+        assert await messages(parts, room.id) == ["x"]
+
+
+async def test_a_repeat_by_one_who_was_removed(tmp_path: Path) -> None:
+    """The key says nothing about the right."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts, "private")
+        await parts.rooms.post(MIA, room.id, "x", client_message_id="c")
+        await parts.rooms.remove_member(CORA, room.id, "mia")
+        assert await code_of(parts.rooms.post(MIA, room.id, "x", client_message_id="c")) is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize("client_id", ["", "x" * 129])
+async def test_client_ids_that_are_refused(tmp_path: Path, client_id: str) -> None:
+    """1 to 128 characters."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        with pytest.raises(RequestError) as refused:
+            await parts.rooms.post(CORA, room.id, "x", client_message_id=client_id)
+        assert [problem.field for problem in refused.value.fields] == ["clientMessageId"]
+        await parts.rooms.post(CORA, room.id, "x", client_message_id="x" * 128)
+
+
+async def test_paging(tmp_path: Path) -> None:
+    """Newest first, by offset or from a message on; the latter does not move when more messages come."""
+    async with open_parts(tmp_path) as parts:
+        await parts.users.seen(user("cora", first_name="Cora"))
+        room, other = await make(parts), await make(parts)
+        posted = [(await parts.rooms.post(CORA, room.id, str(number))).message for number in range(7)]
+        foreign = (await parts.rooms.post(CORA, other.id, "elsewhere")).message
+
+        async def page(limit: int, offset: int = 0, before: str | None = None) -> tuple[list[str], int]:
+            found, total = await parts.rooms.messages(BOB, room.id, limit=limit, offset=offset, before=before)
+            assert all(message.first_name == "Cora" and message.room_id == room.id for message in found)
+            return [message.text for message in found], total
+
+        assert await page(3) == (["6", "5", "4"], 7)
+        assert await page(3, 6) == (["0"], 7)
+        assert await page(3, 7) == ([], 7)
+        assert await page(3, before=posted[4].id) == (["3", "2", "1"], 7)
+        await parts.rooms.post(CORA, room.id, "7")
+        assert await page(3, before=posted[4].id) == (["3", "2", "1"], 8)
+        assert await page(3, offset=5, before=posted[4].id) == (["3", "2", "1"], 8)
+        assert await page(3, before=posted[0].id) == ([], 8)
+        for unknown in ("msg_none", foreign.id, ""):
+            with pytest.raises(RequestError) as refused:
+                await page(3, before=unknown)
+            assert [problem.field for problem in refused.value.fields] == ["before"]
+
+
+async def test_active_now_counts_users(tmp_path: Path) -> None:
+    """Two connections of one user are one."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        channel = f"chatroom:{room.id}"
+        assert parts.rooms.active_now(room.id) == 0
+        async with listening(parts, BOB, channel), listening(parts, BOB, channel), listening(parts, MIA, channel):
+            assert parts.rooms.active_now(room.id) == 2
+        assert parts.rooms.active_now(room.id) == 0
+
+
+# -- messages that a backend publishes --------------------------------------------------------------------------------
+
+
+async def publish(parts: Parts, room_id: str, *bodies: dict[str, Any], key: str | None = None) -> list[Outcome]:
+    """Publish messages as the publish API does."""
+    drafts = []
+    for body in bodies:
+        channel = parts.kinds.parse(f"chatroom:{room_id}")
+        type_, data = complete(channel, None, body)
+        draft = Draft(channel, type_, data, parts.clock.now_ms())
+        if key is not None:
+            draft.idempotency = Idempotency("backend", key, 300.0)
+        parts.rooms.prepare_published(draft)
+        drafts.append(draft)
+    return await parts.broker.publish_many(drafts)
+
+
+async def test_published_messages_are_messages_of_the_room(tmp_path: Path) -> None:
+    """Membership is not asked for; id and time are given, extra fields go through, and a key counts once."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts, "private")
+        async with listening(parts, MIA, f"chatroom:{room.id}") as mia:
+            mia.take()
+            for _ in range(2):
+                await publish(parts, room.id, {"userId": "stranger", "message": " Hi ", "extra": [1]}, key="k")
+            [heard] = mia.take()
+        message_id = heard["data"]["messageId"]
+        assert re.fullmatch(r"msg_[A-Za-z0-9_-]{16,}", message_id)
+        assert heard["data"] == {
+            "userId": "stranger",
+            "message": "Hi",
+            "extra": [1],
+            "chatroomId": room.id,
+            "messageId": message_id,
+            "timestamp": iso_ms(START_MS),
+        }
+        [message], total = await parts.rooms.messages(MIA, room.id, limit=9, offset=0, before=None)
+        assert (message.id, message.user_id, message.text, total) == (message_id, "stranger", "Hi", 1)
+
+
+async def test_published_messages_may_bring_their_id_and_time(tmp_path: Path) -> None:
+    """They are kept; an id that is taken refuses that message alone."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        body = {"userId": "u", "message": "x", "messageId": "msg_790", "timestamp": "2025-10-21T12:00:00.000Z"}
+        async with listening(parts, MIA, f"chatroom:{room.id}") as mia:
+            mia.take()
+            outcomes = await publish(parts, room.id, body, body, {"userId": "u", "message": "y"})
+            heard = mia.take()
+        assert heard[0]["data"] == {**body, "chatroomId": room.id}
+        assert [one["data"]["message"] for one in heard] == ["x", "y"]
+        assert [one["offset"] for one in heard] == [1, 2]
+        assert isinstance(outcomes[1], RequestError)
+        assert outcomes[1].code is Code.CONFLICT
+        assert (await parts.rooms.get(MIA, room.id)).message_count == 2
+
+
+async def test_published_to_no_room(tmp_path: Path) -> None:
+    """404, and nothing is kept."""
+    async with open_parts(tmp_path) as parts:
+        for outcome in await publish(parts, "nowhere", *[{"userId": "u", "message": "x"}] * 2):
+            assert isinstance(outcome, RequestError)
+            assert outcome.code is Code.NOT_FOUND
+        assert (await parts.broker.recent(parts.kinds.parse("chatroom:nowhere")))[0].offset == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"message": "x" * 4001}, "message"),
+        ({"userId": "a\nb"}, "userId"),
+        ({"userId": "x" * 257}, "userId"),
+        ({"messageId": 5}, "messageId"),
+        ({"messageId": None}, "messageId"),
+        ({"messageId": ""}, "messageId"),
+        ({"messageId": "x" * 65}, "messageId"),
+    ],
+)
+async def test_published_messages_that_are_refused(tmp_path: Path, fields: dict[str, Any], wrong: str) -> None:
+    """What is wrong is named."""
+    async with open_parts(tmp_path) as parts:
+        room = await make(parts)
+        with pytest.raises(RequestError) as refused:
+            await publish(parts, room.id, {"userId": "u", "message": "x", **fields})
+        assert [problem.field for problem in refused.value.fields] == [wrong]
