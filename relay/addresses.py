@@ -1,7 +1,11 @@
-"""Whose connection it is: the client's address, through reverse proxies that are trusted to name it."""
+"""Whose connection it is: the client's address, through reverse proxies that are trusted to name it.
+
+It knows addresses as text and as headers bring them, no connection.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -10,12 +14,15 @@ IPV6_CLIENT_PREFIX = 64
 MAX_HOPS = 20
 """Entries of X-Forwarded-For that are looked at."""
 
+# Some proxies add the port that the client came from.
+_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
+
 
 class TrustedProxies:
     """The peers that are believed when they say whom they speak for."""
 
     def __init__(self, networks: Iterable[str]) -> None:
-        """`networks`: addresses, or networks in CIDR form."""
+        """`networks`: addresses, or networks in CIDR form. Raises ValueError where one is neither."""
         self._networks = [ip_network(network, strict=False) for network in networks]
 
     def __contains__(self, address: object) -> bool:
@@ -24,23 +31,25 @@ class TrustedProxies:
         )
 
 
-def client_address(peer: str, forwarded_for: bytes | None, trusted: TrustedProxies) -> str:
+def client_address(peer: str, forwarded_for: list[bytes] | bytes | None, trusted: TrustedProxies) -> str:
     """Return the address of the client behind a connection from `peer`.
 
-    X-Forwarded-For is read from the right, as long as who added an entry is trusted; what is no address ends it.
+    X-Forwarded-For (several are one, RFC 9110, 5.3) is read from the right, as long as who added an entry is trusted;
+    what is no address ends it.
     """
-    if forwarded_for is None:
+    if not forwarded_for and ":" not in peer:
         return peer
     address = _parse(peer)
-    if address is None or address not in trusted:
+    if address is None:
         return peer
-    for entry in reversed(forwarded_for.split(b",")[-MAX_HOPS:]):
-        named = _parse(entry.strip().decode("latin-1"))
+    header = b",".join(forwarded_for) if isinstance(forwarded_for, list) else forwarded_for or b""
+    for entry in reversed(header.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
+        if address not in trusted:
+            break
+        named = _named(entry)
         if named is None:
             break
         address = named
-        if address not in trusted:
-            break
     return str(address)
 
 
@@ -50,7 +59,7 @@ def limit_key(address: str) -> str:
         return address
     parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
-        return str(IPv6Network((parsed, IPV6_CLIENT_PREFIX), strict=False))
+        return str(IPv6Network((int(parsed), IPV6_CLIENT_PREFIX), strict=False))
     return address if parsed is None else str(parsed)
 
 
@@ -60,3 +69,11 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def _named(entry: bytes) -> IPv4Address | IPv6Address | None:
+    text = entry.strip().decode("latin-1")
+    if "%" in text:
+        return None  # a zone means something on the proxy's own links at most, and may be any text
+    with_port = _WITH_PORT.fullmatch(text)
+    return _parse(with_port[1] or with_port[2] if with_port else text)

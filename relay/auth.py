@@ -190,11 +190,12 @@ def is_user_id(value: object) -> bool:
 
 
 def _shared_secret(secret: str) -> Any:
+    if not secret:
+        raise ValueError("a secret for HS256 is empty, so that anyone could sign with it")
     try:
         return jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:
-        # Who knows the public key could sign with it.
-        raise ValueError("a secret for HS256 is empty, or is itself a key or certificate of another kind") from None
+        raise ValueError("a secret for HS256 is a key or certificate of another kind; use a random text") from None
 
 
 def _public_key(pem: bytes) -> tuple[str, Any]:

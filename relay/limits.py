@@ -1,9 +1,15 @@
-"""How much is too much: token buckets, connection counts and floods. Times are passed in, in seconds of one monotonic clock."""
+"""How much is too much: token buckets, connection counts and floods.
+
+Times are passed in, in seconds of one monotonic clock. What is counted, and what a refusal looks like, is its users'.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from relay.errors import Code, RequestError
 
@@ -16,6 +22,9 @@ FLOOD_PERIOD = 10.0
 FLOOD_PAUSE = 2.0
 """Seconds without a refusal after which the next one is a new beginning."""
 
+_SWEEP = 2  # idle buckets forgotten with each take: more than one, so that they become fewer
+_ROUNDING = 1e-6  # of a token: times are large floats, and who waited as long as it was told is not sent away again
+
 
 class TokenBucket:
     """`capacity` tokens, refilled evenly with `per_second`; full at the start."""
@@ -23,83 +32,120 @@ class TokenBucket:
     __slots__ = ("_at", "_capacity", "_per_second", "_tokens")
 
     def __init__(self, capacity: float, per_second: float) -> None:
+        """Raises ValueError where either is not above 0."""
+        if not (capacity > 0 and per_second > 0):
+            raise ValueError(f"a bucket of {capacity} tokens, {per_second} a second, would never grant any")
         self._capacity = capacity
         self._per_second = per_second
         self._tokens = capacity
-        self._at = 0.0
+        self._at = -math.inf
 
     def take(self, now: float, amount: float = 1.0) -> float:
-        """Take tokens and return 0, or take none and return the seconds until there will be enough."""
-        tokens = min(self._capacity, self._tokens + (now - self._at) * self._per_second)
+        """Take tokens and return 0, or take none and return the seconds until there will be enough.
+
+        That is infinity for more than the capacity.
+        """
+        tokens = self._level(now)
         self._at = now
-        if tokens >= amount:
-            self._tokens = tokens - amount
+        if tokens >= amount - _ROUNDING:
+            self._tokens = max(tokens - amount, 0.0)
             return 0.0
         self._tokens = tokens
-        return (amount - tokens) / self._per_second
+        return (amount - tokens) / self._per_second if amount <= self._capacity else math.inf
+
+    def is_full(self, now: float) -> bool:
+        """Tell whether it is as good as a new one."""
+        return self._level(now) >= self._capacity
+
+    def _level(self, now: float) -> float:
+        return min(self._capacity, self._tokens + (now - self._at) * self._per_second)
 
 
 class Buckets:
-    """A bucket for each key."""
+    """A bucket for each key, at most `max_keys`. Full ones are forgotten as others are used."""
 
     def __init__(self, capacity: float, per_second: float, *, max_keys: int = MAX_KEYS) -> None:
+        """Raises as `TokenBucket`."""
+        TokenBucket(capacity, per_second)
         self._capacity = capacity
         self._per_second = per_second
         self._max_keys = max_keys
-        self._buckets: dict[str, TokenBucket] = {}  # the one that was used last is last
+        # The one that was used last is last. In a plain dict, finding the first gets slower with each that is deleted.
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def take(self, key: str, now: float) -> float:
         """Take a token of this key's bucket; returns as `TokenBucket.take`."""
-        bucket = self._buckets.pop(key, None)
+        buckets = self._buckets
+        bucket = buckets.get(key)
         if bucket is None:
-            if len(self._buckets) >= self._max_keys:
-                del self._buckets[next(iter(self._buckets))]
-            bucket = TokenBucket(self._capacity, self._per_second)
-        self._buckets[key] = bucket
-        return bucket.take(now)
+            bucket = buckets[key] = TokenBucket(self._capacity, self._per_second)
+        else:
+            buckets.move_to_end(key)
+        wait = bucket.take(now)
+        for oldest, idle in list(islice(buckets.items(), _SWEEP)):
+            if len(buckets) > self._max_keys or idle.is_full(now):
+                del buckets[oldest]
+        return wait
 
 
 class ConnectionCounter:
-    """Places for connections, at most `maximum` together."""
+    """Places for connections: at most `maximum` together and, where connections have keys, `max_per_key` of each."""
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, *, max_per_key: int | None = None) -> None:
         self.maximum = maximum
         self.count = 0
+        self._max_per_key = max_per_key
+        self._of_key: dict[str, int] = {}  # keys with a place, so no more of them than places
+
+    def count_of(self, key: str) -> int:
+        """Return how many places a key has."""
+        return self._of_key.get(key, 0)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place for the block.
+    def place(self, key: str | None = None) -> Iterator[None]:
+        """Hold a place for the block, which counts for the key too.
 
         Raises:
-            RequestError: `UNAVAILABLE`; there is none.
+            RequestError: `UNAVAILABLE`; there is none, or this key has all of its own.
         """
         if self.count >= self.maximum:
             raise RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=FULL_RETRY_AFTER)
+        if key is not None:
+            if self._max_per_key is not None and self.count_of(key) >= self._max_per_key:
+                raise RequestError(Code.UNAVAILABLE, "You have too many connections.", retry_after=FULL_RETRY_AFTER)
+            self._of_key[key] = self.count_of(key) + 1
         self.count += 1
         try:
             yield
         finally:
             self.count -= 1
+            if key is not None:
+                self._of_key[key] -= 1
+                if not self._of_key[key]:
+                    del self._of_key[key]
 
 
 class FloodGuard:
-    """Whether refusals have gone on for too long: for FLOOD_PERIOD, without a pause of FLOOD_PAUSE between any two.
+    """Whether refusals have gone on for too long: for `period`, with no more than FLOOD_PAUSE between any two.
 
-    What is granted meanwhile does not count as a pause: a bucket that refills lets some through of every flood.
+    What is granted meanwhile does not count as a pause: a bucket that refills lets some through of every flood. A burst
+    that is refused, however large, is none, for it does not last.
     """
 
-    __slots__ = ("_last", "_since")
+    __slots__ = ("_last", "_period", "_since")
 
-    def __init__(self) -> None:
+    def __init__(self, period: float = FLOOD_PERIOD) -> None:
+        """`period` is in seconds."""
+        self._period = period
         self._since = 0.0
-        self._last = float("-inf")
+        self._last = -math.inf
 
     def refused(self, now: float) -> bool:
         """Take note of a refusal; True when it is one too many."""
         if now - self._last > FLOOD_PAUSE:
             self._since = now
         self._last = now
-        return now - self._since >= FLOOD_PERIOD
+        return now - self._since >= self._period

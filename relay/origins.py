@@ -1,56 +1,101 @@
-"""Which web pages may use Relay from a browser. Clients that are no browsers send no origin, and pass."""
+"""Which web pages may use Relay from a browser. Clients that are no browsers send no origin, and pass.
+
+It knows headers as they came, no connection.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+import attrs
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_HOST = r"(\[[0-9a-f:.]+\]|[^][\s/?#@:*,]+)(?::([0-9]{1,5}))?"
+_HOST_ONLY = re.compile(_HOST)
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://{_HOST}")
+_SUBDOMAINS = "://*."
+
+
+@attrs.frozen
+class _Origin:
+    """An origin taken apart (RFC 6454, 4), with the port that its scheme implies where it names none."""
+
+    scheme: str
+    host: str
+    port: int | None
 
 
 class OriginPolicy:
     """The origins that the configuration allows, and the server's own."""
 
     def __init__(self, allowed: Sequence[str]) -> None:
-        """An entry is an origin, `https://*.example.com` for its subdomains, `null`, or `*` for all."""
-        entries = [entry.lower().rstrip("/") for entry in allowed]
-        self._all = "*" in entries
-        self._exact = {_normal(entry) for entry in entries if "*" not in entry}
-        self._below = [tuple(entry.split("*", 1)) for entry in entries if "://*." in entry]
+        """An entry is an origin, `https://*.example.com` for its subdomains, `null`, or `*` for all.
+
+        Raises:
+            ValueError: an entry is none of these.
+        """
+        self._all = "*" in allowed
+        self._null = False
+        self._exact: set[_Origin] = set()
+        self._below: list[_Origin] = []
+        for entry in allowed:
+            if entry == "*":
+                continue
+            origin = _parse(entry.lower().replace(_SUBDOMAINS, "://", 1))
+            if entry.lower() == "null":
+                self._null = True
+            elif origin is None:
+                raise ValueError(f"{entry!r} is no origin; use one such as https://app.example.org, or *")
+            elif _SUBDOMAINS in entry:
+                self._below.append(origin)
+            else:
+                self._exact.add(origin)
 
     def allows(self, origin: bytes | None, host: bytes | None) -> bool:
         """Tell whether a page of this origin may connect to this host (both as their headers came)."""
         if origin is None or self._all:
             return True
-        normal = _normal(origin.decode("latin-1").lower())
-        if normal in self._exact:
-            return True
-        if host is not None and "://" in normal:
-            scheme, _, netloc = normal.partition("://")
-            if netloc == _without_default_port(host.decode("latin-1").lower(), scheme):
-                return True
-        return any(
-            normal.startswith(scheme) and normal.endswith(domain) and len(normal) > len(scheme) + len(domain)
-            for scheme, domain in self._below
-        )
+        text = origin.decode("latin-1").lower()
+        if text == "null":
+            return self._null  # sandboxed pages and files: nobody in particular
+        parsed = _parse(text)
+        if parsed is None:
+            return False
+        return parsed in self._exact or self._is_below(parsed) or parsed == _own(parsed.scheme, host)
 
     def cors_headers(self, origin: bytes | None, host: bytes | None) -> list[tuple[str, str]]:
-        """Return the headers that let a page of this origin read an HTTP answer; none where it may not."""
-        if origin is None:
-            return []
-        if not self.allows(origin, host):
-            return [("Vary", "Origin")]
-        return [("Access-Control-Allow-Origin", "*" if self._all else origin.decode("latin-1")), ("Vary", "Origin")]
+        """Return the headers that let a page of this origin, if it may, read an HTTP answer.
+
+        Where the answer depends on the origin that is said (`Vary`) even if there was none: a cache must not give it to
+        a page (Fetch, 3.2.5).
+        """
+        if self._all:
+            return [("Access-Control-Allow-Origin", "*")]
+        vary = ("Vary", "Origin")
+        if origin is None or not self.allows(origin, host):
+            return [vary]
+        return [("Access-Control-Allow-Origin", origin.decode("latin-1")), vary]
+
+    def _is_below(self, origin: _Origin) -> bool:
+        return any(
+            origin.host.endswith(f".{domain.host}")
+            and not origin.host.startswith(".")
+            and (origin.scheme, origin.port) == (domain.scheme, domain.port)
+            for domain in self._below
+        )
 
 
-def _normal(origin: str) -> str:
-    scheme, separator, netloc = origin.partition("://")
-    return f"{scheme}{separator}{_without_default_port(netloc, scheme)}" if separator else origin
+def _parse(text: str) -> _Origin | None:
+    match = _ORIGIN.fullmatch(text)
+    return None if match is None else _origin(match[1], match[2], match[3])
 
 
-def _without_default_port(netloc: str, scheme: str) -> str:
-    try:
-        port = urlsplit(f"//{netloc}").port
-    except ValueError:
-        return netloc
-    return netloc.rpartition(":")[0] if port is not None and port == _DEFAULT_PORTS.get(scheme) else netloc
+def _own(scheme: str, host: bytes | None) -> _Origin | None:
+    """Return the server's own origin, had it been asked with this scheme: behind a proxy it does not see it itself."""
+    match = None if host is None else _HOST_ONLY.fullmatch(host.decode("latin-1").lower())
+    return None if match is None else _origin(scheme, match[1], match[2])
+
+
+def _origin(scheme: str, host: str, port: str | None) -> _Origin:
+    return _Origin(scheme, host, _DEFAULT_PORTS.get(scheme) if port is None else int(port))

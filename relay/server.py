@@ -120,7 +120,7 @@ async def open_server(
         publications = Publications(database, clock)
         await publications.open()
         secret = config.auth.jwt_secret or await _own_secret(config, database)
-        core = _core(config, database, publications, clock, secret)
+        core = build_core(config, database, publications, clock, secret)
         enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
         flusher = Flusher()
         write_behind = WriteBehind(core.broker, publications)
@@ -157,7 +157,8 @@ async def open_server(
         services.cancel_scope.cancel()
 
 
-def _core(config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None) -> Core:
+def build_core(config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None) -> Core:
+    """Return the parts that every session and route works with; nothing runs yet."""
     kinds = Kinds(
         entities=config.channels.entities,
         history_period=config.channels.history_period,

@@ -1,4 +1,7 @@
-"""One service for all short timers: presence grace, typing, and whatever else needs no task of its own."""
+"""One service for all short timers: presence grace, typing, and whatever else needs no task of its own.
+
+It knows deadlines and callbacks, not what they are for. There are as many timers as their users set.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import trio
 
 MIN_COMPACT = 64
 """Timers below which cancelled ones are not worth sweeping out."""
+MAX_BATCH = 100
+"""Callbacks that are called between two turns of the loop."""
 
 
 class Timer:
@@ -40,8 +45,13 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
+    @property
+    def size(self) -> int:
+        """How many are kept, with those that are cancelled and not swept out yet."""
+        return len(self._heap)
+
     def call_at(self, deadline: float, callback: Callable[[], None]) -> Timer:
-        """Have `callback` called at `deadline` (on `trio.current_time()`). A plain call."""
+        """Have `callback` called at `deadline` (on `trio.current_time()`), in the order of deadlines. A plain call."""
         timer = Timer(self, callback)
         if not self._heap or deadline < self._heap[0][0]:
             self._sooner.set()
@@ -49,7 +59,7 @@ class Timers:
         return timer
 
     def note_cancelled(self) -> None:
-        """Take note that one in the heap is cancelled; half of them and they are swept out."""
+        """Take note that one that is kept is cancelled; once they are more than half, they are swept out."""
         self._cancelled += 1
         if len(self._heap) > MIN_COMPACT and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]
@@ -61,13 +71,19 @@ class Timers:
         task_status.started()
         while True:
             self._sooner = trio.Event()
+            # With more due than one batch the deadline has passed: then this only gives the others a turn.
             with trio.move_on_at(self._heap[0][0]) if self._heap else trio.CancelScope():
                 await self._sooner.wait()
-            now = trio.current_time()
-            while self._heap and self._heap[0][0] <= now:
-                timer = heapq.heappop(self._heap)[2]
-                if timer.callback is None:
-                    self._cancelled -= 1
-                else:
-                    callback, timer.callback = timer.callback, None
-                    callback()
+            self._call_due()
+
+    def _call_due(self) -> None:
+        now = trio.current_time()
+        for _ in range(MAX_BATCH):
+            if not self._heap or self._heap[0][0] > now:
+                return
+            timer = heapq.heappop(self._heap)[2]
+            if timer.callback is None:
+                self._cancelled -= 1
+            else:
+                callback, timer.callback = timer.callback, None
+                callback()

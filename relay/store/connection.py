@@ -87,7 +87,7 @@ class Connection(aiosqlite.Connection):
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
         # Left behind or never closed, it must not keep the interpreter from exiting.
-        self._thread.daemon = True
+        self._thread.daemon = False
 
     async def run(self, function: Callable[[sqlite3.Connection], T], *, abandon_on_cancel: bool = False) -> T:
         """Run a function in the thread and return what it returns: one hop.
@@ -174,8 +174,11 @@ def _connect(path: Path, synchronous: Literal["normal", "full"], read_only: bool
     try:
         if not read_only:
             _use_wal(connection)
-            # SQLite opens what it may not write for reading, without a word: the first write would be the one to find out.
+            # SQLite opens what it may not write for reading, without a word, and even begins: the first statement that
+            # writes finds out.
             connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -1,7 +1,8 @@
 """Socket.IO 5 on the wire: packets in Engine.IO messages, and binary attachments put back in their places. Pure.
 
 A packet is its type, how many attachments follow, its namespace unless that is `/`, the id of an acknowledgement, and JSON:
-`<type>[<attachments>-][<namespace>,][<id>][<JSON>]`. One whole exchange, `>` from the client, each behind the digit 4 of an Engine.IO message:
+`<type>[<attachments>-][<namespace>,][<id>][<JSON>]`. One whole exchange, `>` from the client; on the wire each has the digit 4 of an
+Engine.IO message in front:
 
     > 0/api-ws,{"apiKey":"rk_live_..."}
       0/api-ws,{"sid":"oSO0OpakMV_3jnil"}

@@ -76,9 +76,8 @@ class Http:
 @asynccontextmanager
 async def serving(folder: Path, overrides: Mapping[str, Any] | None = None) -> AsyncIterator[Http]:
     """Run a server for the block."""
-    async with running(config_for(folder, overrides)) as (_, address):
-        async with httpx.AsyncClient(base_url=f"http://{address}") as client:
-            yield Http(client, folder / "relay.db")
+    async with running(config_for(folder, overrides)) as (_, address), httpx.AsyncClient(base_url=f"http://{address}") as client:
+        yield Http(client, folder / "relay.db")
 
 
 CORA = bearer("cora", first_name="Cora", last_name="C")
@@ -263,7 +262,7 @@ async def test_every_wrong_field_is_named(tmp_path: Path) -> None:
                 for wrong in WRONG[field]:
                     told = await http.wrong(method, path, ROOT, {**body, field: wrong})
                     assert told == [field], (method, path, field, wrong)
-            everything = {field: 5 for field in body}
+            everything = dict.fromkeys(body, 5)
             assert await http.wrong(method, path, ROOT, everything) == list(body)
             if method == "POST":
                 required = {"name", "message", "userId", "title"} & body.keys()

@@ -1,0 +1,140 @@
+"""One TCP connection of a load, non-blocking. What its bytes mean is for its subclasses."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from typing import NamedTuple
+
+from relay.bench.poller import READ, WRITE, Poller
+
+READ_BYTES = 32 * 1024
+_BUFFER_BYTES = 256 * 1024
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    family: int
+    sockaddr: tuple[str | int, ...]
+    host: str
+    """What the Host header says."""
+
+
+class Connection:
+    """A socket, what waits to be sent on it, and three calls for subclasses: `connected`, `received`, `ended`."""
+
+    __slots__ = ("_address", "_connecting", "_out", "_poller", "_socket", "_writing")
+
+    def __init__(self, poller: Poller, address: Address) -> None:
+        self._poller = poller
+        self._address = address
+        self._socket: socket.socket | None = None
+        self._connecting = False
+        self._writing = False
+        self._out = bytearray()
+
+    def connected(self) -> None:
+        """The connection is there."""
+        raise NotImplementedError
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        raise NotImplementedError
+
+    def ended(self, why: str) -> None:
+        """The peer ended it, or it never came to be. Not called after `close`."""
+        raise NotImplementedError
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return len(self._out)
+
+    def open(self) -> None:
+        """Begin to connect."""
+        sock = socket.socket(self._address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._out.clear()
+        self._socket, self._connecting, self._writing = sock, True, True
+        code = sock.connect_ex(self._address.sockaddr)
+        self._poller.add(sock, self, READ | WRITE)
+        if code not in (0, errno.EINPROGRESS):
+            self._end(os.strerror(code))
+
+    def limit_send_buffer(self) -> None:
+        """Let the kernel take little, so that what is sent is not far ahead of what the server has read."""
+        assert self._socket is not None
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+
+    def close(self) -> None:
+        """End it from this side. Idempotent."""
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._poller.remove(sock)
+            sock.close()
+
+    def send(self, data: bytes) -> None:
+        """Send, or queue what the kernel does not take. Nothing, if the connection is closed."""
+        if self._socket is None:
+            return
+        self._out += data
+        if not self._writing:
+            self._flush()
+
+    def handle(self, events: int) -> None:
+        """Take in what the kernel says about the socket."""
+        if events & READ:
+            assert self._socket is not None
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(error.strerror or str(error))
+                return
+            if not data:
+                self._end("the server ended the connection")
+                return
+            self.received(data)
+            if self._socket is None:
+                return
+        if events & ~READ:
+            if self._connecting:
+                self._connect()
+            elif events & WRITE:
+                self._flush()
+            else:
+                self._end("the connection broke")
+
+    def _connect(self) -> None:
+        assert self._socket is not None
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._end(os.strerror(code))
+            return
+        self._connecting = False
+        self._flush()
+        self.connected()
+
+    def _flush(self) -> None:
+        assert self._socket is not None
+        out = self._out
+        try:
+            while out:
+                del out[: self._socket.send(out)]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._end(error.strerror or str(error))
+            return
+        if bool(out) != self._writing:
+            self._writing = bool(out)
+            self._poller.change(self._socket, READ | WRITE if out else READ)
+
+    def _end(self, why: str) -> None:
+        with contextlib.suppress(OSError):
+            self.close()
+        self.ended(why)

@@ -1,0 +1,118 @@
+"""A server of the load's own: another process, on a free port, with a database that is gone afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 20.0
+LOG_LINES = 10
+"""How much of its log is shown where it does not start."""
+_SET_PARENT_DEATH_SIGNAL = 1
+
+_CONFIG = """\
+[server]
+host = "127.0.0.1"
+port = 0
+[store]
+path = "relay.db"
+[auth]
+jwt_secret = "{secret}"
+[limits]
+handshakes_per_minute = 100000000
+messages_per_minute = 100000000
+frames_per_minute = 100000000
+[dialects.live]
+max_connections = 100000
+[dialects.channels]
+max_connections = 100000
+[dialects.feeds]
+max_connections = 100000
+"""
+
+
+class ServerError(Exception):
+    """The server does not start; the text is for people."""
+
+
+@attrs.frozen
+class LocalServer:
+    """A server that listens."""
+
+    url: str
+    pid: int
+    secret: str
+    """What tokens are signed with."""
+    key: str
+    """An API key that may publish."""
+
+
+@contextmanager
+def local_server() -> Iterator[LocalServer]:
+    """Start a server, with limits that no load reaches, and stop it whatever happens.
+
+    Raises:
+        ServerError: it does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
+        folder = Path(name)
+        config, log, secret = folder / "relay.toml", folder / "relay.log", secrets.token_hex(32)
+        config.touch(0o600)
+        config.write_text(_CONFIG.format(secret=secret))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+        relay = [sys.executable, "-m", "relay"]
+        create = [*relay, "keys", "create", "--user", "bench", "--scope", "publish", "--config", str(config)]
+        made = subprocess.run(create, capture_output=True, text=True, env=environment, check=False)
+        if made.returncode:
+            raise ServerError(f"no API key could be made: {made.stderr.strip()}")
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [*relay, "serve", "--config", str(config)],
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**environment, "RELAY_LOG__FORMAT": "json"},
+                start_new_session=True, preexec_fn=_end_with_parent,
+            )  # fmt: skip
+        try:
+            yield LocalServer(_listening(process, log), process.pid, secret, made.stdout.strip())
+        finally:
+            _stop(process)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end the server, should this process be killed. Runs in the child."""
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        ended = process.poll() is not None
+        for line in log.read_bytes().split(b"\n")[:-1]:
+            if b'"listening"' in line and (record := json.loads(line)).get("message") == "listening":
+                return str(record["url"])
+        if ended:
+            break
+        time.sleep(0.02)
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+    raise ServerError(f"the server did not start; its log ends with:\n{last}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

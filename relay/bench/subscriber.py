@@ -1,0 +1,267 @@
+"""One WebSocket client of a load: it connects, subscribes, takes in what is published, and may come back after a drop."""
+
+from __future__ import annotations
+
+import enum
+import json
+import time
+from typing import Any
+
+import attrs
+
+from relay.bench import frames
+from relay.bench.audit import Audit, Track
+from relay.bench.connection import Address, Connection
+from relay.bench.frames import Batch
+from relay.bench.latency import Latencies
+from relay.bench.marker import Delivery
+from relay.bench.poller import Poller
+from relay.bench.subject import Refused, Standing, Subject
+
+MAX_BATCHES = 512
+"""Pieces of bytes that are remembered with what they hold: all subscribers get the same ones."""
+MAX_BATCH_BYTES = 16 * 1024
+MAX_REASONS = 5
+_HEAD_END = b"\r\n\r\n"
+
+
+class State(enum.Enum):
+    """What a subscriber is at."""
+
+    CLOSED = enum.auto()
+    CONNECTING = enum.auto()
+    SUBSCRIBING = enum.auto()
+    READY = enum.auto()
+
+
+@attrs.define(eq=False)
+class Crowd:
+    """What all subscribers of a load share."""
+
+    poller: Poller
+    address: Address
+    subject: Subject
+    audit: Audit = attrs.field(factory=Audit)
+    latencies: Latencies = attrs.field(factory=Latencies)
+    """From the sending of a publication to each of its deliveries."""
+    handshakes: Latencies = attrs.field(factory=Latencies)
+    """From the first packet to the answer to the subscription."""
+    ready: int = 0
+    deliveries: int = 0
+    refused: int = 0
+    """Requests of clients that were answered with an error."""
+    reasons: list[str] = attrs.field(factory=list)
+    """Why connections failed or ended, and requests were refused; the first few that differ."""
+    remaining: dict[int, int] = attrs.field(factory=dict)
+    """By sequence, how many subscribers a publication in flight has yet to reach. Kept where a window is."""
+    batches: dict[bytes, Batch] = attrs.field(factory=dict)
+
+    def reason(self, text: str) -> None:
+        """Remember why something went wrong."""
+        if len(self.reasons) < MAX_REASONS and text not in self.reasons:
+            self.reasons.append(text)
+
+    def batch(self, data: bytes) -> Batch:
+        """Return what a piece of bytes holds."""
+        found = self.batches.get(data)
+        if found is None:
+            found = frames.batch(data)
+            if len(data) <= MAX_BATCH_BYTES:
+                if len(self.batches) >= MAX_BATCHES:
+                    self.batches.clear()
+                self.batches[data] = found
+        return found
+
+
+class Subscriber(Connection):
+    """One client."""
+
+    __slots__ = ("_crowd", "_epoch", "_opened_ns", "_rest", "_since", "_token", "failed", "sequence", "state", "track", "unconfirmed")
+
+    def __init__(self, crowd: Crowd, token: str) -> None:
+        super().__init__(crowd.poller, crowd.address)
+        self._crowd = crowd
+        self._token = token
+        self._rest = b""
+        self._since: Standing | None = None
+        self._epoch = ""
+        self._opened_ns = 0
+        self.state = State.CLOSED
+        self.failed = False
+        self.track = Track(crowd.audit, len(crowd.subject.channels), latest=crowd.subject.latest)
+        self.sequence = 0
+        """That of the last delivery."""
+        self.unconfirmed: dict[int, bytes] = {}
+        """Own messages that did not come back yet, by sequence."""
+
+    # -- what the load does -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect, for the first time or again, then with the last position."""
+        self.failed = False
+        self._rest = b""
+        self._opened_ns = time.monotonic_ns()
+        self.state = State.CONNECTING
+        self.open()
+
+    def drop(self) -> None:
+        """Lose the connection as clients do; `start` comes back with `since`."""
+        self._leave()
+        self._since = Standing((self.track.positions[0],), self._epoch)
+        self.close()
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Send a message."""
+        self.send(frames.text(json.dumps(message).encode()))
+
+    def post(self, sequence: int, message: dict[str, Any]) -> None:
+        """Send a message of a chat, again after a drop until it came back."""
+        self.unconfirmed[sequence] = frame = frames.text(json.dumps(message).encode())
+        self.send(frame)
+
+    # -- what comes ---------------------------------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """Ask for the upgrade."""
+        path = self._crowd.subject.path(self._token)
+        head = (
+            f"GET {path} HTTP/1.1\r\nHost: {self._address.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        self.send(head.encode())
+
+    def received(self, data: bytes) -> None:
+        """Take in bytes. Where all is as usual, a piece that another subscriber got too is not read again."""
+        if self.state is not State.READY or self._rest:
+            self._received_slowly(data)
+            return
+        batch = self._crowd.batch(data)
+        if batch.deliveries:
+            self._deliver(batch.deliveries)
+        if batch.consumed != len(data):
+            self._rest = data[batch.consumed :]
+        for opcode, payload in batch.others:
+            self._take(opcode, payload)
+
+    def ended(self, why: str) -> None:
+        """Count a connection that the server ended, or one that never came to be."""
+        if self.state is State.READY:
+            self._crowd.audit.disconnected += 1
+        self._leave()
+        self.failed = True
+        self._crowd.reason(why)
+
+    def _received_slowly(self, data: bytes) -> None:
+        data = self._rest + data
+        if self.state is State.CONNECTING:
+            end = data.find(_HEAD_END)
+            if end < 0:
+                self._rest = data
+                return
+            if not data.startswith(b"HTTP/1.1 101"):
+                self._fail(f"the upgrade was refused: {_first_line(data)}")
+                return
+            data = data[end + len(_HEAD_END) :]
+            self.state = State.SUBSCRIBING
+            for message in self._crowd.subject.hello(self._token, self._since):
+                self.say(message)
+        found, consumed = frames.split(data)
+        self._rest = data[consumed:]
+        for opcode, payload in found:
+            if self.state is State.READY and (delivery := _delivery(opcode, payload)) is not None:
+                self._deliver([delivery])
+            else:
+                self._take(opcode, payload)
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        crowd, positions = self._crowd, self.track.positions
+        add, now = crowd.latencies.add, time.monotonic_ns()
+        remaining = crowd.remaining
+        for channel, position, sent_ns, sequence, own in deliveries:
+            if own:
+                self.unconfirmed.pop(sequence, None)
+            if position == positions[channel] + 1:
+                positions[channel] = position
+            elif own and position <= positions[channel] and self._since is not None:
+                continue  # sent again after a drop, and answered with the message that came already
+            elif not self.track.unexpected(channel, position):
+                continue
+            crowd.deliveries += 1
+            add(now - sent_ns)
+            self.sequence = sequence
+            if remaining and sequence in remaining:
+                remaining[sequence] -= 1
+                if not remaining[sequence]:
+                    del remaining[sequence]
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == frames.PING:
+            self.send(frames.pong(payload))
+        elif opcode == frames.CLOSE:
+            code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
+            self._fail(f"closed with {code} {payload[2:].decode(errors='replace')}".rstrip())
+        elif opcode == frames.TEXT and self.state is not State.CLOSED:
+            self._hear(json.loads(payload))
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        try:
+            standing = self._crowd.subject.standing(message)
+        except Refused as refusal:
+            if self.state is State.READY:
+                self._crowd.refused += 1
+                self._crowd.reason(f"refused: {refusal}")
+            else:
+                self._fail(f"the subscription was refused: {refusal}")
+            return
+        if standing is not None and self.state is State.SUBSCRIBING:
+            self._subscribed(standing)
+        elif self.state is State.READY and len(self._crowd.subject.channels) == 1:
+            self._foreign(message)
+
+    def _subscribed(self, standing: Standing) -> None:
+        crowd, positions = self._crowd, self.track.positions
+        self.state = State.READY
+        self._epoch = standing.epoch
+        crowd.ready += 1
+        if self._since is None:
+            crowd.handshakes.add(time.monotonic_ns() - self._opened_ns)
+            positions[:] = standing.offsets
+            return
+        crowd.audit.reconnected += 1
+        if not standing.recovered:
+            crowd.audit.not_recovered += 1
+            crowd.audit.missed += max(0, standing.offsets[0] - positions[0])
+            positions[:] = standing.offsets
+        for frame in self.unconfirmed.values():
+            self.send(frame)
+
+    def _foreign(self, message: dict[str, Any]) -> None:
+        """Take in what somebody else published on the one channel of this load: it has a place in the order too."""
+        offset = message.get("offset")
+        if message["type"] == "trade:created" and isinstance(offset, int):
+            if offset == self.track.positions[0] + 1:
+                self.track.positions[0] = offset
+            else:
+                self.track.unexpected(0, offset)
+
+    def _fail(self, why: str) -> None:
+        self.close()
+        self.ended(why)
+
+    def _leave(self) -> None:
+        crowd = self._crowd
+        if self.state is State.READY:
+            crowd.ready -= 1
+            for sequence in [one for one in crowd.remaining if one > self.sequence]:
+                crowd.remaining[sequence] -= 1
+                if not crowd.remaining[sequence]:
+                    del crowd.remaining[sequence]
+        self.state = State.CLOSED
+
+
+def _delivery(opcode: int, payload: bytes) -> Delivery | None:
+    return frames.read(payload) if opcode == frames.TEXT else None
+
+
+def _first_line(head: bytes) -> str:
+    return head.partition(b"\r\n")[0].decode(errors="replace")

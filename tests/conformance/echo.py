@@ -1,0 +1,149 @@
+"""Three dialects without Relay's words: what they get, they send back."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from relay.core import Core
+from relay.dialects.base import Endpoint
+from relay.dialects.socketio.namespaces import Namespace, Socket, SocketIO
+from relay.dialects.socketio.server import EngineServer
+from relay.dialects.socketio.sessions import Engine, Settings
+from relay.frames import binary_frame
+from relay.limits import ConnectionCounter
+from relay.origins import OriginPolicy
+from relay.session import Session
+
+MAX_CONNECTIONS = 10_000
+ECHO_PATH = "/echo"
+MAX_ECHO_BYTES = 16 * 1024 * 1024
+ECHO_IDLE_TIMEOUT = 60.0
+PING_INTERVAL = 0.3
+PING_TIMEOUT = 0.2
+MAX_PAYLOAD_BYTES = 1_000_000
+CONNECT_TIMEOUT = 10.0
+
+
+class Echo:
+    """WebSocket at `/echo`: text as text, binary as binary."""
+
+    name = "echo"
+    blueprints = ()
+    services = ()
+
+    def __init__(self, core: Core) -> None:
+        self._endpoint = Endpoint(
+            handle=self._handle,
+            connections=ConnectionCounter(MAX_CONNECTIONS),
+            heartbeat=None,
+            idle_timeout=ECHO_IDLE_TIMEOUT,
+            max_message_bytes=MAX_ECHO_BYTES,
+        )
+
+    def endpoint(self, path: str) -> Endpoint | None:
+        """See `dialects.base.Dialect`."""
+        return self._endpoint if path == ECHO_PATH else None
+
+    def drain(self) -> None:
+        """See `dialects.base.Dialect`."""
+
+    async def _handle(self, session: Session) -> None:
+        while (message := await session.receive()) is not None:
+            if isinstance(message, str):
+                await session.send(message.encode())
+            else:
+                await session.outbox.send(binary_frame(message))
+
+
+class EngineEcho:
+    """One Engine.IO session that sends back what it gets."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def receive(self, data: str | bytes) -> None:
+        """See `sessions.Application`."""
+        await self._engine.send([data])
+
+    def close(self) -> None:
+        """See `sessions.Application`."""
+
+
+class SocketEcho:
+    """One connection to a namespace that answers as the Socket.IO protocol suite expects."""
+
+    def __init__(self, socket: Socket, payload: dict[str, Any] | None) -> None:
+        self._socket = socket
+        self._payload = payload or {}
+
+    async def begin(self) -> None:
+        """See `namespaces.Namespace`."""
+        await self._socket.connected()
+        await self._socket.emit("auth", self._payload)
+
+    async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
+        """See `namespaces.Namespace`."""
+        if name == "message":
+            await self._socket.emit("message-back", *arguments)
+        elif name == "message-with-ack" and ack_id is not None:
+            await self._socket.acknowledge(ack_id, *arguments)
+
+    def close(self) -> None:
+        """See `namespaces.Namespace`."""
+
+
+async def _connect(socket: Socket, payload: dict[str, Any] | None) -> Namespace:
+    return SocketEcho(socket, payload)
+
+
+class EngineDialect:
+    """An Engine.IO server at a path of its own."""
+
+    services = ()
+
+    def __init__(self, core: Core, name: str, path: str) -> None:
+        self.name = name
+        self._core = core
+        self._path = path
+        connections = ConnectionCounter(MAX_CONNECTIONS)
+        queue_bytes = core.config.limits.max_outbox_bytes
+        settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, queue_bytes)
+        self._server = EngineServer(settings, core.timers, OriginPolicy(["*"]), connections, self._open)
+        self.blueprints = (self._server.blueprint(name),)
+        self._endpoint = Endpoint(
+            handle=self._server.handle,
+            connections=connections,
+            heartbeat=None,
+            idle_timeout=ECHO_IDLE_TIMEOUT,
+            max_message_bytes=MAX_PAYLOAD_BYTES,
+        )
+
+    def _open(self, engine: Engine) -> Any:
+        if self.name == "engine":
+            return EngineEcho(engine)
+        return SocketIO(
+            engine,
+            {"/": _connect, "/custom": _connect},
+            self._core.timers,
+            new_id=lambda: secrets.token_urlsafe(15),
+            connect_timeout=CONNECT_TIMEOUT,
+            max_bytes=MAX_PAYLOAD_BYTES,
+        )
+
+    def endpoint(self, path: str) -> Endpoint | None:
+        """See `dialects.base.Dialect`."""
+        return self._endpoint if path.rstrip("/") == self._path.rstrip("/") else None
+
+    def drain(self) -> None:
+        """See `dialects.base.Dialect`."""
+        self._server.drain()
+
+
+def dialects() -> tuple[Any, ...]:
+    """Return what makes the three."""
+    return (
+        Echo,
+        lambda core: EngineDialect(core, "engine", "/engine.io/"),
+        lambda core: EngineDialect(core, "socket", "/socket.io/"),
+    )

@@ -1,0 +1,155 @@
+"""Every deadline of the `live` dialect, in virtual time."""
+
+from __future__ import annotations
+
+import trio
+import trio.testing
+
+from relay.auth import mint
+from relay.dialects.live import open_live
+from relay.principal import Principal
+from tests.running import SECRET
+from tests.virtual import Virtual, VirtualSocket, settle, virtual
+
+
+def token(world: Virtual, user: str, expires_in: float = 3600.0) -> str:
+    """Return a token that is valid from the world's now."""
+    return mint(SECRET, user_id=user, now=world.core.clock.now(), expires_in=expires_in)
+
+
+async def authenticated(world: Virtual, user: str, expires_in: float = 3600.0) -> VirtualSocket:
+    """Open an authenticated session."""
+    client = world.connect("/v1/live")
+    client.send(type="auth", token=token(world, user, expires_in))
+    await settle()
+    assert client.messages.pop()["type"] == "auth:success"
+    return client
+
+
+async def room(world: Virtual) -> str:
+    """Make a public room."""
+    made = await world.core.rooms.create(Principal("owner"), name="R", description=None, type_="public")
+    return made.id
+
+
+async def test_ten_seconds_to_authenticate(autojump_clock: trio.testing.MockClock) -> None:
+    """Who sends no token is told so and closed with 1008 at 10 s, however much else it sends."""
+    async with virtual(open_live) as world:
+        begun = trio.current_time()
+        client = world.connect("/v1/live")
+        for _ in range(9):
+            await trio.sleep(1)
+            client.send(type="ping")
+        await trio.sleep(0.99)
+        assert client.closed is None
+        await trio.sleep(0.02)
+        assert client.closed is not None
+        assert client.closed_at is not None
+        assert (client.closed[0], round(client.closed_at - begun, 2)) == (1008, 10.0)
+        assert client.messages[-1]["type"] == "auth:error"
+
+
+async def test_a_ping_every_thirty_seconds(autojump_clock: trio.testing.MockClock) -> None:
+    """The server pings once in each 30 s."""
+    async with virtual(open_live) as world:
+        client = await authenticated(world, "bob")
+        for interval in range(1, 5):
+            await trio.sleep(30)
+            assert client.pings == interval
+            client.send(type="ping")
+
+
+async def test_sixty_seconds_of_silence(autojump_clock: trio.testing.MockClock) -> None:
+    """A connection from which nothing at all arrives for 60 s is closed with 1001; any sign of life moves that."""
+    async with virtual(open_live) as world:
+        client = await authenticated(world, "bob")
+        await trio.sleep(59)
+        client.send(type="ping")
+        alive_at = trio.current_time()
+        await trio.sleep(59.9)
+        assert client.closed is None
+        await trio.sleep(0.2)
+        assert client.closed == (1001, "idle")
+        assert client.closed_at is not None
+        assert round(client.closed_at - alive_at, 2) == 60.0
+
+
+async def test_expiry_of_the_token(autojump_clock: trio.testing.MockClock) -> None:
+    """When the token expires the session is told `unauthorized` and closed with 1008, unless a fresh one came."""
+    async with virtual(open_live) as world:
+        begun = trio.current_time()
+        client = await authenticated(world, "bob", expires_in=40)
+        other = await authenticated(world, "bob", expires_in=40)
+        await trio.sleep(30)
+        client.send(type="auth", token=token(world, "bob", expires_in=20))
+        await trio.sleep(10.5)
+        assert other.closed is not None
+        assert other.closed[0] == 1008
+        assert other.messages[-1]["type"] == "auth:error"
+        assert other.messages[-1]["data"]["code"] == "unauthorized"
+        assert client.closed is None
+        await trio.sleep(20)
+        assert client.closed_at is not None
+        assert round(client.closed_at - begun) == 50
+
+
+async def test_typing_ends_by_itself(autojump_clock: trio.testing.MockClock) -> None:
+    """`isTyping` becomes false by itself 6 s after it was last said to be true."""
+    async with virtual(open_live) as world:
+        chat = await room(world)
+        bob, eve = await authenticated(world, "bob"), await authenticated(world, "eve")
+        for client in (bob, eve):
+            client.send(type="subscribe", channel="chatroom", chatroomId=chat)
+            await settle()
+        bob.send(type="chat:typing", chatroomId=chat, isTyping=True)
+        await trio.sleep(4)
+        bob.send(type="chat:typing", chatroomId=chat, isTyping=True)
+        await trio.sleep(5.9)
+        typing = [message["data"]["isTyping"] for message in eve.messages if message["type"] == "chat:typing"]
+        assert typing == [True, True]
+        await trio.sleep(0.2)
+        assert eve.messages[-1]["data"] == {"chatroomId": chat, "userId": "bob", "isTyping": False}
+        assert all(message["type"] != "chat:typing" for message in bob.messages)
+
+
+async def test_offline_after_the_grace(autojump_clock: trio.testing.MockClock) -> None:
+    """`user:offline` comes 5 s after a user's last connection ended, and not if it came back."""
+    async with virtual(open_live) as world:
+        chat = await room(world)
+        eve = await authenticated(world, "eve")
+        eve.send(type="subscribe", channel="chatroom", chatroomId=chat)
+        await settle()
+        for stay_away, expected in ((4.9, []), (5.1, ["user:offline"])):
+            bob = await authenticated(world, "bob")
+            bob.send(type="subscribe", channel="chatroom", chatroomId=chat)
+            await settle()
+            eve.messages.clear()
+            bob.leave()
+            await trio.sleep(stay_away)
+            again = await authenticated(world, "bob")
+            again.send(type="subscribe", channel="chatroom", chatroomId=chat)
+            await settle()
+            kinds = [message["type"] for message in eve.messages]
+            assert kinds == ([*expected, "user:online"] if expected else [])
+            again.leave()
+            await settle()
+            await trio.sleep(10)
+            eve.send(type="ping")
+            await settle()
+
+
+async def test_a_flood_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    """Each refused frame gets its own error, and refusals that go on for 10 s end the session with 1008."""
+    async with virtual(open_live) as world:
+        client = await authenticated(world, "bob")
+        begun = trio.current_time()
+        while client.closed is None:
+            for _ in range(50):
+                client.send(type="ping")
+            await trio.sleep(0.5)
+            assert trio.current_time() - begun < 30
+        assert client.closed[0] == 1008
+        errors = [message for message in client.messages if message["type"] == "error"]
+        assert errors
+        assert {message["data"]["code"] for message in errors} == {"rate_limited"}
+        assert trio.current_time() - begun > 10

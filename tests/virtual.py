@@ -1,0 +1,195 @@
+"""Sessions in virtual time: the real core on a database without threads, and a socket in memory."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import trio
+import trio.testing
+
+from relay.auth import TokenVerifier
+from relay.clock import Clock
+from relay.config import Config
+from relay.core import Core
+from relay.dialects.base import Dialect, Factory
+from relay.errors import Reason
+from relay.outbox import Flusher, Outbox
+from relay.server import build_core
+from relay.session import Session
+from relay.store.migrations import migrate
+from relay.store.publications import Publications
+from tests.running import SECRET
+
+STARTED_AT = datetime(2025, 10, 21, 12, 0, 0, tzinfo=UTC)
+
+
+class VirtualClock(Clock):
+    """The time of day, as far on as Trio's clock is."""
+
+    def now(self) -> datetime:
+        """Return the time, aware and in UTC."""
+        return STARTED_AT + timedelta(seconds=trio.current_time() - self.begun)
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since the Unix epoch."""
+        return round(self.now().timestamp() * 1000)
+
+    def __init__(self) -> None:
+        self.begun = trio.current_time()
+
+
+class VirtualDatabase:
+    """A database in memory, in the task that asks: no thread for a virtual clock to jump over."""
+
+    healthy = True
+    last_error = None
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        migrate(self.connection)
+
+    async def read(self, query: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Run a query."""
+        await trio.lowlevel.checkpoint()
+        return query(self.connection)
+
+    async def write(
+        self, operation: Callable[[sqlite3.Connection], Any], *, on_commit: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Run an operation in a transaction."""
+        await trio.lowlevel.checkpoint()
+        self.connection.execute("BEGIN")
+        try:
+            result = operation(self.connection)
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+        if on_commit is not None:
+            on_commit(result)
+        return result
+
+    async def load(
+        self, query: Callable[[sqlite3.Connection], Any], *, on_loaded: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Run a query in the order of the writes."""
+        result = await self.read(query)
+        if on_loaded is not None:
+            on_loaded(result)
+        return result
+
+
+class VirtualSocket:
+    """Both ends of a connection in memory: a transport for the outbox, a socket for the session, and the client's view."""
+
+    def __init__(self) -> None:
+        self._to_session, self._from_client = trio.open_memory_channel[str | bytes](100)
+        self.session: Session | None = None
+        self.messages: list[dict[str, Any]] = []
+        self.pings = 0
+        self.closed: tuple[int, str] | None = None
+        self.closed_at: float | None = None
+
+    # the outbox's transport
+    def send_nowait(self, data: bytes) -> int:
+        """Take frames as a client would."""
+        rest = data
+        while rest:
+            opcode, size, begin = rest[0] & 15, rest[1], 2
+            if size == 126:
+                size, begin = int.from_bytes(rest[2:4], "big"), 4
+            payload, rest = rest[begin : begin + size], rest[begin + size :]
+            if opcode == 9:
+                self.pings += 1
+            else:
+                self.messages.append(json.loads(payload))
+        return len(data)
+
+    async def wait_writable(self) -> None:
+        """Take everything at once."""
+        await trio.lowlevel.checkpoint()
+
+    # the session's socket
+    async def receive(self) -> str | bytes | None:
+        """Return what the client sends."""
+        try:
+            return await self._from_client.receive()
+        except trio.EndOfChannel:
+            return None
+
+    async def close(self, code: int, text: str) -> None:
+        """Take the session's close."""
+        await trio.lowlevel.checkpoint()
+        self.closed = (code, text)
+        self.closed_at = trio.current_time()
+
+    # the client
+    def send(self, **message: Any) -> None:
+        """Send as the client; it is a sign of life."""
+        assert self.session is not None
+        self._to_session.send_nowait(json.dumps(message))
+        self.session.alive()
+
+    def leave(self) -> None:
+        """End the connection as the client."""
+        self._to_session.close()
+
+
+class Virtual:
+    """A core in virtual time, and the sessions of one dialect on it."""
+
+    def __init__(self, core: Core, dialect: Dialect, flusher: Flusher, nursery: trio.Nursery) -> None:
+        self.core = core
+        self._dialect = dialect
+        self._flusher = flusher
+        self._nursery = nursery
+
+    def connect(self, path: str, query: str = "") -> VirtualSocket:
+        """Open a session at a path."""
+        endpoint = self._dialect.endpoint(path)
+        assert endpoint is not None
+        socket = VirtualSocket()
+        outbox = Outbox(
+            socket,
+            self._flusher,
+            self.core.config.limits.max_outbox_bytes,
+            on_blocked=lambda: None,
+            on_overflow=lambda: session.disconnect(Reason.TOO_SLOW),
+        )
+        session = Session(
+            socket, outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=endpoint.idle_timeout
+        )
+        socket.session = session
+        if endpoint.heartbeat is not None:
+            endpoint.heartbeat.add(session)
+        self._nursery.start_soon(session.run, endpoint.handle)
+        return socket
+
+
+@asynccontextmanager
+async def virtual(make: Factory, config: Config | None = None) -> AsyncIterator[Virtual]:
+    """Open a core in virtual time with one dialect."""
+    database, clock = VirtualDatabase(), VirtualClock()
+    publications = Publications(database, clock)  # type: ignore[arg-type]
+    await publications.open()
+    core = build_core(config or Config(), database, publications, clock, SECRET)  # type: ignore[arg-type]
+    assert isinstance(core.verifier, TokenVerifier)
+    dialect = make(core)
+    assert dialect is not None
+    flusher = Flusher()
+    async with trio.open_nursery() as nursery:
+        for service in (flusher.run, core.timers.run, *dialect.services):
+            await nursery.start(service)
+        yield Virtual(core, dialect, flusher, nursery)
+        nursery.cancel_scope.cancel()
+    database.connection.close()
+
+
+async def settle() -> None:
+    """Let everything that is ready run, without time going on."""
+    await trio.testing.wait_all_tasks_blocked()
