@@ -41,7 +41,7 @@ class Channel(Generic[S]):
     The audience is kept by encoder, so that a publication is encoded once for all that share one.
     """
 
-    __slots__ = ("_audience", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset")
+    __slots__ = ("_audience", "_key", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset")
 
     def __init__(self, name: ChannelName, head: Position) -> None:
         self.name = name
@@ -54,6 +54,7 @@ class Channel(Generic[S]):
         """How many tasks are between a wait and a use of this channel: it stays in memory."""
         self.idle_since: float | None = None
         self._audience: dict[Encode, dict[Sink, S]] = {}
+        self._key = name.text  # for frames of which the newest counts
 
     @property
     def position(self) -> Position:
@@ -97,7 +98,11 @@ class Channel(Generic[S]):
         `besides` gets none: it is given its own copy by the caller.
         """
         kind = self.name.kind
-        latest = kind.latest and publication.type == kind.default_type
+        latest = kind.latest
+        if latest and publication.type != kind.default_type:
+            latest = False
+            # A later value must not take the place of one that this publication follows.
+            self._key = f"{self.name.text} {publication.offset}"
         for encode, sinks in self._audience.items():
             frame = encode(publication)
             if frame is None:
@@ -107,7 +112,7 @@ class Channel(Generic[S]):
                     if sink is not besides:
                         sink.push(frame)
             elif latest:
-                key = self.name.text
+                key = self._key
                 for sink in sinks:
                     sink.push_latest(key, frame)
             else:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import attrs
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = r"(\[[0-9a-f:.]+\]|[^][\s/?#@:*,]+)(?::([0-9]{1,5}))?"
 _HOST_ONLY = re.compile(_HOST)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://{_HOST}")
@@ -93,7 +93,9 @@ def _parse(text: str) -> _Origin | None:
 
 def _own(scheme: str, host: bytes | None) -> _Origin | None:
     """Return the server's own origin, had it been asked with this scheme: behind a proxy it does not see it itself."""
-    match = None if host is None else _HOST_ONLY.fullmatch(host.decode("latin-1").lower())
+    if host is None or scheme not in _DEFAULT_PORTS:
+        return None
+    match = _HOST_ONLY.fullmatch(host.decode("latin-1").lower())
     return None if match is None else _origin(scheme, match[1], match[2])
 
 

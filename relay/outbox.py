@@ -108,7 +108,7 @@ class Outbox:
         self._blocked = False  # whether the kernel refused bytes; then `drain` alone writes
         self._sealed = False  # whether broadcasts are refused: closing, overflowed or broken
         self._base = 0  # number of the first of _frames, counted over the whole connection
-        self._keyed: dict[str, int] | None = None  # number of the newest frame of each key
+        self._keyed: dict[str, int] | None = None  # number of the newest frame of each key that may be replaced
         self._room: deque[trio.lowlevel.Task] | None = None
 
     @property
@@ -122,15 +122,19 @@ class Outbox:
             return
         size = self.size + len(frame)
         if size > self.max_bytes and self.size:
-            self._overflow()
-            return
+            # What merely waits for the flusher is no sign of a slow reader.
+            self._write()
+            size = self.size + len(frame)
+            if size > self.max_bytes and self.size:
+                self._overflow()
+                return
         self.size = size
         self._frames.append(frame)
         if not self._queued:
             self._queued = True
             self._flusher.add(self)
         elif size * 4 > self.max_bytes:
-            self.flush()
+            self._write()
 
     def push_latest(self, key: str, frame: bytes) -> None:
         """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes their place."""
@@ -157,6 +161,7 @@ class Outbox:
         """Queue a frame past every bound: for what the connection itself must say (an answer that room was awaited for, a close)."""
         self.size += len(frame)
         self._frames.append(frame)
+        self._keyed = None  # what comes later must not take a place before an answer
         if not self._queued:
             self._queued = True
             self._flusher.add(self)
@@ -176,8 +181,13 @@ class Outbox:
         self._sealed = True
 
     def flush(self) -> None:
-        """Write what the kernel takes, without blocking. A plain call."""
-        self._queued = False
+        """Write what the kernel takes, without blocking. A plain call; the flusher's."""
+        self._queued = self._blocked  # while `drain` writes, the flusher need not know of more
+        self._write()
+        if self._keyed and not self._frames:
+            self._keyed.clear()
+
+    def _write(self) -> None:
         if self._blocked:
             return
         frames = self._frames
@@ -193,7 +203,7 @@ class Outbox:
                     self._keep_rest(sent)
                     self._blocked = True
                     self.on_blocked()
-                    return
+                    break
                 self.size -= sent
                 self._base += count
                 del frames[:count]
@@ -215,7 +225,7 @@ class Outbox:
                     self._keep_rest(self._transport.send_nowait(self._joined()[0]))
                 if self._room is not None:
                     self._wake()
-            self._blocked = False
+            self._blocked = self._queued = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._break()
 
@@ -250,12 +260,14 @@ class Outbox:
     def _overflow(self) -> None:
         self._sealed = True
         self._drop()
+        if self._room is not None:
+            self._wake()
         self.on_overflow()
 
     def _break(self) -> None:
         """The peer is gone: nothing will be written any more, and nobody must wait for it."""
         self._sealed = True
-        self._blocked = False
+        self._blocked = self._queued = False
         self._torn = b""
         self._drop()
         if self._room is not None:

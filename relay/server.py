@@ -84,6 +84,7 @@ class Server:
     upgrades: Upgrades
     http: HttpServer
     core: Core
+    database: Database
     _readiness: Readiness
     _listeners: trio.CancelScope
 
@@ -149,7 +150,7 @@ async def open_server(
                     )
                 if not config.auth.jwt_secret and secret is not None:
                     log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
-                yield Server(addresses, upgrades, http, core, readiness, listening.cancel_scope)
+                yield Server(addresses, upgrades, http, core, database, readiness, listening.cancel_scope)
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()
         await write_behind.write()

@@ -45,11 +45,6 @@ class Timers:
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
-    @property
-    def size(self) -> int:
-        """How many are kept, with those that are cancelled and not swept out yet."""
-        return len(self._heap)
-
     def call_at(self, deadline: float, callback: Callable[[], None]) -> Timer:
         """Have `callback` called at `deadline` (on `trio.current_time()`), in the order of deadlines. A plain call."""
         timer = Timer(self, callback)

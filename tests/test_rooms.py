@@ -201,8 +201,8 @@ async def test_delete(tmp_path: Path) -> None:
     """Subscribers are told, then lose their subscription; nothing of the room is left, and a new one of its id begins empty."""
     async with open_parts(tmp_path) as parts:
         await parts.rooms.create(ROOT, name="x", description=None, type_="public", id_="lobby")
-        first = await parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")
         async with listening(parts, BOB, "chatroom:lobby") as bob, listening(parts, ROOT, "chatroom:lobby") as root:
+            first = await parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")
             for ear in (bob, root):
                 ear.take()
             await parts.rooms.delete(ROOT, "lobby")

@@ -87,7 +87,7 @@ class Connection(aiosqlite.Connection):
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
         # Left behind or never closed, it must not keep the interpreter from exiting.
-        self._thread.daemon = False
+        self._thread.daemon = True
 
     async def run(self, function: Callable[[sqlite3.Connection], T], *, abandon_on_cancel: bool = False) -> T:
         """Run a function in the thread and return what it returns: one hop.

@@ -85,8 +85,7 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
         fields = rest.fields_of(await json_body(), rest.MEMBER_FIELDS, required=("userId",))
         return success(shown(await core.rooms.add_member(principal, room_id, fields["userId"])))
 
-    # An id may be a URL: its slashes are part of it, each of them.
-    @routes.delete(f"{ROOM}/members/<path:user_id>", merge_slashes=False)
+    @routes.delete(f"{ROOM}/members/<path:user_id>")  # an id may have slashes in it
     async def remove_member(room_id: str, user_id: str) -> Response:
         return success(shown(await core.rooms.remove_member(await user_of(core, request), room_id, user_id)))
 
