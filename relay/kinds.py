@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -40,8 +40,8 @@ Check = Callable[[Mapping[str, Any]], FieldError | None]
 class Kind:
     """One kind of channel.
 
-    `history_size` publications stay for init and resume, for `history_period` seconds (None: they do not age). Of a `latest`
-    kind a slow reader gets the newest value, and only publications of the default type are kept; of the others it gets all or is
+    `history_size` publications stay for init and resume, for `history_period` seconds (None: they do not age); where that is
+    one, it is the newest of the default type. Of a `latest` kind a slow reader gets the newest value, of the others all or it is
     disconnected. `durable` is committed before anyone sees it; the rest is written behind.
     """
 
@@ -73,7 +73,7 @@ class Kind:
             normal = None
         elif self.normalise is not None:
             normal = self.normalise(id_)
-        if normal is None:
+        if normal is None or len(normal) > MAX_ID_CHARACTERS:  # some letters are two in upper case
             raise RequestError(Code.INVALID_REQUEST, f"The id of the {self.name} channel is not valid.")
         return ChannelName(self, normal, f"{self.name}:{normal}")
 
@@ -95,15 +95,15 @@ class Kinds:
 
     def __init__(self, *, entities: Iterable[str], history_period: float, durable: Iterable[str]) -> None:
         """`durable` names kinds that are written behind by default and shall be committed first all the same."""
-        table = [*_built_in(history_period), *(_entity(name, history_period) for name in entities)]
+        self.entities = frozenset(entities)
+        table = [*_built_in(history_period), *(_entity(name, history_period) for name in self.entities)]
         forced = frozenset(durable)
         self._kinds = {kind.name: attrs.evolve(kind, durable=kind.durable or kind.name in forced) for kind in table}
-        self.entities = frozenset(entities)
 
     def __getitem__(self, name: str) -> Kind:
         return self._kinds[name]
 
-    def __iter__(self) -> Iterable[Kind]:
+    def __iter__(self) -> Iterator[Kind]:
         return iter(self._kinds.values())
 
     def parse(self, text: str) -> ChannelName:
@@ -141,7 +141,7 @@ def complete(channel: ChannelName, type_: str | None, data: Mapping[str, Any]) -
     completed = dict(data)
     if kind.id_fields is not None:
         for field, value in kind.id_fields(channel.id).items():
-            if field in completed and not _agrees(completed[field], value):
+            if field in completed and not _agrees(kind, completed[field], value):
                 raise _invalid(FieldError(field, "differs from the channel's id"))
             completed[field] = value
     if kind.check is not None and type_ == kind.default_type and (problem := kind.check(completed)) is not None:
@@ -153,14 +153,10 @@ def _invalid(problem: FieldError) -> RequestError:
     return RequestError(Code.INVALID_REQUEST, f"{problem.field} {problem.message}", fields=[problem])
 
 
-def _agrees(given: object, value: object) -> bool:
-    if isinstance(given, str) and isinstance(value, str):
-        return given == value or (given.upper() == value and value == value.upper())
-    if isinstance(value, int):
-        if isinstance(given, str) and _EVENT_ID.fullmatch(given):
-            return int(given) == value
-        return isinstance(given, int) and not isinstance(given, bool) and given == value
-    return False
+def _agrees(kind: Kind, given: object, value: object) -> bool:
+    if isinstance(given, str):
+        return (given if kind.normalise is None else kind.normalise(given)) == str(value)
+    return isinstance(value, int) and is_number(given) and given == value
 
 
 def is_number(value: object) -> bool:

@@ -123,7 +123,7 @@ class Outbox:
         size = self.size + len(frame)
         if size > self.max_bytes and self.size:
             # What merely waits for the flusher is no sign of a slow reader.
-            self._write()
+            self.flush()
             size = self.size + len(frame)
             if size > self.max_bytes and self.size:
                 self._overflow()
@@ -134,7 +134,8 @@ class Outbox:
             self._queued = True
             self._flusher.add(self)
         elif size * 4 > self.max_bytes:
-            self._write()
+            self.flush()
+            self._queued = True  # the flusher still has it
 
     def push_latest(self, key: str, frame: bytes) -> None:
         """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes their place."""
@@ -148,8 +149,8 @@ class Outbox:
                     self.size = size
                     self._frames[index] = frame
                     return
-        self._keyed[key] = self._base + len(self._frames)
         self.push(frame)
+        self._keyed[key] = self._base + len(self._frames) - 1
 
     async def send(self, frame: bytes) -> None:
         """Queue a direct answer, waiting for room. A checkpoint only where it waits; cancelled meanwhile, nothing is queued."""
@@ -181,15 +182,10 @@ class Outbox:
         self._sealed = True
 
     def flush(self) -> None:
-        """Write what the kernel takes, without blocking. A plain call; the flusher's."""
-        self._queued = self._blocked  # while `drain` writes, the flusher need not know of more
-        self._write()
-        if self._keyed and not self._frames:
-            self._keyed.clear()
-
-    def _write(self) -> None:
+        """Write what the kernel takes, without blocking. A plain call."""
         if self._blocked:
-            return
+            return  # and stay queued: while `drain` writes, the flusher need not know of more
+        self._queued = False
         frames = self._frames
         try:
             while frames:
@@ -207,6 +203,9 @@ class Outbox:
                 self.size -= sent
                 self._base += count
                 del frames[:count]
+            else:
+                if self._keyed:
+                    self._keyed.clear()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._break()
         if self._room is not None:

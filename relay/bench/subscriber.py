@@ -14,7 +14,7 @@ from relay.bench.audit import Audit, Track
 from relay.bench.connection import Address, Connection
 from relay.bench.frames import Batch
 from relay.bench.latency import Latencies
-from relay.bench.marker import Delivery
+from relay.bench.marker import Delivery, read
 from relay.bench.poller import Poller
 from relay.bench.subject import Refused, Standing, Subject
 
@@ -260,7 +260,7 @@ class Subscriber(Connection):
 
 
 def _delivery(opcode: int, payload: bytes) -> Delivery | None:
-    return frames.read(payload) if opcode == frames.TEXT else None
+    return read(payload) if opcode == frames.TEXT else None
 
 
 def _first_line(head: bytes) -> str:

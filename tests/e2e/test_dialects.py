@@ -195,7 +195,10 @@ async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
     config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.4, "dialects.feeds.pong_timeout": 1.0})
     async with running(config) as (_, address), trio.open_nursery() as nursery:
         host, _, port = address.rpartition(":")
-        async with connect(address, "/api/v1/ws/trades") as answering, await trio.open_tcp_stream(host, int(port)) as mute:
+        async with (
+            connect(address, "/api/v1/ws/trades") as answering,
+            await trio.open_tcp_stream(host, int(port)) as mute,
+        ):
             await mute.send_all(
                 b"GET /api/v1/ws/trades HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

@@ -305,12 +305,11 @@ async def test_restart_keeps_everything(tmp_path: Path) -> None:
 
 async def test_unknown_path_is_404_in_the_shape_of_errors(tmp_path: Path) -> None:
     """An unknown path, also for an upgrade, answers 404 before anything is upgraded."""
-    async with running(config_for(tmp_path)) as (_, address):
-        async with httpx.AsyncClient(base_url=f"http://{address}") as http:
-            for headers in ({}, {"Connection": "Upgrade", "Upgrade": "websocket"}):
-                answer = await http.get("/nowhere", headers=headers)
-                assert answer.status_code == 404
-                body = answer.json()
-                assert (body["success"], body["status"], body["meta"]["errorId"]) == (False, 404, body["errorId"])
-                feeds = await http.get("/api/v1/nowhere", headers=headers)
-                assert set(feeds.json()) == {"error"}
+    async with running(config_for(tmp_path)) as (_, address), httpx.AsyncClient(base_url=f"http://{address}") as http:
+        for headers in ({}, {"Connection": "Upgrade", "Upgrade": "websocket"}):
+            answer = await http.get("/nowhere", headers=headers)
+            assert answer.status_code == 404
+            body = answer.json()
+            assert (body["success"], body["status"], body["meta"]["errorId"]) == (False, 404, body["errorId"])
+            feeds = await http.get("/api/v1/nowhere", headers=headers)
+            assert set(feeds.json()) == {"error"}

@@ -10,17 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import trio
 
 from tests.clients import connect, live
+from tests.e2e.node import node
 from tests.e2e.test_live_chat import join, make_room, publish
 from tests.running import RelayProcess, relay_process, token
-
-JS = Path(__file__).parent / "js"
-SCENE_TIMEOUT = 20.0
 
 
 async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
@@ -35,7 +34,11 @@ async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
     first = await trio.to_thread.run_sync(relay, "token", "alice")  # before the first start
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "relay", "serve", "--port", "0"], stdout=log, stderr=log, cwd=tmp_path, env=environment
+            [sys.executable, "-m", "relay", "serve", "--port", "0"],
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            env=environment,
         )
     try:
         with trio.fail_after(15):
@@ -64,34 +67,18 @@ async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
 
 async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
     """Two of the documentation's `RealtimeClient`, in Node, chat and get presence, prices, notifications and broadcasts."""
-    if not (JS / "node_modules").exists():
-        pytest.fail(f"run: npm install --no-package-lock --prefix {JS}")
     async with relay_process(tmp_path) as server:
         room = await make_room(server.address)
-        arguments = [f"ws://{server.address}/v1/live", room, token("alice"), token("bob")]
-        scene = ["node", str(JS / "realtime_client.cjs"), *arguments]
-        process = await trio.lowlevel.open_process(scene, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        seen: list[tuple[str, str, dict[str, object]]] = []
-        lines = b""
+        address = f"ws://{server.address}/v1/live"
+        async with node("realtime_client.cjs", address, room, token("alice"), token("bob")) as scene:
 
-        async def until(client: str, type_: str, **fields: object) -> None:
-            nonlocal lines
-            while True:
-                while b"\n" in lines:
-                    line, _, lines = lines.partition(b"\n")
-                    if line.startswith(b"["):
-                        seen.append(tuple(json.loads(line)))
-                if any(
-                    (one, kind) == (client, type_) and fields.items() <= data.items() for one, kind, data in seen
-                ):
-                    return
-                more = await process.stdout.receive_some()
-                assert more, seen
-                lines += more
+            async def until(client: str, type_: str, **fields: object) -> None:
+                def wanted(event: list[Any]) -> bool:
+                    return event[:2] == [client, type_] and fields.items() <= event[2].items()
 
-        with trio.fail_after(SCENE_TIMEOUT):
+                if not any(map(wanted, scene.events)):
+                    await scene.until(wanted)
+
             await until("alice", "user:online", userId="bob")
             for client in ("alice", "bob"):
                 await until(client, "chat:message", message="Hello everyone!", userId="alice")
@@ -103,13 +90,13 @@ async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
             for type_ in ("post:created", "trade:created", "session:started"):
                 await publish(server.address, {"channel": "broadcast", "type": type_, "data": {"x": type_}})
                 await until("bob", type_, x=type_)
-            await process.stdin.send_all(b"end\n")
-            await process.wait()
-        await process.stdin.aclose()
-        await process.stdout.aclose()
-        assert not [data for _, type_, data in seen if type_ == "error"]
-        ids = [data["messageId"] for client, type_, data in seen if (client, type_) == ("alice", "chat:message")]
-        assert len(ids) == len(set(ids))
+            assert not [data for _, type_, data in scene.events if type_ == "error"]
+            ids = [
+                data["messageId"]
+                for client, type_, data in scene.events
+                if (client, type_) == ("alice", "chat:message")
+            ]
+            assert len(ids) == len(set(ids))
 
 
 async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:

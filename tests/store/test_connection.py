@@ -44,7 +44,7 @@ async def until(event: threading.Event) -> None:
         await trio.sleep(0.001)
 
 
-def as_nobody(function: str, path: Path) -> str:
+def as_nobody(path: Path) -> str:
     """What a process prints that has no rights to anything, wherever these tests run as root."""
     script = f"""
 import os, sys, trio
@@ -57,7 +57,6 @@ if os.getuid() == 0:
 async def main():
     try:
         async with open_connection(Path(sys.argv[1])) as connection:
-            {function}
             print("opened")
     except StoreError as error:
         print(error)
@@ -423,7 +422,7 @@ async def test_a_file_that_may_only_be_read(open_folder: Path) -> None:
         await connection.execute("CREATE TABLE t (x)")
     path.chmod(0o444)
     open_folder.chmod(0o777)  # so that only the file is in the way
-    text = as_nobody("pass", path)
+    text = as_nobody(path)
     assert text.startswith(f"{path} cannot be opened for writing: attempt to write a readonly database. ")
     assert "check their owner and permissions" in text
 
@@ -432,14 +431,14 @@ async def test_a_folder_that_may_only_be_read(open_folder: Path) -> None:
     path = open_folder / "relay.db"
     if os.getuid() != 0:
         open_folder.chmod(0o555)
-    assert as_nobody("pass", path).startswith(f"{path} cannot be opened for writing: Permission denied. ")
+    assert as_nobody(path).startswith(f"{path} cannot be opened for writing: Permission denied. ")
     open_folder.chmod(0o755)
     async with open_connection(path) as connection:
         await connection.execute("CREATE TABLE t (x)")
     path.chmod(0o666)
     if os.getuid() != 0:
         open_folder.chmod(0o555)
-    assert as_nobody("pass", path).startswith(f"{path} cannot be opened for writing: ")
+    assert as_nobody(path).startswith(f"{path} cannot be opened for writing: ")
     open_folder.chmod(0o755)
 
 
@@ -449,7 +448,7 @@ async def test_a_folder_that_may_not_be_entered(open_folder: Path) -> None:
     path = folder / "relay.db"
     folder.chmod(0o000)
     try:
-        assert as_nobody("pass", path).startswith(f"{path} cannot be opened for writing: Permission denied. ")
+        assert as_nobody(path).startswith(f"{path} cannot be opened for writing: Permission denied. ")
     finally:
         folder.chmod(0o755)
 

@@ -1,0 +1,49 @@
+"""Flaky clients: each loses its connection at random and comes back with its last position."""
+
+from __future__ import annotations
+
+import heapq
+import random
+
+from relay.bench.load import Load
+from relay.bench.subscriber import State, Subscriber
+
+MIN_AWAY, MAX_AWAY = 0.05, 0.5
+"""Seconds between a drop and the next connect."""
+
+
+class Churn:
+    """Drops and returns, in the order of their times."""
+
+    def __init__(self, subscribers: list[Subscriber], interval: float, now: float) -> None:
+        """`interval`: seconds for which a connection lasts on average."""
+        self._rate = 1 / interval
+        self._random = random.Random()  # noqa: S311 - spreads load, keeps no secret
+        self._subscribers = subscribers
+        self._timers = [(now + self._lasts(), number) for number in range(len(subscribers))]
+        heapq.heapify(self._timers)
+
+    def step(self, now: float) -> float:
+        """Drop and bring back whose time has come; returns when the next one's comes."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            _, number = timers[0]
+            one = self._subscribers[number]
+            after = self._lasts()
+            if one.state is State.READY:
+                one.drop()
+                after = self._random.uniform(MIN_AWAY, MAX_AWAY)
+            elif one.state is State.CLOSED and not one.failed:
+                one.start()
+            heapq.heapreplace(timers, (now + after, number))
+        return timers[0][0] if timers else float("inf")
+
+    def end(self, load: Load) -> bool:
+        """Bring everybody back; returns whether all are there."""
+        for one in self._subscribers:
+            if one.state is State.CLOSED and not one.failed:
+                one.start()
+        return load.drain(lambda: all(one.state is State.READY or one.failed for one in self._subscribers))
+
+    def _lasts(self) -> float:
+        return self._random.expovariate(self._rate)

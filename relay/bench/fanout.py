@@ -1,0 +1,135 @@
+"""Loads in which a publisher's stream reaches many subscribers: of one channel, or of many symbols."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+
+from relay.bench import marker
+from relay.bench.churn import Churn
+from relay.bench.load import Load, bases
+from relay.bench.publisher import Stream
+from relay.bench.subject import Subject, line
+from relay.bench.subscriber import Crowd
+from relay.bench.target import TargetError
+
+STREAM_TIMEOUT = 10.0
+MAX_BURST = 100
+"""Publications sent at once where the load is behind its rate."""
+
+
+def run(
+    load: Load,
+    subject: Subject,
+    *,
+    connections: int,
+    seconds: float,
+    rate: float | None,
+    window: int,
+    flaky: float | None,
+) -> None:
+    """Publish at `rate` a second or, without one, so that `window` publications are always on their way."""
+    key = load.target.key
+    crowd, subscribers = load.connect(subject, connections)
+    if load.stop.requested:
+        return
+    stream = open_stream(load, key)
+    begin_at = bases(subscribers)
+    source = Source(subject, stream)
+    churn = Churn(subscribers, flaky, time.monotonic()) if flaky else None
+    crowd.latencies.__init__()  # type: ignore[misc]
+    crowd.deliveries = 0
+    gc.freeze()
+    before = load.usage()
+
+    def step(now: float) -> float:
+        if stream.done:
+            raise TargetError(f"publishing ended: {_ending(stream)}")
+        due = math.inf
+        if churn is not None:
+            due = churn.step(now)
+        if rate is None:
+            while len(crowd.remaining) < window and crowd.ready:
+                crowd.remaining[source.publish()] = crowd.ready
+            return due
+        for _ in range(MAX_BURST):
+            next_at = before.at + source.count / rate
+            if next_at > now:
+                break
+            source.publish()
+        return min(due, next_at)
+
+    load.run("publishing", seconds, step)
+    if churn is not None and not churn.end(load):
+        load.result.problems.append("not all dropped clients came back")
+    stream.finish()
+    load.wait_for(subscribers, source.published, begin_at)
+    result = load.result
+    result.took(before, load.usage(), each=("deliveries", crowd.deliveries))
+    report = finish_stream(load, stream)
+    result.figures |= {"publications": source.count, "publications_per_s": source.count / result.figures["seconds"]}
+    if report["failed"]:
+        result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
+    heard(load, crowd, "from publishing to each delivery")
+
+
+def heard(load: Load, crowd: Crowd, latency_of: str) -> None:
+    """Put what the subscribers got into the result."""
+    load.result.latencies = crowd.latencies
+    load.result.latency_of = latency_of
+    load.result.heard(crowd)
+    load.result.conclude(crowd)
+
+
+class Source:
+    """Publications, over all channels in turn, each with its mark."""
+
+    def __init__(self, subject: Subject, stream: Stream) -> None:
+        self._stream = stream
+        self._halves = [line(subject, channel, "%mark%").split(b"%mark%") for channel in range(len(subject.channels))]
+        self.published = [0] * len(subject.channels)
+        self.count = 0
+
+    def publish(self) -> int:
+        """Send the next one; returns its sequence in its channel."""
+        channel = self.count % len(self.published)
+        self.count += 1
+        self.published[channel] = sequence = self.published[channel] + 1
+        mark = marker.write(time.monotonic_ns(), channel, sequence).encode()
+        self._stream.publish(mark.join(self._halves[channel]))
+        return sequence
+
+
+def open_stream(load: Load, key: str) -> Stream:
+    """Return a stream that takes lines.
+
+    Raises:
+        TargetError: it cannot be opened.
+    """
+    stream = Stream(load.poller, load.target.address, key)
+    stream.open()
+    load.poller.poll_until(lambda: stream.is_open or stream.done, STREAM_TIMEOUT)
+    if not stream.is_open:
+        raise TargetError(f"nothing can be published: {_ending(stream)}")
+    return stream
+
+
+def finish_stream(load: Load, stream: Stream) -> dict[str, int | list[dict[str, str]] | object]:
+    """Return what the server says became of the lines, after `Stream.finish`.
+
+    Raises:
+        TargetError: it does not say.
+    """
+    load.drain(lambda: stream.done)
+    if stream.answer is None or stream.answer.status != 200:
+        raise TargetError(f"publishing ended: {_ending(stream)}")
+    data: dict[str, object] = json.loads(stream.answer.body)["data"]
+    return data
+
+
+def _ending(stream: Stream) -> str:
+    if stream.answer is not None:
+        return f"the server answered {stream.answer.said()}"
+    return stream.broken or "the server did not answer in time"

@@ -1,0 +1,99 @@
+"""What came of a load: figures for the report and for --json, and what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from relay.bench.audit import Audit
+from relay.bench.latency import Latencies
+from relay.bench.process import Usage
+from relay.bench.subscriber import Crowd
+
+BUSY_SHARE = 0.9
+"""A process that uses more of one core than this has reached its limit."""
+
+
+@attrs.define(eq=False)
+class Result:
+    """Filled in by the load as it goes, so that one that is interrupted has what there is."""
+
+    load: str
+    settings: dict[str, Any]
+    figures: dict[str, float] = attrs.field(factory=dict)
+    """Name to figure; the unit is the end of the name."""
+    latencies: Latencies | None = None
+    latency_of: str = ""
+    audit: Audit | None = None
+    problems: list[str] = attrs.field(factory=list)
+    generator_was_limit: bool = False
+    interrupted: bool = False
+
+    def connected(
+        self, ready: int, failed: int, before: Usage, after: Usage, settled: Usage, crowd: Crowd
+    ) -> None:
+        """Take in the opening of the connections."""
+        self.audit = crowd.audit
+        took = after.at - before.at
+        self.figures |= {"connections": ready, "connect_s": took, "connections_per_s": ready / took if took else 0.0}
+        if before.server_kb is not None and settled.server_kb is not None and ready:
+            self.figures["memory_kb_per_connection"] = (settled.server_kb - before.server_kb) / ready
+            self.figures["server_memory_mb"] = settled.server_kb / 1024
+        if failed:
+            self.figures["connections_failed"] = failed
+            self.problems.append(f"{failed} connections were not made")
+        if "connect" in self.load:
+            self.took(before, after)
+
+    def took(self, before: Usage, after: Usage, *, each: tuple[str, int] | None = None) -> float:
+        """Take in what a part of the load used; `each`: what it did how often, with which rates go in too. Returns its seconds."""
+        seconds = max(after.at - before.at, 1e-9)
+        self.figures["seconds"] = seconds
+        generator = (after.generator_cpu - before.generator_cpu) / seconds
+        self.figures["generator_cpu_percent"] = generator * 100
+        server = None
+        if after.server_cpu is not None and before.server_cpu is not None:
+            server = (after.server_cpu - before.server_cpu) / seconds
+            self.figures["server_cpu_percent"] = server * 100
+        if each is not None:
+            name, count = each
+            self.figures[name] = count
+            self.figures[f"{name}_per_s"] = count / seconds
+            if server is not None and count:
+                self.figures[f"server_cpu_us_per_{name.removesuffix('s')}"] = server * seconds * 1e6 / count
+        self.generator_was_limit = generator > BUSY_SHARE and (server is None or server < BUSY_SHARE)
+        return seconds
+
+    def heard(self, crowd: Crowd) -> None:
+        """Take in what the subscribers were told."""
+        if crowd.refused:
+            self.figures["refused"] = crowd.refused
+            self.problems.append(f"{crowd.refused} requests were refused")
+
+    def conclude(self, crowd: Crowd | None = None) -> None:
+        """Say what is wrong, from the audit on; to be called last."""
+        if self.audit is not None and self.audit.failed():
+            audit = self.audit
+            counts = {
+                "lost": audit.lost, "duplicated": audit.duplicated, "out of order": audit.out_of_order,
+                "connections that the server ended": audit.disconnected,
+            }  # fmt: skip
+            self.problems.append("the audit failed: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
+        if crowd is not None and self.problems:
+            self.problems += crowd.reasons
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what --json prints."""
+        answer: dict[str, Any] = {"load": self.load, "ok": not self.problems, "settings": self.settings}
+        answer |= {name: round(value, 3) for name, value in self.figures.items()}
+        if self.latencies is not None and self.latencies.count:
+            answer["latency_of"] = self.latency_of
+            answer["latency_ms"] = self.latencies.summary()
+            answer["latency_histogram"] = [{"below_ms": top, "count": count} for top, count in self.latencies.histogram()]
+        if self.audit is not None:
+            answer["audit"] = attrs.asdict(self.audit)
+        answer["generator_was_limit"] = self.generator_was_limit
+        answer["interrupted"] = self.interrupted
+        answer["problems"] = self.problems
+        return answer

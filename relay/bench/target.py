@@ -1,0 +1,114 @@
+"""Where a load goes: a server of its own, or one that runs already; and what it authenticates with."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import attrs
+
+from relay.bench.connection import Address
+from relay.bench.local_server import local_server
+
+REQUEST_TIMEOUT = 30.0
+TOKEN_PERIOD = 24 * 3600
+
+
+class TargetError(Exception):
+    """The server cannot be used for this load; the text is for people."""
+
+
+@attrs.frozen
+class Target:
+    """A server, and who the load is for it."""
+
+    url: str
+    address: Address
+    pid: int | None
+    """Its process, if it is on this machine and known."""
+    _key: str
+    _token: Callable[[int], str]
+
+    @property
+    def key(self) -> str:
+        """An API key that may publish."""
+        if not self._key:
+            raise TargetError(
+                "this load publishes, so it needs an API key, by --key or in RELAY_KEY; make one on the server with: "
+                "relay keys create --user bench --scope publish"
+            )
+        return self._key
+
+    def token(self, number: int) -> str:
+        """Return the token of the load's user of this number."""
+        return self._token(number)
+
+    def create_room(self) -> str:
+        """Create a public chat room; returns its id."""
+        connection = http.client.HTTPConnection(*urlsplit(self.url).netloc.split("@")[-1:], timeout=REQUEST_TIMEOUT)
+        try:
+            headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
+            connection.request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            if response.status != http.client.CREATED:
+                raise TargetError(f"no chat room could be created: {response.status}, {answer.get('message')}")
+            return str(answer["data"]["id"])
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise TargetError(f"no chat room could be created at {self.url}: {error}") from None
+        finally:
+            connection.close()
+
+
+@contextmanager
+def open_target(url: str | None, tokens: Sequence[str], key: str | None, pid: int | None) -> Iterator[Target]:
+    """Yield the server at `url`, or one that is started for the load and stopped at the end.
+
+    Raises:
+        TargetError: the URL is not one that a load can go to.
+        ServerError: the own server does not start.
+    """
+    if url is None:
+        with local_server() as server:
+
+            def mint(number: int) -> str:
+                import jwt
+
+                now = int(time.time())
+                claims = {"sub": f"bench-{number}", "iat": now, "exp": now + TOKEN_PERIOD}
+                return jwt.encode(claims, server.secret, algorithm="HS256")
+
+            yield Target(server.url, _address(server.url), server.pid, server.key, mint)
+        return
+
+    def given(number: int) -> str:
+        if not tokens:
+            raise TargetError(
+                "this load authenticates, so it needs a token, by --token or in RELAY_TOKEN; make one on the server with: "
+                "relay token bench --expires 1h"
+            )
+        return tokens[number % len(tokens)]
+
+    yield Target(url, _address(url), pid, key or "", given)
+
+
+def _address(url: str) -> Address:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if parts.scheme == "https":
+        raise TargetError("the load speaks plain HTTP; aim it at the server itself, behind what ends TLS")
+    if parts.scheme != "http" or not host or parts.path not in ("", "/"):
+        raise TargetError(f"{url!r} is no URL of a server; use one such as http://127.0.0.1:8080")
+    try:
+        family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise TargetError(f"no address is known for {host}: {getattr(error, 'strerror', None) or error}") from None
+    return Address(family, tuple(sockaddr), parts.netloc.rpartition("@")[2])
