@@ -255,9 +255,9 @@ class Broker:
     ) -> None:
         """Answer, replay what was missed and go live: no gap, no repeat. A checkpoint where it must wait.
 
-        `answer` makes the frame that goes before everything else (None: there is none), from the position at which the subscriber then stands and from
-        whether what it missed follows (None where it did not ask). The last of the replay and going live are one synchronous
-        step. To be called within `reserved`.
+        `answer` makes the frame that goes before everything else (None: there is none), from the position at which the
+        subscriber then stands and from whether what it missed follows (None where it did not ask). The last of the replay and
+        going live are one synchronous step. To be called within `reserved`.
 
         Raises:
             RequestError: the right was lost meanwhile, or the store cannot read.

@@ -69,9 +69,11 @@ async def open_parts(folder: Path) -> AsyncIterator[Parts]:
         await publications.close()
 
 
-def user(user_id: str, **names: str) -> Principal:
+def user(
+    user_id: str, *, first_name: str | None = None, last_name: str | None = None, avatar: str | None = None
+) -> Principal:
     """Return a user."""
-    return Principal(user_id, **names)
+    return Principal(user_id, first_name=first_name, last_name=last_name, avatar=avatar)
 
 
 def admin(user_id: str = "root") -> Principal:

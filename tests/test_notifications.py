@@ -46,7 +46,13 @@ async def test_send(tmp_path: Path) -> None:
         assert sent == {"id": sent["id"], "title": "T <b>", "message": "M '--", "priority": "high"}
     async with open_parts(tmp_path) as parts:
         [stored], total = await parts.notifications.list("bob", limit=9, offset=0)
-        assert (stored.id, stored.data, stored.created_at, stored.read_at, total) == (sent["id"], sent, START_MS, None, 1)
+        assert (stored.id, stored.data, stored.created_at, stored.read_at, total) == (
+            sent["id"],
+            sent,
+            START_MS,
+            None,
+            1,
+        )
         assert await listed(parts, "eve") == ([], 0)
 
 

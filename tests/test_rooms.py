@@ -215,11 +215,11 @@ async def test_delete(tmp_path: Path) -> None:
             assert await code_of(parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")) is Code.NOT_FOUND
             for ear in (bob, root):
                 assert ear.take() == []
-        for table in ("rooms", "members", "messages", "publications", "idempotency"):
-            count = await parts.database.read(
-                lambda connection, table=table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-            )
-            assert count == (0,), table
+        tables = ("rooms", "members", "messages", "publications", "idempotency")
+        left = await parts.database.read(
+            lambda connection: [connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+        )
+        assert left == [[], [], [], [], []]
         assert parts.rooms.active_now("lobby") == 0
 
         again = await parts.rooms.create(ROOT, name="y", description=None, type_="public", id_="lobby")
@@ -336,7 +336,10 @@ async def test_post(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         room = await make(parts)
         parts.clock.ms += 1234
-        async with listening(parts, BOB, f"chatroom:{room.id}") as bob, listening(parts, CORA, f"chatroom:{room.id}") as me:
+        async with (
+            listening(parts, BOB, f"chatroom:{room.id}") as bob,
+            listening(parts, CORA, f"chatroom:{room.id}") as me,
+        ):
             for ear in (bob, me):
                 ear.take()
             posted = await parts.rooms.post(CORA, room.id, " \n Hi  there\t", origin=me)

@@ -7,11 +7,12 @@ from typing import Any
 
 from quart import Blueprint, Response, request
 from quart_trio import QuartTrio
-from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter
 
 from relay import logs, strictjson
 from relay.api import health
+from relay.api.connection import Connection
 from relay.api.errors import ErrorAnswer, error_answer
 from relay.api.health import Readiness
 from relay.clock import Clock
@@ -30,19 +31,39 @@ _CODES = {
 _MESSAGES = {
     404: "There is nothing at this path.",
     405: "This path does not take that method.",
-    413: "The body is too large.",
 }
 
 log = logs.get("relay.http")
 
 
+class _Refusal:
+    """What an ASGI WebSocket gets: sessions never come this way. See `Quart.asgi_websocket_class`."""
+
+    def __init__(self, app: QuartTrio, scope: Any) -> None:
+        """Take what Quart gives."""
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        """Refuse."""
+        await send({"type": "websocket.close"})
+
+
+class _App(QuartTrio):
+    asgi_http_class = Connection  # type: ignore[assignment]
+    asgi_websocket_class = _Refusal  # type: ignore[assignment]
+
+    def create_url_adapter(self, request: Any) -> MapAdapter | None:
+        """Return what finds the route, by the path alone: Quart's reads the host too, and fails on one that cannot be."""
+        if request is None:
+            return None
+        return self.url_map.bind("", path_info=request.path, default_method=request.method)
+
+
 def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness) -> QuartTrio:
     """Return the application with these routes and the ones for health."""
-    app = QuartTrio("relay", static_folder=None)
+    app = _App("relay", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
-    app.config["BODY_TIMEOUT"] = None  # the transport bounds what a body may take
-    app.config["RESPONSE_TIMEOUT"] = None
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # no answer is a redirect
     for blueprint in (*blueprints, health.blueprint(readiness)):
         app.register_blueprint(blueprint)
     _handle_errors(app, core.clock)
@@ -89,8 +110,6 @@ def _handle_errors(app: QuartTrio, clock: Clock) -> None:
 
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        if status < 400:  # a redirect
-            return Response(status=status, headers=Headers(error.get_headers()))
         code = _CODES.get(status, Code.INVALID_REQUEST if status < 500 else Code.INTERNAL_ERROR)
         refusal = RequestError(code, _MESSAGES.get(status, error.name))
         answer = error_answer(refusal, request.path, clock.now_ms(), status=status)

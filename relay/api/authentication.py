@@ -15,8 +15,7 @@ async def principal_of(core: Core, request: Request) -> Principal:
     Raises:
         RequestError: `UNAUTHORIZED`; there is neither, or it is not valid.
     """
-    authorization = request.headers.get("Authorization", "")
-    scheme, _, token = authorization.partition(" ")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         principal = core.verifier.verify(token.strip(), core.clock.now())
         await core.users.seen(principal)
@@ -36,6 +35,14 @@ async def user_of(core: Core, request: Request) -> Principal:
     principal = await principal_of(core, request)
     if principal.key_id is not None and not principal.is_admin:
         raise RequestError(Code.FORBIDDEN, "This API key lacks the scope admin.")
+    return principal
+
+
+async def admin_of(core: Core, request: Request) -> Principal:
+    """Return who a request comes from, of admins and keys with scope `admin`. Raises as `user_of`."""
+    principal = await principal_of(core, request)
+    if not principal.is_admin:
+        raise RequestError(Code.FORBIDDEN, "This needs the token of an admin, or an API key with scope admin.")
     return principal
 
 

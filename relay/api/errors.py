@@ -14,6 +14,8 @@ from relay.errors import Code, RequestError
 
 FEEDS_PREFIX = "/api/v1/"
 """Below it errors have the shape of the feeds' API."""
+RETRY_AFTER = 5.0
+"""Seconds after which to try again, where a refusal that passes does not say when."""
 
 STATUS: Mapping[Code, int] = {
     Code.INVALID_REQUEST: 400,
@@ -47,8 +49,9 @@ def error_answer(refusal: RequestError, path: str, now_ms: int, *, status: int |
     error_id = str(uuid.uuid4())
     status = status or STATUS[refusal.code]
     headers = {}
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after)))
+    if status in (429, 503):
+        wait = RETRY_AFTER if refusal.retry_after is None else refusal.retry_after
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if path.startswith(FEEDS_PREFIX):

@@ -18,7 +18,7 @@ class Address(NamedTuple):
     """Where a server listens."""
 
     family: int
-    sockaddr: tuple[str | int, ...]
+    sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
     host: str
     """What the Host header says."""
 
@@ -99,9 +99,7 @@ class Connection:
                 self._end("the server ended the connection")
                 return
             self.received(data)
-            if self._socket is None:
-                return
-        if events & ~READ:
+        if events & ~READ and self._socket is not None:
             if self._connecting:
                 self._connect()
             elif events & WRITE:

@@ -6,16 +6,18 @@ import gc
 import json
 import math
 import time
+from typing import Any
 
 from relay.bench import marker
 from relay.bench.churn import Churn
 from relay.bench.load import Load, bases
 from relay.bench.publisher import Stream
 from relay.bench.subject import Subject, line
-from relay.bench.subscriber import Crowd
 from relay.bench.target import TargetError
 
 STREAM_TIMEOUT = 10.0
+MAX_WAITING_BYTES = 256 * 1024
+"""Lines that wait in this process for the server to read them; past it the load falls behind its rate."""
 MAX_BURST = 100
 """Publications sent at once where the load is behind its rate."""
 
@@ -39,8 +41,6 @@ def run(
     begin_at = bases(subscribers)
     source = Source(subject, stream)
     churn = Churn(subscribers, flaky, time.monotonic()) if flaky else None
-    crowd.latencies.__init__()  # type: ignore[misc]
-    crowd.deliveries = 0
     gc.freeze()
     before = load.usage()
 
@@ -56,7 +56,7 @@ def run(
             return due
         for _ in range(MAX_BURST):
             next_at = before.at + source.count / rate
-            if next_at > now:
+            if next_at > now or stream.waiting_bytes > MAX_WAITING_BYTES:
                 break
             source.publish()
         return min(due, next_at)
@@ -72,15 +72,7 @@ def run(
     result.figures |= {"publications": source.count, "publications_per_s": source.count / result.figures["seconds"]}
     if report["failed"]:
         result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
-    heard(load, crowd, "from publishing to each delivery")
-
-
-def heard(load: Load, crowd: Crowd, latency_of: str) -> None:
-    """Put what the subscribers got into the result."""
-    load.result.latencies = crowd.latencies
-    load.result.latency_of = latency_of
-    load.result.heard(crowd)
-    load.result.conclude(crowd)
+    result.latencies, result.latency_of = crowd.latencies, "from publishing to each delivery"
 
 
 class Source:
@@ -116,7 +108,7 @@ def open_stream(load: Load, key: str) -> Stream:
     return stream
 
 
-def finish_stream(load: Load, stream: Stream) -> dict[str, int | list[dict[str, str]] | object]:
+def finish_stream(load: Load, stream: Stream) -> dict[str, Any]:
     """Return what the server says became of the lines, after `Stream.finish`.
 
     Raises:
@@ -125,7 +117,7 @@ def finish_stream(load: Load, stream: Stream) -> dict[str, int | list[dict[str, 
     load.drain(lambda: stream.done)
     if stream.answer is None or stream.answer.status != 200:
         raise TargetError(f"publishing ended: {_ending(stream)}")
-    data: dict[str, object] = json.loads(stream.answer.body)["data"]
+    data: dict[str, Any] = json.loads(stream.answer.body)["data"]
     return data
 
 

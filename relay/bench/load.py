@@ -40,7 +40,10 @@ class Load:
 
     def usage(self) -> Usage:
         """Return what the server and this process have used."""
-        return usage(self.target.pid)
+        try:
+            return usage(self.target.pid)
+        except FileNotFoundError:
+            raise TargetError(f"the server is gone: there is no process {self.target.pid}") from None
 
     def connect(self, subject: Subject, connections: int) -> tuple[Crowd, list[Subscriber]]:
         """Open all connections and subscribe; what that took goes into the result. Returns those that are ready.
@@ -51,7 +54,8 @@ class Load:
         _raise_open_files(connections)
         self.progress.phase("connecting", connections)
         crowd = Crowd(self.poller, self.target.address, subject)
-        subscribers = [Subscriber(crowd, self.target.token(number)) for number in range(connections)]
+        tokens = [self.target.token(number) if subject.authenticates else "" for number in range(connections)]
+        subscribers = [Subscriber(crowd, token) for token in tokens]
         before = self.usage()
         started = failed = 0
         under_way: list[Subscriber] = []
@@ -70,9 +74,12 @@ class Load:
         for late in under_way:
             late.close()
         ready = [one for one in subscribers if one.state is State.READY]
-        self.result.connected(len(ready), started - len(ready), before, after, self.usage(), crowd)
+        failed = 0 if self.stop.requested else connections - len(ready)
+        self.result.connected(len(ready), failed, before, after, self.usage(), crowd)
         if not ready and not self.stop.requested:
-            raise TargetError(f"no connection was made: {'; '.join(crowd.reasons) or 'the server did not answer in time'}")
+            raise TargetError(
+                f"no connection was made: {'; '.join(crowd.reasons) or 'the server did not answer in time'}"
+            )
         return crowd, ready
 
     def run(self, name: str, seconds: float, step: Callable[[float], float]) -> None:

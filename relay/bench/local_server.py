@@ -32,9 +32,9 @@ path = "relay.db"
 [auth]
 jwt_secret = "{secret}"
 [limits]
-handshakes_per_minute = 100000000
-messages_per_minute = 100000000
-frames_per_minute = 100000000
+handshakes_per_minute = 1000000
+messages_per_minute = 1000000
+frames_per_minute = 10000000
 [dialects.live]
 max_connections = 100000
 [dialects.channels]
@@ -75,7 +75,9 @@ def local_server() -> Iterator[LocalServer]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
         relay = [sys.executable, "-m", "relay"]
         create = [*relay, "keys", "create", "--user", "bench", "--scope", "publish", "--config", str(config)]
-        made = subprocess.run(create, capture_output=True, text=True, env=environment, check=False)
+        made = subprocess.run(
+            create, capture_output=True, text=True, env=environment, check=False, start_new_session=True
+        )
         if made.returncode:
             raise ServerError(f"no API key could be made: {made.stderr.strip()}")
         with log.open("wb") as stream:

@@ -89,6 +89,11 @@ class Poster(Connection):
         self.broken = ""
         self.stopping = False
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is under way any more."""
+        return self._socket is None
+
     def connected(self) -> None:
         """Send the first request."""
         self._request()

@@ -13,6 +13,9 @@ from relay.bench.subscriber import Crowd
 
 BUSY_SHARE = 0.9
 """A process that uses more of one core than this has reached its limit."""
+KEPT_UP_SHARE = 0.95
+"""A load that was sent at less than this share of its rate did not keep up."""
+_SINGULAR = {"deliveries": "delivery", "publications": "publication"}
 
 
 @attrs.define(eq=False)
@@ -26,15 +29,17 @@ class Result:
     latencies: Latencies | None = None
     latency_of: str = ""
     audit: Audit | None = None
+    crowd: Crowd | None = None
     problems: list[str] = attrs.field(factory=list)
+    """What is wrong, with which the command fails."""
+    notes: list[str] = attrs.field(factory=list)
+    """What a reader of the figures must know."""
     generator_was_limit: bool = False
     interrupted: bool = False
 
-    def connected(
-        self, ready: int, failed: int, before: Usage, after: Usage, settled: Usage, crowd: Crowd
-    ) -> None:
+    def connected(self, ready: int, failed: int, before: Usage, after: Usage, settled: Usage, crowd: Crowd) -> None:
         """Take in the opening of the connections."""
-        self.audit = crowd.audit
+        self.audit, self.crowd = crowd.audit, crowd
         took = after.at - before.at
         self.figures |= {"connections": ready, "connect_s": took, "connections_per_s": ready / took if took else 0.0}
         if before.server_kb is not None and settled.server_kb is not None and ready:
@@ -61,18 +66,13 @@ class Result:
             self.figures[name] = count
             self.figures[f"{name}_per_s"] = count / seconds
             if server is not None and count:
-                self.figures[f"server_cpu_us_per_{name.removesuffix('s')}"] = server * seconds * 1e6 / count
+                self.figures[f"server_cpu_us_per_{_SINGULAR[name]}"] = server * seconds * 1e6 / count
         self.generator_was_limit = generator > BUSY_SHARE and (server is None or server < BUSY_SHARE)
         return seconds
 
-    def heard(self, crowd: Crowd) -> None:
-        """Take in what the subscribers were told."""
-        if crowd.refused:
-            self.figures["refused"] = crowd.refused
-            self.problems.append(f"{crowd.refused} requests were refused")
-
-    def conclude(self, crowd: Crowd | None = None) -> None:
-        """Say what is wrong, from the audit on; to be called last."""
+    def conclude(self) -> None:
+        """Say what is wrong and what is to be known; to be called last."""
+        crowd = self.crowd
         if self.audit is not None and self.audit.failed():
             audit = self.audit
             counts = {
@@ -80,8 +80,19 @@ class Result:
                 "connections that the server ended": audit.disconnected,
             }  # fmt: skip
             self.problems.append("the audit failed: " + ", ".join(f"{n} {name}" for name, n in counts.items() if n))
-        if crowd is not None and self.problems:
-            self.problems += crowd.reasons
+        if crowd is not None:
+            if crowd.refused:
+                self.problems.append(f"{crowd.refused} requests of clients were refused")
+            if self.problems:
+                self.problems += crowd.reasons
+        rate = self.settings.get("rate")
+        sent = self.figures.get("publications_per_s", self.figures.get("messages_per_s", 0.0))
+        if rate and sent < rate * KEPT_UP_SHARE and not self.interrupted:
+            self.notes.append(f"The rate was not reached: {sent:,.1f} a second, of {rate:,.1f}.")
+        if self.generator_was_limit:
+            self.notes.append(
+                "The load generator was the limit: it used a whole core and the server did not. The server can do more."
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return what --json prints."""
@@ -90,10 +101,13 @@ class Result:
         if self.latencies is not None and self.latencies.count:
             answer["latency_of"] = self.latency_of
             answer["latency_ms"] = self.latencies.summary()
-            answer["latency_histogram"] = [{"below_ms": top, "count": count} for top, count in self.latencies.histogram()]
+            answer["latency_histogram"] = [
+                {"below_ms": top, "count": count} for top, count in self.latencies.histogram()
+            ]
         if self.audit is not None:
             answer["audit"] = attrs.asdict(self.audit)
         answer["generator_was_limit"] = self.generator_was_limit
         answer["interrupted"] = self.interrupted
+        answer["notes"] = self.notes
         answer["problems"] = self.problems
         return answer

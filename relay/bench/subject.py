@@ -26,10 +26,17 @@ class Refused(Exception):
 class Subject(Protocol):
     """One kind of subscriber and the channels that it listens to."""
 
-    channels: Sequence[str]
-    """Names for POST /v1/publish."""
-    latest: bool
-    """Whether a newer publication may replace one that a slow reader did not get yet."""
+    @property
+    def channels(self) -> Sequence[str]:
+        """Names for POST /v1/publish."""
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether a token is needed."""
+
+    @property
+    def latest(self) -> bool:
+        """Whether a newer publication may replace one that a slow reader did not get yet."""
 
     def path(self, token: str) -> str:
         """Return what to upgrade at."""
@@ -52,6 +59,7 @@ class Live:
     channels: Sequence[str]
     fields: dict[str, Any] = attrs.field(factory=dict)
     latest: bool = False
+    authenticates: bool = True
 
     def path(self, token: str) -> str:
         """Return what to upgrade at."""
@@ -84,6 +92,7 @@ class Channels:
 
     channels: Sequence[str]
     latest: bool = False
+    authenticates: bool = True
 
     def path(self, token: str) -> str:
         """Return what to upgrade at."""
@@ -113,6 +122,7 @@ class Feeds:
 
     channels: Sequence[str] = ("trades",)
     latest: bool = False
+    authenticates: bool = False
 
     def path(self, token: str) -> str:
         """Return what to upgrade at."""

@@ -76,7 +76,19 @@ class Crowd:
 class Subscriber(Connection):
     """One client."""
 
-    __slots__ = ("_crowd", "_epoch", "_opened_ns", "_rest", "_since", "_token", "failed", "sequence", "state", "track", "unconfirmed")
+    __slots__ = (
+        "_crowd",
+        "_epoch",
+        "_opened_ns",
+        "_rest",
+        "_since",
+        "_token",
+        "failed",
+        "sequence",
+        "state",
+        "track",
+        "unconfirmed",
+    )
 
     def __init__(self, crowd: Crowd, token: str) -> None:
         super().__init__(crowd.poller, crowd.address)

@@ -50,7 +50,7 @@ class Target:
 
     def create_room(self) -> str:
         """Create a public chat room; returns its id."""
-        connection = http.client.HTTPConnection(*urlsplit(self.url).netloc.split("@")[-1:], timeout=REQUEST_TIMEOUT)
+        connection = http.client.HTTPConnection(self.address.host, timeout=REQUEST_TIMEOUT)
         try:
             headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
             connection.request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
@@ -98,17 +98,18 @@ def open_target(url: str | None, tokens: Sequence[str], key: str | None, pid: in
 
 
 def _address(url: str) -> Address:
+    wrong = TargetError(f"{url!r} is no URL of a server; use one such as http://127.0.0.1:8080")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80
     except ValueError:
-        host, port = None, 0
+        raise wrong from None
     if parts.scheme == "https":
         raise TargetError("the load speaks plain HTTP; aim it at the server itself, behind what ends TLS")
     if parts.scheme != "http" or not host or parts.path not in ("", "/"):
-        raise TargetError(f"{url!r} is no URL of a server; use one such as http://127.0.0.1:8080")
+        raise wrong
     try:
         family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise TargetError(f"no address is known for {host}: {getattr(error, 'strerror', None) or error}") from None
-    return Address(family, tuple(sockaddr), parts.netloc.rpartition("@")[2])
+    return Address(family, sockaddr, parts.netloc.rpartition("@")[2])

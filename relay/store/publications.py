@@ -80,8 +80,6 @@ class Publications:
         epoch = self._epochs[True]
 
         def write(connection: sqlite3.Connection) -> list[Outcome]:
-            if len(drafts) == 1:
-                return [_append(connection, drafts[0], epoch, now_ms)]
             return [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
 
         return await self._database.write(write, on_commit=on_commit)

@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -58,7 +58,7 @@ def _is_nonce(key: bytes) -> bool:
 class WebSocket:
     """One open WebSocket, as a session sees it."""
 
-    __slots__ = ("_connection", "_events")
+    __slots__ = ("_connection", "_events", "_outbox", "_stream")
 
     def __init__(
         self,
@@ -71,6 +71,8 @@ class WebSocket:
         on_violation: Callable[[Reason], None],
     ) -> None:
         """`on_bytes` and `on_pong` are told of signs of life, `on_violation` of what must end the connection; plain calls."""
+        self._stream = stream
+        self._outbox = outbox
         self._events = _Events(outbox, max_message_bytes, on_pong, on_violation)
         self._connection = WebSocketConnection(
             _OutboxStream(stream, outbox, on_bytes),
@@ -92,7 +94,15 @@ class WebSocket:
 
     async def close(self, code: int, text: str) -> None:
         """Send a close and wait for the peer's answer or end: without limit, so the caller bounds it."""
-        await self._connection.aclose(code, text or None)
+        if self._events.broken:
+            # Its answer could not be read: say all, and let it close (RFC 6455, 7.1.7).
+            self._outbox.send_nowait(self._events.send(CloseConnection(code=code, reason=text or None)))
+            await self._outbox.wait_until_written()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._stream.send_eof()
+            await self._connection._close_handshake.wait()
+        else:
+            await self._connection.aclose(code, text or None)
 
 
 @asynccontextmanager
@@ -145,8 +155,9 @@ class _Events:
         "_on_pong",
         "_on_violation",
         "_outbox",
+        "_over",
         "_size",
-        "_violated",
+        "broken",
         "client",
     )
 
@@ -165,7 +176,9 @@ class _Events:
         self._on_violation = on_violation
         self._size = 0
         self._empty = 0
-        self._violated = False
+        self._over = False  # a message broke a limit: what is left of it is passed over
+        self.broken = False
+        """Whether bytes came that cannot be parsed, and nothing after them."""
 
     @property
     def state(self) -> ConnectionState:
@@ -178,20 +191,21 @@ class _Events:
         return self._connection.send(event)
 
     def receive_data(self, data: bytes) -> None:
-        if not self._violated:
+        if not self.broken:
             self._connection.receive_data(data)
 
     def events(self) -> Iterator[Event]:
-        if self._violated:
+        if self.broken:
             return
         for event in self._connection.events():
             if isinstance(event, (TextMessage, BytesMessage)):
-                if self.state is not ConnectionState.OPEN:
-                    continue  # we said goodbye
+                if self._over or self.state is not ConnectionState.OPEN:
+                    continue  # we said goodbye, or are about to
                 violation = self._count(event)
                 if violation is not None:
-                    self._violate(violation)
-                    return
+                    self._over = True
+                    self._on_violation(violation)
+                    continue
             elif isinstance(event, Pong):
                 if self._on_pong is not None:
                     self._on_pong()
@@ -204,7 +218,10 @@ class _Events:
                 ConnectionState.LOCAL_CLOSING,
             ):
                 # No close frame came: this is wsproto's word for what it could not parse, and it can parse no more.
-                self._violate(Reason.NOT_UTF8 if event.code == Reason.NOT_UTF8.close_code else Reason.PROTOCOL_ERROR)
+                # Bytes are read on and thrown away, so that the close frame is not lost to a reset.
+                self.broken = True
+                not_utf8 = event.code == Reason.NOT_UTF8.close_code
+                self._on_violation(Reason.NOT_UTF8 if not_utf8 else Reason.PROTOCOL_ERROR)
                 return
             yield event
 
@@ -223,8 +240,3 @@ class _Events:
         if event.message_finished:
             self._size = self._empty = 0
         return None
-
-    def _violate(self, reason: Reason) -> None:
-        # Bytes are read on and thrown away, so that the close frame is not lost to a reset.
-        self._violated = True
-        self._on_violation(reason)

@@ -21,6 +21,7 @@ from relay.models import Position, Publication
 from relay.outbox import Outbox
 from relay.pace import Pace
 from relay.principal import Principal
+from relay.rooms import checked_text
 from relay.session import Session
 
 log = logs.get("relay.live")
@@ -213,6 +214,9 @@ class LiveSession:
 
     async def _chat(self, principal: Principal, command: protocol.ChatSend, request_id: protocol.RequestId) -> None:
         core = self._core
+        # What is refused for its own sake costs no message.
+        checked_text(command.message)
+        await self._may_read(principal, command.room)
         self._pace.check(core.messages.take(principal.user_id, trio.current_time()), "You send messages too fast.")
         fields: dict[str, object] = {}
         if command.client_message_id is not None:

@@ -3,8 +3,8 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from engineio.packet import Packet as OraclePacket
-from engineio.payload import Payload as OraclePayload
+from engineio.packet import Packet as OraclePacket  # type: ignore[import-untyped]
+from engineio.payload import Payload as OraclePayload  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,7 +96,10 @@ def test_only_a_message_carries_bytes() -> None:
     [
         (b"4hello", [Packet(PacketType.MESSAGE, "hello")]),
         (b"4test1\x1e4test2\x1e4test3", [Packet(PacketType.MESSAGE, f"test{i}") for i in (1, 2, 3)]),
-        (b"4hello\x1ebAQIDBA==", [Packet(PacketType.MESSAGE, "hello"), Packet(PacketType.MESSAGE, b"\x01\x02\x03\x04")]),
+        (
+            b"4hello\x1ebAQIDBA==",
+            [Packet(PacketType.MESSAGE, "hello"), Packet(PacketType.MESSAGE, b"\x01\x02\x03\x04")],
+        ),
         (
             b"4hello\x1e2\x1e4world",
             [Packet(PacketType.MESSAGE, "hello"), Packet(PacketType.PING), Packet(PacketType.MESSAGE, "world")],

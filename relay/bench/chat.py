@@ -1,0 +1,75 @@
+"""The load of a chat: members of one room, some of whom write, over their own connections."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from itertools import islice
+
+from relay.bench import marker
+from relay.bench.churn import Churn
+from relay.bench.fanout import MAX_BURST
+from relay.bench.load import Load, bases
+from relay.bench.subject import chatroom
+from relay.bench.subscriber import State, Subscriber
+
+MAX_UNCONFIRMED = 1000
+"""Messages of one sender that did not come back yet; past it, it does not write."""
+
+
+def run(
+    load: Load, *, members: int, senders: int, seconds: float, rate: float, flaky: float | None, run_id: str
+) -> None:
+    """Have `senders` of the members write `rate` messages a second in all, in turn."""
+    room = load.target.create_room()
+    crowd, subscribers = load.connect(chatroom(room), members)
+    if load.stop.requested:
+        return
+    begin_at = bases(subscribers)
+    writing = subscribers[:senders]
+    churn = Churn(subscribers, flaky, time.monotonic()) if flaky else None
+    gc.freeze()
+    before = load.usage()
+    due_count = sent = 0
+
+    def step(now: float) -> float:
+        nonlocal due_count, sent
+        due = churn.step(now) if churn is not None else math.inf
+        for _ in range(MAX_BURST):
+            next_at = before.at + due_count / rate
+            if next_at > now:
+                break
+            due_count += 1
+            one = _next_ready(writing, due_count)
+            if one is not None:
+                sent += 1
+                _write(one, room, sent, run_id)
+        return min(due, next_at)
+
+    load.run("chatting", seconds, step)
+    result = load.result
+    if churn is not None and not churn.end(load):
+        result.problems.append("not all dropped clients came back")
+    load.drain(lambda: crowd.refused > 0 or not any(one.unconfirmed for one in writing))
+    load.wait_for(subscribers, [sent - crowd.refused], begin_at)
+    result.took(before, load.usage(), each=("deliveries", crowd.deliveries))
+    result.figures |= {"messages": sent, "messages_per_s": sent / result.figures["seconds"]}
+    result.latencies, result.latency_of = crowd.latencies, "from sending to each member's delivery"
+
+
+def _next_ready(writing: list[Subscriber], number: int) -> Subscriber | None:
+    """The sender whose turn it is, or the first one after it who is connected."""
+    first = number % len(writing)
+    turn = (*range(first, len(writing)), *range(first))
+    return next(islice((writing[one] for one in turn if _may_write(writing[one])), 1), None)
+
+
+def _may_write(sender: Subscriber) -> bool:
+    return sender.state is State.READY and len(sender.unconfirmed) < MAX_UNCONFIRMED
+
+
+def _write(sender: Subscriber, room: str, sequence: int, run_id: str) -> None:
+    text = marker.write(time.monotonic_ns(), 0, sequence)
+    message = {"type": "chat:send", "chatroomId": room, "message": text, "clientMessageId": f"{run_id}-{sequence}"}
+    sender.post(sequence, message)

@@ -1,0 +1,79 @@
+"""Loads that only publish, with nobody listening: a stream of lines, or single requests."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+
+from relay.bench import marker
+from relay.bench.fanout import MAX_WAITING_BYTES, finish_stream, open_stream
+from relay.bench.latency import Latencies
+from relay.bench.load import Load
+from relay.bench.publisher import Poster
+from relay.bench.subject import Subject, line
+from relay.bench.target import TargetError
+
+BLOCKED_PERIOD = 0.01
+STOP_TIMEOUT = 10.0
+
+
+def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> None:
+    """Send chunks of so many lines as fast as the server reads them, and count what it says it published."""
+    stream = open_stream(load, load.target.key)
+    before_mark, behind_mark = line(subject, 0, "%mark%").split(b"%mark%")
+    gc.freeze()
+    before = load.usage()
+    sent = 0
+
+    def step(now: float) -> float:
+        nonlocal sent
+        if stream.done:
+            finish_stream(load, stream)
+        while stream.is_open and stream.waiting_bytes < MAX_WAITING_BYTES:
+            mark = marker.write(time.monotonic_ns(), 0, sent).encode()
+            stream.publish((before_mark + mark + behind_mark) * lines)
+            sent += lines
+            if stream.waiting_bytes == 0 and time.monotonic() - now > BLOCKED_PERIOD:
+                break  # the server reads as fast as this: the time must be looked at all the same
+        return now + BLOCKED_PERIOD if stream.waiting_bytes else now
+
+    load.run("publishing", seconds, step)
+    stream.finish()
+    report = finish_stream(load, stream)
+    result = load.result
+    result.took(before, load.usage(), each=("publications", report["published"]))
+    if report["failed"]:
+        result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
+    if report["published"] + report["failed"] != sent:
+        result.problems.append(f"{sent} publications were sent, and the server counted {report['published']}")
+
+
+def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
+    """Send single publications over connections that are kept alive, on each the next one when the last is answered."""
+    numbers = itertools.count(1)
+    latencies = Latencies()
+
+    def body() -> bytes:
+        return line(subject, 0, marker.write(time.monotonic_ns(), 0, next(numbers))).rstrip()
+
+    key = load.target.key
+    posters = [Poster(load.poller, load.target.address, key, body, latencies) for _ in range(connections)]
+    before = load.usage()
+    for poster in posters:
+        poster.open()
+
+    def step(now: float) -> float:
+        wrong = next((one.refusal or one.broken for one in posters if one.refusal or one.broken), None)
+        if wrong is not None:
+            raise TargetError(f"a publication was not accepted: {wrong}")
+        return now + 1.0
+
+    load.run("publishing", seconds, step)
+    result = load.result
+    result.took(before, load.usage(), each=("publications", sum(one.accepted for one in posters)))
+    result.figures["connections"] = connections
+    for poster in posters:
+        poster.stopping = True
+    load.poller.poll_until(lambda: all(one.finished for one in posters), STOP_TIMEOUT)
+    result.latencies, result.latency_of = latencies, "from sending a request to its answer"

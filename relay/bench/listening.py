@@ -1,0 +1,21 @@
+"""Loads in which nothing is published: connections that are opened, and connections that stay."""
+
+from __future__ import annotations
+
+from relay.bench.load import Load, unused
+from relay.bench.subject import Subject
+
+
+def run_connect(load: Load, subject: Subject, *, connections: int) -> None:
+    """Open connections as fast as the server takes them."""
+    crowd, _ = load.connect(subject, connections)
+    load.result.latencies = crowd.handshakes
+    load.result.latency_of = "from the first packet to the answer to the subscription"
+
+
+def run_idle(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
+    """Hold connections, with nothing but heartbeats on them."""
+    load.connect(subject, connections)
+    before = load.usage()
+    load.run("holding", seconds, unused)
+    load.result.took(before, load.usage())

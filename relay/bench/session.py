@@ -1,0 +1,53 @@
+"""One run of the command: the target, the loop and the signals around a load, and the report behind it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from relay.bench import report
+from relay.bench.load import Load
+from relay.bench.poller import Poller
+from relay.bench.progress import open_progress
+from relay.bench.result import Result
+from relay.bench.stopping import stopping_at_signals
+from relay.bench.target import open_target
+
+
+@attrs.frozen
+class Server:
+    """Which server, as the options say it."""
+
+    url: str | None = None
+    tokens: Sequence[str] = ()
+    key: str | None = None
+    pid: int | None = None
+
+
+def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], *, as_json: bool) -> bool:
+    """Run a load and print its report; returns whether all is well.
+
+    Raises:
+        TargetError: the server cannot be used for this load.
+        ServerError: the own server does not start.
+    """
+    result = Result(name, settings)
+    with stopping_at_signals() as stop, open_progress() as progress:
+        with open_target(server.url, server.tokens, server.key, server.pid) as target:
+            poller = Poller()
+            try:
+                body(Load(target, poller, stop, progress, result))
+            finally:
+                poller.close()
+        result.interrupted = stop.requested
+    result.conclude()
+    report.write(result, as_json=as_json)
+    return not result.problems
+
+
+def new_run_id() -> str:
+    """Return what tells this run's channels from any other's."""
+    return secrets.token_hex(4)

@@ -1,0 +1,324 @@
+"""`relay bench`: loads that measure a server, and audit what it delivers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from relay.bench.load import Load
+    from relay.bench.session import Server
+
+MAX_CONNECTIONS = 100_000
+MAX_SECONDS = 240
+"""The server ends a request, and so a stream of publications, after five minutes."""
+MAX_IDLE_SECONDS = 3600
+FLAKY_RATE = 5.0
+WINDOW = 4
+
+Command = Callable[..., None]
+
+
+@click.group()
+def bench() -> None:
+    """Measure a server under load, and check that nothing is lost, repeated or out of order.
+
+    Without --url it starts a server of its own, with a temporary database, and stops it at the end. The exit code is 1
+    if anything was lost, repeated, out of order or refused.
+
+    \b
+    Example:
+      relay bench fanout
+      relay bench chat --connections 200 --rate 100 --flaky 5
+    """
+
+
+def server_options(command: Command) -> Command:
+    """Add the options that say which server, and pass them on as one."""
+
+    @click.option(
+        "--url", metavar="URL", help="A server that runs already, such as http://127.0.0.1:8080. Default: an own one."
+    )
+    @click.option(
+        "--token", "tokens", multiple=True, envvar="RELAY_TOKEN", show_envvar=True, metavar="TOKEN",
+        help="With --url: a user's token; give it again for more users.",
+    )  # fmt: skip
+    @click.option(
+        "--key",
+        envvar="RELAY_KEY",
+        show_envvar=True,
+        metavar="KEY",
+        help="With --url: an API key with the scope publish.",
+    )
+    @click.option(
+        "--pid", type=click.IntRange(1), help="With --url: the server's process on this machine, for CPU and memory."
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+    @functools.wraps(command)
+    def with_server(url: str | None, tokens: tuple[str, ...], key: str | None, pid: int | None, **options: Any) -> None:
+        if url is None and pid is not None:
+            raise click.UsageError("--pid is for a server at --url")
+        from relay.bench.session import Server
+
+        command(server=Server(url, tokens, key, pid), **options)
+
+    return with_server
+
+
+def connections_option(default: int) -> Callable[[Command], Command]:
+    """Return the option --connections."""
+    return click.option(
+        "--connections", type=click.IntRange(1, MAX_CONNECTIONS), default=default, show_default=True, help="How many."
+    )
+
+
+def seconds_option(default: float, maximum: float = MAX_SECONDS) -> Callable[[Command], Command]:
+    """Return the option --seconds."""
+    return click.option(
+        "--seconds", type=click.FloatRange(0.1, maximum), default=default, show_default=True, help="For how long."
+    )
+
+
+def rate_option(default: float | None, what: str) -> Callable[[Command], Command]:
+    """Return the option --rate."""
+    return click.option(
+        "--rate", type=click.FloatRange(0, 1_000_000, min_open=True), default=default, show_default=True, help=what
+    )
+
+
+dialect_option = click.option(
+    "--dialect", type=click.Choice(["live", "channels", "feeds"]), default="live", show_default=True,
+    help="What the subscribers speak.",
+)  # fmt: skip
+flaky_option = click.option(
+    "--flaky", type=click.FloatRange(0.1), metavar="SECONDS",
+    help="Clients drop at random, each about every so many seconds, and resume with their last position.",
+)  # fmt: skip
+durable_option = click.option(
+    "--durable", is_flag=True, help="Use a channel that is committed before it is delivered (channels: it always is)."
+)
+
+
+@bench.command()
+@dialect_option
+@connections_option(1000)
+@rate_option(None, "Publications a second. Default: as fast as they are delivered.")
+@click.option(
+    "--window",
+    type=click.IntRange(1, 10_000),
+    help=f"Publications on their way at a time, without --rate. Default: {WINDOW}.",
+)
+@seconds_option(10)
+@durable_option
+@flaky_option
+@server_options
+def fanout(
+    server: Server, dialect: str, connections: int, rate: float | None, window: int | None, seconds: float, durable: bool,
+    flaky: float | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Publish on one channel to many subscribers.
+
+    \b
+    Example:
+      relay bench fanout --connections 5000 --rate 10
+      relay bench fanout --dialect channels --window 16
+      relay bench fanout --durable --flaky 3
+    """
+    if rate is not None and window is not None:
+        raise click.UsageError("--rate and --window exclude each other")
+    if dialect == "feeds" and (durable or flaky):
+        raise click.UsageError("feeds have neither durable channels nor resume; use live or channels")
+    if flaky is not None:
+        if window is not None:
+            raise click.UsageError("--flaky goes with --rate, not with --window")
+        rate, durable = rate or FLAKY_RATE, True
+    from relay.bench import fanout as fanout_load
+    from relay.bench.session import new_run_id
+    from relay.bench.subject import one_channel
+
+    def body(load: Load) -> None:
+        subject = one_channel(dialect, new_run_id(), durable=durable)
+        fanout_load.run(
+            load, subject, connections=connections, seconds=seconds, rate=rate, window=window or WINDOW, flaky=flaky
+        )
+
+    pace = {"rate": rate} if rate is not None else {"window": window or WINDOW}
+    settings = {"dialect": dialect, "connections": connections, **pace, "seconds": seconds, "durable": durable}
+    _run("fanout", settings | {"flaky": flaky}, server, body, as_json)
+
+
+@bench.command()
+@click.option(
+    "--symbols",
+    type=click.IntRange(1, 100),
+    default=20,
+    show_default=True,
+    help="Symbols, to which every connection subscribes.",
+)
+@connections_option(500)
+@rate_option(200, "Prices a second, of all symbols together.")
+@seconds_option(10)
+@server_options
+def market(server: Server, symbols: int, connections: int, rate: float, seconds: float, as_json: bool) -> None:
+    """Publish the prices of many symbols to subscribers of all of them.
+
+    A slow reader may get a newer price in the place of an older one; that is counted as replaced, and is no loss.
+
+    \b
+    Example:
+      relay bench market --symbols 50 --connections 1000 --rate 100
+    """
+    from relay.bench import fanout as fanout_load
+    from relay.bench.session import new_run_id
+    from relay.bench.subject import market as market_subject
+
+    def body(load: Load) -> None:
+        subject = market_subject(symbols, new_run_id())
+        fanout_load.run(load, subject, connections=connections, seconds=seconds, rate=rate, window=WINDOW, flaky=None)
+
+    settings = {"symbols": symbols, "connections": connections, "rate": rate, "seconds": seconds}
+    _run("market", settings, server, body, as_json)
+
+
+@bench.command()
+@connections_option(100)
+@click.option("--senders", type=click.IntRange(1), default=50, show_default=True, help="Members who write, in turn.")
+@rate_option(50, "Messages a second, of all senders together.")
+@seconds_option(10)
+@flaky_option
+@server_options
+def chat(
+    server: Server, connections: int, senders: int, rate: float, seconds: float, flaky: float | None, as_json: bool
+) -> None:
+    """Chat in one room, over the members' own connections.
+
+    With --url the server's limit of messages a minute and user holds: give --token once for each sender.
+
+    \b
+    Example:
+      relay bench chat --connections 100 --senders 50 --rate 50
+      relay bench chat --flaky 3
+    """
+    if senders > connections:
+        raise click.UsageError("--senders are members: there cannot be more of them than --connections")
+    from relay.bench import chat as chat_load
+    from relay.bench.session import new_run_id
+
+    def body(load: Load) -> None:
+        chat_load.run(
+            load, members=connections, senders=senders, seconds=seconds, rate=rate, flaky=flaky, run_id=new_run_id()
+        )
+
+    settings = {"connections": connections, "senders": senders, "rate": rate, "seconds": seconds, "flaky": flaky}
+    _run("chat", settings, server, body, as_json)
+
+
+@bench.command()
+@dialect_option
+@connections_option(1000)
+@server_options
+def connect(server: Server, dialect: str, connections: int, as_json: bool) -> None:
+    """Open connections, authenticate and subscribe, as fast as the server takes them.
+
+    \b
+    Example:
+      relay bench connect --connections 5000
+    """
+    from relay.bench import listening
+    from relay.bench.session import new_run_id
+    from relay.bench.subject import one_channel
+
+    def body(load: Load) -> None:
+        subject = one_channel(dialect, new_run_id(), durable=False)
+        listening.run_connect(load, subject, connections=connections)
+
+    _run("connect", {"dialect": dialect, "connections": connections}, server, body, as_json)
+
+
+@bench.command()
+@dialect_option
+@connections_option(5000)
+@seconds_option(60, MAX_IDLE_SECONDS)
+@server_options
+def idle(server: Server, dialect: str, connections: int, seconds: float, as_json: bool) -> None:
+    """Hold connections while nothing is published: their memory, and the CPU time of their heartbeats.
+
+    \b
+    Example:
+      relay bench idle --connections 10000 --seconds 120
+    """
+    from relay.bench import listening
+    from relay.bench.session import new_run_id
+    from relay.bench.subject import one_channel
+
+    def body(load: Load) -> None:
+        subject = one_channel(dialect, new_run_id(), durable=False)
+        listening.run_idle(load, subject, connections=connections, seconds=seconds)
+
+    _run("idle", {"dialect": dialect, "connections": connections, "seconds": seconds}, server, body, as_json)
+
+
+@bench.command()
+@durable_option
+@click.option(
+    "--lines", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines that are sent as one chunk."
+)
+@seconds_option(5)
+@server_options
+def ingest(server: Server, durable: bool, lines: int, seconds: float, as_json: bool) -> None:
+    """Publish a stream of lines (NDJSON) as fast as the server reads it, with no subscriber.
+
+    \b
+    Example:
+      relay bench ingest
+      relay bench ingest --durable --lines 100
+    """
+    from relay.bench import ingest as ingest_load
+    from relay.bench.session import new_run_id
+    from relay.bench.subject import one_channel
+
+    def body(load: Load) -> None:
+        subject = one_channel("live", new_run_id(), durable=durable)
+        ingest_load.run_lines(load, subject, lines=lines, seconds=seconds)
+
+    _run("ingest", {"durable": durable, "lines": lines, "seconds": seconds}, server, body, as_json)
+
+
+@bench.command()
+@durable_option
+@connections_option(16)
+@seconds_option(5)
+@server_options
+def posts(server: Server, durable: bool, connections: int, seconds: float, as_json: bool) -> None:
+    """Publish by single requests on connections that are kept alive, with no subscriber.
+
+    \b
+    Example:
+      relay bench posts --connections 32 --durable
+    """
+    from relay.bench import ingest as ingest_load
+    from relay.bench.session import new_run_id
+    from relay.bench.subject import one_channel
+
+    def body(load: Load) -> None:
+        subject = one_channel("live", new_run_id(), durable=durable)
+        ingest_load.run_posts(load, subject, connections=connections, seconds=seconds)
+
+    _run("posts", {"durable": durable, "connections": connections, "seconds": seconds}, server, body, as_json)
+
+
+def _run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], as_json: bool) -> None:
+    """Run a load; exit with 1 if something is wrong."""
+    from relay.bench.local_server import ServerError
+    from relay.bench.session import run
+    from relay.bench.target import TargetError
+
+    try:
+        well = run(name, settings, server, body, as_json=as_json)
+    except (TargetError, ServerError) as error:
+        raise click.ClickException(str(error)) from None
+    if not well:
+        raise SystemExit(1)

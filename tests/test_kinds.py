@@ -1,0 +1,284 @@
+"""The kinds of channel, against the table of what each requires, fills in and keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from relay.errors import Code, RequestError
+from relay.kinds import MAX_ID_CHARACTERS, Audience, ChannelName, Kinds, complete, is_number
+
+PERIOD = 86400.0
+KINDS = Kinds(entities=["task", "order"], history_period=PERIOD, durable=())
+VALID: dict[str, dict[str, Any]] = {
+    "chatroom:a": {"userId": "u", "message": "m"},
+    "user:u": {"message": "m"},
+    "market:BTC": {"price": 1.5},
+    "trades": {},
+    "event:7": {"ratios": [0.65, 0.35]},
+    "community:c": {},
+    "task:1": {"status": "done"},
+}
+
+
+def refusal(channel: str, type_: str | None, data: dict[str, Any]) -> RequestError:
+    """Return how a publication is refused."""
+    with pytest.raises(RequestError) as caught:
+        complete(KINDS.parse(channel), type_, data)
+    assert caught.value.code is Code.INVALID_REQUEST
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("channel", "default_type", "audience", "durable", "history_size", "history_period", "latest"),
+    [
+        ("chatroom:a", "chat:message", Audience.ROOM, True, 1000, PERIOD, False),
+        ("user:u", "notification:new", Audience.OWNER, True, 200, PERIOD, False),
+        ("market:BTC", "market:price", Audience.ANYONE, False, 1, None, True),
+        ("trades", "trade:created", Audience.ANYONE, False, 500, PERIOD, False),
+        ("event:7", "chart:updated", Audience.ANYONE, False, 500, PERIOD, True),
+        ("community:c", "post:created", Audience.USERS, True, 100, PERIOD, False),
+        ("task:1", "status:updated", Audience.USERS, True, 100, PERIOD, False),
+        ("order:1", "status:updated", Audience.USERS, True, 100, PERIOD, False),
+        ("broadcast", None, Audience.USERS, True, 100, PERIOD, False),
+    ],
+)
+def test_the_table(
+    channel: str,
+    default_type: str | None,
+    audience: Audience,
+    durable: bool,
+    history_size: int,
+    history_period: float | None,
+    latest: bool,
+) -> None:
+    """Each kind is what was promised of it."""
+    kind = KINDS.parse(channel).kind
+    assert (kind.default_type, kind.audience, kind.durable) == (default_type, audience, durable)
+    assert (kind.history_size, kind.history_period, kind.latest) == (history_size, history_period, latest)
+    assert kind.presence == (audience is Audience.ROOM)
+
+
+def test_there_are_no_others() -> None:
+    """The kinds are those of the table and the configured entities."""
+    assert {kind.name for kind in KINDS} == {
+        *("chatroom", "user", "market", "trades", "event", "community", "broadcast", "task", "order")
+    }
+    assert KINDS.entities == {"task", "order"}
+    assert Kinds(entities=iter(["task"]), history_period=1.0, durable=()).entities == {"task"}
+
+
+def test_the_configuration_makes_kinds_durable() -> None:
+    """Those that it names, beside those that are so anyway."""
+    kinds = Kinds(entities=["task"], history_period=1.0, durable=["trades"])
+    assert {kind.name for kind in kinds if kind.durable} == {"trades", "chatroom", "user", "community", "broadcast", "task"}
+
+
+# -- names --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "id_", "normal"),
+    [
+        ("chatroom:Room_1-a", "chatroom", "Room_1-a", "chatroom:Room_1-a"),
+        ("user:auth0|5f:7@x", "user", "auth0|5f:7@x", "user:auth0|5f:7@x"),
+        ("market:eur/usd", "market", "EUR/USD", "market:EUR/USD"),
+        ("market:Btc", "market", "BTC", "market:BTC"),
+        ("event:007", "event", "7", "event:7"),
+        ("event:-7", "event", "-7", "event:-7"),
+        ("event:-0", "event", "0", "event:0"),
+        ("trades", "trades", "", "trades"),
+        ("broadcast", "broadcast", "", "broadcast"),
+        ("task:A:b", "task", "A:b", "task:A:b"),
+    ],
+)
+def test_a_name_is_taken_apart(text: str, name: str, id_: str, normal: str) -> None:
+    """And put into the one form in which everybody knows the channel."""
+    channel = KINDS.parse(text)
+    assert (channel.kind.name, channel.id, channel.text, repr(channel)) == (name, id_, normal, normal)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("chatroom", "chatroom:", "user:", "market", "event:", "task:"),
+        *("chatroom:a b", "chatroom:ä", "chatroom:" + "a" * 65, "chatroom:a\n", "chatroom:a:b"),
+        *("event:x", "event:1.5", "event:", "event:+1", "event: 1", "event:1_0", "event:٣", "event:" + "9" * 19),
+        *("user:a\x00b", "user:a\nb", "user:\ud800", "user:" + "u" * (MAX_ID_CHARACTERS + 1)),
+        *("trades:1", "broadcast:all"),
+        # In upper case each of these is three letters: the name would not be one that can be parsed again.
+        "market:" + "ΐ" * MAX_ID_CHARACTERS,
+    ],
+)
+def test_a_wrong_id_is_refused(text: str) -> None:
+    """With an error that names the kind."""
+    with pytest.raises(RequestError, match=text.partition(":")[0]) as caught:
+        KINDS.parse(text)
+    assert caught.value.code is Code.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("text", ["", ":", ":1", "Trades", "chat:1", "conversation:1", "jobs:1", " trades", "market BTC"])
+def test_an_unknown_kind_is_another_error(text: str) -> None:
+    """Dialects have another word for it."""
+    with pytest.raises(RequestError) as caught:
+        KINDS.parse(text)
+    assert caught.value.code is Code.UNKNOWN_CHANNEL
+    assert [problem.field for problem in caught.value.fields] == ["channel"]
+
+
+def test_the_longest_id_passes() -> None:
+    """The bound is included."""
+    assert len(KINDS.parse("user:" + "u" * MAX_ID_CHARACTERS).id) == MAX_ID_CHARACTERS
+    assert len(KINDS.parse("chatroom:" + "r" * 64).id) == 64
+
+
+@given(st.sampled_from(sorted(kind.name for kind in KINDS)), st.text(max_size=300))
+@example("market", "ß" * 200)
+@example("market", "ŉ")
+def test_a_normal_name_stays_as_it_is(kind: str, id_: str) -> None:
+    """Whatever a client calls a channel is refused, or has a name that parses to itself."""
+    try:
+        channel = KINDS.parse(f"{kind}:{id_}")
+    except RequestError:
+        return
+    again = KINDS.parse(channel.text)
+    assert (again.kind, again.id, again.text) == (channel.kind, channel.id, channel.text)
+    assert len(channel.id) <= MAX_ID_CHARACTERS
+
+
+# -- what is published --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channel", VALID)
+def test_the_default_type_and_the_fields_of_the_id_are_filled_in(channel: str) -> None:
+    """What the channel's name says need not be said again, and what else there is passes through."""
+    name = KINDS.parse(channel)
+    given_data = {**VALID[channel], "extra": {"deep": [1]}}
+    before = dict(given_data)
+    type_, data = complete(name, None, given_data)
+    implied: dict[str, dict[str, Any]] = {
+        "chatroom:a": {"chatroomId": "a"},
+        "market:BTC": {"symbol": "BTC"},
+        "event:7": {"event_id": 7},
+        "community:c": {"communityId": "c"},
+        "task:1": {"entity_type": "task", "entity_id": "1"},
+    }
+    assert type_ == name.kind.default_type
+    assert data == {**given_data, **implied.get(channel, {})}
+    assert given_data == before, "the caller's data was changed"
+
+
+@pytest.mark.parametrize(
+    ("channel", "field", "value", "becomes"),
+    [
+        ("chatroom:Ab", "chatroomId", "Ab", "Ab"),
+        ("market:eur/usd", "symbol", "Eur/Usd", "EUR/USD"),
+        ("market:ß", "symbol", "ß", "SS"),
+        ("event:7", "event_id", 7, 7),
+        ("event:7", "event_id", "7", 7),
+        ("event:7", "event_id", "007", 7),
+        ("event:7", "event_id", 7.0, 7),
+        ("event:-7", "event_id", "-7", -7),
+        ("community:Ab", "communityId", "Ab", "Ab"),
+        ("task:Ab", "entity_type", "task", "task"),
+        ("task:Ab", "entity_id", "Ab", "Ab"),
+    ],
+)
+def test_what_says_the_same_as_the_id_agrees(channel: str, field: str, value: object, becomes: object) -> None:
+    """Compared after upper-casing a symbol, as an integer for an event; what is published is the channel's own."""
+    name = KINDS.parse(channel)
+    data = complete(name, "anything", {field: value})[1]
+    assert data[field] == becomes
+    assert type(data[field]) is type(becomes)
+
+
+@pytest.mark.parametrize(
+    ("channel", "field", "value"),
+    [
+        ("chatroom:AB", "chatroomId", "ab"),
+        ("chatroom:AB", "chatroomId", "b"),
+        ("chatroom:1", "chatroomId", 1),
+        ("chatroom:a", "chatroomId", None),
+        ("market:BTC", "symbol", "ETH"),
+        ("market:BTC", "symbol", None),
+        ("market:BTC", "symbol", ["BTC"]),
+        ("event:7", "event_id", 8),
+        ("event:7", "event_id", 7.5),
+        ("event:7", "event_id", "seven"),
+        ("event:1", "event_id", True),
+        ("event:7", "event_id", None),
+        ("community:AB", "communityId", "ab"),
+        ("task:AB", "entity_id", "ab"),
+        ("task:1", "entity_id", 1),
+        ("task:1", "entity_type", "TASK"),
+        ("task:1", "entity_type", "order"),
+    ],
+)
+def test_what_differs_from_the_id_is_refused(channel: str, field: str, value: object) -> None:
+    """With any type: a publication says one thing."""
+    error = refusal(channel, "anything", {field: value})
+    assert [problem.field for problem in error.fields] == [field]
+
+
+@pytest.mark.parametrize(
+    ("channel", "field", "wrong"),
+    [
+        *(("chatroom:a", "userId", wrong) for wrong in (None, 7, "", " ", [])),
+        *(("chatroom:a", "message", wrong) for wrong in (None, 7, "", "\n\t ", {})),
+        *(("user:u", "message", wrong) for wrong in (None, False, "")),
+        *(("market:BTC", "price", wrong) for wrong in (None, "1.5", True, [1], float("nan"), float("inf"), float("-inf"))),
+        *(("event:7", "ratios", wrong) for wrong in (None, [], {}, 0.5, "0.5", [0.5, "0.5"], [True], [None], [[0.5]])),
+        *(("event:7", "ratios", wrong) for wrong in ([0.5, 1.1], [-0.1], [float("nan")], [float("inf")])),
+        *(("task:1", "status", wrong) for wrong in (None, 1, "")),
+    ],
+)
+def test_what_is_required_is_required(channel: str, field: str, wrong: object) -> None:
+    """Missing or of another kind it is refused, by name; of another type of publication nothing is required."""
+    data = {**VALID[channel], field: wrong}
+    missing = {name: value for name, value in VALID[channel].items() if name != field}
+    for refused in (data, missing):
+        for type_ in (None, KINDS.parse(channel).kind.default_type):
+            assert [problem.field for problem in refusal(channel, type_, refused).fields] == [field]
+        assert complete(KINDS.parse(channel), "another:type", refused)[0] == "another:type"
+
+
+@pytest.mark.parametrize(("channel", "data"), [("market:A", {"price": 0}), ("market:A", {"price": -1.5}), ("event:1", {"ratios": [0, 1]})])
+def test_the_bounds_are_included(channel: str, data: dict[str, Any]) -> None:
+    """Prices may be of any sign, and ratios may be all or nothing."""
+    completed = complete(KINDS.parse(channel), None, data)[1]
+    assert {**completed, **data} == completed
+
+
+def test_a_broadcast_says_its_type() -> None:
+    """There is no default."""
+    assert [problem.field for problem in refusal("broadcast", None, {}).fields] == ["type"]
+    assert complete(KINDS.parse("broadcast"), "session:started", {"a": 1}) == ("session:started", {"a": 1})
+
+
+@pytest.mark.parametrize("type_", ["", "a b", "a\n", "ä", '"', "a" * 129])
+def test_a_wrong_type_is_refused(type_: str) -> None:
+    """It goes into every dialect's frames as it is."""
+    assert [problem.field for problem in refusal("trades", type_, {}).fields] == ["type"]
+
+
+def test_any_sensible_type_passes() -> None:
+    """Letters, digits and the signs that names of events are made with."""
+    for type_ in ("a", "market:halt", "A_b.c:d/e-9", "a" * 128):
+        assert complete(KINDS.parse("trades"), type_, {})[0] == type_
+
+
+@given(st.integers(-(2**63), 2**64 - 1) | st.floats())
+def test_numbers(value: float) -> None:
+    """Every number of JSON is one, and what is none in JSON is none here."""
+    assert is_number(value) == (value == value and abs(value) != float("inf"))
+
+
+def test_channels_are_told_apart_by_their_text() -> None:
+    """Two names of one channel are two values; nothing compares them as a whole."""
+    one, other = KINDS.parse("market:a"), KINDS.parse("market:A")
+    assert isinstance(one, ChannelName)
+    assert one.text == other.text
+    assert one != other
