@@ -26,9 +26,7 @@ class TrustedProxies:
         self._networks = [ip_network(network, strict=False) for network in networks]
 
     def __contains__(self, address: object) -> bool:
-        return isinstance(address, (IPv4Address, IPv6Address)) and any(
-            address.version == network.version and address in network for network in self._networks
-        )
+        return isinstance(address, (IPv4Address, IPv6Address)) and any(address in network for network in self._networks)
 
 
 def client_address(peer: str, forwarded_for: list[bytes] | bytes | None, trusted: TrustedProxies) -> str:

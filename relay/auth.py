@@ -97,7 +97,7 @@ class TokenVerifier:
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         """Return what a token says, once its signature is known to be right."""
-        if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        if len(token) > MAX_TOKEN_CHARACTERS:
             raise _refused("The token is not valid.")
         try:
             # This only takes it apart. The signature is checked below, with keys that are parsed already.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -31,9 +31,10 @@ class ApiKeys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cache: dict[str, tuple[float, ApiKey]] = {}
-        self._watched: dict[str, dict[object, OnChange]] = {}
-        self._version: int | None = None
+        self._cache: dict[bytes, tuple[float, ApiKey]] = {}  # by hash, as in the database: secrets are not kept
+        self._watchers: dict[str, dict[object, OnChange]] = {}
+        self._told: dict[str, ApiKey | None] = {}  # what the watchers of a key know
+        self._version = 0  # of the database, when all of them were looked at last
 
     async def find(self, secret: str) -> ApiKey:
         """Return the key of this secret. A checkpoint where it is looked up.
@@ -42,16 +43,17 @@ class ApiKeys:
             RequestError: `UNAUTHORIZED`; there is no such key, or it was revoked.
         """
         now = trio.current_time()
-        cached = self._cache.get(secret)
+        digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+        cached = self._cache.get(digest)
         if cached is not None and cached[0] > now:
             return cached[1]
         key = await self._database.read(lambda connection: store.find(connection, secret))
-        self._cache.pop(secret, None)
+        self._cache.pop(digest, None)
         if key is None:
             raise RequestError(Code.UNAUTHORIZED, "The API key is not valid.")
         if len(self._cache) >= MAX_CACHED:
             del self._cache[next(iter(self._cache))]
-        self._cache[secret] = (now + CACHE_PERIOD, key)
+        self._cache[digest] = (now + CACHE_PERIOD, key)
         return key
 
     async def authenticate(self, secret: str) -> Principal:
@@ -61,44 +63,54 @@ class ApiKeys:
 
     @contextmanager
     def watch(self, key_id: str, on_change: OnChange) -> Iterator[None]:
-        """Have `on_change` told, for as long as the block lasts, of each look that found the key changed; None: it is revoked."""
-        watchers = self._watched.setdefault(key_id, {})
+        """Have `on_change` told what the next look finds, and then of every change, while the block lasts; None: it is revoked."""
+        watchers = self._watchers.setdefault(key_id, {})
         token = object()
         watchers[token] = on_change
-        self._version = None
+        # It may have changed since the caller found it: whoever comes is told once in any case.
+        self._told.pop(key_id, None)
         try:
             yield
         finally:
             del watchers[token]
-            if not watchers and self._watched.get(key_id) is watchers:
-                del self._watched[key_id]
+            if not watchers:
+                del self._watchers[key_id]
+                self._told.pop(key_id, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look every POLL_INTERVAL, for ever; while the database cannot be read, nothing is known to have changed."""
         task_status.started()
         while True:
             await trio.sleep(POLL_INTERVAL)
-            if not self._watched:
-                continue
-            ids = list(self._watched)
-            try:
-                changed = await self._database.read(lambda connection: self._look(connection, ids))  # noqa: B023 - awaited here
-            except RequestError as refusal:
-                log.warning("cannot look for revoked keys", cause=refusal.message)
-                continue
-            for key_id, key in changed.items():
-                for on_change in list(self._watched.get(key_id, {}).values()):
-                    on_change(key)
+            if self._watchers:
+                try:
+                    await self._look()
+                except RequestError as refusal:
+                    log.warning("cannot look for revoked keys", cause=refusal.message)
 
-    def _look(self, connection: sqlite3.Connection, ids: list[str]) -> dict[str, ApiKey | None]:
-        # Changes with every commit, whichever process made it; most seconds see none of another's.
-        version = int(connection.execute("PRAGMA data_version").fetchone()[0])
-        if version == self._version:
-            return {}
+    async def _look(self) -> None:
+        every = list(self._watchers)
+        new = [key_id for key_id in every if key_id not in self._told]
+        seen = self._version
+
+        # The version changes with every commit of another connection, in whichever process.
+        version, ids, found = await self._database.read(
+            lambda connection: (
+                version := connection.execute("PRAGMA data_version").fetchone()[0],
+                ids := new if version == seen else every,
+                store.get(connection, ids),
+            )
+        )
         self._version = version
-        found = store.get(connection, ids)
-        keys: dict[str, ApiKey | None] = {}
         for key_id in ids:
             key = found.get(key_id)
-            keys[key_id] = key if key is not None and key.revoked_at is None else None
-        return keys
+            self._tell(key_id, key if key is not None and key.revoked_at is None else None)
+
+    def _tell(self, key_id: str, key: ApiKey | None) -> None:
+        watchers = self._watchers.get(key_id)
+        if watchers is None or (key_id in self._told and self._told[key_id] == key):
+            return
+        self._told[key_id] = key
+        for token, on_change in list(watchers.items()):
+            if token in watchers:  # else another one's change ended it
+                on_change(key)

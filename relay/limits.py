@@ -48,7 +48,7 @@ class TokenBucket:
         tokens = self._level(now)
         self._at = now
         if tokens >= amount - _ROUNDING:
-            self._tokens = max(tokens - amount, 0.0)
+            self._tokens = tokens - amount
             return 0.0
         self._tokens = tokens
         return (amount - tokens) / self._per_second if amount <= self._capacity else math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from relay.broker import Broker, Outcome
 from relay.clock import Clock
@@ -16,6 +17,9 @@ MAX_ITEM_BYTES = 65_536
 MAX_KEY_CHARACTERS = 128
 MAX_CHANNELS_CACHED = 10_000
 """Names of channels that are remembered as parsed: a backend publishes to the same ones over and over."""
+MAX_UNKNOWN_NAMED = 10
+"""Unknown fields of one item that its refusal names, each by its first MAX_FIELD_CHARACTERS."""
+MAX_FIELD_CHARACTERS = 64
 
 _FIELDS = frozenset({"channel", "type", "data", "idempotencyKey"})
 
@@ -47,23 +51,19 @@ class Publishing:
         Raises:
             RequestError: what is wrong with it, by field.
         """
+        if size > MAX_ITEM_BYTES:
+            raise too_large()
         if not isinstance(item, dict):
             raise RequestError(Code.INVALID_REQUEST, "A publication must be a JSON object.")
-        if size > MAX_ITEM_BYTES:
-            raise RequestError(Code.TOO_LARGE, f"A publication may have at most {MAX_ITEM_BYTES} bytes.")
-        if not _FIELDS.issuperset(item):
-            unknown = sorted(set(item) - _FIELDS)
-            problems = [FieldError(name, "is no field of a publication") for name in unknown]
-            raise RequestError(Code.INVALID_REQUEST, f"{unknown[0]} is no field of a publication", fields=problems)
         name, type_, data, key = item.get("channel"), item.get("type"), item.get("data"), item.get("idempotencyKey")
-        if not isinstance(name, str):
-            raise _invalid("channel", "is required and must be a text")
-        if type_ is not None and not isinstance(type_, str):
-            raise _invalid("type", "must be a text")
-        if not isinstance(data, dict):
-            raise _invalid("data", "is required and must be an object")
-        if key is not None and (not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARACTERS):
-            raise _invalid("idempotencyKey", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters")
+        if (
+            not isinstance(name, str)
+            or not isinstance(data, dict)
+            or not (type_ is None or isinstance(type_, str))
+            or not (key is None or (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARACTERS))
+            or not _FIELDS.issuperset(item)
+        ):
+            raise _refused(_problems(item))
         channel = self._channels.get(name) or self._parse(name)
         type_, completed = complete(channel, type_, data)
         draft = Draft(channel, type_, completed, self._clock.now_ms(), size=size)
@@ -80,7 +80,7 @@ class Publishing:
         self._channels[name] = channel
         return channel
 
-    async def publish(self, drafts: Sequence[Draft]) -> list[Outcome]:
+    async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint.
 
         Raises:
@@ -89,5 +89,29 @@ class Publishing:
         return await self._broker.publish_many(drafts)
 
 
-def _invalid(field: str, message: str) -> RequestError:
-    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])
+def too_large() -> RequestError:
+    """Return the refusal of an item that is too large."""
+    return RequestError(Code.TOO_LARGE, f"A publication may have at most {MAX_ITEM_BYTES} bytes.")
+
+
+def _refused(problems: Sequence[FieldError]) -> RequestError:
+    summary = "; ".join(f"{problem.field} {problem.message}" for problem in problems)
+    return RequestError(Code.INVALID_REQUEST, summary, fields=problems)
+
+
+def _problems(item: dict[str, Any]) -> list[FieldError]:
+    """Everything that is wrong with the form of an item, told after one thing was found to be."""
+    problems = []
+    if not isinstance(item.get("channel"), str):
+        problems.append(FieldError("channel", "is required and must be a text"))
+    if not isinstance(item.get("type"), str | None):
+        problems.append(FieldError("type", "must be a text"))
+    if not isinstance(item.get("data"), dict):
+        problems.append(FieldError("data", "is required and must be an object"))
+    key = item.get("idempotencyKey")
+    if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARACTERS):
+        problems.append(FieldError("idempotencyKey", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters"))
+    # What a client calls its fields is not ours to repeat at any length.
+    unknown = [name for name in item if name not in _FIELDS][:MAX_UNKNOWN_NAMED]
+    problems += [FieldError(name[:MAX_FIELD_CHARACTERS], "is not a field of a publication") for name in unknown]
+    return problems

@@ -198,6 +198,7 @@ def test_each_key_has_places_of_its_own() -> None:
                 pytest.fail("there was no place")
             assert counter.count_of("c") == 0
     assert counter.count == 0
+    assert counter._of_key == {}
     with counter.place("a"), counter.place("a"):
         assert counter.count_of("a") == 2
 

@@ -187,7 +187,9 @@ class Model:
 
     @property
     def unsent(self) -> int:
-        """How many bytes the kernel has not taken."""
+        """How many bytes the kernel has not taken, and will."""
+        if self.wire.broken is not None:
+            return 0
         return sum(map(len, self.log)) - len(self.wire.taken)
 
     @property

@@ -195,6 +195,24 @@ async def test_cancelled_timers_are_swept_out() -> None:
     assert len(timers) == 100
 
 
+async def test_what_is_left_after_a_sweep_is_called_in_order(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    timers = Timers()
+    await nursery.start(timers.run)
+    start = trio.current_time()
+    delays = [float(step * 7919 % 1009) for step in range(1000)]
+    called: list[float] = []
+    cancelled = []
+    for step, delay in enumerate(delays):
+        timer = timers.call_at(start + delay, partial(called.append, delay))
+        if step % 5 < 3:
+            cancelled.append(timer)
+    for timer in cancelled:
+        timer.cancel()
+    assert kept(timers) < 1000
+    await trio.sleep(2000)
+    assert called == sorted(delay for step, delay in enumerate(delays) if step % 5 >= 3)
+
+
 async def test_a_cancelled_timer_lets_go_of_its_callback() -> None:
     timers = Timers()
     timer = timers.call_at(trio.current_time() + 3600, lambda: None)

@@ -60,8 +60,8 @@ class Batch:
     """What one piece of a connection's bytes held."""
 
     deliveries: list[Delivery]
-    others: list[tuple[int, bytes]]
-    """Frames that are no publication of ours: opcode and payload."""
+    mixed: bool
+    """Whether there are frames that are no publication of ours, so that all must be taken in one by one."""
     consumed: int
     """Bytes of the piece that were complete frames."""
 
@@ -69,12 +69,10 @@ class Batch:
 def batch(data: bytes) -> Batch:
     """Return what a piece of bytes holds."""
     found, consumed = split(data)
-    deliveries: list[Delivery] = []
-    others: list[tuple[int, bytes]] = []
-    for opcode, payload in found:
-        delivery = read(payload) if opcode == TEXT else None
-        if delivery is not None:
-            deliveries.append(delivery)
-        else:
-            others.append((opcode, payload))
-    return Batch(deliveries, others, consumed)
+    deliveries = [one for opcode, payload in found if (one := delivery(opcode, payload)) is not None]
+    return Batch(deliveries, len(deliveries) < len(found), consumed)
+
+
+def delivery(opcode: int, payload: bytes) -> Delivery | None:
+    """Return the publication that a frame is, or None if it is none of ours."""
+    return read(payload) if opcode == TEXT else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 BUCKETS = 1024
-"""Enough for 2**36 microseconds, nineteen hours."""
+MAX_US = 2**36 - 1
+"""What the buckets are enough for, nineteen hours; more counts as this."""
 SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
 
 
@@ -20,6 +21,8 @@ class Latencies:
     def add(self, nanoseconds: int) -> None:
         """Count one. A plain call; the innermost of the whole load."""
         us = nanoseconds // 1000
+        if us > MAX_US:
+            us = MAX_US
         shift = us.bit_length() - 6
         self.counts[us if shift <= 0 else shift * 32 + (us >> shift)] += 1
         self.count += 1

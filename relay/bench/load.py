@@ -21,7 +21,7 @@ from relay.bench.target import Target, TargetError
 MAX_HANDSHAKES = 200
 """Connections that are being opened at a time."""
 CONNECT_TIMEOUT = 120.0
-SETTLE_PERIOD = 0.5
+SETTLE_PERIOD = 0.25
 DRAIN_TIMEOUT = 10.0
 """For how long publications that were sent may be on their way."""
 DRAIN_CHECK_INTERVAL = 0.02

@@ -19,6 +19,9 @@ class Handler(Protocol):
     def handle(self, events: int) -> None:
         """Take in what the kernel says about the socket."""
 
+    def close(self) -> None:
+        """Close the socket."""
+
 
 class Poller:
     """Waits for the sockets of a load."""
@@ -28,7 +31,9 @@ class Poller:
         self._handlers: dict[int, Handler] = {}
 
     def close(self) -> None:
-        """Forget everything."""
+        """Close every socket that is watched."""
+        for handler in list(self._handlers.values()):
+            handler.close()
         self._epoll.close()
 
     def add(self, sock: socket.socket, handler: Handler, events: int) -> None:

@@ -14,7 +14,7 @@ from relay.bench.audit import Audit, Track
 from relay.bench.connection import Address, Connection
 from relay.bench.frames import Batch
 from relay.bench.latency import Latencies
-from relay.bench.marker import Delivery, read
+from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
 from relay.bench.subject import Refused, Standing, Subject
 
@@ -148,12 +148,12 @@ class Subscriber(Connection):
             self._received_slowly(data)
             return
         batch = self._crowd.batch(data)
-        if batch.deliveries:
-            self._deliver(batch.deliveries)
+        if batch.mixed:
+            self._received_slowly(data)
+            return
         if batch.consumed != len(data):
             self._rest = data[batch.consumed :]
-        for opcode, payload in batch.others:
-            self._take(opcode, payload)
+        self._deliver(batch.deliveries)
 
     def ended(self, why: str) -> None:
         """Count a connection that the server ended, or one that never came to be."""
@@ -180,7 +180,7 @@ class Subscriber(Connection):
         found, consumed = frames.split(data)
         self._rest = data[consumed:]
         for opcode, payload in found:
-            if self.state is State.READY and (delivery := _delivery(opcode, payload)) is not None:
+            if self.state is State.READY and (delivery := frames.delivery(opcode, payload)) is not None:
                 self._deliver([delivery])
             else:
                 self._take(opcode, payload)
@@ -269,10 +269,6 @@ class Subscriber(Connection):
                 if not crowd.remaining[sequence]:
                     del crowd.remaining[sequence]
         self.state = State.CLOSED
-
-
-def _delivery(opcode: int, payload: bytes) -> Delivery | None:
-    return read(payload) if opcode == frames.TEXT else None
 
 
 def _first_line(head: bytes) -> str:

@@ -125,7 +125,7 @@ def fanout(
     Example:
       relay bench fanout --connections 5000 --rate 10
       relay bench fanout --dialect channels --window 16
-      relay bench fanout --durable --flaky 3
+      relay bench fanout --connections 200 --flaky 5
     """
     if rate is not None and window is not None:
         raise click.UsageError("--rate and --window exclude each other")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from relay.bench import answer, frames, marker
 from relay.bench.audit import MAX_HOLES, Audit, Track
 from relay.bench.connection import Address
-from relay.bench.latency import Latencies
+from relay.bench.latency import MAX_US, Latencies
 from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
 from relay.bench.result import Result as BenchResult
@@ -95,7 +95,7 @@ def test_fanout_with_a_window_is_paced_by_the_deliveries(server: RelayProcess, k
 
 def test_flaky_clients_of_a_fanout_miss_nothing(server: RelayProcess, key: str) -> None:
     for dialect in ("live", "channels"):
-        pace = ["--connections", "20", "--rate", "20", "--seconds", "1.2", "--flaky", "0.4"]
+        pace = ["--connections", "20", "--rate", "20", "--seconds", "0.8", "--flaky", "0.3"]
         report = measured(server, key, "fanout", "--dialect", dialect, *pace)
         assert report["audit"]["reconnected"] > 0
         assert report["audit"]["not_recovered"] == 0
@@ -103,8 +103,8 @@ def test_flaky_clients_of_a_fanout_miss_nothing(server: RelayProcess, key: str) 
 
 
 def test_chat_and_flaky_chat(server: RelayProcess, key: str) -> None:
-    members = ["--connections", "12", "--senders", "6", "--rate", "40", "--seconds", "1.2"]
-    for more in ([], ["--flaky", "0.4"]):
+    members = ["--connections", "12", "--senders", "6", "--rate", "40", "--seconds", "0.8"]
+    for more in ([], ["--flaky", "0.3"]):
         report = measured(server, key, "chat", *members, *more)
         assert report["messages"] > 20
         assert report["deliveries"] == 12 * report["messages"]
@@ -331,7 +331,7 @@ def test_other_text_is_no_mark(payload: bytes) -> None:
     assert marker.read(payload) is None or b"@@" in payload
 
 
-@given(st.lists(st.integers(0, 10**11), min_size=1))
+@given(st.lists(st.integers(0, MAX_US), min_size=1))
 def test_latencies_are_right_to_three_percent(microseconds: list[int]) -> None:
     latencies = Latencies()
     for us in microseconds:

@@ -151,13 +151,13 @@ class EngineServer:
 
     async def _post(self, engine: Engine) -> Response:
         request.max_content_length = self._settings.max_payload_bytes
-        body = await request.body
-        try:
-            packets = decode_payload(body, max_bytes=self._settings.max_payload_bytes)
-            await engine.post(packets)
-        except ProtocolError:
-            engine.close(Reason.PROTOCOL_ERROR)
-            return _refusal(BAD_REQUEST)
+        with engine.posting():
+            body = await request.body
+            try:
+                await engine.post(decode_payload(body, max_bytes=self._settings.max_payload_bytes))
+            except ProtocolError:
+                engine.close(Reason.PROTOCOL_ERROR)
+                return _refusal(BAD_REQUEST)
         return _text(b"ok")
 
 

@@ -7,7 +7,9 @@ timers. Its output is its sink: while it polls, a bounded queue; over WebSocket,
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Protocol
 
 import attrs
@@ -22,6 +24,11 @@ from relay.timers import Timers
 UPGRADE_TIMEOUT = 10.0
 """Seconds that a client has to complete an upgrade."""
 
+
+UPGRADING_POLL_PERIOD = 0.1
+"""Seconds for which a poll with nothing to say is held while an upgrade is under way: its client waits for the last one to end."""
+MAX_PACKETS_IN_POLL = 16
+"""Packets in the answer to a poll: what python-engineio's client takes."""
 
 _PING = encode(Packet(PacketType.PING))
 _NOOP = encode(Packet(PacketType.NOOP))
@@ -86,7 +93,7 @@ class Engine:
         self._number = 0
         self._poll: trio.Event | None = None
         self._last_packet = PacketType.CLOSE  # what the open poll, or the next one, is told at the end
-        self._posting = trio.Lock()
+        self._posting = False
         self._pong_deadline = math.inf
         self._timer = timers.call_at(trio.current_time() + settings.ping_interval, self._ping)
 
@@ -206,40 +213,64 @@ class Engine:
         if self._poll is not None:
             self.close(Reason.PROTOCOL_ERROR)
             raise SessionClosed
-        if not self._queue and not self._upgrading:
-            self._poll = trio.Event()
-            try:
-                await self._poll.wait()
-            finally:
-                self._poll = None
-        packets = self._take_queue()
+        if not self._queue:
+            await self._wait_for_packets()
+        packets = self._take_queue(None if self.closed else MAX_PACKETS_IN_POLL)
         if self.closed:
             packets.append(encode(Packet(self._last_packet)))
         return encode_payload(packets or [_NOOP])
 
-    def _take_queue(self) -> list[Encoded]:
-        packets = list(self._queue.values())
-        self._queue.clear()
-        self._size = 0
+    async def _wait_for_packets(self) -> None:
+        self._poll = trio.Event()
+        given_up = True
+        try:
+            with trio.move_on_after(UPGRADING_POLL_PERIOD if self._upgrading else math.inf):
+                await self._poll.wait()
+            given_up = False
+        finally:
+            self._poll = None
+            if given_up:  # by the client, and with the poll what its answer would have been
+                self.close(Reason.NORMAL)
+
+    def _take_queue(self, limit: int | None = None) -> list[Encoded]:
+        packets: list[Encoded] = []
+        for key in list(islice(self._queue, limit)):
+            packet = self._queue.pop(key)
+            self._size -= len(packet.data)
+            packets.append(packet)
         return packets
 
-    async def post(self, packets: list[Packet]) -> None:
-        """Take the packets of a POST, in order.
+    @contextmanager
+    def posting(self) -> Iterator[None]:
+        """Be the one POST that the session takes at a time: around the reading of its body too. Plain calls.
 
         Raises:
-            SessionClosed: the session is over.
-            ProtocolError: a packet ended it.
+            SessionClosed: the session is over; or this is a second POST at once, which ends it.
         """
         self._check_polling()
-        async with self._posting:
-            for packet in packets:
-                if self.closed:
-                    return
-                try:
-                    await self._take(packet)
-                except ProtocolError:
-                    self.close(Reason.PROTOCOL_ERROR)
-                    raise
+        if self._posting:
+            self.close(Reason.PROTOCOL_ERROR)
+            raise SessionClosed
+        self._posting = True
+        try:
+            yield
+        finally:
+            self._posting = False
+
+    async def post(self, packets: list[Packet]) -> None:
+        """Take the packets of a POST, in order. To be called within `posting`.
+
+        Raises:
+            ProtocolError: a packet ended the session.
+        """
+        for packet in packets:
+            if self.closed:
+                return
+            try:
+                await self._take(packet)
+            except ProtocolError:
+                self.close(Reason.PROTOCOL_ERROR)
+                raise
 
     # -- WebSocket ----------------------------------------------------------------------------------------------------
 

@@ -79,18 +79,22 @@ function start(name, token) {
   return new Promise((resolve) => { client.ws.onopen = () => { open(); resolve(client); }; });
 }
 
+// Resolves when the client was told that it is in the room.
+function joined(client) {
+  return new Promise((resolve) => {
+    const log = client.handlers['subscribed'];
+    client.on('subscribed', (data) => { log(data); if (data.channel === 'chatroom') resolve(); });
+    client.subscribe('chatroom', { chatroomId: room });
+  });
+}
+
 (async () => {
   const alice = await start('alice', aliceToken);
-  alice.subscribe('chatroom', { chatroomId: room });
+  await joined(alice);
   alice.subscribe('market', { symbols: ['EUR/USD', 'GBP/JPY'] });
   alice.subscribe('notifications', { userId: 'alice' });
   const bob = await start('bob', bobToken);
-  const joined = new Promise((resolve) => {
-    const log = bob.handlers['subscribed'];
-    bob.on('subscribed', (data) => { log(data); resolve(); });
-  });
-  bob.subscribe('chatroom', { chatroomId: room });
-  await joined;
+  await joined(bob);
   alice.sendMessage(room, 'Hello everyone!');
   bob.sendMessage(room, 'Hello Alice!');
   process.stdin.on('data', (text) => { if (String(text).startsWith('end')) process.exit(0); });
