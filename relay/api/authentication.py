@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import trio
 from quart import Request
 
 from relay.core import Core
 from relay.errors import Code, RequestError
 from relay.principal import Principal
+from relay.store.keys import ApiKey
 
 
 async def principal_of(core: Core, request: Request) -> Principal:
@@ -52,3 +57,27 @@ async def publisher_of(core: Core, request: Request) -> Principal:
     if not principal.is_admin and "publish" not in principal.scopes:
         raise RequestError(Code.FORBIDDEN, "Publishing needs an API key with scope publish, or the token of an admin.")
     return principal
+
+
+@contextmanager
+def while_valid(core: Core, principal: Principal) -> Iterator[None]:
+    """Cancel the block when the token expires, or the API key is revoked or loses a scope: for requests that last.
+
+    Raises:
+        RequestError: `UNAUTHORIZED`; that has happened.
+    """
+    scope = trio.CancelScope()
+    if principal.expires_at is not None:
+        scope.deadline = trio.current_time() + (principal.expires_at - core.clock.now()).total_seconds()
+
+    def changed(key: ApiKey | None) -> None:
+        if key is None or not key.scopes >= principal.scopes:
+            scope.cancel()
+
+    with ExitStack() as stack:
+        if principal.key_id is not None:
+            stack.enter_context(core.keys.watch(principal.key_id, changed))
+        stack.enter_context(scope)
+        yield
+    if scope.cancelled_caught:
+        raise RequestError(Code.UNAUTHORIZED, "The token has expired, or the API key was revoked.")

@@ -10,11 +10,11 @@ from quart import Blueprint, Response, request
 
 from relay import strictjson
 from relay.api.app import decode_json, success
-from relay.api.authentication import publisher_of
+from relay.api.authentication import publisher_of, while_valid
 from relay.broker import Outcome
 from relay.core import Core
 from relay.errors import Code, ProtocolError, RequestError
-from relay.models import Draft, Published
+from relay.models import Draft
 from relay.principal import Principal
 from relay.publishing import MAX_ITEM_BYTES, Publishing, too_large
 
@@ -34,12 +34,14 @@ def blueprint(core: Core) -> Blueprint:
 
     @routes.post(PATH)
     async def publish() -> Response:
-        scope = scope_of(await publisher_of(core, request))
+        principal = await publisher_of(core, request)
+        scope = scope_of(principal)
         if request.mimetype == LINES:
             lines = Lines(core.publishing, scope)
-            async for data in request.body:
-                await lines.feed(data)
-            await lines.end()
+            with while_valid(core, principal):
+                async for data in request.body:
+                    await lines.feed(data)
+                await lines.end()
             return success(lines.report())
         request.max_content_length = core.config.limits.max_publish_bytes
         body = await request.body

@@ -24,6 +24,7 @@ def run(
     """Have `senders` of the members write `rate` messages a second in all, in turn."""
     room = load.target.create_room()
     crowd, subscribers = load.connect(chatroom(room), members)
+    load.result.latencies, load.result.latency_of = crowd.latencies, "from sending to each member's delivery"
     if load.stop.requested:
         return
     begin_at = bases(subscribers)
@@ -51,11 +52,10 @@ def run(
     result = load.result
     if churn is not None and not churn.end(load):
         result.problems.append("not all dropped clients came back")
-    load.drain(lambda: crowd.refused > 0 or not any(one.unconfirmed for one in writing))
+    load.drain(lambda: crowd.refused > 0 or not any(one.unconfirmed for one in writing if one.state is State.READY))
     load.wait_for(subscribers, [sent - crowd.refused], begin_at)
     result.took(before, load.usage(), each=("deliveries", crowd.deliveries))
     result.figures |= {"messages": sent, "messages_per_s": sent / result.figures["seconds"]}
-    result.latencies, result.latency_of = crowd.latencies, "from sending to each member's delivery"
 
 
 def _next_ready(writing: list[Subscriber], number: int) -> Subscriber | None:

@@ -35,6 +35,7 @@ def run(
     """Publish at `rate` a second or, without one, so that `window` publications are always on their way."""
     key = load.target.key
     crowd, subscribers = load.connect(subject, connections)
+    load.result.latencies, load.result.latency_of = crowd.latencies, "from publishing to each delivery"
     if load.stop.requested:
         return
     stream = open_stream(load, key)
@@ -72,7 +73,6 @@ def run(
     result.figures |= {"publications": source.count, "publications_per_s": source.count / result.figures["seconds"]}
     if report["failed"]:
         result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
-    result.latencies, result.latency_of = crowd.latencies, "from publishing to each delivery"
 
 
 class Source:

@@ -108,7 +108,7 @@ def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
             break
         time.sleep(0.02)
     last = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-    raise ServerError(f"the server did not start; its log ends with:\n{last}")
+    raise ServerError(f"the server did not start (exit code {process.poll()}); its log ends with:\n{last}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

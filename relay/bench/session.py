@@ -14,7 +14,7 @@ from relay.bench.poller import Poller
 from relay.bench.progress import open_progress
 from relay.bench.result import Result
 from relay.bench.stopping import stopping_at_signals
-from relay.bench.target import open_target
+from relay.bench.target import TargetError, open_target
 
 
 @attrs.frozen
@@ -40,6 +40,10 @@ def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Loa
             poller = Poller()
             try:
                 body(Load(target, poller, stop, progress, result))
+            except TargetError as error:
+                if not result.figures.get("connections"):
+                    raise
+                result.problems.append(str(error))  # what there is up to now is shown
             finally:
                 poller.close()
         result.interrupted = stop.requested

@@ -164,7 +164,7 @@ class Database:
                 batch = [entry for entry in self._take() if entry.task is not None]
                 if batch:
                     await self._run_batch(batch)
-                elif trio.current_time() >= self._probe_deadline:
+                if trio.current_time() >= self._probe_deadline:
                     self._note(await self._writer.run(_probe))
         finally:
             self._ended = True
@@ -191,13 +191,12 @@ class Database:
     async def _run_batch(self, batch: list[_Entry]) -> None:
         loads = [entry for entry in batch if entry.reads]
         writes = [entry for entry in batch if not entry.reads]
-        probing = not writes and trio.current_time() >= self._probe_deadline
         started = time.perf_counter()
-        failure = await self._writer.run(partial(_execute, loads, writes, probing))
+        failure = await self._writer.run(partial(_execute, loads, writes))
         self.last_batch_seconds = time.perf_counter() - started
         self.batches += 1
         self.operations += len(batch)
-        if writes or probing:
+        if writes:
             self._note(failure)
         for entry in (*loads, *writes):
             if entry.callback is not None and isinstance(entry.result, outcome.Value):
@@ -216,12 +215,12 @@ class Database:
         self._probe_deadline = math.inf if failure is None else trio.current_time() + PROBE_INTERVAL
 
 
-def _execute(loads: list[_Entry], writes: list[_Entry], probing: bool, connection: sqlite3.Connection) -> str | None:
-    """Run a batch, in the thread. Every entry gets its result; returns why there could be no transaction, if so."""
+def _execute(loads: list[_Entry], writes: list[_Entry], connection: sqlite3.Connection) -> str | None:
+    """Run a batch, in the thread. Every entry gets its result; returns what went wrong with the transaction."""
     for entry in loads:
         entry.result = _captured(entry.operation, connection)
     if not writes:
-        return _probe(connection) if probing else None
+        return None
     try:
         connection.execute("BEGIN IMMEDIATE")
         for entry in writes:

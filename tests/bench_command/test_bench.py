@@ -23,6 +23,7 @@ from relay.bench.connection import Address
 from relay.bench.latency import MAX_US, Latencies
 from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
+from relay.bench.process import Usage
 from relay.bench.result import Result as BenchResult
 from relay.bench.subject import Feeds, Subject, one_channel
 from relay.bench.subscriber import Crowd, State, Subscriber
@@ -129,10 +130,10 @@ def test_connections_that_do_nothing(server: RelayProcess, key: str) -> None:
 
 def test_publishing_alone(server: RelayProcess, key: str) -> None:
     for more in ([], ["--durable"]):
-        report = measured(server, key, "ingest", "--lines", "7", "--seconds", "0.3", *more)
+        report = measured(server, key, "ingest", "--lines", "7", "--seconds", "0.1", *more)
         assert report["publications"] > 0
         assert report["publications"] % 7 == 0
-        report = measured(server, key, "posts", "--connections", "3", "--seconds", "0.3", *more)
+        report = measured(server, key, "posts", "--connections", "3", "--seconds", "0.2", *more)
         assert report["publications"] > 0
         assert report["latency_ms"]["max"] > 0
 
@@ -159,7 +160,7 @@ def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, m
             assert time.monotonic() < deadline
             time.sleep(0.05)
         [own] = _children(process.pid)
-        time.sleep(1.0)
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=RUN_TIMEOUT)
     finally:
@@ -274,6 +275,30 @@ def test_a_failed_audit_is_a_problem(wrong: Audit) -> None:
     result.conclude()
     assert len(result.problems) == 1
     assert result.as_dict()["ok"] is False
+
+
+def used(at: float, generator: float, server: float | None) -> Usage:
+    return Usage(at, generator, server, None)
+
+
+@pytest.mark.parametrize(
+    ("generator", "server", "limit"), [(9.5, 5.0, True), (9.5, 9.5, False), (5.0, 5.0, False), (9.5, None, True)]
+)
+def test_it_says_when_the_generator_was_the_limit(generator: float, server: float | None, limit: bool) -> None:
+    result = BenchResult("fanout", {})
+    result.took(used(0, 0, server and 0.0), used(10, generator, server), each=("deliveries", 1000))
+    result.conclude()
+    assert result.generator_was_limit is limit
+    assert bool(result.notes) is limit
+    assert result.figures["deliveries_per_s"] == 100
+    assert result.figures.get("server_cpu_us_per_delivery") == (server and server * 1000)
+
+
+def test_it_says_when_the_rate_was_not_reached() -> None:
+    for sent, notes in ((9.0, ["The rate was not reached: 9.0 a second, of 10.0."]), (9.6, [])):
+        result = BenchResult("fanout", {"rate": 10.0}, {"publications_per_s": sent})
+        result.conclude()
+        assert result.notes == notes
 
 
 def test_frames_may_come_in_any_pieces() -> None:

@@ -227,10 +227,19 @@ async def test_closing_waits_for_what_was_asked_before(tmp_path: Path) -> None:
 
 
 async def test_closing_is_shielded_and_can_be_done_twice(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def work(_: sqlite3.Connection) -> None:
+        time.sleep(0.2)
+        done.append(1)
+
     with trio.fail_after(LIMIT):
         with trio.CancelScope() as scope:
             async with open_connection(tmp_path / "relay.db") as connection:
                 scope.cancel()
+                await connection.run(work, abandon_on_cancel=True)
+        assert scope.cancelled_caught
+        assert done == [1]
         await connection.close()
         connection._thread.join(LIMIT)
         assert not connection._thread.is_alive()
@@ -384,8 +393,10 @@ async def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
 async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "letter.txt"
     path.write_text("Dear reader, " * 1000)
+    started = time.monotonic()
     assert await refusal(path) == f"{path} is not an SQLite database. Move it away, or change store.path."
     assert path.read_text() == "Dear reader, " * 1000
+    assert time.monotonic() - started < module.BUSY_TIMEOUT / 2
 
 
 async def test_a_file_that_is_damaged(tmp_path: Path) -> None:

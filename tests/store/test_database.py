@@ -594,21 +594,24 @@ async def test_a_lock_shorter_than_the_timeout_is_waited_for(tmp_path: Path) -> 
         assert on_disk(tmp_path / "relay.db") == [1]
 
 
-@pytest.mark.parametrize("traffic", ["nothing", "loads"])
-async def test_it_recovers_though_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traffic: str) -> None:
+@pytest.mark.parametrize("loaders", [0, 2])
+async def test_it_recovers_though_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaders: int) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT", 0.05)
     monkeypatch.setattr(module, "PROBE_INTERVAL", 0.05)
+    release = threading.Event()
+
+    async def keep_loading() -> None:
+        while True:
+            await database.load(lambda _: release.wait(LIMIT))
+
     async with opened(tmp_path) as database, trio.open_nursery() as nursery:
         with locked(tmp_path / "relay.db"):
             await unavailable(lambda: database.write(insert(1)))
-            if traffic == "loads":
-
-                async def keep_loading() -> None:
-                    while True:
-                        await database.load(content)
-                        await trio.sleep(0.001)
-
+            # Each asks while the other's load runs, so that there is always one that waits.
+            for _ in range(loaders):
                 nursery.start_soon(keep_loading)
+                await trio.testing.wait_all_tasks_blocked()
+            release.set()
             await trio.sleep(0.2)  # some probes
             assert not database.healthy
         await settled(lambda: database.healthy)

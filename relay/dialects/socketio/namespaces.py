@@ -18,6 +18,10 @@ class Refused(Exception):
     """A client may not connect to a namespace; the message is for it."""
 
 
+class ConnectionEnded(Exception):
+    """A connection to a namespace ended while it was being made."""
+
+
 class Namespace(Protocol):
     """One client's connection to a namespace."""
 
@@ -38,11 +42,21 @@ class Socket:
         self.engine = engine
         self.namespace = namespace
         self.sid = sid
+        self.ended = False
         self._leave = leave
 
     async def connected(self) -> None:
-        """Tell the client that it is connected."""
+        """Tell the client that it is connected, and let that go out before anything else does.
+
+        Clients that wait for one message after the other lose one that comes in the same read as the one before.
+
+        Raises:
+            ConnectionEnded: it ended meanwhile.
+        """
         await self._send(Packet(PacketType.CONNECT, self.namespace, {"sid": self.sid}))
+        await self.engine.wait_until_written()
+        if self.ended:
+            raise ConnectionEnded
 
     async def emit(self, name: str, *arguments: Any) -> None:
         """Send an event."""

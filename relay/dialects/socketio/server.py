@@ -63,7 +63,10 @@ class EngineServer:
             del self._sessions[sid]
             places.close()
 
-        engine = Engine(sid, self._settings, self._timers, self._framer, closed)
+        # A WebSocket has a place of its own, counted where it came in.
+        engine = Engine(
+            sid, self._settings, self._timers, self._framer, on_upgrade=places.close, on_close=closed
+        )
         engine.application = self._open_application(engine)
         self._sessions[sid] = engine
         return engine
@@ -89,8 +92,7 @@ class EngineServer:
             session.disconnect(Reason.PROTOCOL_ERROR)
         elif sid is None:
             engine = self._open(ExitStack())
-            await session.send(self._open_packet(engine, []))
-            await engine.serve(session)
+            await engine.serve(session, self._open_packet(engine, []))
         elif (found := self._sessions.get(sid)) is not None:
             await found.upgrade(session)
         else:

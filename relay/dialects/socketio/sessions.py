@@ -77,25 +77,35 @@ class Engine:
     """One session. Packets are UTF-8 text, with Engine.IO's type in front."""
 
     def __init__(
-        self, sid: str, settings: Settings, timers: Timers, framer: Framer, on_close: Callable[[], None]
+        self,
+        sid: str,
+        settings: Settings,
+        timers: Timers,
+        framer: Framer,
+        *,
+        on_upgrade: Callable[[], None],
+        on_close: Callable[[], None],
     ) -> None:
+        """`on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
         self.sid = sid
         self.closed = False
         self.application: Application | None = None
         self._settings = settings
         self._timers = timers
         self._framer = framer
+        self._on_upgrade = on_upgrade
         self._on_close = on_close
         self._websocket: Session | None = None
-        self._upgrading = False
+        self._upgrade: Session | None = None
+        self._probed = False  # the WebSocket of an upgrade answered: polls are to end
+        self._overflowed = False
         self._queue: dict[object, Encoded] = {}  # by key, or by a number for what is never replaced
         self._size = 0
         self._number = 0
         self._poll: trio.Event | None = None
         self._last_packet = PacketType.CLOSE  # what the open poll, or the next one, is told at the end
         self._posting = False
-        self._pong_deadline = math.inf
-        self._timer = timers.call_at(trio.current_time() + settings.ping_interval, self._ping)
+        self._restart_heartbeat()
 
     # -- output -------------------------------------------------------------------------------------------------------
 
@@ -126,6 +136,11 @@ class Engine:
         """Queue a packet that room was awaited for. A plain call."""
         self._send_packet(Encoded(frame))
 
+    async def wait_until_written(self) -> None:
+        """Return when a WebSocket took all that was sent; a poll takes it when it comes. A checkpoint only where it waits."""
+        if self._websocket is not None:
+            await self._websocket.outbox.wait_until_written()
+
     async def wait_for_room(self) -> None:
         """Return when there is room for an answer; a session that polls has it or ends. A checkpoint only where it waits."""
         if self._websocket is not None:
@@ -142,30 +157,39 @@ class Engine:
         self._put(self._number, packet)
 
     def _put(self, key: object, packet: Encoded) -> None:
-        if self.closed:
+        if self.closed or self._overflowed:
             return
         self._queue[key] = packet
         self._size += len(packet.data)
         if self._size > self._settings.max_queue_bytes and len(self._queue) > 1:
-            self.close(Reason.TOO_SLOW)
+            self._overflow()
         elif self._poll is not None:
             self._poll.set()
 
+    def _overflow(self) -> None:
+        # Not closed here: a broadcast is being made, and the end of a session leaves the audience that it goes through.
+        self._overflowed = True
+        self._take_queue()
+        self._timer.cancel()
+        self._timer = self._timers.call_at(trio.current_time(), lambda: self.close(Reason.TOO_SLOW))
+
     # -- heartbeat and end --------------------------------------------------------------------------------------------
 
+    def _restart_heartbeat(self) -> None:
+        ping_at = trio.current_time() + self._settings.ping_interval
+        self._pinged = False
+        self._pong_deadline = ping_at + self._settings.ping_timeout
+        self._timer = self._timers.call_at(ping_at, self._ping)
+
     def _ping(self) -> None:
-        self._pong_deadline = trio.current_time() + self._settings.ping_timeout
+        self._pinged = True
         self._timer = self._timers.call_at(self._pong_deadline, lambda: self.close(Reason.IDLE))
         self._send_packet(_PING)
 
     def _pong(self) -> None:
-        if self._pong_deadline is not math.inf:
-            self._pong_deadline = math.inf
-            self._restart_timer(self._settings.ping_interval, self._ping)
-
-    def _restart_timer(self, seconds: float, callback: Callable[[], None]) -> None:
-        self._timer.cancel()
-        self._timer = self._timers.call_at(trio.current_time() + seconds, callback)
+        if self._pinged and not self._overflowed:
+            self._timer.cancel()
+            self._restart_heartbeat()
 
     def close(self, reason: Reason, *, last: PacketType = PacketType.CLOSE) -> None:
         """End the session; an open poll is answered with `last`. A plain call; idempotent."""
@@ -176,8 +200,9 @@ class Engine:
         self._last_packet = last
         if self._poll is not None:
             self._poll.set()
-        if self._websocket is not None:
-            self._websocket.disconnect(reason)
+        for websocket in (self._websocket, self._upgrade):
+            if websocket is not None:
+                websocket.disconnect(reason)
         if self.application is not None:
             self.application.close()
         self._on_close()
@@ -197,7 +222,7 @@ class Engine:
     # -- polling ------------------------------------------------------------------------------------------------------
 
     def _check_polling(self) -> None:
-        if self.closed or self._websocket is not None:
+        if self.closed or self._overflowed or self._websocket is not None:
             raise SessionClosed
         if trio.current_time() > self._pong_deadline:
             self.close(Reason.IDLE)
@@ -224,7 +249,7 @@ class Engine:
         self._poll = trio.Event()
         given_up = True
         try:
-            with trio.move_on_after(UPGRADING_POLL_PERIOD if self._upgrading else math.inf):
+            with trio.move_on_after(UPGRADING_POLL_PERIOD if self._probed else math.inf):
                 await self._poll.wait()
             given_up = False
         finally:
@@ -258,41 +283,51 @@ class Engine:
             self._posting = False
 
     async def post(self, packets: list[Packet]) -> None:
-        """Take the packets of a POST, in order. To be called within `posting`.
+        """Take the packets of a POST, in order. To be called within `posting`. Cancelled meanwhile, the session ends.
 
         Raises:
             ProtocolError: a packet ended the session.
         """
-        for packet in packets:
-            if self.closed:
-                return
-            try:
+        taken = False
+        try:
+            for packet in packets:
+                if self.closed:
+                    break
                 await self._take(packet)
-            except ProtocolError:
+            taken = True
+        finally:
+            if not taken:
                 self.close(Reason.PROTOCOL_ERROR)
-                raise
 
     # -- WebSocket ----------------------------------------------------------------------------------------------------
 
-    async def serve(self, session: Session) -> None:
+    async def serve(self, session: Session, greeting: bytes) -> None:
         """Serve a WebSocket that is the session's own from the start, until it ends."""
         self._websocket = session
+        session.outbox.send_nowait(text_frame(greeting))
         await self._serve(session)
 
     async def upgrade(self, session: Session) -> None:
         """Serve a WebSocket that a session which polls wants to go on with. One that does not do so is closed."""
-        if self.closed or self._websocket is not None or self._upgrading:
+        if self.closed or self._websocket is not None or self._upgrade is not None:
             session.disconnect(Reason.PROTOCOL_ERROR)
             return
         upgraded = False
+        self._upgrade = session
         try:
             with trio.move_on_after(UPGRADE_TIMEOUT):
                 upgraded = await self._probe(session)
         finally:
-            self._upgrading = False
-        if self.closed or not upgraded:
+            self._upgrade = None
+            self._probed = False
+        if self.closed or self._overflowed or not upgraded:
+            return
+        if self._posting:  # else two tasks would take packets at once
+            session.disconnect(Reason.PROTOCOL_ERROR)
+            self.close(Reason.PROTOCOL_ERROR)
             return
         self._websocket = session
+        self._on_upgrade()
         for packet in self._take_queue():
             session.outbox.push(packet.frame)
         await self._serve(session)
@@ -301,7 +336,7 @@ class Engine:
         if await session.receive() != "2probe":
             return False
         await session.send(b"3probe")
-        self._upgrading = True
+        self._probed = True
         if self._poll is not None:
             self._poll.set()
         return await session.receive() == "5"
