@@ -44,6 +44,8 @@ COMMANDS = [
     "keys revoke",
     "keys tier",
     "publish",
+    "bench",
+    *(f"bench {load}" for load in ("chat", "connect", "fanout", "idle", "ingest", "market", "posts")),
 ]
 
 

@@ -33,7 +33,7 @@ def write(result: Result, *, as_json: bool) -> None:
         console.print(Text(note, style="yellow"), soft_wrap=True)
     for problem in result.problems:
         console.print(Text(f"Problem: {problem}", style="bold red"), soft_wrap=True)
-    if result.audit is not None and not result.audit.failed():
+    if result.audit is not None and not result.problems:
         console.print(Text("Audit: nothing lost, nothing twice, everything in order.", style="green"))
 
 

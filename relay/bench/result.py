@@ -86,8 +86,8 @@ class Result:
             if self.problems:
                 self.problems += crowd.reasons
         rate = self.settings.get("rate")
-        sent = self.figures.get("publications_per_s", self.figures.get("messages_per_s", 0.0))
-        if rate and sent < rate * KEPT_UP_SHARE and not self.interrupted:
+        sent = self.figures.get("publications_per_s", self.figures.get("messages_per_s"))
+        if rate and sent is not None and sent < rate * KEPT_UP_SHARE and not self.interrupted:
             self.notes.append(f"The rate was not reached: {sent:,.1f} a second, of {rate:,.1f}.")
         if self.generator_was_limit:
             self.notes.append(

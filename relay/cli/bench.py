@@ -97,9 +97,7 @@ flaky_option = click.option(
     "--flaky", type=click.FloatRange(0.1), metavar="SECONDS",
     help="Clients drop at random, each about every so many seconds, and resume with their last position.",
 )  # fmt: skip
-durable_option = click.option(
-    "--durable", is_flag=True, help="Use a channel that is committed before it is delivered (channels: it always is)."
-)
+durable_option = click.option("--durable", is_flag=True, help="Use a channel that is committed before it is delivered.")
 
 
 @bench.command()
@@ -120,6 +118,8 @@ def fanout(
     flaky: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Publish on one channel to many subscribers.
+
+    The channel is trades, or one that is committed before it is delivered: with --durable, --flaky, and in the dialect channels.
 
     \b
     Example:
