@@ -158,7 +158,9 @@ async def open_server(
         services.cancel_scope.cancel()
 
 
-def build_core(config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None) -> Core:
+def build_core(
+    config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None
+) -> Core:
     """Return the parts that every session and route works with; nothing runs yet."""
     kinds = Kinds(
         entities=config.channels.entities,

@@ -28,7 +28,12 @@ class HttpConnection:
             ConnectionError: the connection ended before the answer did.
         """
         payload = b"" if body is None else json.dumps(body).encode()
-        headers = {"Host": "test", "Content-Type": "application/json", "Content-Length": str(len(payload)), **self._headers}
+        headers = {
+            "Host": "test",
+            "Content-Type": "application/json",
+            "Content-Length": str(len(payload)),
+            **self._headers,
+        }
         request = h11.Request(method=method, target=path, headers=list(headers.items()))
         data = self._state.send(request) or b""
         data += self._state.send(h11.Data(data=payload)) or b""

@@ -74,7 +74,14 @@ def test_there_are_no_others() -> None:
 def test_the_configuration_makes_kinds_durable() -> None:
     """Those that it names, beside those that are so anyway."""
     kinds = Kinds(entities=["task"], history_period=1.0, durable=["trades"])
-    assert {kind.name for kind in kinds if kind.durable} == {"trades", "chatroom", "user", "community", "broadcast", "task"}
+    assert {kind.name for kind in kinds if kind.durable} == {
+        "trades",
+        "chatroom",
+        "user",
+        "community",
+        "broadcast",
+        "task",
+    }
 
 
 # -- names --------------------------------------------------------------------------------------------------------------
@@ -120,7 +127,9 @@ def test_a_wrong_id_is_refused(text: str) -> None:
     assert caught.value.code is Code.INVALID_REQUEST
 
 
-@pytest.mark.parametrize("text", ["", ":", ":1", "Trades", "chat:1", "conversation:1", "jobs:1", " trades", "market BTC"])
+@pytest.mark.parametrize(
+    "text", ["", ":", ":1", "Trades", "chat:1", "conversation:1", "jobs:1", " trades", "market BTC"]
+)
 def test_an_unknown_kind_is_another_error(text: str) -> None:
     """Dialects have another word for it."""
     with pytest.raises(RequestError) as caught:
@@ -229,7 +238,10 @@ def test_what_differs_from_the_id_is_refused(channel: str, field: str, value: ob
         *(("chatroom:a", "userId", wrong) for wrong in (None, 7, "", " ", [])),
         *(("chatroom:a", "message", wrong) for wrong in (None, 7, "", "\n\t ", {})),
         *(("user:u", "message", wrong) for wrong in (None, False, "")),
-        *(("market:BTC", "price", wrong) for wrong in (None, "1.5", True, [1], float("nan"), float("inf"), float("-inf"))),
+        *(
+            ("market:BTC", "price", wrong)
+            for wrong in (None, "1.5", True, [1], float("nan"), float("inf"), float("-inf"))
+        ),
         *(("event:7", "ratios", wrong) for wrong in (None, [], {}, 0.5, "0.5", [0.5, "0.5"], [True], [None], [[0.5]])),
         *(("event:7", "ratios", wrong) for wrong in ([0.5, 1.1], [-0.1], [float("nan")], [float("inf")])),
         *(("task:1", "status", wrong) for wrong in (None, 1, "")),
@@ -245,7 +257,9 @@ def test_what_is_required_is_required(channel: str, field: str, wrong: object) -
         assert complete(KINDS.parse(channel), "another:type", refused)[0] == "another:type"
 
 
-@pytest.mark.parametrize(("channel", "data"), [("market:A", {"price": 0}), ("market:A", {"price": -1.5}), ("event:1", {"ratios": [0, 1]})])
+@pytest.mark.parametrize(
+    ("channel", "data"), [("market:A", {"price": 0}), ("market:A", {"price": -1.5}), ("event:1", {"ratios": [0, 1]})]
+)
 def test_the_bounds_are_included(channel: str, data: dict[str, Any]) -> None:
     """Prices may be of any sign, and ratios may be all or nothing."""
     completed = complete(KINDS.parse(channel), None, data)[1]

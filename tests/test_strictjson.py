@@ -13,7 +13,11 @@ from relay.errors import ProtocolError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS,
     lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
     max_leaves=30,
 )
@@ -64,7 +68,13 @@ def test_an_absurd_integer_is_refused(digits: int) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ['"9999999999999999999999"', "0.12345678901234567890123", "[1e19]", "1.9999999999999999999e3", '{"99999999999999999999":1}'],
+    [
+        '"9999999999999999999999"',
+        "0.12345678901234567890123",
+        "[1e19]",
+        "1.9999999999999999999e3",
+        '{"99999999999999999999":1}',
+    ],
 )
 def test_long_digits_that_are_no_integer_pass(document: str) -> None:
     """In a text, a key, a fraction or an exponent they mean what they say."""

@@ -13,6 +13,7 @@ where it reads; what it has begun then it ends.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -133,7 +134,8 @@ class Connection:
         headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         path = scope["path"]
         if not path.startswith("/"):
-            path = urlsplit(path).path or "/"  # the whole URL, as a proxy is asked
+            with suppress(ValueError):  # what can be no URL is no path of ours either
+                path = urlsplit(path).path or "/"  # the whole URL, as a proxy is asked
         request = Request(
             scope["method"], scope["scheme"], path, scope["query_string"], headers, "", scope["http_version"], scope,
             max_content_length=self._app.config["MAX_CONTENT_LENGTH"], send_push_promise=_no_push,

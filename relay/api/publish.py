@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import trio
@@ -23,7 +24,7 @@ LINES = "application/x-ndjson"
 MAX_ERRORS = 100
 """Bad lines that the answer names; all are counted."""
 ITEMS_PER_TURN = 100
-"""Items that are checked before other tasks run."""
+"""Items, or lines, that are checked before other tasks run."""
 
 Application = Callable[..., Awaitable[None]]
 
@@ -81,22 +82,19 @@ async def _publish_array(core: Core, items: list[object], scope: str, size: int)
             checked.append(refusal)
         if number % ITEMS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
-    outcomes = await _publish(core.publishing, checked)
-    return [_result(draft, outcome) for draft, outcome in zip(checked, outcomes, strict=True)]
-
-
-async def _publish(publishing: Publishing, checked: Sequence[Draft | RequestError]) -> list[Outcome]:
-    """Publish what is a draft, and return what became of everything, in its place. Raises as `Publishing.publish_many`."""
     drafts = [draft for draft in checked if isinstance(draft, Draft)]
-    outcomes: Iterator[Outcome] = iter(await publishing.publish_many(drafts) if drafts else ())
-    return [next(outcomes) if isinstance(draft, Draft) else draft for draft in checked]
+    outcomes = iter(await core.publishing.publish_many(drafts) if drafts else [])
+    return [_result(draft, next(outcomes)) if isinstance(draft, Draft) else _refusal(draft) for draft in checked]
 
 
-def _result(draft: Draft | RequestError, outcome: Outcome) -> dict[str, Any]:
+def _result(draft: Draft, outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, RequestError):
-        return {"error": {"code": outcome.code.value, "message": outcome.message}}
-    assert isinstance(draft, Draft)
+        return _refusal(outcome)
     return {"channel": draft.channel.text, "offset": outcome.position.offset, "epoch": outcome.position.epoch}
+
+
+def _refusal(refusal: RequestError) -> dict[str, Any]:
+    return {"error": {"code": refusal.code.value, "message": refusal.message}}
 
 
 class Lines:
@@ -139,36 +137,44 @@ class Lines:
         return {"published": self._published, "failed": self._failed, "errors": self._errors}
 
     async def _publish(self, lines: Sequence[bytes]) -> None:
-        checked: list[Draft | RequestError] = []
+        drafts: list[Draft] = []
         numbers: list[int] = []
+        failed: list[tuple[int, RequestError]] = []
         for number, line in enumerate(lines, self._line + 1):
-            if line and not line.isspace():
-                checked.append(self._check(line))
+            if (number - self._line) % ITEMS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            if not line or line.isspace():
+                continue
+            try:
+                drafts.append(self._draft(line))
                 numbers.append(number)
-                if len(checked) % ITEMS_PER_TURN == 0:
-                    await trio.lowlevel.checkpoint()
+            except RequestError as refusal:
+                failed.append((number, refusal))
         self._line += len(lines)
-        try:
-            outcomes = await _publish(self._publishing, checked)
-        except RequestError as refusal:
-            outcomes = [draft if isinstance(draft, RequestError) else refusal for draft in checked]
-        for number, outcome in zip(numbers, outcomes, strict=True):
+        for number, outcome in zip(numbers, await self._outcomes(drafts), strict=True):
             if isinstance(outcome, RequestError):
-                self._fail(number, outcome)
+                failed.append((number, outcome))
             else:
                 self._published += 1
+        for number, error in sorted(failed, key=itemgetter(0)):
+            self._fail(number, error)
 
-    def _check(self, line: bytes) -> Draft | RequestError:
+    def _draft(self, line: bytes) -> Draft:
         if line.endswith(b"\r"):
             line = line[:-1]
+        if len(line) > MAX_ITEM_BYTES:
+            raise too_large()  # before it costs anything
         try:
-            if len(line) > MAX_ITEM_BYTES:
-                raise too_large()  # before it costs anything
-            return self._publishing.draft(strictjson.loads(line), scope=self._scope, size=len(line))
+            item = strictjson.loads(line)
         except ProtocolError as error:
-            return RequestError(Code.INVALID_REQUEST, str(error))
+            raise RequestError(Code.INVALID_REQUEST, str(error)) from error
+        return self._publishing.draft(item, scope=self._scope, size=len(line))
+
+    async def _outcomes(self, drafts: list[Draft]) -> list[Outcome]:
+        try:
+            return await self._publishing.publish_many(drafts) if drafts else []
         except RequestError as refusal:
-            return refusal
+            return [refusal] * len(drafts)
 
     def _fail(self, number: int, refusal: RequestError) -> None:
         self._failed += 1

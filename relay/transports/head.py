@@ -16,6 +16,8 @@ class RequestHead:
     path: str
     """As it was sent, still percent-encoded, up to the question mark."""
     query: str
+    version: str
+    """Of HTTP, as in `1.1`."""
     headers: tuple[tuple[bytes, bytes], ...]
 
     def get(self, name: bytes) -> bytes | None:
@@ -39,7 +41,8 @@ def parse_head(head: bytes) -> RequestHead:
     if not isinstance(request, h11.Request):
         raise ProtocolError("This is not a valid HTTP/1.1 request.")
     path, _, query = request.target.decode("latin-1").partition("?")
-    return RequestHead(request.method.decode("latin-1"), path, query, tuple(request.headers))
+    method, version = request.method.decode("latin-1"), request.http_version.decode("latin-1")
+    return RequestHead(method, path, query, version, tuple(request.headers))
 
 
 def is_upgrade(head: bytes) -> bool:

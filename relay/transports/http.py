@@ -116,6 +116,13 @@ async def open_http_server(
 class _Http11(H11Protocol):
     """HTTP/1.1 and nothing else, whatever a request asks for."""
 
+    on_closed: Callable[[], None]
+
+    async def handle(self, event: Event) -> None:
+        await super().handle(event)
+        if isinstance(event, Closed):
+            self.on_closed()
+
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.method == b"PRI" or event.http_version not in (b"1.0", b"1.1"):
             raise h11.RemoteProtocolError("not HTTP/1.1", error_status_hint=505)
@@ -152,6 +159,9 @@ class _Connection(TCPServer):
         super().__init__(app, config, context, {}, stream)  # type: ignore[arg-type]
         self.upgrade: bytes | None = None
         self._idle = True
+        self._answered = trio.Event()  # set between two requests
+        self._answered.set()
+        self._reading = trio.CancelScope()
         self._head_timeout = head_timeout
         self._body_timeout = body_timeout
         self._bytes: ByteStream = stream
@@ -165,6 +175,8 @@ class _Connection(TCPServer):
                     self.app, self.config, self.context, task_group, ConnectionState({}), False, self._bytes.peer,
                     sock.getsockname()[:2], self.protocol_send,
                 )  # fmt: skip
+                # The reader waits for the end of an answer before it reads the next request; of one whose peer is gone there is none.
+                self.protocol.on_closed = self._reading.cancel
                 await self.idle_task.restart(task_group, self._idle_timeout)
                 await self._read_data()
         finally:
@@ -175,18 +187,25 @@ class _Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             self._idle = event.idle
-            # Quart's nursery is cancelled while Hypercorn cleans up in it; the timer must be set all the same.
-            with trio.CancelScope(shield=True):
-                await super().protocol_send(event)
-        else:
+            if event.idle:
+                self._answered.set()
+            else:
+                self._answered = trio.Event()
+            if event.idle and self._reading.cancel_called:
+                return  # an answer's end may come after the connection's: nobody would stop the timer again
+        # Quart's nursery is cancelled while Hypercorn cleans up in it: the timer must be set, and the connection closed, all the
+        # same. Writes Hypercorn shields itself; a peer that does not read is reset by `shutdown`.
+        with trio.CancelScope(shield=True):
             await super().protocol_send(event)
 
     async def _read_data(self) -> None:
         try:
-            while data := await self._receive():
-                await self.protocol.handle(RawData(data))
+            with self._reading:
+                while data := await self._receive():
+                    await self.protocol.handle(RawData(data))
         except (trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError):
             pass
+        self._reading.cancel()
         # Else the timer keeps the file descriptor of a connection that is over.
         with trio.CancelScope(shield=True):
             await self.idle_task.stop()
@@ -197,6 +216,9 @@ class _Connection(TCPServer):
         waits_for_body = self.protocol.connection.their_state is h11.SEND_BODY
         with trio.fail_after(self._body_timeout if waits_for_body else math.inf):
             data = await self._bytes.receive_some()
+        if data and self.protocol.connection.their_state is h11.DONE:
+            # The next request came before the end of this one's answer.
+            await self._answered.wait()
         if not data or not self._idle:
             return data
         # Between two requests: what comes is a head, and it may be an upgrade's.

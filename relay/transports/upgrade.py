@@ -124,7 +124,10 @@ class Upgrades:
             if endpoint.heartbeat is not None:
                 endpoint.heartbeat.remove(session, slot)
             log.info(
-                "session closed", dialect=dialect, address=address, reason=(session.reason and session.reason.text) or "closed by the client"
+                "session closed",
+                dialect=dialect,
+                address=address,
+                reason=(session.reason and session.reason.text) or "closed by the client",
             )
 
     async def disconnect_all(self, reason: Reason) -> None:

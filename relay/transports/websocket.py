@@ -38,8 +38,13 @@ def accept_handshake(head: RequestHead) -> bytes:
         RequestError: the request is no valid WebSocket handshake of version 13 (RFC 6455, 4.2.1).
     """
     key = head.get(b"sec-websocket-key") or b""
-    if head.method != "GET" or head.get(b"sec-websocket-version") != b"13" or not _is_nonce(key):
-        raise RequestError(Code.INVALID_REQUEST, "This is not a valid WebSocket handshake of version 13.")
+    if (
+        head.method != "GET"
+        or head.version != "1.1"
+        or head.get(b"sec-websocket-version") != b"13"
+        or not _is_nonce(key)
+    ):
+        raise RequestError(Code.INVALID_REQUEST, "This is not a valid WebSocket handshake of version 13 over HTTP/1.1.")
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
@@ -94,7 +99,7 @@ class WebSocket:
 
     async def close(self, code: int, text: str) -> None:
         """Send a close and wait for the peer's answer or end: without limit, so the caller bounds it."""
-        if self._events.broken:
+        if self._events.broken and self._events.state is ConnectionState.OPEN:  # else the peer is gone
             # Its answer could not be read: say all, and let it close (RFC 6455, 7.1.7).
             self._outbox.send_nowait(self._events.send(CloseConnection(code=code, reason=text or None)))
             await self._outbox.wait_until_written()

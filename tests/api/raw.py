@@ -51,7 +51,9 @@ class RawConnection:
         """Return the next response; ConnectionError if the connection ends before it does."""
         with trio.fail_after(ANSWER_TIMEOUT):
             head = (await self._until(b"\r\n\r\n")).decode().split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+            headers = {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)
+            }
             length = 0 if without_body else int(headers.get("content-length", 0))
             while len(self._received) < length:
                 await self._more()

@@ -46,7 +46,7 @@ ERROR_CODES: Mapping[Code, str] = {
 CONVERSATION = "conversation"
 """What this API calls a chat room."""
 
-LEVELS: Mapping[object, str] = {"low": "info", "medium": "info", "high": "warning", "urgent": "error"}
+LEVELS: Mapping[str, str] = {"low": "info", "medium": "info", "high": "warning", "urgent": "error"}
 """A notification's level by its priority, where its publisher gave no level."""
 
 
@@ -147,7 +147,9 @@ def _words(publication: Publication) -> tuple[str, Mapping[str, Any]]:
         case "status:updated":
             return "status_update", data
         case "notification:new":
-            level = data.get("level") or LEVELS.get(data.get("priority"), "info")
+            priority = data.get("priority")
+            # Only on a user's own channel is it known to be one of those that there are.
+            level = data.get("level") or (LEVELS.get(priority, "info") if isinstance(priority, str) else "info")
             return "notification", {"message": data.get("message"), "level": level}
         case other:
             return other, data

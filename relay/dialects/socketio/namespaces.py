@@ -7,26 +7,29 @@ from typing import Any, Protocol
 
 import trio
 
+from relay import logs
 from relay.dialects.socketio import protocol
 from relay.dialects.socketio.protocol import Packet, PacketType
 from relay.dialects.socketio.sessions import Engine
-from relay.errors import ProtocolError, Reason
+from relay.errors import ProtocolError, Reason, RequestError
 from relay.timers import Timers
+
+log = logs.get("relay.socketio")
 
 
 class Refused(Exception):
     """A client may not connect to a namespace; the message is for it."""
 
 
-class ConnectionEnded(Exception):
-    """A connection to a namespace ended while it was being made."""
-
-
 class Namespace(Protocol):
     """One client's connection to a namespace."""
 
     async def begin(self) -> None:
-        """Tell the client that it is connected, and what else it is told first."""
+        """Tell the client that it is connected, and what else it is told first.
+
+        Raises:
+            RequestError: what the client is told first cannot be had; or the connection ended meanwhile.
+        """
 
     async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
         """Handle an event; one with an `ack_id` may be acknowledged."""
@@ -46,17 +49,8 @@ class Socket:
         self._leave = leave
 
     async def connected(self) -> None:
-        """Tell the client that it is connected, and let that go out before anything else does.
-
-        Clients that wait for one message after the other lose one that comes in the same read as the one before.
-
-        Raises:
-            ConnectionEnded: it ended meanwhile.
-        """
+        """Tell the client that it is connected."""
         await self._send(Packet(PacketType.CONNECT, self.namespace, {"sid": self.sid}))
-        await self.engine.wait_until_written()
-        if self.ended:
-            raise ConnectionEnded
 
     async def emit(self, name: str, *arguments: Any) -> None:
         """Send an event."""
@@ -100,7 +94,7 @@ class SocketIO:
         self._new_id = new_id
         self._connect_timeout = connect_timeout
         self._decoder = protocol.Assembler(max_bytes=max_bytes)
-        self._connections: dict[str, Namespace] = {}
+        self._connections: dict[str, tuple[Socket, Namespace]] = {}
         self._begun = False
         self._timer = timers.call_at(trio.current_time() + connect_timeout, self._end_if_unused)
 
@@ -120,7 +114,7 @@ class SocketIO:
             case PacketType.EVENT:
                 connection = self._connections.get(packet.namespace)
                 if connection is not None and isinstance(packet.data, list):  # else it crossed with its end
-                    await connection.event(packet.data[0], packet.data[1:], packet.id)
+                    await connection[1].event(packet.data[0], packet.data[1:], packet.id)
             case PacketType.ACK:
                 return  # nothing here asks for one
             case _:
@@ -142,14 +136,18 @@ class SocketIO:
         if self._engine.closed:
             connection.close()
             return
-        self._connections[name] = connection
+        self._connections[name] = (socket, connection)
         self._timer.cancel()
-        await connection.begin()
+        try:
+            await connection.begin()
+        except RequestError as refusal:
+            if not socket.ended:
+                log.warning("connection could not begin", namespace=name, cause=refusal.message)
+                self._engine.close(Reason.OVERLOADED)
 
     def _leave(self, name: str) -> None:
-        connection = self._connections.pop(name, None)
-        if connection is not None:
-            connection.close()
+        if name in self._connections:
+            self._end(name)
             if not self._connections and not self._engine.closed:
                 self._timer = self._timers.call_at(trio.current_time() + self._connect_timeout, self._end_if_unused)
 
@@ -161,7 +159,12 @@ class SocketIO:
         """The session ended. See `sessions.Application`."""
         self._timer.cancel()
         for name in list(self._connections):
-            self._connections.pop(name).close()
+            self._end(name)
+
+    def _end(self, name: str) -> None:
+        socket, connection = self._connections.pop(name)
+        socket.ended = True
+        connection.close()
 
 
 async def _send(engine: Engine, packet: Packet) -> None:

@@ -64,9 +64,7 @@ class EngineServer:
             places.close()
 
         # A WebSocket has a place of its own, counted where it came in.
-        engine = Engine(
-            sid, self._settings, self._timers, self._framer, on_upgrade=places.close, on_close=closed
-        )
+        engine = Engine(sid, self._settings, self._timers, self._framer, on_upgrade=places.close, on_close=closed)
         engine.application = self._open_application(engine)
         self._sessions[sid] = engine
         return engine
@@ -153,13 +151,12 @@ class EngineServer:
 
     async def _post(self, engine: Engine) -> Response:
         request.max_content_length = self._settings.max_payload_bytes
-        with engine.posting():
-            body = await request.body
-            try:
+        try:
+            with engine.posting():
+                body = await request.body
                 await engine.post(decode_payload(body, max_bytes=self._settings.max_payload_bytes))
-            except ProtocolError:
-                engine.close(Reason.PROTOCOL_ERROR)
-                return _refusal(BAD_REQUEST)
+        except ProtocolError:
+            return _refusal(BAD_REQUEST)
         return _text(b"ok")
 
 

@@ -19,7 +19,7 @@ from relay.dialects.socketio.engineio import Encoded, Packet, PacketType, decode
 from relay.errors import ProtocolError, Reason
 from relay.frames import text_frame
 from relay.session import Session
-from relay.timers import Timers
+from relay.timers import Timer, Timers
 
 UPGRADE_TIMEOUT = 10.0
 """Seconds that a client has to complete an upgrade."""
@@ -27,6 +27,8 @@ UPGRADE_TIMEOUT = 10.0
 
 UPGRADING_POLL_PERIOD = 0.1
 """Seconds for which a poll with nothing to say is held while an upgrade is under way: its client waits for the last one to end."""
+LINGER_TIMEOUT = 2.0
+"""Seconds for which a session that its client closed still answers a poll: the POST that closes it may overtake the poll."""
 MAX_PACKETS_IN_POLL = 16
 """Packets in the answer to a poll: what python-engineio's client takes."""
 
@@ -99,13 +101,16 @@ class Engine:
         self._upgrade: Session | None = None
         self._probed = False  # the WebSocket of an upgrade answered: polls are to end
         self._overflowed = False
+        self._lingering = False
         self._queue: dict[object, Encoded] = {}  # by key, or by a number for what is never replaced
         self._size = 0
         self._number = 0
         self._poll: trio.Event | None = None
         self._last_packet = PacketType.CLOSE  # what the open poll, or the next one, is told at the end
         self._posting = False
-        self._restart_heartbeat()
+        self._pinged = False
+        self._pong_deadline = math.inf
+        self._timer = self._start_heartbeat()
 
     # -- output -------------------------------------------------------------------------------------------------------
 
@@ -135,11 +140,6 @@ class Engine:
     def send_nowait(self, frame: bytes) -> None:
         """Queue a packet that room was awaited for. A plain call."""
         self._send_packet(Encoded(frame))
-
-    async def wait_until_written(self) -> None:
-        """Return when a WebSocket took all that was sent; a poll takes it when it comes. A checkpoint only where it waits."""
-        if self._websocket is not None:
-            await self._websocket.outbox.wait_until_written()
 
     async def wait_for_room(self) -> None:
         """Return when there is room for an answer; a session that polls has it or ends. A checkpoint only where it waits."""
@@ -175,11 +175,11 @@ class Engine:
 
     # -- heartbeat and end --------------------------------------------------------------------------------------------
 
-    def _restart_heartbeat(self) -> None:
+    def _start_heartbeat(self) -> Timer:
         ping_at = trio.current_time() + self._settings.ping_interval
         self._pinged = False
         self._pong_deadline = ping_at + self._settings.ping_timeout
-        self._timer = self._timers.call_at(ping_at, self._ping)
+        return self._timers.call_at(ping_at, self._ping)
 
     def _ping(self) -> None:
         self._pinged = True
@@ -189,7 +189,7 @@ class Engine:
     def _pong(self) -> None:
         if self._pinged and not self._overflowed:
             self._timer.cancel()
-            self._restart_heartbeat()
+            self._timer = self._start_heartbeat()
 
     def close(self, reason: Reason, *, last: PacketType = PacketType.CLOSE) -> None:
         """End the session; an open poll is answered with `last`. A plain call; idempotent."""
@@ -205,7 +205,11 @@ class Engine:
                 websocket.disconnect(reason)
         if self.application is not None:
             self.application.close()
-        self._on_close()
+        if last is PacketType.NOOP and self._poll is None and self._websocket is None:
+            self._lingering = True
+            self._timer = self._timers.call_at(trio.current_time() + LINGER_TIMEOUT, self._on_close)
+        else:
+            self._on_close()
 
     async def _take(self, packet: Packet) -> None:
         match packet.type:
@@ -234,6 +238,11 @@ class Engine:
         Raises:
             SessionClosed: the session is over; or this is a second poll at once, which ends it.
         """
+        if self._lingering:
+            self._lingering = False
+            self._timer.cancel()
+            self._on_close()
+            return encode_payload([_NOOP])
         self._check_polling()
         if self._poll is not None:
             self.close(Reason.PROTOCOL_ERROR)
@@ -269,6 +278,8 @@ class Engine:
     def posting(self) -> Iterator[None]:
         """Be the one POST that the session takes at a time: around the reading of its body too. Plain calls.
 
+        Whatever is raised in the block ends the session, cancellation too: nobody knows how much was taken.
+
         Raises:
             SessionClosed: the session is over; or this is a second POST at once, which ends it.
         """
@@ -277,27 +288,25 @@ class Engine:
             self.close(Reason.PROTOCOL_ERROR)
             raise SessionClosed
         self._posting = True
-        try:
-            yield
-        finally:
-            self._posting = False
-
-    async def post(self, packets: list[Packet]) -> None:
-        """Take the packets of a POST, in order. To be called within `posting`. Cancelled meanwhile, the session ends.
-
-        Raises:
-            ProtocolError: a packet ended the session.
-        """
         taken = False
         try:
-            for packet in packets:
-                if self.closed:
-                    break
-                await self._take(packet)
+            yield
             taken = True
         finally:
+            self._posting = False
             if not taken:
                 self.close(Reason.PROTOCOL_ERROR)
+
+    async def post(self, packets: list[Packet]) -> None:
+        """Take the packets of a POST, in order. To be called within `posting`.
+
+        Raises:
+            ProtocolError: a packet that cannot be taken.
+        """
+        for packet in packets:
+            if self.closed:
+                return
+            await self._take(packet)
 
     # -- WebSocket ----------------------------------------------------------------------------------------------------
 
