@@ -118,22 +118,21 @@ class Connection:
 
     def _start_drain(self) -> None:
         self.drains += 1
-        self._drain = trio.CancelScope()
-        self._nursery.start_soon(self._run_drain, self._drain)
+        self._nursery.start_soon(self._run_drain)
 
-    async def _run_drain(self, scope: trio.CancelScope) -> None:
-        with scope:
-            await self.outbox.drain()
+    async def _run_drain(self) -> None:
+        while True:
+            with trio.CancelScope() as self._drain:
+                await self.outbox.drain()
+            if not self._drain.cancelled_caught:
+                break
 
     def _note_overflow(self) -> None:
         self.overflows += 1
 
     def restart_drain(self) -> None:
-        """Cancel the task that drains, and start another."""
-        if self.outbox.blocked and self.wire.broken is None:
-            self._drain.cancel()
-            self._drain = trio.CancelScope()
-            self._nursery.start_soon(self._run_drain, self._drain)
+        """Cancel the drain; another goes on where it was."""
+        self._drain.cancel()
 
 
 def virtually(test: Callable[[trio.Nursery, Flusher], Awaitable[None]]) -> None:
@@ -301,7 +300,7 @@ class Model:
         self.wire.grant(room)
 
     def restart_drain(self) -> None:
-        """Cancel the task that drains; another goes on where it was."""
+        """Cancel the drain."""
         self.connection.restart_drain()
 
     def seal(self) -> None:

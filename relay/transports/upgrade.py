@@ -123,12 +123,10 @@ class Upgrades:
             self._sessions.discard(session)
             if endpoint.heartbeat is not None:
                 endpoint.heartbeat.remove(session, slot)
-            log.info(
-                "session closed",
-                dialect=dialect,
-                address=address,
-                reason=(session.reason and session.reason.text) or "closed by the client",
+            ended_by = (
+                session.reason.text if session.reason is not None and session.reason.text else "closed by the client"
             )
+            log.info("session closed", dialect=dialect, address=address, reason=ended_by)
 
     async def disconnect_all(self, reason: Reason) -> None:
         """Tell every session to end, in batches. They end by themselves, each within its close timeout."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,27 +131,53 @@ class Unharmed:
         assert (after := self.usage()) == before, f"{before} became {after}"
 
 
+class _Failures(logging.Handler):
+    """Takes down what the server logs as a failure of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(f"{record.name}: {record.getMessage()} {record.exc_info}")
+
+
+@contextmanager
+def _no_failures() -> Iterator[None]:
+    """Fail where anything was logged as an error by the end of the block."""
+    failures = _Failures()
+    logging.getLogger().addHandler(failures)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(failures)
+    assert failures.messages == []
+
+
 @asynccontextmanager
 async def unharmed(folder: Path, **settings: Any) -> AsyncIterator[Unharmed]:
     """Run a server, and see at the end that it is well, lost nothing that it accepted and keeps nothing of who is gone."""
-    async with running(config_for(folder, {**LIMITS, **settings})) as (server, address):
-        async with http_connection(address, bearer("owner", admin=True)) as http:
-            status, answer = await http.request("POST", "/v1/chatrooms", {"name": "Room"})
-            assert status == 201, answer
-            room = answer["data"]["id"]
-        subject = Unharmed(server, address, room)
-        async with live(address, "witness") as witness:
-            assert (await witness.ask(type="subscribe", channel="chatroom", chatroomId=room))["type"] == "subscribed"
-            # What a server takes for itself once must not count as a leak.
-            await subject.healthy()
-            before = subject.usage()
-            while before.sessions > 1:
-                await trio.sleep(0.01)
+    with _no_failures():
+        async with running(config_for(folder, {**LIMITS, **settings})) as (server, address):
+            async with http_connection(address, bearer("owner", admin=True)) as http:
+                status, answer = await http.request("POST", "/v1/chatrooms", {"name": "Room"})
+                assert status == 201, answer
+                room = answer["data"]["id"]
+            subject = Unharmed(server, address, room)
+            async with live(address, "witness") as witness:
+                assert (await witness.ask(type="subscribe", channel="chatroom", chatroomId=room))[
+                    "type"
+                ] == "subscribed"
+                # What a server takes for itself once must not count as a leak.
+                await subject.healthy()
                 before = subject.usage()
-            yield subject
-            await subject.healthy()
-            await subject.settle(before)
-            await _nothing_lost(subject, witness)
+                while before.sessions > 1:
+                    await trio.sleep(0.01)
+                    before = subject.usage()
+                yield subject
+                await subject.healthy()
+                await subject.settle(before)
+                await _nothing_lost(subject, witness)
 
 
 async def _nothing_lost(subject: Unharmed, witness: Client) -> None:

@@ -387,15 +387,15 @@ ANSWERS = {
 async def test_live_frames_with_wrong_fields(tmp_path: Path) -> None:
     """Every field of every command, replaced by everything that it cannot be: one answer each, and the session goes on."""
     sent = refused = 0
-    async with unharmed(tmp_path) as subject, live(subject.address, "mallory") as client:
+    async with unharmed(tmp_path) as subject, raw_websocket(subject.address) as client:
+        await authenticated(client, "mallory")
 
         async def answers(document: str) -> list[dict[str, Any]]:
             nonlocal sent
             sent += 1
-            await client.connection.send_message(document)
-            await client.send(type="ping", requestId=f"end {sent}")
+            await client.send(frame(TEXT, document.encode()) + text({"type": "ping", "requestId": f"end {sent}"}))
             got = []
-            while (message := await client.receive())["data"].get("requestId") != f"end {sent}":
+            while (message := await client.message())["data"].get("requestId") != f"end {sent}":
                 got.append(message)
             return got
 
