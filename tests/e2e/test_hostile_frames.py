@@ -312,13 +312,14 @@ async def test_random_bytes(tmp_path: Path) -> None:
 
 async def test_pipelined_requests_whose_sender_is_gone(tmp_path: Path) -> None:
     """A connection that was reset before its answers were written keeps nothing, however much was asked on it."""
-    request = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
     async with unharmed(tmp_path) as subject:
-        for behind in (b"G", request[:-2], request, request * 50, b"\0" * 2000):
-            for _ in range(10):
-                async with raw(subject.address) as connection:
-                    await connection.send(request + behind)
-                    connection.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for path in ("/healthz", "/nowhere"):
+            request = f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
+            for behind in (b"G", request[:-2], request, request * 50, request * 200, b"\0" * 2000):
+                for _ in range(5):
+                    async with raw(subject.address) as connection:
+                        await connection.send(request + behind)
+                        connection.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def test_messages_before_the_garbage(tmp_path: Path) -> None:
