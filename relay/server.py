@@ -132,7 +132,7 @@ async def open_server(
             await services.start(service)
         readiness = Readiness(database)
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
-        app = publish.with_lines(core, create_app(core, [publish.blueprint(core), *blueprints], readiness))
+        app = create_app(core, [publish.blueprint(core), *blueprints], readiness)
         max_sessions = config.server.max_connections or _max_sessions()
         upgrades = Upgrades(core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining)
         async with trio.open_nursery() as handlers:

@@ -58,11 +58,6 @@ def blueprint(core: Core) -> Blueprint:
     return routes
 
 
-def with_lines(core: Core, app: Application) -> Application:
-    """Return the application: lines are a route like any other."""
-    return app
-
-
 def scope_of(principal: Principal) -> str:
     """Return whose idempotency keys a request's keys are."""
     return f"key:{principal.key_id}" if principal.key_id is not None else f"user:{principal.user_id}"
