@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from relay import logs
 from relay.history import History
 from relay.kinds import ChannelName
 from relay.models import Position, Publication
+
+log = logs.get("relay.broker")
 
 S = TypeVar("S")
 
@@ -104,7 +108,14 @@ class Channel(Generic[S]):
             # A later value must not take the place of one that this publication follows.
             self._key = f"{self.name.text} {publication.offset}"
         for encode, sinks in self._audience.items():
-            frame = encode(publication)
+            try:
+                frame = encode(publication)
+            except Exception as error:
+                # One dialect's defect is neither the other dialects' nor the publisher's, who was told yes.
+                log.exception(
+                    "cannot encode", error, channel=self.name.text, type=publication.type, errorId=str(uuid.uuid4())
+                )
+                continue
             if frame is None:
                 continue
             if besides is not None and besides in sinks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -25,8 +25,6 @@ MAX_ERRORS = 100
 """Bad lines that the answer names; all are counted."""
 ITEMS_PER_TURN = 100
 """Items, or lines, that are checked before other tasks run."""
-
-Application = Callable[..., Awaitable[None]]
 
 
 def blueprint(core: Core) -> Blueprint:

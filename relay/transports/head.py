@@ -45,18 +45,19 @@ def parse_head(head: bytes) -> RequestHead:
     return RequestHead(method, path, query, version, tuple(request.headers))
 
 
-def is_upgrade(head: bytes) -> bool:
-    """Tell whether a head asks for WebSocket; one that cannot be read does not, and HTTP will say what is wrong with it.
+def upgrade_request(head: bytes) -> RequestHead | None:
+    """Return the request if a head asks for WebSocket; one that cannot be read does not, and HTTP will say what is wrong with it.
 
     Names of protocols are compared without case (RFC 9110, 7.8).
     """
     if b"upgrade" not in head.lower():
-        return False  # as most requests: nothing needs to be parsed twice
+        return None  # as most requests: nothing needs to be parsed twice
     try:
         request = parse_head(head)
     except ProtocolError:
-        return False
-    return b"websocket" in _tokens(request.get(b"upgrade")) and b"upgrade" in _tokens(request.get(b"connection"))
+        return None
+    asked = b"websocket" in _tokens(request.get(b"upgrade")) and b"upgrade" in _tokens(request.get(b"connection"))
+    return request if asked else None
 
 
 def _tokens(value: bytes | None) -> list[bytes]:

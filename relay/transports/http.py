@@ -26,7 +26,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import wrap_app
 
 from relay.errors import ProtocolError
-from relay.transports.head import is_upgrade
+from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 
 KEEP_ALIVE_TIMEOUT = 30.0
@@ -55,8 +55,8 @@ class HttpServer:
         self._streams: set[ByteStream] = set()
         self._empty = trio.Event()
 
-    async def serve(self, stream: ByteStream) -> bytes | None:
-        """Serve a connection until it ends, and return None; or until the head of an upgrade came, and return that.
+    async def serve(self, stream: ByteStream) -> RequestHead | None:
+        """Serve a connection until it ends, and return None; or until an upgrade was asked for, and return that request.
 
         The caller closes the stream.
         """
@@ -144,7 +144,7 @@ class _Http11(H11Protocol):
 
 
 class _Connection(TCPServer):
-    """One connection. `upgrade` is the head of the upgrade that it ended with, if it did."""
+    """One connection. `upgrade` is the request for one that it ended with, if it did."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class _Connection(TCPServer):
         body_timeout: float,
     ) -> None:
         super().__init__(app, config, context, {}, stream)  # type: ignore[arg-type]
-        self.upgrade: bytes | None = None
+        self.upgrade: RequestHead | None = None
         self._idle = True
         self._answered = trio.Event()  # set between two requests
         self._answered.set()
@@ -230,7 +230,8 @@ class _Connection(TCPServer):
                 head = await self._bytes.receive_head(data)
         except ProtocolError:
             return data + b" " * MAX_HEAD_BYTES  # too long: h11 says so in the words of HTTP
-        if head and is_upgrade(head):
-            self.upgrade = head
+        if head:
+            self.upgrade = upgrade_request(head)
+        if self.upgrade is not None:
             return b""
         return head

@@ -15,7 +15,7 @@ import trio
 from relay import logs
 from relay.errors import Code, ProtocolError, RequestError
 from relay.transports.answer import refuse
-from relay.transports.head import RequestHead, is_upgrade, parse_head
+from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.http import HttpServer
 from relay.transports.stream import ByteStream
 
@@ -139,15 +139,10 @@ class Listener:
             return
         if not head:
             return
-        upgrade: bytes | None = head
-        if not is_upgrade(head):
+        request = upgrade_request(head)
+        if request is None:
             stream.unread(head)
             # A proxy may use the connection for an upgrade after it served other requests.
-            upgrade = await self._http.serve(stream)
-        if upgrade is not None:
-            try:
-                request = parse_head(upgrade)
-            except ProtocolError as error:
-                await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
-                return
+            request = await self._http.serve(stream)
+        if request is not None:
             await self._handle_upgrade(request, stream)
