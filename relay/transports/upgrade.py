@@ -115,7 +115,7 @@ class Upgrades:
         outbox.send_nowait(answer)
         slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
         self._sessions.add(session)
-        log.info("session opened", dialect=dialect, address=address)
+        log.debug("session opened", dialect=dialect, address=address)
         try:
             async with reading(websocket) as nursery:
                 await session.run(endpoint.handle)
