@@ -139,7 +139,7 @@ async def open_server(
             async with open_http_server(app) as http, trio.open_nursery() as listening:
                 sockets = open_listeners(config.server.host, config.server.port)
                 listener = Listener(
-                    sockets, upgrades.handle, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
+                    sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
                 )
                 await listening.start(listener.run)
                 tune_garbage_collection()
