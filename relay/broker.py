@@ -208,6 +208,7 @@ class Broker:
     def detach(self, subscriber: Subscriber) -> None:
         """Leave everything that a connection subscribed to. A plain call."""
         self._presence.disconnected(subscriber)
+        subscriber.on_revoked = None
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
 

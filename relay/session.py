@@ -118,6 +118,9 @@ class Session:
         if self.reason is None:
             self.reason = self._reason_of_end()
         await self._close(self.reason, socket)
+        # What points in a circle would stay in memory until the garbage collector looks at everything.
+        self.last_words = None
+        del self.receive
 
     def _reason_of_end(self) -> Reason:
         if self._scope.cancelled_caught:

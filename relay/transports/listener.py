@@ -140,16 +140,16 @@ class Listener:
     async def _route(self, stream: ByteStream) -> Connection | None:
         """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
         try:
-            with trio.fail_after(self._head_timeout):
+            with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
-        except trio.TooSlowError:
-            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
-            await refuse(stream, slow, address=stream.peer[0], status=408)
-            return None
         except ProtocolError as error:
             await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0], status=431)
             return None
         except trio.BrokenResourceError:
+            return None
+        if in_time.cancelled_caught:
+            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
+            await refuse(stream, slow, address=stream.peer[0], status=408)
             return None
         if not head:
             return None

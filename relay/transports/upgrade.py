@@ -165,6 +165,7 @@ class Connection:
             if endpoint.heartbeat is not None:
                 endpoint.heartbeat.remove(session, slot)
             self._upgrades.left(session, endpoint)
+            del self.session, self._nursery  # as they point back here, by way of the outbox
 
     def _start_drain(self) -> None:
         self._nursery.start_soon(self.session.outbox.drain)
