@@ -7,6 +7,7 @@ made. A crash ends everything at once, as far as the truth is concerned: what th
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -404,7 +405,7 @@ class World:
                     self._services = nursery
                     async with trio.open_nursery() as self._tasks_nursery:
                         task_status.started()
-                        await trio.sleep_forever()
+                        await trio.sleep(math.inf)
                     # As the server does: first sessions and requests end, then this.
                     await self.write_behind.write()
                     await self.publications.close()
