@@ -5,6 +5,7 @@ Every function of a connection here runs in the store's thread, inside a transac
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
@@ -45,8 +46,14 @@ class Publications:
         """Return the channel's head, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> Position:
-            row = connection.execute("SELECT offset, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
-            return Position(0, self._epochs[channel.kind.durable]) if row is None else Position(*row)
+            row = connection.execute(
+                "SELECT offset, epoch, durable FROM channels WHERE name = ?", (channel.text,)
+            ).fetchone()
+            epoch = self._epochs[channel.kind.durable]
+            if row is None:
+                return Position(0, epoch)
+            # One that is no longer durable needs an epoch that ends with a crash, also before its first write.
+            return Position(row[0], epoch if row[2] and not channel.kind.durable else row[1])
 
         return await self._database.load(load, on_loaded=on_loaded)
 
@@ -56,13 +63,19 @@ class Publications:
         """Return what is kept of the channel, oldest first, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> list[Publication]:
-            head = connection.execute("SELECT id, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            head = connection.execute(
+                "SELECT id, epoch, offset FROM channels WHERE name = ?", (channel.text,)
+            ).fetchone()
             if head is None:
                 return []
             rows = connection.execute(
                 "SELECT offset, type, data, published_at FROM publications WHERE channel_id = ? ORDER BY offset DESC LIMIT ?",
                 (head[0], channel.kind.history_size),
             ).fetchall()
+            if channel.kind.history_size > 1:
+                # What is before a gap is no history: whoever resumed from there would be given a part.
+                dense = zip(rows, range(head[2], 0, -1), strict=False)
+                rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]
             return [
                 Publication(channel, type_, offset, head[1], published_ms, json=data.encode())
                 for offset, type_, data, published_ms in reversed(rows)
@@ -176,7 +189,7 @@ def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: in
     reference = draft.prepare(connection) if draft.prepare is not None else None
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1 RETURNING id, offset, epoch",
+        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1 RETURNING id, offset, epoch",
         (draft.channel.text, epoch, draft.channel.kind.history_size),
     ).fetchone()
     channel_id, offset, channel_epoch = row
@@ -203,7 +216,7 @@ def _earlier(connection: sqlite3.Connection, key: Idempotency, now_ms: int) -> P
 def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Position) -> int:
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch RETURNING id",
+        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, durable = 0 RETURNING id",
         (channel.text, head.epoch, head.offset, channel.kind.history_size),
     ).fetchone()
     return int(row[0])
