@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
 from relay.models import Draft, Position
 from relay.outbox import Flusher, Outbox
-from tests.parts import Parts, encode, open_parts
+from tests.parts import Ear, Parts, admin, encode, open_parts
 
 SIZE = 100
 """Of the history of a `task` channel."""
@@ -78,3 +80,45 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
     assert answers == [(head, False)]
     outbox.flush()
     assert gate.taken.endswith(b"x{}\n"), "a part of what was missed was sent"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_room_that_was_made_anew_is_not_resumed_into(tmp_path: Path, restarted: bool) -> None:
+    """Its id, and so its channel, is the old one's; positions of the old room are told that what they missed is gone."""
+    parts_of_run = AsyncExitStack()
+    async with parts_of_run:
+        parts = await parts_of_run.enter_async_context(open_parts(tmp_path))
+        await parts.rooms.create(admin(), name="R", description=None, type_="public", id_="lobby")
+        old = await publish(parts, "chatroom:lobby", 3)
+        await parts.rooms.delete(admin(), "lobby")
+        await parts.rooms.create(admin(), name="R", description=None, type_="public", id_="lobby")
+        new = await publish(parts, "chatroom:lobby", 2)
+        assert new == Position(5, old.epoch)
+        if restarted:
+            await parts_of_run.aclose()
+            parts = await parts_of_run.enter_async_context(open_parts(tmp_path))
+        answers = {offset: await resumed(parts, "chatroom:lobby", Position(offset, old.epoch)) for offset in range(7)}
+    assert answers == {0: None, 1: None, 2: None, 3: [4, 5], 4: [5], 5: [], 6: None}
+
+
+async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | None:
+    """Return the offsets that a resume is given, None if it is not recovered."""
+    ear = Ear()
+    told: list[bool | None] = []
+    gate = Gate()
+    gate.opened.set()
+    outbox = Outbox(gate, Flusher(), 10_000, on_blocked=lambda: None, on_overflow=lambda: None)
+    name = parts.kinds.parse(channel)
+    with (
+        parts.broker.attach(ear, lambda publication: b"%d " % publication.offset) as subscriber,
+        parts.broker.reserved(subscriber, [name], maximum=1) as [subscription],
+    ):
+        await parts.broker.subscribe(
+            subscriber,
+            subscription,
+            outbox=outbox,
+            since=since,
+            answer=lambda position, recovered: told.append(recovered),
+        )
+    outbox.flush()
+    return [int(word) for word in gate.taken.split()] if told == [True] else None

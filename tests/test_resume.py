@@ -40,6 +40,7 @@ STEPS: dict[str, tuple[int, list[st.SearchStrategy[Any]]]] = {
     "turns": (4, [st.integers(1, 6)]),
     "settle": (8, []),
     "later": (2, [st.sampled_from([1.0, HISTORY_PERIOD / 2, HISTORY_PERIOD + 1])]),
+    "back": (1, []),
     "flush": (4, []),
     "prune": (1, []),
     "unload": (2, []),
@@ -104,6 +105,9 @@ async def take(world: World, step: tuple[object, ...]) -> None:
             await world.settle()
         case ("later", float(seconds)):
             world.clock.ms += int(seconds * 1000)
+        case ("back",):
+            world.clock.ms -= int(HISTORY_PERIOD * 2000)
+            world.clock_went_back = True
         case ("flush",):
             world.start_soon(world.write_behind.write, service=True)
         case ("prune",):
@@ -139,12 +143,7 @@ async def finish(world: World) -> None:
 
 
 @given(steps=st.lists(step_of(), min_size=20, max_size=80))
-@settings(
-    phases=__import__("hypothesis").Phase and [__import__("hypothesis").Phase.generate],
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_a_client_that_comes_back(steps: list[tuple[object, ...]]) -> None:
     """Drops, crashes, restarts, expired and pruned histories, slow readers, several at once: never a part, never twice."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
