@@ -9,6 +9,7 @@ import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from relay.clock import Clock
 from relay.errors import RequestError
@@ -19,6 +20,9 @@ from relay.store.secrets import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
 """Channels whose old publications are deleted in one transaction, so that pruning never holds up a publisher for long."""
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+FULL = 2
+"""SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 
 Outcome = Published | RequestError
 
@@ -33,6 +37,8 @@ class Publications:
 
     async def open(self) -> None:
         """Take up where the last run ended. After an unclean end every channel that is written behind gets a new epoch.
+
+        So do all others if the machine went down with it, unless commits are synchronous: the last ones may be gone.
 
         To be called once, before anything is published; from now on an end is unclean until `close`.
         """
@@ -153,17 +159,31 @@ def forget_channel(connection: sqlite3.Connection, name: str) -> None:
 
 
 def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
+    clean = get_meta(connection, "clean") == "yes"
     durable = get_meta(connection, "durable_epoch")
-    if durable is None:
+    if durable is None or (not clean and _may_have_lost_commits(connection)):
         durable = _new_epoch()
         set_meta(connection, "durable_epoch", durable)
+        connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
+    set_meta(connection, "boot_id", _boot_id())
     behind = get_meta(connection, "behind_epoch")
-    if behind is None or get_meta(connection, "clean") != "yes":
+    if behind is None or not clean:
         behind = _new_epoch()
         set_meta(connection, "behind_epoch", behind)
         connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (behind,))
     set_meta(connection, "clean", "no")
     return {True: durable, False: behind}
+
+
+def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
+    """Tell whether the machine went down under the last run, and what it had committed last need not have been on the disk."""
+    [(synchronous,)] = connection.execute("PRAGMA synchronous")
+    return synchronous < FULL and get_meta(connection, "boot_id") != _boot_id()
+
+
+def _boot_id() -> str:
+    """What names the machine's present uptime; nothing where the system does not tell."""
+    return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
 
 
 def _new_epoch() -> str:

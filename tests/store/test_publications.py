@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import pytest
@@ -47,11 +48,12 @@ class Run:
 
 
 @asynccontextmanager
-async def run(folder: Path, *, clean: bool = True, ms_later: int = 0) -> AsyncIterator[Run]:
+async def run(
+    folder: Path, *, clean: bool = True, synchronous: Literal["normal", "full"] = "normal"
+) -> AsyncIterator[Run]:
     """Run on the database in a folder, and end as a server does that is stopped, or as one that is killed."""
     clock = SetClock()
-    clock.ms += ms_later
-    async with running_database(folder / "relay.db") as database:
+    async with running_database(folder / "relay.db", synchronous=synchronous) as database:
         publications = Publications(database, clock)
         await publications.open()
         broker = Broker(publications, Presence(Timers(), offline_grace=5.0), clock)
@@ -118,6 +120,30 @@ async def test_there_and_back(tmp_path: Path) -> None:
         async with run(tmp_path, clean=False) as one:
             seen += [await one.publish(channel) for _ in range(2)]
     assert len({(position.epoch, position.offset) for position in seen}) == len(seen)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("booted", [True, False])
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_the_machine_goes_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: Literal["normal", "full"], booted: bool, clean: bool
+) -> None:
+    """Where commits are not synchronous the last ones may be lost with the power: what was seen of them is not given out again."""
+    monkeypatch.setattr("relay.store.publications.BOOT_ID_FILE", tmp_path / "boot_id")
+    (tmp_path / "boot_id").write_text("a\n")
+    seen = []
+    for _ in range(2):
+        async with run(tmp_path, clean=clean, synchronous=synchronous) as first:
+            seen.append(await first.publish(DURABLE))
+    before = seen[-1]
+    assert before == Position(2, seen[0].epoch), "a kill alone ends no epoch"
+    (tmp_path / "boot_id").write_text("b\n" if booted else "a\n")
+    async with run(tmp_path, synchronous=synchronous) as second:
+        after = await second.publish(DURABLE)
+        assert after.offset == 3
+        assert await second.offsets(DURABLE) == [1, 2, 3]
+        assert await second.head(DURABLE) == after
+    assert (after.epoch != before.epoch) == (booted and not clean and synchronous == "normal")
 
 
 @pytest.mark.parametrize(("lost", "kept"), [(2, [3, 4]), (3, [4]), (4, [])])
