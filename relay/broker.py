@@ -272,11 +272,12 @@ class Broker:
         """
         channel = await self._pin(subscription.channel)
         try:
-            recovered: bool | None = None
             if since is not None:
-                recovered = await self._can_resume(channel, since)
+                await self._load_missed(channel, since)
             await outbox.wait_for_room()
             self._check_not_ended(subscription)
+            # Only now: while it waited the history may have gone past the position.
+            recovered = self._can_resume(channel, since) if since is not None else None
             position = channel.position
             if recovered and since is not None:
                 if subscription.live:
@@ -330,13 +331,16 @@ class Broker:
             for channel in channels:
                 channel.pins -= 1
 
-    async def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
+    async def _load_missed(self, channel: Channel[Subscriber], since: Position) -> None:
+        """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
+        ours = since.epoch == channel.epoch and since.offset <= channel.offset
+        if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
+            await self._load_history(channel)
+
+    def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
         if since.epoch != channel.epoch or since.offset > channel.offset:
             return False
         self._expire(channel)
-        if not channel.history.reaches(since.offset) and not channel.history.complete:
-            await self._load_history(channel)
-            self._expire(channel)
         return channel.history.reaches(since.offset)
 
     async def _catch_up(

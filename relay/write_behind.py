@@ -27,6 +27,7 @@ class WriteBehind:
     def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
         self._store = store
+        self._lock = trio.Lock()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write for ever. While the store refuses, everything stays in memory, bounded by the histories, and is tried again."""
@@ -43,19 +44,20 @@ class WriteBehind:
                 failing = True
 
     async def write(self) -> None:
-        """Write everything that is not in the store yet.
+        """Write everything that is not in the store yet, also what a write that is under way has taken already.
 
         Raises:
             RequestError: the store refused; what it did not take is kept.
         """
-        dirty = self._broker.take_dirty()
-        while dirty:
-            batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
-            try:
-                await self._write(batch)
-            except BaseException:
-                self._broker.put_back_dirty([*batch, *dirty])
-                raise
+        async with self._lock:
+            dirty = self._broker.take_dirty()
+            while dirty:
+                batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
+                try:
+                    await self._write(batch)
+                except BaseException:
+                    self._broker.put_back_dirty([*batch, *dirty])
+                    raise
 
     async def _write(self, channels: Sequence[Channel[Subscriber]]) -> None:
         rows: list[tuple[ChannelName, Position, list[Publication]]] = []
