@@ -139,17 +139,26 @@ def forget_channel(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
 
 
+def mark_as_copy(connection: sqlite3.Connection) -> None:
+    """Say that this database is a copy: the next server that starts on it gives every channel a new epoch."""
+    set_meta(connection, "copy", "yes")
+
+
 def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
+    copy = get_meta(connection, "copy") == "yes"
     durable = get_meta(connection, "durable_epoch")
-    if durable is None:
+    if durable is None or copy:
+        # The original may have gone on after the copy was made: its positions are not the copy's.
         durable = _new_epoch()
         set_meta(connection, "durable_epoch", durable)
+        connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
     behind = get_meta(connection, "behind_epoch")
-    if behind is None or get_meta(connection, "clean") != "yes":
+    if behind is None or copy or get_meta(connection, "clean") != "yes":
         behind = _new_epoch()
         set_meta(connection, "behind_epoch", behind)
         connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (behind,))
     set_meta(connection, "clean", "no")
+    set_meta(connection, "copy", "no")
     return {True: durable, False: behind}
 
 
