@@ -188,6 +188,8 @@ def open_sync(
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
+            # By itself SQLite makes a checkpoint within a commit, and tells nobody that it failed.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except BaseException:

@@ -29,6 +29,7 @@ class Publications:
         self._database = database
         self._clock = clock
         self._epochs: dict[bool, str] = {}
+        self._renewed: str | None = None  # the epoch of channels that are written behind, until the store has it
 
     async def open(self) -> None:
         """Take up where the last run ended. After an unclean end every channel that is written behind gets a new epoch.
@@ -46,7 +47,9 @@ class Publications:
 
         def load(connection: sqlite3.Connection) -> Position:
             row = connection.execute("SELECT offset, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
-            return Position(0, self._epochs[channel.kind.durable]) if row is None else Position(*row)
+            if row is None:
+                return Position(0, self._epochs[channel.kind.durable])
+            return Position(row[0], self._epoch(channel, row[1]))
 
         return await self._database.load(load, on_loaded=on_loaded)
 
@@ -63,8 +66,9 @@ class Publications:
                 "SELECT offset, type, data, published_at FROM publications WHERE channel_id = ? ORDER BY offset DESC LIMIT ?",
                 (head[0], channel.kind.history_size),
             ).fetchall()
+            epoch = self._epoch(channel, head[1])
             return [
-                Publication(channel, type_, offset, head[1], published_ms, json=data.encode())
+                Publication(channel, type_, offset, epoch, published_ms, json=data.encode())
                 for offset, type_, data, published_ms in reversed(rows)
             ]
 
@@ -86,8 +90,15 @@ class Publications:
 
     async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
         """Store heads and new publications, and drop what no longer fits the history. See `broker.Store`."""
+        renewed = self._renewed
+
+        def committed(_: None) -> None:
+            if self._renewed == renewed:
+                self._renewed = None
 
         def write(connection: sqlite3.Connection) -> None:
+            if renewed is not None:
+                _renew_behind(connection, renewed)
             for channel, head, publications in channels:
                 channel_id = _save_head(connection, channel, head)
                 connection.executemany(
@@ -101,8 +112,19 @@ class Publications:
                     )
                 elif channel.kind.history_size > 1:
                     _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
+                    _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
 
-        await self._database.write(write)
+        await self._database.write(write, on_commit=committed)
+
+    def renew_behind(self) -> None:
+        """Give channels that are written behind a new epoch when they are loaded. See `broker.Store`.
+
+        It holds at once, and in the store with the next write behind: it could not be written now.
+        """
+        self._renewed = self._epochs[False] = _new_epoch()
+
+    def _epoch(self, channel: ChannelName, stored: str) -> str:
+        return stored if channel.kind.durable or self._renewed is None else self._renewed
 
     async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
         """Delete old publications of the next PRUNE_CHANNELS channels, and keys that no longer count.
@@ -155,11 +177,15 @@ def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
     behind = get_meta(connection, "behind_epoch")
     if behind is None or copy or get_meta(connection, "clean") != "yes":
         behind = _new_epoch()
-        set_meta(connection, "behind_epoch", behind)
-        connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (behind,))
+        _renew_behind(connection, behind)
     set_meta(connection, "clean", "no")
     set_meta(connection, "copy", "no")
     return {True: durable, False: behind}
+
+
+def _renew_behind(connection: sqlite3.Connection, epoch: str) -> None:
+    set_meta(connection, "behind_epoch", epoch)
+    connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
 
 
 def _new_epoch() -> str:
@@ -220,3 +246,12 @@ def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Posit
 
 def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> None:
     connection.execute("DELETE FROM publications WHERE channel_id = ? AND offset <= ?", (channel_id, up_to))
+
+
+def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:
+    """Delete what is older than `first` and does not lead up to it: what came between was too old before it could be written."""
+    connection.execute(
+        "DELETE FROM publications WHERE channel_id = ?1 AND offset < ?2 "
+        "AND NOT EXISTS (SELECT 1 FROM publications WHERE channel_id = ?1 AND offset = ?2 - 1)",
+        (channel_id, first),
+    )
