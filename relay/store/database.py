@@ -76,7 +76,7 @@ class Database:
         self._sleeper: trio.lowlevel.Task | None = None
         self._ended = False
         self._reads = 0
-        self._deadline = math.inf
+        self._deadline = -math.inf  # what a killed process left is moved at once
         """When to look whether the database can be written again or, while it can, when to make a checkpoint."""
         self._changes = 0
         self._checkpoint_at = -math.inf
@@ -246,6 +246,7 @@ class Database:
         """Look whether a database that failed can be written again, though nobody writes."""
         failure = await self._writer.run(partial(probe, rewrite=self._unsynced))
         if failure is not None:
+            self._unsynced = True  # it may have been the sync
             self._fail(failure)
             return
         self._unsynced = False

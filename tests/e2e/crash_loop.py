@@ -100,6 +100,7 @@ class CrashLoop:
         self.notified: set[str] = set()
         self._stored: dict[str, str] = {}
         self._audited = 0
+        self._acknowledged = trio.Event()
         self._epochs: set[str] = set()
         self._old_epochs: set[str] = set()
         self._ending = False
@@ -141,9 +142,13 @@ class CrashLoop:
 
     async def _one_crash(self) -> None:
         kind = self.random.random()
+        self._acknowledged = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._load)
-            await trio.sleep(self.random.uniform(0.02, MAX_LOAD_SECONDS))
+            if self.random.random() < 0.8:  # else also while its clients connect
+                with trio.move_on_after(LIFE_TIMEOUT / 4):
+                    await self._acknowledged.wait()
+            await trio.sleep(self.random.uniform(0, MAX_LOAD_SECONDS))
             if kind < 0.15:
                 os.kill(self.server.pid, signal.SIGTERM)
                 await trio.sleep(self.random.uniform(0, 0.15))
@@ -204,6 +209,7 @@ class CrashLoop:
         """Take in a yes."""
         log.saw(offset, content)
         told.add(content)
+        self._acknowledged.set()
 
     def traded(self, epoch: str) -> None:
         """Take in the epoch of a channel that is written behind: after a crash it must be none that there was."""

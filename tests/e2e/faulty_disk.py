@@ -90,7 +90,8 @@ def _pointer(function: Any) -> int | None:
 
 def install() -> None:
     """Have every database that this process opens from now on use the disk that can fail."""
-    library = ctypes.CDLL(_sqlite3.__file__)  # finds what the module is linked with
+    # Finds what the module is linked with; in some builds it is part of the interpreter.
+    library = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
     library.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
     original = library.sqlite3_vfs_find(None)
     open_ = _Open(original.contents.xOpen)

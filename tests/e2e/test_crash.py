@@ -26,4 +26,4 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
     print(loop.report)
     assert loop.report.crashes >= CRASHES
     assert loop.report.acknowledged > 10 * CRASHES
-    assert loop.report.resumed > 2 * CRASHES
+    assert loop.report.resumed > CRASHES
