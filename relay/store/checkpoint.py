@@ -41,7 +41,9 @@ def move_log(connection: sqlite3.Connection) -> tuple[str | None, int]:
         with _not_waiting(connection):
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     except sqlite3.Error as error:
-        return str(error), connection.total_changes
+        # One that somebody stands in the way of is no failure of the disk; it comes in its turn again.
+        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return str(error), connection.total_changes
     return None, connection.total_changes
 
 
