@@ -33,8 +33,6 @@ BATCH = 5
 MAX_LOAD_SECONDS = 0.8
 """How long a server lives under load at most, before it is killed."""
 LIFE_TIMEOUT = 60.0
-HANDSHAKE_TIMEOUT = 0.5
-"""How long clients take in what is on its way still, once the server is gone."""
 HISTORY = {"room": 1000, "community": 100, "user": 200}
 """What a reader may have missed and still gets all of, by channel."""
 SETTINGS = """
@@ -100,7 +98,7 @@ class CrashLoop:
         self.notified: set[str] = set()
         self._stored: dict[str, str] = {}
         self._audited = 0
-        self._acknowledged = trio.Event()
+        self._connected, self._all_connected = 0, trio.Event()
         self._epochs: set[str] = set()
         self._old_epochs: set[str] = set()
         self._ending = False
@@ -142,19 +140,16 @@ class CrashLoop:
 
     async def _one_crash(self) -> None:
         kind = self.random.random()
-        self._acknowledged = trio.Event()
+        self._connected, self._all_connected = 0, trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._load)
-            if self.random.random() < 0.8:  # else also while its clients connect
-                with trio.move_on_after(LIFE_TIMEOUT / 4):
-                    await self._acknowledged.wait()
+            # Before that, trio-websocket's client would wait for ever, and leave its socket open.
+            await self._all_connected.wait()
             await trio.sleep(self.random.uniform(0, MAX_LOAD_SECONDS))
             if kind < 0.15:
                 os.kill(self.server.pid, signal.SIGTERM)
                 await trio.sleep(self.random.uniform(0, 0.15))
             await trio.to_thread.run_sync(self.server.kill)
-            # trio-websocket's client waits for ever where the server vanishes during its handshake.
-            nursery.cancel_scope.deadline = trio.current_time() + HANDSHAKE_TIMEOUT
         if self.server.wait() == 0:
             return  # it was quicker
         self.report.crashes += 1
@@ -209,7 +204,12 @@ class CrashLoop:
         """Take in a yes."""
         log.saw(offset, content)
         told.add(content)
-        self._acknowledged.set()
+
+    def connected(self) -> None:
+        """Take in that a client is connected to the server in its present life."""
+        self._connected += 1
+        if self._connected == len(self._clients):
+            self._all_connected.set()
 
     def traded(self, epoch: str) -> None:
         """Take in the epoch of a channel that is written behind: after a crash it must be none that there was."""
@@ -300,6 +300,7 @@ class Chatter(Sender):
     async def send(self) -> None:
         loop = self.loop
         async with live(loop.address, self.name) as client:
+            loop.connected()
             await client.send(type="subscribe", channel="chatroom", chatroomId=loop.room_id)
             while texts := self.next():
                 [text] = texts
@@ -324,6 +325,7 @@ class Poster(Sender):
     async def send(self) -> None:
         loop = self.loop
         async with http_connection(loop.address, bearer(self.name)) as http:
+            loop.connected()
             while texts := self.next():
                 body = {"message": texts[0], "clientMessageId": texts[0]}
                 status, answer = await http.request("POST", f"/v1/chatrooms/{loop.room_id}/messages", body)
@@ -345,6 +347,7 @@ class Publisher(Sender):
 
     async def send(self) -> None:
         async with http_connection(self.loop.address, bearer("backend", admin=True)) as http:
+            self.loop.connected()
             while texts := self.next(BATCH):
                 body = [{"channel": self.name, "data": {"message": text}, "idempotencyKey": text} for text in texts]
                 status, answer = await http.request("POST", "/v1/publish", body)
@@ -365,6 +368,7 @@ class Trader(Sender):
 
     async def send(self) -> None:
         async with http_connection(self.loop.address, bearer("backend", admin=True)) as http:
+            self.loop.connected()
             while self.loop.going_on():
                 self.pending = []
                 [text] = self.next()
@@ -426,6 +430,7 @@ class LiveReader(Reader):
     async def run(self) -> None:
         """Read until the server is gone or everything was seen."""
         async with live(self.loop.address, "reader") as client:
+            self.loop.connected()
             await client.send(type="subscribe", **self._subscription, since=self.since)
             type_ = "chat:message" if self.channel == "room" else "post:created"
             await self.read(client, ("subscribed", type_), lambda data: str(data["message"]))
@@ -441,6 +446,7 @@ class PageReader(Reader):
     async def run(self) -> None:
         """Read until the server is gone or everything was seen."""
         async with connect(self.loop.address, f"/api/ws?token={token('reader')}") as client:
+            self.loop.connected()
             await client.send(type="subscribe", data={"channel": self._name, "since": self.since})
             type_, field = ("chat_message", "content") if self.channel == "room" else ("notification", "message")
             await self.read(client, ("subscribed", type_), lambda data: str(data[field]))
@@ -457,6 +463,7 @@ class TradesReader:
         """Read until the server is gone."""
         since = {} if self.since is None else {"since": self.since}
         async with live(self.loop.address, "reader") as client:
+            self.loop.connected()
             await client.send(type="subscribe", channel="trades", **since)
             answer = (await client.until("subscribed"))["data"]
             if self.since is not None and answer["recovered"]:
