@@ -23,7 +23,7 @@ from relay.config import Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.errors import Reason
+from relay.errors import Reason, RequestError
 from relay.garbage import Garbage
 from relay.janitor import Janitor
 from relay.keys import ApiKeys
@@ -34,6 +34,7 @@ from relay.outbox import Flusher
 from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
+from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
@@ -111,7 +112,7 @@ async def open_server(
 
     Raises:
         OSError: the address cannot be listened on.
-        StoreError: the database cannot be opened.
+        StoreError: the database cannot be opened, or not be written.
     """
     clock = clock or Clock()
     async with (
@@ -120,8 +121,11 @@ async def open_server(
     ):
         await services.start(database.run)
         publications = Publications(database, clock)
-        await publications.open()
-        secret = config.auth.jwt_secret or await _own_secret(config, database)
+        try:
+            await publications.open()
+            secret = config.auth.jwt_secret or await _own_secret(config, database)
+        except RequestError:
+            raise StoreError(f"{config.store.path} cannot be written: {database.last_error}.") from None
         core = build_core(config, database, publications, clock, secret)
         enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
         flusher = Flusher()
@@ -154,8 +158,11 @@ async def open_server(
                 yield Server(addresses, upgrades, http, core, database, readiness, listening.cancel_scope)
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()
-        await write_behind.write()
-        await publications.close()
+        try:
+            await write_behind.write()
+            await publications.close()
+        except RequestError:
+            log.error("what was written behind is lost, its channels begin anew", cause=database.last_error)
         services.cancel_scope.cancel()
 
 
