@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from relay.addresses import TrustedProxies
-from relay.auth import TokenVerifier
 from relay.broker import Broker
 from relay.clock import Clock
 from relay.config import Config
@@ -17,6 +16,7 @@ from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
 from relay.timers import Timers
+from relay.tokens import Tokens
 from relay.users import Users
 
 
@@ -34,7 +34,7 @@ class Core:
     rooms: Rooms
     notifications: Notifications
     publishing: Publishing
-    verifier: TokenVerifier
+    tokens: Tokens
     keys: ApiKeys
     messages: Buckets
     """Chat messages of each user, over all its connections and REST together."""

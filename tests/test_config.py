@@ -507,6 +507,80 @@ def test_a_public_key_file_that_holds_none(tmp_path: Path) -> None:
     assert "holds a private key" in problems(tmp_path, text)[path]
 
 
+@pytest.mark.parametrize("setting", ["jwt_secret", "jwt_secret_previous"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-----BEGIN PUBLIC KEY-----MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=-----END PUBLIC KEY-----",
+        "-----BEGIN CERTIFICATE-----MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAGb9ECWmEzf6FQbrBZ9w7",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm/RAlphM3+hUG6wWfcO5bIUIaqMLa2ywxcOK1wMWbh root@host",
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBNf",
+    ],
+)
+def test_a_key_is_no_secret(tmp_path: Path, setting: str, value: str) -> None:
+    message = problems(tmp_path, f'[auth]\n{setting} = "{value}"')[f"auth.{setting}"]
+    assert "is a key or certificate" in message
+    assert "auth.jwt_public_key_file" in message
+    assert value[20:40] not in message
+
+
+def test_a_key_of_several_lines_is_no_secret(tmp_path: Path) -> None:
+    file = public_key_file(tmp_path, "RS256")
+    message = problems(tmp_path, f"[auth]\njwt_secret = '''{file.read_text()}'''")["auth.jwt_secret"]
+    assert "must be one line" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("login.example.org/jwks", "is no address"),
+        ("https://", "is no address"),
+        ("https://login.example.org:port/", "is no address"),
+        ("https://login.example.org/a b", "is no address"),
+        ("https://[::1/", "is no address"),
+        ("https://user:hunter2@login.example.org/", "holds a name or a password"),
+        ("http://login.example.org/jwks", "use https"),
+        ("http://127.0.0.1.example.org/jwks", "use https"),
+        ("file:///etc/passwd", "is no address"),
+        ("ftp://login.example.org/jwks", "use https"),
+    ],
+)
+def test_an_address_of_keys_that_is_none(tmp_path: Path, value: str, message: str) -> None:
+    text = f'[auth]\njwt_algorithms = ["RS256"]\njwt_jwks_url = "{value}"'
+    found = problems(tmp_path, text)["auth.jwt_jwks_url"]
+    assert message in found
+    assert "hunter2" not in found
+
+
+def test_published_keys_want_an_algorithm_of_public_keys(tmp_path: Path) -> None:
+    text = '[auth]\njwt_jwks_url = "https://login.example.org/.well-known/jwks.json"\n'
+    assert load(tmp_path, text + 'jwt_algorithms = ["RS256", "ES256"]').auth.has_issuer
+    assert load(
+        tmp_path, text.replace("https://login.example.org", "http://localhost:99") + 'jwt_algorithms = ["EdDSA"]'
+    )
+    assert "does not fit auth.jwt_jwks_url; name" in problems(tmp_path, text)["auth.jwt_algorithms"]
+    both = text + 'jwt_algorithms = ["HS256", "RS256"]\n'
+    assert "must be set for HS256" in problems(tmp_path, both)["auth.jwt_secret"]
+    assert load(tmp_path, f'{both}jwt_secret = "{SECRET}"')
+    public_key_file(tmp_path, "EdDSA")
+    file = 'jwt_public_key_file = "key.pem"\n'
+    assert load(tmp_path, text + file + 'jwt_algorithms = ["RS256", "EdDSA"]')
+    assert (
+        "does not fit the key" in problems(tmp_path, text + file + 'jwt_algorithms = ["RS256"]')["auth.jwt_algorithms"]
+    )
+
+
+def test_an_algorithm_without_any_key_is_refused(tmp_path: Path) -> None:
+    message = problems(tmp_path, '[auth]\njwt_algorithms = ["RS256"]')["auth.jwt_algorithms"]
+    assert "auth.jwt_public_key_file or auth.jwt_jwks_url" in message
+
+
+def test_a_previous_secret_that_no_algorithm_uses_is_refused(tmp_path: Path) -> None:
+    public_key_file(tmp_path, "EdDSA")
+    text = f'[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\njwt_secret_previous = "{SECRET}"'
+    assert "is set but never used" in problems(tmp_path, text)["auth.jwt_secret_previous"]
+
+
 # The commented file
 
 

@@ -219,10 +219,8 @@ async def positions_of(world: World, cell: Cell) -> dict[str, Any]:
     """Return the beginning of each secret channel, as one who may know it has it."""
     core = world.server.core
     found: dict[str, Any] = {}
-    for name, channel in {
-        **{type_: core.kinds["chatroom"].channel(cell.rooms[type_]) for type_ in ROOM_TYPES},
-        "notifications/owner": core.kinds["user"].channel("owner"),
-    }.items():
+    channels = {str(type_): core.kinds["chatroom"].channel(cell.rooms[type_]) for type_ in ROOM_TYPES}
+    for name, channel in {**channels, "notifications/owner": core.kinds["user"].channel("owner")}.items():
         position, _ = await core.broker.recent(channel)
         found[name] = {"offset": 0, "epoch": position.epoch}
     return found
