@@ -22,6 +22,7 @@ from relay.config import (
     load_config,
     render_example,
 )
+from relay.origins import OriginPolicy
 
 ROOT = Path(__file__).parent.parent
 SECRET = "s" * 32
@@ -252,6 +253,14 @@ def test_what_is_no_setting(tmp_path: Path, text: str, key_path: str, message: s
         ("server.allowed_origins", "[1]", "must be an array of texts"),
         ("server.allowed_origins", '["https://a.org/"]', "is no origin"),
         ("server.allowed_origins", '["a.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://A.org"]', "is no origin"),
+        ("server.allowed_origins", '["NULL"]', "is no origin"),
+        ("server.allowed_origins", '["https://*"]', "is no origin"),
+        ("server.allowed_origins", '["https://a.*.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://*.*.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://*.[::1]"]', "is no origin"),
+        ("server.allowed_origins", '["*.example.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://*.example.org/"]', "is no origin"),
         ("server.trusted_proxies", '["10.0.0.1/8"]', "is neither an IP address nor a network"),
         ("server.trusted_proxies", '["::1", "::1"]', "is there twice"),
         ("store.path", '""', "must be the path of a file"),
@@ -282,6 +291,18 @@ def test_a_wrong_value_is_refused_with_what_is_right(tmp_path: Path, key_path: s
     found = problems(tmp_path, f"[{section}]\n{key} = {value}")
     assert list(found) == [key_path]
     assert message in found[key_path]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["*", "null", "https://app.example.org", "https://*.example.org", "http://localhost:5173", "https://*.example.org:8443",
+     "http://[::1]:8080", "capacitor://localhost"],
+)  # fmt: skip
+def test_origins_that_may_be_allowed(tmp_path: Path, entry: str) -> None:
+    """What the configuration takes, the policy understands."""
+    allowed = load(tmp_path, f'[server]\nallowed_origins = ["{entry}"]').server.allowed_origins
+    origin = entry.replace("*.", "a.b.") if entry != "*" else "https://any.org"
+    assert OriginPolicy(allowed).allows(origin.encode(), b"relay.example.org")
 
 
 def test_a_short_secret_is_refused_without_being_shown(tmp_path: Path) -> None:

@@ -111,10 +111,12 @@ def host(_instance: object, _attribute: object, value: str) -> None:
 
 
 def origin(_instance: object, _attribute: object, value: str) -> None:
-    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value):
+    if value not in ("*", "null") and not re.fullmatch(
+        r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value
+    ):
         raise ValueError(
             f'{quoted(value)} is no origin; use "*", or scheme and host in lower case with nothing behind them, '
-            'such as "https://app.example.org"'
+            'such as "https://app.example.org", or "https://*.example.org" for all below a domain'
         )
 
 

@@ -42,7 +42,9 @@ class ServerConfig:
     )
     allowed_origins: tuple[str, ...] = setting(
         ("*",),
-        "Origins of the web pages that may use Relay from a browser; * allows all. Other clients are not affected.",
+        "Origins of the web pages that may use Relay from a browser: https://app.example.org, https://*.example.org for "
+        "all below a domain, null for pages without one; * allows all. Relay's own origin always may, and clients that are "
+        "no browsers are not affected.",
         check=each(checks.origin),
     )
     trusted_proxies: tuple[str, ...] = setting(

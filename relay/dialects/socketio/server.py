@@ -19,7 +19,6 @@ from relay.session import Session
 from relay.timers import Timers
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-PREFLIGHT_HEADERS = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Content-Type"}
 
 UNKNOWN_TRANSPORT = (0, "Transport unknown")
 UNKNOWN_SESSION = (1, "Session ID unknown")
@@ -104,20 +103,14 @@ class EngineServer:
 
         @routes.route(self._settings.path, methods=METHODS)
         async def polling() -> Response:
-            response = await self._answer()
-            for header, value in self._origins.cors_headers(_header("Origin"), _header("Host")):
-                response.headers[header] = value
-            return response
+            return await self._answer()
 
         return routes
 
     async def _answer(self) -> Response:
         query = request.args
-        origin = _header("Origin")
-        if not self._origins.allows(origin, _header("Host")):
+        if not self._origins.allows(_header("Origin"), _header("Host")):
             return _refusal(FORBIDDEN, 403)
-        if request.method == "OPTIONS" and origin is not None:
-            return Response(b"", 204, headers=PREFLIGHT_HEADERS)
         if query.get("EIO") != "4":
             return _refusal(BAD_VERSION)
         if query.get("transport") != "polling":
