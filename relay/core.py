@@ -8,6 +8,7 @@ from relay.addresses import TrustedProxies
 from relay.broker import Broker
 from relay.clock import Clock
 from relay.config import Config
+from relay.failures import Failures
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
@@ -39,6 +40,12 @@ class Core:
     messages: Buckets
     """Chat messages of each user, over all its connections and REST together."""
     handshakes: Buckets
-    """WebSocket handshakes of each address."""
+    """WebSocket and Socket.IO handshakes of each address."""
+    requests: Buckets
+    """REST requests of each user."""
+    address_requests: Buckets
+    """REST requests of each address."""
+    failures: Failures
+    """Failed authentications of each address."""
     trusted_proxies: TrustedProxies
     """Peers that are believed when they say whom they speak for."""

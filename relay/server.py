@@ -24,6 +24,7 @@ from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
 from relay.errors import Reason
+from relay.failures import Failures
 from relay.janitor import Janitor, tune_garbage_collection
 from relay.jwks import Jwks
 from relay.keys import ApiKeys
@@ -49,6 +50,8 @@ log = logs.get("relay")
 
 RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
+ADDRESS_FACTOR = 10
+"""REST requests of one address for each of one user: many users may share it."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -193,10 +196,17 @@ def build_core(
         publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
         tokens=_tokens(auth, secret, clock),
         keys=ApiKeys(database),
-        messages=Buckets(limits.messages_per_minute, limits.messages_per_minute / 60),
-        handshakes=Buckets(limits.handshakes_per_minute, limits.handshakes_per_minute / 60),
+        messages=_per_minute(limits.messages_per_minute),
+        handshakes=_per_minute(limits.handshakes_per_minute),
+        requests=_per_minute(limits.requests_per_minute),
+        address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
+        failures=Failures(limits.auth_failures_per_minute),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
     )
+
+
+def _per_minute(count: int) -> Buckets:
+    return Buckets(count, count / 60)
 
 
 def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:

@@ -166,7 +166,23 @@ class LimitsConfig:
         10.0, "How long a new connection has to authenticate.", unit="seconds", check=seconds(HOUR)
     )
     handshakes_per_minute: int = setting(
-        6000, "New connections from one IP address; past it, 429.", unit="connections", check=count(100_000_000)
+        6000,
+        "New WebSocket connections and Socket.IO sessions from one IP address; past it, 429.",
+        unit="connections",
+        check=count(100_000_000),
+    )
+    auth_failures_per_minute: int = setting(
+        600,
+        "Requests and sessions of one IP address without valid credentials; past it, 429. Valid ones pass all the same.",
+        unit="failures",
+        check=count(100_000_000),
+    )
+    requests_per_minute: int = setting(
+        600,
+        "REST requests of one user, and ten times as many of one IP address; past it, 429. Publishing, admins and API "
+        "keys are free.",
+        unit="requests",
+        check=count(10_000_000),
     )
     max_outbox_bytes: int = setting(
         1 * MIB,

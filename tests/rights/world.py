@@ -44,6 +44,8 @@ LIMITS = {
     "limits.frames_per_minute": 1_000_000,
     "limits.messages_per_minute": 1_000_000,
     "limits.handshakes_per_minute": 1_000_000,
+    "limits.requests_per_minute": 1_000_000,
+    "limits.auth_failures_per_minute": 1_000_000,
 }
 
 

@@ -102,7 +102,8 @@ class LiveSession:
     async def _authenticate(self, command: protocol.Auth, request_id: protocol.RequestId) -> None:
         core, session = self._core, self._session
         try:
-            principal = await core.tokens.authenticate(command.token)
+            with core.failures.counted(session.address):
+                principal = await core.tokens.authenticate(command.token)
             if self._principal is not None and principal.user_id != self._principal.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
