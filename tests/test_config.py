@@ -77,6 +77,8 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "max_subscriptions": 100,
         "auth_timeout": 10.0,
         "handshakes_per_minute": 6000,
+        "auth_failures_per_minute": 600,
+        "requests_per_minute": 600,
         "max_outbox_bytes": 1048576,
         "max_body_bytes": 65536,
         "max_publish_bytes": 8 * 1024 * 1024,
