@@ -56,6 +56,7 @@ class Cell:
     rooms: Mapping[str, str]
     """By type; and `missing`, which there is none of."""
     notification: str
+    private_message: str
 
 
 class World:
@@ -100,10 +101,11 @@ class World:
             await core.rooms.add_member(owner, room.id, "member")
             await core.rooms.add_member(owner, room.id, "removed")
             await core.rooms.remove_member(owner, room.id, "removed")
-            await core.rooms.post(owner, room.id, f"word-{type_}-text")
+            posted = await core.rooms.post(owner, room.id, f"word-{type_}-text")
             made[type_] = room.id
         sent = await core.notifications.send("owner", title=None, message="word-notification")
-        return Cell(made, sent["id"])
+        assert type_ == "private"
+        return Cell(made, sent["id"], posted.message.id)
 
     async def state(self, cell: Cell) -> Any:
         """Return everything that a request could change of a cell."""
