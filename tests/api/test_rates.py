@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from trio_websocket import ConnectionClosed
 
+from relay.dialects.socketio.namespaces import MAX_REFUSALS
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect
@@ -95,6 +97,21 @@ async def test_failures_are_counted_over_all_dialects_together(tmp_path: Path) -
         async with connect(address, "/api/ws?token=wrong") as client:
             code, [frame] = await client.closed()
             assert (code, frame["data"]["code"]) == (1008, "invalid_request")
+
+
+async def test_a_socket_io_session_cannot_try_one_key_after_the_other(tmp_path: Path) -> None:
+    async with (
+        limited(tmp_path, {}) as (address, _),
+        connect(address, "/socket.io/?EIO=4&transport=websocket") as client,
+    ):
+        await client.connection.get_message()
+        for number in range(MAX_REFUSALS + 5):
+            await client.connection.send_message(f'40/api-ws,{{"apiKey":"rk_live_{number}"}}')
+        answers = []
+        with pytest.raises(ConnectionClosed):
+            while True:
+                answers.append(str(await client.connection.get_message()))
+        assert answers == ['44/api-ws,{"message":"Authentication failed"}'] * MAX_REFUSALS
 
 
 async def test_what_is_refused_for_another_reason_is_no_failure(tmp_path: Path) -> None:
