@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import trio
 
 from relay import logs
+from relay.auth import principal_of_key
 from relay.errors import Code, RequestError
 from relay.principal import Principal
 from relay.store import keys as store
@@ -60,8 +61,7 @@ class ApiKeys:
 
     async def authenticate(self, secret: str) -> Principal:
         """Return who a key stands for; with scope `admin` it acts as an admin. Raises as `find`."""
-        key = await self.find(secret)
-        return Principal(key.user_id, is_admin="admin" in key.scopes, scopes=key.scopes, key_id=key.id)
+        return principal_of_key(await self.find(secret))
 
     @contextmanager
     def watch(self, key_id: str, on_change: OnChange) -> Iterator[None]:

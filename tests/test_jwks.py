@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ import jwt
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from relay import jwks as module
@@ -385,6 +389,53 @@ async def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch)
                 assert trio.current_time() - begun < 1.0
                 assert jwks.reason is not None
                 nursery.cancel_scope.cancel()
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return the TLS of a server that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = Clock().now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "server.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    return context
+
+
+async def test_an_issuer_that_nobody_vouches_for_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def handle(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        try:
+            await stream.receive_some()
+            await stream.send_all(http_answer(document(jwk(FIRST))))
+            await stream.aclose()
+        except trio.BrokenResourceError:
+            await trio.aclose_forcefully(stream)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            serve = partial(trio.serve_ssl_over_tcp, handle, 0, self_signed(tmp_path), host="127.0.0.1")
+            [listener] = await nursery.start(serve)
+            url = f"https://localhost:{listener.transport_listener.socket.getsockname()[1]}/jwks"
+            with pytest.raises(JwksError, match="CERTIFICATE_VERIFY_FAILED"):
+                await module._Fetcher().fetch(url)
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+            assert len(parse(await module._Fetcher().fetch(url))) == 1, "one that is vouched for is"
+            nursery.cancel_scope.cancel()
 
 
 async def test_where_nobody_answers() -> None:
