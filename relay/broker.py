@@ -70,9 +70,10 @@ class Subscription:
 class Subscriber:
     """One connection as the broker sees it: where its frames go, in whose words, and what it listens to."""
 
-    __slots__ = ("encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
+    __slots__ = ("_broker", "encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
 
-    def __init__(self, sink: Sink, encode: Encode) -> None:
+    def __init__(self, broker: Broker, sink: Sink, encode: Encode) -> None:
+        self._broker = broker
         self.sink = sink
         self.encode = encode
         self.is_admin = False
@@ -81,6 +82,12 @@ class Subscriber:
         self.on_revoked: Callable[[ChannelName, str], None] | None = None
         """Told of a subscription that ended because its right did, and why. A plain call."""
         self.subscriptions: dict[str, Subscription] = {}
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._broker.detach(self)
 
     def signal(self, publication: Publication) -> None:
         """Give this subscriber alone a publication in its own words."""
@@ -194,16 +201,16 @@ class Broker:
 
     # -- subscribing --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def attach(self, sink: Sink, encode: Encode) -> Iterator[Subscriber]:
-        """Enter a connection; at the end everything that it subscribed to is left. Plain calls."""
-        subscriber = Subscriber(sink, encode)
-        try:
-            yield subscriber
-        finally:
-            self._presence.disconnected(subscriber)
-            for subscription in list(subscriber.subscriptions.values()):
-                self._end(subscriber, subscription)
+    def attach(self, sink: Sink, encode: Encode) -> Subscriber:
+        """Enter a connection, for a `with`: at its end everything that it subscribed to is left. Plain calls."""
+        return Subscriber(self, sink, encode)
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Leave everything that a connection subscribed to. A plain call."""
+        self._presence.disconnected(subscriber)
+        subscriber.on_revoked = None
+        for subscription in list(subscriber.subscriptions.values()):
+            self._end(subscriber, subscription)
 
     def identify(self, subscriber: Subscriber, user_id: str) -> None:
         """Say whose connection this is. A plain call; once for each connection."""

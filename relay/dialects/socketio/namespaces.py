@@ -14,7 +14,7 @@ from relay.dialects.socketio.sessions import Engine
 from relay.errors import ProtocolError, Reason, RequestError
 from relay.timers import Timers
 
-MAX_REFUSALS = 10
+MAX_REFUSALS = 20
 """Connections that a session is refused before it ends: else it could try one key after the other, as fast as it can send."""
 
 log = logs.get("relay.socketio")

@@ -142,16 +142,17 @@ class EngineServer:
         return _refusal(BAD_REQUEST)
 
     async def _handshake(self) -> Response:
-        places = ExitStack()
         if self._draining:
             return _refusal(BAD_REQUEST, 503)
         try:
             address = self._admit()
-            places.enter_context(self._connections.place())
+            self._connections.take()
         except RequestError as refusal:
             response = _refusal(BAD_REQUEST, STATUS[refusal.code])
             response.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after or 1)))
             return response
+        places = ExitStack()
+        places.callback(self._connections.give_back)
         return _text(self._open_packet(self._open(places, address), ["websocket"]))
 
     async def _post(self, engine: Engine) -> Response:
