@@ -19,13 +19,15 @@ from relay.api.health import Readiness
 from relay.auth import TokenVerifier
 from relay.broker import Broker
 from relay.clock import Clock
-from relay.config import Config
+from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
 from relay.errors import Reason, RequestError
+from relay.failures import Failures
 from relay.garbage import Garbage
 from relay.janitor import Janitor
+from relay.jwks import Jwks
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
@@ -39,6 +41,7 @@ from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
 from relay.timers import Timers
+from relay.tokens import Tokens
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.upgrade import Upgrades
@@ -49,6 +52,8 @@ log = logs.get("relay")
 
 RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
+ADDRESS_FACTOR = 10
+"""REST requests of one address for each of one user: many users may share it."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -135,7 +140,10 @@ async def open_server(
             *(service for dialect in enabled for service in dialect.services),
         ):  # fmt: skip
             await services.start(service)
-        readiness = Readiness(database)
+        jwks = core.tokens.jwks
+        if jwks is not None:
+            await services.start(jwks.run)
+        readiness = Readiness(database, jwks)
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
         app = create_app(core, [publish.blueprint(core), *blueprints], readiness)
         max_sessions = config.server.max_connections or _max_sessions()
@@ -194,24 +202,38 @@ def build_core(
         rooms=rooms,
         notifications=notifications,
         publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
-        verifier=TokenVerifier(
-            secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
-            public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
-            algorithms=auth.jwt_algorithms,
-            issuer=auth.issuer,
-            audience=auth.audience,
-            leeway=auth.leeway,
-        ),
+        tokens=_tokens(auth, secret, clock),
         keys=ApiKeys(database),
-        messages=Buckets(limits.messages_per_minute, limits.messages_per_minute / 60),
-        handshakes=Buckets(limits.handshakes_per_minute, limits.handshakes_per_minute / 60),
+        messages=_per_minute(limits.messages_per_minute),
+        handshakes=_per_minute(limits.handshakes_per_minute),
+        requests=_per_minute(limits.requests_per_minute),
+        address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
+        failures=Failures(limits.auth_failures_per_minute),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
     )
 
 
+def _per_minute(count: int) -> Buckets:
+    return Buckets(count, count / 60)
+
+
+def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
+    jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
+    verifier = TokenVerifier(
+        secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
+        public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
+        algorithms=auth.jwt_algorithms,
+        issuer=auth.issuer,
+        audience=auth.audience,
+        leeway=auth.leeway,
+        published=None if jwks is None else jwks.known,
+    )
+    return Tokens(verifier, clock, jwks)
+
+
 async def _own_secret(config: Config, database: Database) -> str | None:
     """The secret that Relay made for itself, where none is configured, nor a public key."""
-    if config.auth.jwt_public_key_file is not None:
+    if config.auth.has_issuer:
         return None
     return await database.write(lambda connection: get_or_create(connection, "jwt_secret"))
 
