@@ -32,7 +32,7 @@ def check(config_file: Path | None) -> None:
 
 def _summary(config: Config) -> list[str]:
     server = config.server
-    where = base_url(server.host, server.port) if server.port else f"a free port of {server.host}"
+    where = base_url(server) if server.port else f"a free port of {server.host}"
     lines = [f"Served at {where}:"]
     for field in attrs.fields(DialectsConfig):
         section = getattr(config.dialects, field.name)

@@ -30,8 +30,8 @@ class Certificate:
     """A certificate that connections can be served with."""
 
     context: ssl.SSLContext
-    names: tuple[str, ...]
-    """The hosts that it is for."""
+    hosts: tuple[str, ...]
+    """The names and addresses that it is for."""
     expires_at: datetime
 
 
@@ -65,7 +65,7 @@ def load_certificate(cert: Path, key: Path) -> Certificate:
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CertificateError("tls_cert", f"OpenSSL does not take {cert} and {key}: {why}") from None
-    return Certificate(context, _names(leaf), leaf.not_valid_after_utc)
+    return Certificate(context, _hosts(leaf), leaf.not_valid_after_utc)
 
 
 def _private_key(path: Path) -> Any:
@@ -92,7 +92,7 @@ def _read(setting: str, path: Path) -> bytes:
         raise CertificateError(setting, f"{path} cannot be read ({error.strerror}); name a PEM file") from None
 
 
-def _names(leaf: Any) -> tuple[str, ...]:
+def _hosts(leaf: Any) -> tuple[str, ...]:
     from cryptography import x509
 
     try:
