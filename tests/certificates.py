@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 
-def write_certificate(folder: Path, *, name: str = "relay", expires_in: float = 86400.0, passphrase: str = "") -> None:
-    """Write `NAME.crt` and `NAME.key`, new ones if there were any. `expires_in` is in seconds, and may be past."""
+def write_certificate(folder: Path, *, name: str = "relay", expires_in: float = 30 * 86400.0, passphrase: str = "") -> int:
+    """Write `NAME.crt` and `NAME.key`, new ones if there were any; returns the serial number. `expires_in` is in seconds."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -40,6 +40,12 @@ def write_certificate(folder: Path, *, name: str = "relay", expires_in: float = 
     protection = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     (folder / f"{name}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
     (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
+    return certificate.serial_number
+
+
+def serial_number(certificate: bytes) -> int:
+    """Return the serial number of a certificate in DER, as connections have it."""
+    return x509.load_der_x509_certificate(certificate).serial_number
 
 
 def trusting(folder: Path, *, name: str = "relay") -> ssl.SSLContext:
