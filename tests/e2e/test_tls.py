@@ -28,7 +28,7 @@ from relay.transports.listener import Listener
 from tests.api.probe import create_key, serving
 from tests.certificates import serial_number, trusting, write_certificate
 from tests.clients import live
-from tests.e2e.hostile import RawConnection, handshake, text
+from tests.e2e.hostile import CLOSE, RawConnection, frame, handshake, text
 from tests.e2e.node import node
 from tests.running import bearer, config_for, relay_process, running, token
 
@@ -138,6 +138,18 @@ async def test_an_answer_in_http_ends_with_a_goodbye(tmp_path: Path) -> None:
                 received += data
             assert received.startswith(b"HTTP/1.1 200" if b"healthz" in request else b"HTTP/1.1 400")
             await plain.aclose()
+
+
+async def test_a_websocket_ends_with_a_goodbye(tmp_path: Path) -> None:
+    async with secured(tmp_path) as subject:
+        plain = await trio.open_tcp_stream("127.0.0.1", subject.port)
+        stream = trio.SSLStream(plain, subject.context, server_hostname="localhost", https_compatible=False)
+        connection = RawConnection(stream)  # type: ignore[arg-type]
+        await subscribed(connection, "alice", channel="trades")
+        await connection.send(frame(CLOSE, b"\x03\xe8"))
+        assert await connection.next_frame() == (CLOSE, b"\x03\xe8")
+        assert await stream.receive_some() == b""
+        await plain.aclose()
 
 
 async def test_the_application_knows_that_it_is_https(tmp_path: Path) -> None:

@@ -114,12 +114,12 @@ async def test_a_renewal_that_takes_its_time_is_not_read_in_the_middle(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_certificate(tmp_path)
-    async with watched(tmp_path, poll_interval=0.3) as certificates:
+    async with watched(tmp_path, poll_interval=0.4) as certificates:
         (tmp_path / "2").mkdir()
         second = write_certificate(tmp_path / "2")
         for name in ("relay.crt", "relay.key"):
             content = (tmp_path / "2" / name).read_bytes()
-            for end in range(0, len(content), 200):
+            for end in range(0, len(content), 40):
                 (tmp_path / name).write_bytes(content[:end])
                 await trio.sleep(0.05)
             (tmp_path / name).write_bytes(content)

@@ -7,7 +7,7 @@ import random
 import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,6 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BUFFERS = Buffers()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_for_another_connection() -> Iterator[None]:
+    yield
+    assert (BUFFERS.incoming.pending, BUFFERS.outgoing.pending) == (0, 0)
 
 
 @attrs.frozen
@@ -401,7 +407,7 @@ async def test_a_write_waits_where_tls_has_to_be_heard_first(folder: Path, monke
         def unwrap(self) -> None:
             self.tls.unwrap()
 
-    for end in ("data", "end", "abort"):
+    for end in ("data", "end", "abort", "close"):
         async with established(folder) as (stream, client), trio.open_nursery() as nursery:
             monkeypatch.setattr(stream, "_tls", InTheMiddle(stream._tls))
             assert stream.send_nowait(b"answer") == 0
@@ -425,9 +431,29 @@ async def test_a_write_waits_where_tls_has_to_be_heard_first(folder: Path, monke
             elif end == "end":
                 await client.transport_stream.send_eof()
                 assert await stream.receive_some() == b""
-            else:
+            elif end == "abort":
                 stream.abort()
+            else:
+                stream.close()
             await waited.wait()
+
+
+async def test_a_write_that_fails_leaves_nothing_for_another_connection(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def write(self, data: bytes) -> int:
+            BUFFERS.outgoing.write(b"an alert")
+            error = ssl.SSLError(1, "something is wrong")
+            error.reason = "WRONG"
+            raise error
+
+    async with established(folder) as (stream, _):
+        monkeypatch.setattr(stream, "_tls", Failing())
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError):
+                stream.send_nowait(b"x")
+            assert BUFFERS.outgoing.pending == 0
 
 
 async def test_a_peer_that_asks_for_answers_and_does_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
