@@ -182,6 +182,15 @@ def test_check_says_what_is_served_where(folder: Path) -> None:
     assert not (folder / "relay.db").exists()
 
 
+@pytest.mark.parametrize(("expires_in", "until"), [(86400.0, "valid until"), (-86400.0, "EXPIRED")])
+def test_check_says_that_it_is_served_with_tls(folder: Path, expires_in: float, until: str) -> None:
+    write_certificate(folder, expires_in=expires_in)
+    (folder / "relay.toml").write_text('[server]\ntls_cert = "relay.crt"\ntls_key = "relay.key"\n')
+    text = done("check")
+    assert "Served at https://127.0.0.1:8080:" in text
+    assert f"Certificate: for localhost, 127.0.0.1, {until} 20" in text
+
+
 def test_check_without_a_file() -> None:
     text = done("check")
     assert "No file, all at its default." in text

@@ -168,12 +168,12 @@ class TlsStream(ByteStream):
         """Say goodbye, unless the peer is too slow to be told, and close. A plain call; idempotent."""
         self._say_goodbye()
         super().close()
-        self._wake()
+        self._let_go()
 
     def abort(self) -> None:
         """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""
         super().abort()
-        self._wake()
+        self._let_go()
 
     def _decrypt(self, max_bytes: int) -> bytes:
         """Return what can be read of what came; empty if that is nothing yet, or the end."""
@@ -246,6 +246,13 @@ class TlsStream(ByteStream):
             raise trio.BrokenResourceError("the peer left in the middle of a message")
         if self._heard is None:
             self._heard = trio.Event()
+
+    def _let_go(self) -> None:
+        """Free what OpenSSL holds. The rest may be part of a circle, and wait for the garbage collector."""
+        self._broken = trio.ClosedResourceError("this stream was closed")
+        if hasattr(self, "_tls"):
+            del self._tls
+        self._wake()
 
     def _wake(self) -> None:
         if self._heard is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import os
@@ -33,6 +34,7 @@ from tests.e2e.node import node
 from tests.running import bearer, config_for, relay_process, running, token
 
 LIMIT = 20.0
+RESET = struct.pack("ii", 1, 0)
 
 
 @attrs.frozen
@@ -277,7 +279,7 @@ async def test_hostile_beginnings_leave_nothing_behind(tmp_path: Path, caplog: p
             with trio.move_on_after(0.02):
                 await stream.receive_some()
         if reset:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             stream.socket.close()
         await stream.aclose()
 
@@ -297,6 +299,32 @@ async def test_hostile_beginnings_leave_nothing_behind(tmp_path: Path, caplog: p
             while len(list(Path("/proc/self/fd").iterdir())) > files:
                 await trio.sleep(0.02)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_what_openssl_holds_is_freed_with_the_connection(tmp_path: Path) -> None:
+    """Not when the garbage collector looks at everything the next time: that is 15 KB a connection."""
+
+    def held() -> int:
+        return sum(isinstance(one, ssl.SSLObject) and one.server_side for one in gc.get_objects())
+
+    async with secured(tmp_path) as subject:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                async with subject.http() as http:
+                    await http.get("/healthz")
+                async with live(subject.address, "alice", tls=subject.context):
+                    pass
+                async with live(subject.address, "bob", tls=subject.context) as bob:
+                    plain: Any = bob.connection._stream
+                    plain.transport_stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    plain.transport_stream.socket.close()
+            with trio.fail_after(5):
+                while held():
+                    await trio.sleep(0.02)
+        finally:
+            gc.enable()
 
 
 async def test_a_handshake_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

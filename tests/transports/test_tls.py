@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import socket
 import ssl
 import subprocess
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -539,6 +541,26 @@ async def test_plain_http(folder: Path, request_: bytes) -> None:
         assert await both.client.receive_some() == b"", (
             "no alert, which would be nonsense in front of an answer in HTTP"
         )
+
+
+async def test_what_is_no_client_is_forgotten_without_the_garbage_collector(folder: Path) -> None:
+    """Whoever knocks with garbage all day long must not leave 15 KB each time until the next full collection."""
+
+    async def knock() -> weakref.ref[ssl.SSLObject]:
+        async with accepted(folder) as both:
+            await both.client.send_all(b"garbage that is no TLS\r\n\r\n")
+            try:
+                await both.stream.receive_some()
+            except trio.BrokenResourceError:
+                return weakref.ref(both.stream._tls)
+        raise AssertionError("garbage was taken for TLS")
+
+    gc.disable()
+    try:
+        tls = await knock()
+        assert tls() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_client_that_does_not_trust_the_certificate(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
