@@ -42,8 +42,10 @@ from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
 from relay.timers import Timers
 from relay.tokens import Tokens
+from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
+from relay.transports.stream import ByteStream
 from relay.transports.upgrade import Upgrades
 from relay.users import Users
 from relay.write_behind import WriteBehind
@@ -67,14 +69,24 @@ def serve(config: Config) -> int:
 
 async def _serve_until_signal(config: Config) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with open_server(config) as server:
+        async with open_server(config) as server, trio.open_nursery() as nursery:
+            if server.certificates is not None:
+                await nursery.start(_reload_at_hangup, server.certificates)
             await anext(aiter(signals))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_exit_at_second_signal, signals)
-                log.info("shutting down", grace=config.server.shutdown_grace)
-                await server.drain()
-                nursery.cancel_scope.cancel()
+            nursery.start_soon(_exit_at_second_signal, signals)
+            log.info("shutting down", grace=config.server.shutdown_grace)
+            await server.drain()
+            nursery.cancel_scope.cancel()
     log.info("stopped")
+
+
+async def _reload_at_hangup(
+    certificates: Certificates, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            await certificates.reload()
 
 
 async def _exit_at_second_signal(signals: AsyncIterator[int]) -> None:
@@ -92,6 +104,7 @@ class Server:
     http: HttpServer
     core: Core
     database: Database
+    certificates: Certificates | None
     _readiness: Readiness
     _listeners: trio.CancelScope
 
@@ -117,6 +130,7 @@ async def open_server(
 
     Raises:
         OSError: the address cannot be listened on.
+        CertificateError: there is to be TLS, and the certificate cannot be used.
         StoreError: the database cannot be opened, or not be written.
     """
     clock = clock or Clock()
@@ -143,6 +157,9 @@ async def open_server(
         jwks = core.tokens.jwks
         if jwks is not None:
             await services.start(jwks.run)
+        certificates = _certificates(config, clock)
+        if certificates is not None:
+            await services.start(certificates.run)
         readiness = Readiness(database, jwks)
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
         app = create_app(core, [publish.blueprint(core), *blueprints], readiness)
@@ -152,18 +169,18 @@ async def open_server(
             async with open_http_server(app) as http, trio.open_nursery() as listening:
                 sockets = open_listeners(config.server.host, config.server.port)
                 listener = Listener(
-                    sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
-                )
+                    sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2,
+                    make_stream=ByteStream if certificates is None else certificates.make_stream,
+                )  # fmt: skip
                 await listening.start(listener.run)
                 await services.start(Garbage(lambda: upgrades.session_count).run)
                 addresses = [socket.getsockname()[:2] for socket in sockets]
                 for host, port in addresses:
-                    log.info(
-                        "listening", url=f"http://{_in_url(host)}:{port}", dialects=",".join(d.name for d in enabled)
-                    )
+                    url = f"{'http' if certificates is None else 'https'}://{_in_url(host)}:{port}"
+                    log.info("listening", url=url, dialects=",".join(d.name for d in enabled))
                 if not config.auth.jwt_secret and secret is not None:
                     log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
-                yield Server(addresses, upgrades, http, core, database, readiness, listening.cancel_scope)
+                yield Server(addresses, upgrades, http, core, database, certificates, readiness, listening.cancel_scope)
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()
         try:
@@ -229,6 +246,12 @@ def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
         published=None if jwks is None else jwks.known,
     )
     return Tokens(verifier, clock, jwks)
+
+
+def _certificates(config: Config, clock: Clock) -> Certificates | None:
+    """What TLS is spoken with, where it is on."""
+    cert, key = config.server.tls_cert, config.server.tls_key
+    return None if cert is None or key is None else Certificates(cert, key, clock.now)
 
 
 async def _own_secret(config: Config, database: Database) -> str | None:

@@ -72,7 +72,7 @@ class RelayProcess:
         while not self.address or self._listening(begin) is None:
             url = self._listening(begin)
             if url is not None:
-                self.address = url.removeprefix("http://")
+                self.address = url.partition("://")[2]
                 self.port = int(self.address.rpartition(":")[2])
             elif self._process.poll() is not None:
                 raise AssertionError(f"the server ended: {self.log_text()}")

@@ -23,6 +23,7 @@ from relay.config import (
     render_example,
 )
 from relay.origins import OriginPolicy
+from tests.certificates import write_certificate
 
 ROOT = Path(__file__).parent.parent
 SECRET = "s" * 32
@@ -68,6 +69,8 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "shutdown_grace": 10.0,
         "allowed_origins": ("*",),
         "trusted_proxies": ("127.0.0.1", "::1"),
+        "tls_cert": None,
+        "tls_key": None,
     }
     assert attrs.asdict(config.store) == {"path": Path("relay.db"), "synchronous": "normal"}
     assert attrs.asdict(config.limits) == {
@@ -602,6 +605,60 @@ def test_a_previous_secret_that_no_algorithm_uses_is_refused(tmp_path: Path) -> 
     public_key_file(tmp_path, "EdDSA")
     text = f'[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\njwt_secret_previous = "{SECRET}"'
     assert "is set but never used" in problems(tmp_path, text)["auth.jwt_secret_previous"]
+
+
+# Certificates
+
+
+TLS = '[server]\ntls_cert = "relay.crt"\ntls_key = "relay.key"'
+
+
+def test_a_certificate_is_found_beside_the_file(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    server = load(tmp_path, TLS).server
+    assert (server.tls_cert, server.tls_key) == (tmp_path / "relay.crt", tmp_path / "relay.key")
+
+
+def test_an_expired_certificate_can_be_served(tmp_path: Path) -> None:
+    write_certificate(tmp_path, expires_in=-3600)
+    assert load(tmp_path, TLS).server.tls_cert == tmp_path / "relay.crt"
+
+
+@pytest.mark.parametrize(("key", "other"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_a_certificate_without_its_key_or_a_key_alone(tmp_path: Path, key: str, other: str) -> None:
+    write_certificate(tmp_path)
+    found = problems(tmp_path, f'[server]\n{key} = "relay.{key[-3:]}"')
+    assert found == {f"server.{key}": f"is set and server.{other} is not; set both, or neither for plain HTTP"}
+
+
+@pytest.mark.parametrize("key", ["tls_cert", "tls_key"])
+def test_a_file_of_tls_that_is_missing_or_holds_something_else(tmp_path: Path, key: str) -> None:
+    write_certificate(tmp_path)
+    file = tmp_path / {"tls_cert": "relay.crt", "tls_key": "relay.key"}[key]
+    other = tmp_path / {"tls_cert": "relay.key", "tls_key": "relay.crt"}[key]
+    for content in (b"nothing", b"", b"\xff" * 100, other.read_bytes()):
+        file.write_bytes(content)
+        [(where, message)] = problems(tmp_path, TLS).items()
+        assert where == f"server.{key}"
+        assert "that can be read; it must be PEM and begin with -----BEGIN " in message
+    file.unlink()
+    assert problems(tmp_path, TLS) == {
+        f"server.{key}": f"{file} cannot be read (No such file or directory); name a PEM file"
+    }
+
+
+def test_a_key_of_another_certificate(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    write_certificate(tmp_path, name="other")
+    found = problems(tmp_path, TLS.replace("relay.key", "other.key"))
+    assert found == {
+        "server.tls_key": f"the key in {tmp_path}/other.key is not the one of the certificate in {tmp_path}/relay.crt"
+    }
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    write_certificate(tmp_path, passphrase="hunter2")
+    assert "is protected by a passphrase; take it off: openssl pkey" in problems(tmp_path, TLS)["server.tls_key"]
 
 
 # The commented file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -10,6 +11,7 @@ import click
 
 from relay.cli.settings import base_url, config_option, load
 from relay.config import AuthConfig, Config, DialectsConfig, find_config_file
+from relay.config.certificate import Certificate, load_certificate
 
 
 @click.command()
@@ -69,15 +71,23 @@ def _verify(path: Path) -> None:
 
 def _summary(config: Config) -> list[str]:
     server = config.server
-    where = base_url(server.host, server.port) if server.port else f"a free port of {server.host}"
+    where = base_url(server) if server.port else f"a free port of {server.host}"
     lines = [f"Served at {where}:"]
     for field in attrs.fields(DialectsConfig):
         section = getattr(config.dialects, field.name)
         lines.append(f"  {field.name:<10}{field.metadata['reason'] if section.enabled else 'off'}")
     lines.append("  publishing: POST /v1/publish")
+    if server.tls_cert is not None and server.tls_key is not None:
+        lines.append(f"Certificate: {_certificate(load_certificate(server.tls_cert, server.tls_key))}.")
     lines.append(f"Kept in {config.store.path}{'' if config.store.path.exists() else ' (made at the first start)'}.")
     lines.append(f"Tokens: {_tokens(config.auth)}.")
     return lines
+
+
+def _certificate(certificate: Certificate) -> str:
+    hosts, expires_at = certificate.hosts, certificate.expires_at
+    until = f"{'EXPIRED' if expires_at <= datetime.now(UTC) else 'valid until'} {expires_at:%Y-%m-%d %H:%M} UTC"
+    return f"for {', '.join(hosts) or 'no host that it names'}, {until}"
 
 
 def _tokens(auth: AuthConfig) -> str:

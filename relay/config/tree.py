@@ -12,7 +12,7 @@ from typing import Literal
 
 import attrs
 
-from relay.config import checks, public_key
+from relay.config import certificate, checks, public_key
 from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
 from relay.config.dialects import DialectsConfig
 from relay.config.setting import quoted, section, setting
@@ -52,6 +52,24 @@ class ServerConfig:
         "Addresses or networks of reverse proxies. X-Forwarded-For is believed from these alone.",
         check=each(checks.network),
     )
+    tls_cert: Path | None = setting(
+        None,
+        "A PEM file with the certificate and those that vouch for it: https and wss, on the same port. A renewed one is "
+        "taken up by itself, or at once on SIGHUP.",
+    )
+    tls_key: Path | None = setting(None, "A PEM file with the private key of that certificate, without a passphrase.")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit: a certificate needs its key."""
+        if self.tls_cert is not None and self.tls_key is not None:
+            try:
+                certificate.load_certificate(self.tls_cert, self.tls_key)
+            except certificate.CertificateError as error:
+                yield error.setting, str(error)
+        elif self.tls_cert is not None:
+            yield "tls_cert", "is set and server.tls_key is not; set both, or neither for plain HTTP"
+        elif self.tls_key is not None:
+            yield "tls_key", "is set and server.tls_cert is not; set both, or neither for plain HTTP"
 
 
 @attrs.frozen

@@ -187,7 +187,7 @@ class _Connection(TCPServer):
             async with TaskGroup() as task_group:
                 self._task_group = task_group
                 self.protocol: Any = _Http11(
-                    self.app, self.config, self.context, task_group, ConnectionState({}), False, self._bytes.peer,
+                    self.app, self.config, self.context, task_group, ConnectionState({}), self._bytes.secure, self._bytes.peer,
                     sock.getsockname()[:2], self.protocol_send,
                 )  # fmt: skip
                 # The reader waits for the end of an answer before it reads the next request; of one whose peer is gone there is none.

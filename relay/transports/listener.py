@@ -19,6 +19,7 @@ from relay.transports.answer import refuse
 from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.http import HttpServer
 from relay.transports.stream import ByteStream
+from relay.transports.tls import PlainHttpError
 
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
@@ -43,6 +44,8 @@ class Connection(Protocol):
 
 OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
 """Lets an upgrade request in, or answers why not and returns None."""
+
+MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
 
 def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[socket.socket]:
@@ -82,14 +85,16 @@ class Listener:
         connections: trio.Nursery,
         *,
         max_connections: int,
+        make_stream: MakeStream = ByteStream,
         head_timeout: float = HEAD_TIMEOUT,
     ) -> None:
-        """`connections` is where connections live: it outlives the accepting."""
+        """`connections` is where connections live: it outlives the accepting. `make_stream` puts TLS on them, or not."""
         self._sockets = sockets
         self._open_websocket = open_websocket
         self._http = http
         self._connections = connections
         self._max_connections = max_connections
+        self._make_stream = make_stream
         self._head_timeout = head_timeout
         self.count = 0
         """Connections that are open now."""
@@ -119,7 +124,7 @@ class Listener:
                         log.warning("cannot accept", cause=error.strerror, connections=self.count)
                         await trio.sleep(EXHAUSTED_PAUSE)
                     break  # else the peer gave up before its turn
-                self._connections.start_soon(self._serve, ByteStream(accepted, (peer[0], peer[1])))
+                self._connections.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
 
     async def _serve(self, stream: ByteStream) -> None:
         self.count += 1
@@ -135,13 +140,17 @@ class Listener:
             log.exception("connection failed", error, address=stream.peer[0], errorId=str(uuid.uuid4()))
         finally:
             self.count -= 1
-            stream.socket.close()
+            stream.close()
 
     async def _route(self, stream: ByteStream) -> Connection | None:
         """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
+        except PlainHttpError as error:
+            plain = ByteStream(stream.sock, stream.peer)
+            await refuse(plain, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
+            return None
         except ProtocolError as error:
             await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0], status=431)
             return None

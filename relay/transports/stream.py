@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from typing import ClassVar
 
 import trio
 
@@ -24,6 +25,9 @@ class ByteStream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = ("_pushed_back", "peer", "sock", "socket")
+
+    secure: ClassVar[bool] = False
+    """Whether what is written here is encrypted on the wire."""
 
     def __init__(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         """Take over an accepted socket; `peer` is its address and port."""
@@ -126,8 +130,12 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close. What the kernel has not sent yet it still tries to send."""
-        self.socket.close()
+        self.close()
         await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close, as `aclose`. A plain call; idempotent."""
+        self.socket.close()
 
     def abort(self) -> None:
         """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""
