@@ -122,7 +122,7 @@ class Listener:
             log.exception("connection failed", error, address=stream.peer[0], errorId=str(uuid.uuid4()))
         finally:
             self.count -= 1
-            stream.socket.close()
+            stream.close()
 
     async def _route(self, stream: ByteStream) -> None:
         try:
