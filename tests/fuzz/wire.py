@@ -24,7 +24,7 @@ from relay.origins import OriginPolicy
 from relay.transports.head import parse_head, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES
 from relay.transports.websocket import _Events, accept_handshake
-from tests.e2e.hostile import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake
+from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.messages import LIVE
 from tests.fuzz.mutation import bytes_mutated, mutated
