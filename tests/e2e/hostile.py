@@ -250,6 +250,12 @@ class RawConnection:
         rest, self._received = self._received, b""
         return rest
 
+    async def take(self, size: int) -> bytes:
+        """Return the next bytes."""
+        taken = await self._take(size)
+        assert taken is not None, "the connection ended"
+        return taken
+
     async def _take(self, size: int) -> bytes | None:
         while len(self._received) < size:
             if not await self._receive():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import trio
 
 import relay.session
 import relay.transports.stream
+from relay.api.connection import LINGER_TIMEOUT
 from relay.errors import Reason
 from relay.server import Server
 from relay.session import Session
@@ -362,3 +364,20 @@ async def test_who_does_not_read_an_answer_is_let_go(tmp_path: Path, monkeypatch
             with pytest.raises(trio.TooSlowError):
                 await until_let_go(address, [port], SEND_TIMEOUT / 2)
             await until_let_go(address, [port], SEND_TIMEOUT + SLACK)
+
+
+async def test_who_does_not_end_a_post_is_let_go(tmp_path: Path) -> None:
+    """A polling client that is gone in the middle of a POST holds a connection no longer than its session could live."""
+    async with scene(tmp_path, IMPATIENT) as (server, address, _, _), raw(address) as connection:
+        port = connection.stream.socket.getsockname()[1]
+        target = "/socket.io/?EIO=4&transport=polling"
+        await connection.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = await connection.head()
+        size = int(re.findall(rb"content-length: ([0-9]+)", head)[0])
+        sid = json.loads((await connection.take(size))[1:])["sid"]
+        post = f"POST {target}&sid={sid} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n4"
+        await connection.send(post.encode())
+        assert polling_count(server) == 1
+        # In time for its end to be told and to linger.
+        await until_let_go(address, [port], IDLE_TIMEOUT + LINGER_TIMEOUT + SLACK)
+        assert polling_count(server) == 0
