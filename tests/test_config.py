@@ -271,6 +271,7 @@ def test_what_is_no_setting(tmp_path: Path, text: str, key_path: str, message: s
         ("store.path", '""', "must be the path of a file"),
         ("store.path", '"a\\u0000b"', "must be the path of a file"),
         ("store.path", '"."', "is a folder"),
+        ("store.path", f'"{"x" * 300}"', "cannot be used (File name too long)"),
         ("store.path", '"nowhere/relay.db"', "there is no folder"),
         ("store.synchronous", '"off"', '"off" is unknown; use "normal" or "full"'),
         ("store.synchronous", "1", "must be"),

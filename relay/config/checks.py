@@ -130,9 +130,13 @@ def network(_instance: object, _attribute: object, value: str) -> None:
 
 
 def database(_instance: object, _attribute: object, value: Path) -> None:
-    if value.is_dir():
+    try:
+        is_folder, has_folder = value.is_dir(), value.parent.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise ValueError(f"{value} cannot be used ({error.strerror}); name a file in a folder of Relay's own") from None
+    if is_folder:
         raise ValueError(f"{value} is a folder; name the database file in it, such as {value / 'relay.db'}")
-    if not value.parent.is_dir():
+    if not has_folder:
         raise ValueError(f"there is no folder {value.parent}; make it first, or name a file in one that exists")
 
 

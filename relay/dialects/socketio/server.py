@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from urllib.parse import parse_qs
 
+import trio
 from quart import Blueprint, Response, request
 
 from relay import strictjson
@@ -159,7 +160,11 @@ class EngineServer:
         request.max_content_length = self._settings.max_payload_bytes
         try:
             with engine.posting():
-                body = await request.body
+                # No pong can come before the end of this POST: whoever takes longer has no session any more.
+                with trio.move_on_after(self._settings.ping_interval + self._settings.ping_timeout) as in_time:
+                    body = await request.body
+                if in_time.cancelled_caught:
+                    raise ProtocolError("The payload did not come in time.")
                 await engine.post(decode_payload(body, max_bytes=self._settings.max_payload_bytes))
         except ProtocolError:
             return _refusal(BAD_REQUEST)
