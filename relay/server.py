@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -23,7 +25,7 @@ from relay.config import Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.errors import Reason
+from relay.errors import Reason, RequestError
 from relay.garbage import Garbage
 from relay.janitor import Janitor
 from relay.keys import ApiKeys
@@ -37,6 +39,7 @@ from relay.rooms import Rooms
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
+from relay.systemd import Notifier, take_listeners, take_notifier
 from relay.timers import Timers
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
@@ -48,26 +51,36 @@ log = logs.get("relay")
 
 RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
+PROOF_INTERVAL = 0.1
+"""Seconds between two looks whether a store that has too much to do does it."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(config: Config) -> int:
-    """Run the server until a signal ends it; returns the exit code. A second signal ends the process at once."""
+    """Run the server until a signal ends it; returns the exit code. A second signal ends the process at once.
+
+    Raises:
+        SystemdError: what systemd passed cannot be used.
+        OSError, StoreError: as `open_server`, in an exception group.
+    """
     logs.configure(config.log)
     raise_open_files()
-    trio.run(_serve_until_signal, config)
+    trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
     return 0
 
 
-async def _serve_until_signal(config: Config) -> None:
+async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequence[socket.socket]) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with open_server(config) as server:
-            await anext(aiter(signals))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_exit_at_second_signal, signals)
+        async with trio.open_nursery() as ending:
+            async with open_server(config, passed=passed, notifier=notifier) as server:
+                await notifier.ready(server.status)
+                await anext(aiter(signals))
+                ending.start_soon(_exit_at_second_signal, signals)
                 log.info("shutting down", grace=config.server.shutdown_grace)
+                server.refuse_new_work()
+                await notifier.stopping("Shutting down: sessions are told to go, requests may finish.")
                 await server.drain()
-                nursery.cancel_scope.cancel()
+            ending.cancel_scope.cancel()
     log.info("stopped")
 
 
@@ -89,6 +102,18 @@ class Server:
     _readiness: Readiness
     _listeners: trio.CancelScope
 
+    @property
+    def status(self) -> str:
+        """How the server does, in words for whoever looks after it."""
+        if self._readiness.reason is not None:
+            return f"Not ready: {self._readiness.reason}"
+        urls = ", ".join(_url(host, port) for host, port in self.addresses)
+        return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
+
+    def refuse_new_work(self) -> None:
+        """From now on readiness and upgrades answer 503. A plain call."""
+        self._readiness.draining = True
+
     async def drain(self) -> None:
         """Stop serving within `shutdown_grace`, whatever the peers do.
 
@@ -96,7 +121,7 @@ class Server:
         """
         grace = self.core.config.server.shutdown_grace
         deadline = trio.current_time() + grace
-        self._readiness.draining = True
+        self.refuse_new_work()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.http.shutdown, deadline)
             await self.upgrades.disconnect_all(Reason.SHUTTING_DOWN)
@@ -105,9 +130,16 @@ class Server:
 
 @asynccontextmanager
 async def open_server(
-    config: Config, *, dialects: Sequence[Factory] = DIALECTS, clock: Clock | None = None
+    config: Config,
+    *,
+    dialects: Sequence[Factory] = DIALECTS,
+    clock: Clock | None = None,
+    passed: Sequence[socket.socket] = (),
+    notifier: Notifier | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, and stop it at the end of the block: sessions, then services, the store last.
+
+    `passed` are sockets that listen already, to be used instead of the configured address. `notifier` is sent signs of life.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -138,20 +170,23 @@ async def open_server(
         upgrades = Upgrades(core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app) as http, trio.open_nursery() as listening:
-                sockets = open_listeners(config.server.host, config.server.port)
+                sockets = passed or open_listeners(config.server.host, config.server.port)
                 listener = Listener(
                     sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
                 )
                 await listening.start(listener.run)
                 await services.start(Garbage(lambda: upgrades.session_count).run)
                 addresses = [socket.getsockname()[:2] for socket in sockets]
+                if passed:
+                    log.info("listening on what systemd passed, not on server.host and server.port")
                 for host, port in addresses:
-                    log.info(
-                        "listening", url=f"http://{_in_url(host)}:{port}", dialects=",".join(d.name for d in enabled)
-                    )
+                    log.info("listening", url=_url(host, port), dialects=",".join(d.name for d in enabled))
                 if not config.auth.jwt_secret and secret is not None:
                     log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
-                yield Server(addresses, upgrades, http, core, database, readiness, listening.cancel_scope)
+                server = Server(addresses, upgrades, http, core, database, readiness, listening.cancel_scope)
+                if notifier is not None:
+                    await services.start(notifier.run, partial(_prove_alive, database), lambda: server.status)
+                yield server
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()
         await write_behind.write()
@@ -209,6 +244,16 @@ async def _own_secret(config: Config, database: Database) -> str | None:
     return await database.write(lambda connection: get_or_create(connection, "jwt_secret"))
 
 
+async def _prove_alive(database: Database) -> None:
+    """Return when the store's writer has done something: so both it and the loop turn. Whether the disk works is not asked."""
+    batches = database.batches
+    try:
+        await database.load(lambda _: None)
+    except RequestError:  # too much waits before it, which the writer is to be seen working on
+        while database.batches == batches:  # noqa: ASYNC110 - the writer tells nobody
+            await trio.sleep(PROOF_INTERVAL)
+
+
 def raise_open_files() -> None:
     """Raise the soft limit of open files to the hard one: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -220,5 +265,5 @@ def _max_sessions() -> int:
     return max(soft - RESERVED_FILES, 1)
 
 
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from relay.auth import mint
 from relay.clock import Clock
 from relay.config import Config, load_config
 from relay.server import Server, open_server
+from tests.activation import with_sockets
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
 START_TIMEOUT = 20.0
@@ -51,8 +53,12 @@ async def running(config: Config, **options: Any) -> AsyncIterator[tuple[Server,
 class RelayProcess:
     """A server in a process of its own, on a database that outlives it."""
 
-    def __init__(self, folder: Path, settings: str = "", **environment: str) -> None:
+    def __init__(
+        self, folder: Path, settings: str = "", *, sockets: Sequence[socket.socket] = (), **environment: str
+    ) -> None:
+        """`sockets` are passed to it as systemd does; else it listens by itself."""
         self.folder = folder
+        self._sockets = sockets
         self._config = folder / "relay.toml"
         if not self._config.exists():
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
@@ -66,7 +72,15 @@ class RelayProcess:
         with (self.folder / "relay.log").open("ab") as log:
             begin = log.tell()
             command = [sys.executable, "-m", "relay", "serve", "--config", str(self._config), "--port", str(self.port)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+            if self._sockets:
+                command = with_sockets(command, self._sockets)
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                pass_fds=[one.fileno() for one in self._sockets],
+            )
         while not self.address or self._listening(begin) is None:
             url = self._listening(begin)
             if url is not None:
@@ -101,6 +115,11 @@ class RelayProcess:
         self._process.kill()
         self._process.wait()
 
+    def stop_soon(self) -> None:
+        """Begin to end it as a service manager would."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+
     def stop(self, timeout: float = 15.0) -> int:
         """End it as a service manager would; returns its exit code."""
         assert self._process is not None
@@ -126,9 +145,11 @@ class RelayProcess:
 
 
 @asynccontextmanager
-async def relay_process(folder: Path, settings: str = "", **environment: str) -> AsyncIterator[RelayProcess]:
+async def relay_process(
+    folder: Path, settings: str = "", *, sockets: Sequence[socket.socket] = (), **environment: str
+) -> AsyncIterator[RelayProcess]:
     """Start a server in a process of its own, and see that it is gone at the end."""
-    process = RelayProcess(folder, settings, **environment)
+    process = RelayProcess(folder, settings, sockets=sockets, **environment)
     with trio.fail_after(START_TIMEOUT):
         await trio.to_thread.run_sync(process.start)
     try:
