@@ -37,6 +37,7 @@ COMMANDS = [
     "init",
     "check",
     "serve",
+    "systemd",
     "token",
     "keys",
     "keys create",
