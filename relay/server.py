@@ -51,8 +51,12 @@ log = logs.get("relay")
 
 RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
-PROOF_INTERVAL = 0.1
-"""Seconds between two looks whether a store that has too much to do does it."""
+POLL_INTERVAL = 0.02
+"""Seconds between two looks at what tells nobody of its end, or its progress."""
+ARRIVAL_TIMEOUT = 1.0
+"""Seconds that a connection, accepted before a stop, has to send its request."""
+SESSIONS_TIMEOUT = 5.0
+"""Seconds after which a stop waits no more for sessions, each of which ends within its close timeout by itself."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -100,7 +104,9 @@ class Server:
     core: Core
     database: Database
     _readiness: Readiness
-    _listeners: trio.CancelScope
+    _listener: Listener
+    _hands_over: bool
+    """Whether the listening sockets outlive this server: then who connects from now on is the next one's to serve."""
 
     @property
     def status(self) -> str:
@@ -111,21 +117,30 @@ class Server:
         return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
 
     def refuse_new_work(self) -> None:
-        """From now on readiness and upgrades answer 503. A plain call."""
-        self._readiness.draining = True
+        """Take on nothing new: readiness and upgrades answer 503, or connections wait for the next server. A plain call."""
+        self._readiness.draining.begin()
+        if self._hands_over:
+            self._listener.stop()
 
     async def drain(self) -> None:
         """Stop serving within `shutdown_grace`, whatever the peers do.
 
         First new work is refused, then sessions are told to go, then requests that are under way may finish.
         """
-        grace = self.core.config.server.shutdown_grace
-        deadline = trio.current_time() + grace
+        deadline = trio.current_time() + self.core.config.server.shutdown_grace
         self.refuse_new_work()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.http.shutdown, deadline)
             await self.upgrades.disconnect_all(Reason.SHUTTING_DOWN)
-        self._listeners.cancel()
+            # Whoever was accepted and has not said yet what it wants is given a moment to do so.
+            with trio.move_on_after(ARRIVAL_TIMEOUT):
+                while self._listener.arriving:  # noqa: ASYNC110 - no connection tells this one of its request
+                    await trio.sleep(POLL_INTERVAL)
+            with trio.move_on_after(SESSIONS_TIMEOUT):
+                while self.upgrades.session_count:  # noqa: ASYNC110 - no session tells this one of its end
+                    await trio.sleep(POLL_INTERVAL)
+        await self.http.shutdown(deadline)  # of those who came meanwhile
+        self._listener.stop()
 
 
 @asynccontextmanager
@@ -167,7 +182,9 @@ async def open_server(
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
         app = create_app(core, [publish.blueprint(core), *blueprints], readiness)
         max_sessions = config.server.max_connections or _max_sessions()
-        upgrades = Upgrades(core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining)
+        upgrades = Upgrades(
+            core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining.begun and not passed
+        )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port)
@@ -183,7 +200,7 @@ async def open_server(
                     log.info("listening", url=_url(host, port), dialects=",".join(d.name for d in enabled))
                 if not config.auth.jwt_secret and secret is not None:
                     log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
-                server = Server(addresses, upgrades, http, core, database, readiness, listening.cancel_scope)
+                server = Server(addresses, upgrades, http, core, database, readiness, listener, hands_over=bool(passed))
                 if notifier is not None:
                     await services.start(notifier.run, partial(_prove_alive, database), lambda: server.status)
                 yield server
@@ -251,7 +268,7 @@ async def _prove_alive(database: Database) -> None:
         await database.load(lambda _: None)
     except RequestError:  # too much waits before it, which the writer is to be seen working on
         while database.batches == batches:  # noqa: ASYNC110 - the writer tells nobody
-            await trio.sleep(PROOF_INTERVAL)
+            await trio.sleep(POLL_INTERVAL)
 
 
 def raise_open_files() -> None:

@@ -93,7 +93,7 @@ class Session:
         """End the session, from whatever task. A plain call; only the first reason counts."""
         if self.reason is None:
             self.reason = reason
-            self._scope.cancel()
+        self._scope.cancel()
 
     def ping(self) -> None:
         """Send a ping, unless so much waits to be sent that it would only add to it. A plain call."""

@@ -64,13 +64,22 @@ class RelayProcess:
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
         self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **environment}
         self._process: subprocess.Popen[bytes] | None = None
+        self._begin = 0
         self.address = ""
         self.port = 0
 
     def start(self) -> None:
         """Start, and return when it listens. It keeps its port over restarts."""
+        self.start_soon()
+        while not self.listens:
+            if self.ended:
+                raise AssertionError(f"the server ended: {self.log_text()}")
+            signal.sigtimedwait((), 0.02)
+
+    def start_soon(self) -> None:
+        """Begin to start."""
         with (self.folder / "relay.log").open("ab") as log:
-            begin = log.tell()
+            self._begin = log.tell()
             command = [sys.executable, "-m", "relay", "serve", "--config", str(self._config), "--port", str(self.port)]
             if self._sockets:
                 command = with_sockets(command, self._sockets)
@@ -81,15 +90,22 @@ class RelayProcess:
                 env=self._environment,
                 pass_fds=[one.fileno() for one in self._sockets],
             )
-        while not self.address or self._listening(begin) is None:
-            url = self._listening(begin)
-            if url is not None:
-                self.address = url.removeprefix("http://")
-                self.port = int(self.address.rpartition(":")[2])
-            elif self._process.poll() is not None:
-                raise AssertionError(f"the server ended: {self.log_text()}")
-            else:
-                signal.sigtimedwait((), 0.02)
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has said that it listens; then its address is known."""
+        url = self._listening(self._begin)
+        if url is None:
+            return False
+        self.address = url.removeprefix("http://")
+        self.port = int(self.address.rpartition(":")[2])
+        return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        assert self._process is not None
+        return self._process.poll() is not None
 
     def _listening(self, begin: int) -> str | None:
         with (self.folder / "relay.log").open("rb") as log:
@@ -117,8 +133,12 @@ class RelayProcess:
 
     def stop_soon(self) -> None:
         """Begin to end it as a service manager would."""
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to it."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
 
     def stop(self, timeout: float = 15.0) -> int:
         """End it as a service manager would; returns its exit code."""

@@ -13,6 +13,7 @@ from werkzeug.routing import MapAdapter
 from relay import logs, strictjson
 from relay.api import health
 from relay.api.connection import Connection
+from relay.api.draining import Draining
 from relay.api.errors import ErrorAnswer, error_answer
 from relay.api.health import Readiness
 from relay.clock import Clock
@@ -48,6 +49,7 @@ class _Refusal:
 
 
 class _App(QuartTrio):
+    draining: Draining
     asgi_http_class = Connection  # type: ignore[assignment]
     asgi_websocket_class = _Refusal  # type: ignore[assignment]
 
@@ -61,6 +63,7 @@ class _App(QuartTrio):
 def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness) -> QuartTrio:
     """Return the application with these routes and the ones for health."""
     app = _App("relay", static_folder=None)
+    app.draining = readiness.draining
     app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # no answer is a redirect

@@ -91,20 +91,28 @@ class Listener:
         self._connections = connections
         self._max_connections = max_connections
         self._head_timeout = head_timeout
+        self._accepting = trio.CancelScope()
         self.count = 0
         """Connections that are open now."""
+        self.arriving = 0
+        """Those of them that have not yet sent the head of their first request."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept for ever; at the end the sockets are closed, and the connections are not."""
+        """Accept until `stop`; at the end the sockets are closed, and the connections are not."""
         try:
-            async with trio.open_nursery() as nursery:
-                for listening in self._sockets:
-                    nursery.start_soon(self._accept, listening)
-                task_status.started()
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for listening in self._sockets:
+                        nursery.start_soon(self._accept, listening)
+                    task_status.started()
         finally:
             for listening in self._sockets:
                 trio.lowlevel.notify_closing(listening)
                 listening.close()
+
+    def stop(self) -> None:
+        """Accept no more. A plain call."""
+        self._accepting.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -139,6 +147,7 @@ class Listener:
 
     async def _route(self, stream: ByteStream) -> Connection | None:
         """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
+        self.arriving += 1
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
@@ -147,6 +156,8 @@ class Listener:
             return None
         except trio.BrokenResourceError:
             return None
+        finally:
+            self.arriving -= 1
         if in_time.cancelled_caught:
             slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
             await refuse(stream, slow, address=stream.peer[0], status=408)
