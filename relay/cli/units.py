@@ -25,7 +25,7 @@ CLOSE_PERIOD = 30
 """Seconds that closing may take after shutdown_grace: sessions, and a database on a slow disk."""
 HIDDEN_FOLDERS = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - not used, but told apart
 """What ProtectHome= and PrivateTmp= hide from the service."""
-BACKLOG = 4096
+BACKLOG = 65535
 PRIVILEGED_PORTS = range(1, 1024)
 
 SERVICE = """\
@@ -103,7 +103,8 @@ Description=The port of Relay
 {addresses}
 # IPv4 and IPv6 are addresses of their own, as they are without this unit.
 BindIPv6Only=ipv6-only
-# How many connections wait; net.core.somaxconn bounds it.
+# How many connections wait. sysctl net.core.somaxconn, 4096 by default, bounds it: raise that past the number of clients
+# that may come back at once. Those that find no place try again, each time later.
 Backlog={backlog}
 
 [Install]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from relay import logs
 from relay.errors import Code, ProtocolError, RequestError
@@ -23,7 +24,9 @@ from relay.transports.stream import ByteStream
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
 ACCEPTS_PER_TURN = 50
-"""Connections accepted before other tasks run."""
+"""Connections accepted before everything else that is to be done is done: a crowd is served in turn, and waits in the kernel."""
+MAX_ACCEPT_PAUSE = 0.25
+"""Seconds after which more are accepted all the same, however much is to be done."""
 EXHAUSTED_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptor left for another connection."""
 HEAD_TIMEOUT = 10.0
@@ -128,6 +131,8 @@ class Listener:
                         await trio.sleep(EXHAUSTED_PAUSE)
                     break  # else the peer gave up before its turn
                 self._connections.start_soon(self._serve, ByteStream(accepted, (peer[0], peer[1])))
+            with trio.move_on_after(MAX_ACCEPT_PAUSE):
+                await wait_all_tasks_blocked()
 
     async def _serve(self, stream: ByteStream) -> None:
         self.count += 1

@@ -1,21 +1,22 @@
-"""Accepting: a listener that stops leaves who is not accepted to others."""
+"""Accepting: a crowd is served in turn, and a listener that stops leaves who is not accepted to others."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import trio
 import trio.testing
 
 from relay.transports.head import RequestHead
 from relay.transports.http import HttpServer
-from relay.transports.listener import Listener
+from relay.transports.listener import ACCEPTS_PER_TURN, Listener
 from relay.transports.stream import ByteStream
 from tests.activation import listening
 from tests.transports.test_contracts import GET, UPGRADE, World, exchange, world
 
+CROWD = 500
 TURNS = 20
 """Turns of the loop that a handshake of these tests takes."""
 
@@ -47,6 +48,40 @@ async def accepting(sock: socket.socket, handshakes: Handshakes) -> AsyncIterato
         await connections.start(listener.run)
         yield listener
         connections.cancel_scope.cancel()
+
+
+async def test_a_crowd_that_is_there_already_is_served_in_turn() -> None:
+    """However many wait, no more are begun at once than are accepted in one go."""
+    handshakes = Handshakes()
+    with ExitStack() as stack:
+        sock = stack.enter_context(listening())
+        for _ in range(CROWD):
+            client = stack.enter_context(socket.create_connection(sock.getsockname()))
+            client.sendall(UPGRADE)
+        async with accepting(sock, handshakes):
+            with trio.fail_after(10):
+                while handshakes.done < CROWD:
+                    await trio.sleep(0.01)
+    assert handshakes.most <= 2 * ACCEPTS_PER_TURN
+
+
+async def test_a_loop_that_is_never_idle_accepts_all_the_same() -> None:
+    handshakes = Handshakes()
+
+    async def spin() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+
+    with listening() as sock:
+        async with accepting(sock, handshakes), trio.open_nursery() as nursery:
+            nursery.start_soon(spin)
+            with trio.fail_after(5):
+                for number in range(1, 4):
+                    async with await trio.open_tcp_stream(*sock.getsockname()) as stream:
+                        await stream.send_all(UPGRADE)
+                        while handshakes.done < number:
+                            await trio.sleep(0)
+            nursery.cancel_scope.cancel()
 
 
 async def test_who_comes_after_a_stop_is_the_next_listeners() -> None:
