@@ -24,7 +24,8 @@ from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
 from relay.errors import Reason, RequestError
-from relay.janitor import Janitor, tune_garbage_collection
+from relay.garbage import Garbage
+from relay.janitor import Janitor
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
@@ -143,10 +144,10 @@ async def open_server(
             async with open_http_server(app) as http, trio.open_nursery() as listening:
                 sockets = open_listeners(config.server.host, config.server.port)
                 listener = Listener(
-                    sockets, upgrades.handle, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
+                    sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2
                 )
                 await listening.start(listener.run)
-                tune_garbage_collection()
+                await services.start(Garbage(lambda: upgrades.session_count).run)
                 addresses = [socket.getsockname()[:2] for socket in sockets]
                 for host, port in addresses:
                     log.info(

@@ -29,6 +29,7 @@ class WriteBehind:
     def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
         self._store = store
+        self._lock = trio.Lock()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write for ever.
@@ -51,19 +52,20 @@ class WriteBehind:
                     log.error("dropped what could not be written behind", channels=lost, kept=MAX_UNWRITTEN)
 
     async def write(self) -> None:
-        """Write everything that is not in the store yet.
+        """Write everything that is not in the store yet, also what a write that is under way has taken already.
 
         Raises:
             RequestError: the store refused; what it did not take is kept.
         """
-        dirty = self._broker.take_dirty()
-        while dirty:
-            batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
-            try:
-                await self._write(batch)
-            except BaseException:
-                self._broker.put_back_dirty([*batch, *dirty])
-                raise
+        async with self._lock:
+            dirty = self._broker.take_dirty()
+            while dirty:
+                batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
+                try:
+                    await self._write(batch)
+                except BaseException:
+                    self._broker.put_back_dirty([*batch, *dirty])
+                    raise
 
     async def _write(self, channels: Sequence[Channel[Subscriber]]) -> None:
         rows: list[tuple[ChannelName, Position, list[Publication]]] = []

@@ -162,12 +162,12 @@ class Virtual:
             on_overflow=lambda: session.disconnect(Reason.TOO_SLOW),
         )
         session = Session(
-            socket, outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=endpoint.idle_timeout
+            outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=endpoint.idle_timeout
         )
         socket.session = session
         if endpoint.heartbeat is not None:
             endpoint.heartbeat.add(session)
-        self._nursery.start_soon(session.run, endpoint.handle)
+        self._nursery.start_soon(session.run, endpoint.handle, socket)
         return socket
 
 

@@ -5,9 +5,11 @@ Every function of a connection here runs in the store's thread, inside a transac
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from relay.clock import Clock
 from relay.errors import RequestError
@@ -18,6 +20,9 @@ from relay.store.secrets import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
 """Channels whose old publications are deleted in one transaction, so that pruning never holds up a publisher for long."""
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+FULL = 2
+"""SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 
 Outcome = Published | RequestError
 
@@ -34,6 +39,8 @@ class Publications:
     async def open(self) -> None:
         """Take up where the last run ended. After an unclean end every channel that is written behind gets a new epoch.
 
+        So do all others if the machine went down with it, unless commits are synchronous: the last ones may be gone.
+
         To be called once, before anything is published; from now on an end is unclean until `close`.
         """
         self._epochs = await self._database.write(_begin_run)
@@ -46,10 +53,14 @@ class Publications:
         """Return the channel's head, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> Position:
-            row = connection.execute("SELECT offset, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            row = connection.execute(
+                "SELECT offset, epoch, durable FROM channels WHERE name = ?", (channel.text,)
+            ).fetchone()
+            epoch = self._epochs[channel.kind.durable]
             if row is None:
-                return Position(0, self._epochs[channel.kind.durable])
-            return Position(row[0], self._epoch(channel, row[1]))
+                return Position(0, epoch)
+            # One that is no longer durable needs an epoch that ends with a crash, also before its first write.
+            return Position(row[0], epoch if row[2] and not channel.kind.durable else self._epoch(channel, row[1]))
 
         return await self._database.load(load, on_loaded=on_loaded)
 
@@ -59,7 +70,9 @@ class Publications:
         """Return what is kept of the channel, oldest first, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> list[Publication]:
-            head = connection.execute("SELECT id, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            head = connection.execute(
+                "SELECT id, epoch, offset FROM channels WHERE name = ?", (channel.text,)
+            ).fetchone()
             if head is None:
                 return []
             rows = connection.execute(
@@ -67,6 +80,10 @@ class Publications:
                 (head[0], channel.kind.history_size),
             ).fetchall()
             epoch = self._epoch(channel, head[1])
+            if channel.kind.history_size > 1:
+                # What is before a gap is no history: whoever resumed from there would be given a part.
+                dense = zip(rows, range(head[2], 0, -1), strict=False)
+                rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]
             return [
                 Publication(channel, type_, offset, epoch, published_ms, json=data.encode())
                 for offset, type_, data, published_ms in reversed(rows)
@@ -168,14 +185,16 @@ def mark_as_copy(connection: sqlite3.Connection) -> None:
 
 def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
     copy = get_meta(connection, "copy") == "yes"
+    clean = get_meta(connection, "clean") == "yes"
     durable = get_meta(connection, "durable_epoch")
-    if durable is None or copy:
-        # The original may have gone on after the copy was made: its positions are not the copy's.
+    # Of a copy, the original may have gone on: its positions are not the copy's.
+    if durable is None or copy or (not clean and _may_have_lost_commits(connection)):
         durable = _new_epoch()
         set_meta(connection, "durable_epoch", durable)
         connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
+    set_meta(connection, "boot_id", _boot_id())
     behind = get_meta(connection, "behind_epoch")
-    if behind is None or copy or get_meta(connection, "clean") != "yes":
+    if behind is None or copy or not clean:
         behind = _new_epoch()
         _renew_behind(connection, behind)
     set_meta(connection, "clean", "no")
@@ -186,6 +205,17 @@ def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
 def _renew_behind(connection: sqlite3.Connection, epoch: str) -> None:
     set_meta(connection, "behind_epoch", epoch)
     connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
+
+
+def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
+    """Tell whether the machine went down under the last run, and what it had committed last need not have been on the disk."""
+    [(synchronous,)] = connection.execute("PRAGMA synchronous")
+    return synchronous < FULL and get_meta(connection, "boot_id") != _boot_id()
+
+
+def _boot_id() -> str:
+    """What names the machine's present uptime; nothing where the system does not tell."""
+    return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
 
 
 def _new_epoch() -> str:
@@ -211,7 +241,7 @@ def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: in
     reference = draft.prepare(connection) if draft.prepare is not None else None
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1 RETURNING id, offset, epoch",
+        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1 RETURNING id, offset, epoch",
         (draft.channel.text, epoch, draft.channel.kind.history_size),
     ).fetchone()
     channel_id, offset, channel_epoch = row
@@ -238,7 +268,7 @@ def _earlier(connection: sqlite3.Connection, key: Idempotency, now_ms: int) -> P
 def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Position) -> int:
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch RETURNING id",
+        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, durable = 0 RETURNING id",
         (channel.text, head.epoch, head.offset, channel.kind.history_size),
     ).fetchone()
     return int(row[0])

@@ -9,6 +9,7 @@ import errno
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -32,7 +33,16 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = logs.get("relay.listener")
 
-HandleUpgrade = Callable[[RequestHead, ByteStream], Awaitable[None]]
+
+class Connection(Protocol):
+    """A WebSocket connection that was let in."""
+
+    async def run(self) -> None:
+        """Serve it until it ended."""
+
+
+OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
+"""Lets an upgrade request in, or answers why not and returns None."""
 
 
 def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[socket.socket]:
@@ -67,7 +77,7 @@ class Listener:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        handle_upgrade: HandleUpgrade,
+        open_websocket: OpenWebSocket,
         http: HttpServer,
         connections: trio.Nursery,
         *,
@@ -76,7 +86,7 @@ class Listener:
     ) -> None:
         """`connections` is where connections live: it outlives the accepting."""
         self._sockets = sockets
-        self._handle_upgrade = handle_upgrade
+        self._open_websocket = open_websocket
         self._http = http
         self._connections = connections
         self._max_connections = max_connections
@@ -117,32 +127,35 @@ class Listener:
             if self.count > self._max_connections:
                 await refuse(stream, RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=5.0))
             else:
-                await self._route(stream)
+                connection = await self._route(stream)
+                # Of the way here, with the request's head and its frames, nothing stays in memory.
+                if connection is not None:
+                    await connection.run()
         except Exception as error:
             log.exception("connection failed", error, address=stream.peer[0], errorId=str(uuid.uuid4()))
         finally:
             self.count -= 1
             stream.socket.close()
 
-    async def _route(self, stream: ByteStream) -> None:
+    async def _route(self, stream: ByteStream) -> Connection | None:
+        """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
         try:
-            with trio.fail_after(self._head_timeout):
+            with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
-        except trio.TooSlowError:
-            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
-            await refuse(stream, slow, address=stream.peer[0], status=408)
-            return
         except ProtocolError as error:
             await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0], status=431)
-            return
+            return None
         except trio.BrokenResourceError:
-            return
+            return None
+        if in_time.cancelled_caught:
+            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
+            await refuse(stream, slow, address=stream.peer[0], status=408)
+            return None
         if not head:
-            return
+            return None
         request = upgrade_request(head)
         if request is None:
             stream.unread(head)
             # A proxy may use the connection for an upgrade after it served other requests.
             request = await self._http.serve(stream)
-        if request is not None:
-            await self._handle_upgrade(request, stream)
+        return None if request is None else await self._open_websocket(request, stream)

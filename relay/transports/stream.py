@@ -51,10 +51,18 @@ class ByteStream(trio.abc.HalfCloseableStream):
             size = max_bytes or DEFAULT_RECEIVE_BYTES
             data, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
             return data
-        try:
-            return await self.socket.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
-        except OSError as error:
-            raise self._error(error) from error
+        sock = self.sock
+        if sock.fileno() < 0:
+            raise trio.ClosedResourceError("this stream was closed")
+        while True:
+            # A peer is seldom faster than we: to ask before there is anything would be a system call for nothing.
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                return sock.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._error(error) from error
 
     async def receive_head(self, begin: bytes = b"") -> bytes:
         """Return the head of the next request, up to and with its empty line; empty at the end. What came behind it is put back.

@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -86,9 +86,9 @@ class WebSocket:
             receive_buffer_size=RECEIVE_BYTES,
         )
 
-    async def run_reader(self) -> None:
+    def run_reader(self) -> Coroutine[object, object, None]:
         """Read until the connection ends. To be run in a task of its own."""
-        await self._connection._reader_task()  # private: the public way does the handshake too, at twice the cost
+        return self._connection._reader_task()  # private: the public way does the handshake too, at twice the cost
 
     async def receive(self) -> str | bytes | None:
         """Return the next message, or None when the peer closed or is gone. Always a checkpoint."""
@@ -108,15 +108,6 @@ class WebSocket:
             await self._connection._close_handshake.wait()
         else:
             await self._connection.aclose(code, text or None)
-
-
-@asynccontextmanager
-async def reading(websocket: WebSocket) -> AsyncIterator[trio.Nursery]:
-    """Have a task read the connection; the nursery takes what else belongs to it and ends with the block."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(websocket.run_reader)
-        yield nursery
-        nursery.cancel_scope.cancel()
 
 
 class _OutboxStream(trio.abc.Stream):

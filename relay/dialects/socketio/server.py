@@ -138,15 +138,16 @@ class EngineServer:
         return _refusal(BAD_REQUEST)
 
     async def _handshake(self) -> Response:
-        places = ExitStack()
         if self._draining:
             return _refusal(BAD_REQUEST, 503)
         try:
-            places.enter_context(self._connections.place())
+            self._connections.take()
         except RequestError as refusal:
             response = _refusal(BAD_REQUEST, 503)
             response.headers["Retry-After"] = str(round(refusal.retry_after or 1))
             return response
+        places = ExitStack()
+        places.callback(self._connections.give_back)
         return _text(self._open_packet(self._open(places), ["websocket"]))
 
     async def _post(self, engine: Engine) -> Response:

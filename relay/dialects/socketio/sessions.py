@@ -205,6 +205,7 @@ class Engine:
                 websocket.disconnect(reason)
         if self.application is not None:
             self.application.close()
+            self.application = None  # it points back here
         if last is PacketType.NOOP and self._poll is None and self._websocket is None:
             self._lingering = True
             self._timer = self._timers.call_at(trio.current_time() + LINGER_TIMEOUT, self._on_close)
@@ -214,8 +215,8 @@ class Engine:
     async def _take(self, packet: Packet) -> None:
         match packet.type:
             case PacketType.MESSAGE:
-                assert self.application is not None
-                await self.application.receive(packet.data)
+                if self.application is not None:  # else the session is over
+                    await self.application.receive(packet.data)
             case PacketType.PONG if packet.data == "":
                 self._pong()
             case PacketType.CLOSE:
