@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 
-def write_certificate(folder: Path, *, name: str = "relay", expires_in: float = 30 * 86400.0, passphrase: str = "") -> int:
+def write_certificate(
+    folder: Path, *, name: str = "relay", expires_in: float = 30 * 86400.0, passphrase: str = ""
+) -> int:
     """Write `NAME.crt` and `NAME.key`, new ones if there were any; returns the serial number. `expires_in` is in seconds."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])

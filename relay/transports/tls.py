@@ -24,6 +24,8 @@ MAX_PIECE_BYTES = 64 * 1024
 MAX_ANSWERS_BYTES = 16 * 1024
 """Ciphertext that may wait beside such a piece: what TLS itself has to answer, to a peer that asks and does not read."""
 
+GOODBYE_TIMEOUT = 1.0
+"""Seconds that a reader has to take enough for a goodbye to go out."""
 MIN_RECEIVE_BYTES = 16 * 1024 + 256
 """Ciphertext asked of the kernel at least: a whole record, for nothing can be read of a part (RFC 8446, 5.2)."""
 
@@ -111,7 +113,9 @@ class TlsStream(ByteStream):
 
     async def send_eof(self) -> None:
         """Say that nothing more will be written."""
-        self._say_goodbye()
+        if self._say_goodbye():
+            with trio.move_on_after(GOODBYE_TIMEOUT):
+                await self.wait_writable()
         await super().send_eof()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -230,15 +234,20 @@ class TlsStream(ByteStream):
         except OSError as error:
             raise self._error(error) from error
 
-    def _say_goodbye(self) -> None:
-        """Tell the peer that this is the end and nothing was cut off (RFC 8446, 6.1), if the kernel takes that now."""
+    def _say_goodbye(self) -> bool:
+        """Tell the peer that this is the end and nothing was cut off (RFC 8446, 6.1); return whether the kernel refused that.
+
+        Where a write is not finished, something is cut off, and nothing is said.
+        """
         if not self._established or self._pending or self._broken is not None or self.sock.fileno() < 0:
-            return
+            return False
         with suppress(ssl.SSLError):  # it wants to read the peer's goodbye too, which may never come
             self._tls.unwrap()
         self._pending = self._buffers.outgoing.read()
         with suppress(trio.BrokenResourceError):
             self._put_out()
+            return bool(self._pending)
+        return False
 
     def _wait_to_hear(self) -> None:
         """Have writes wait until more was read: the peer is in the middle of a message of TLS itself."""

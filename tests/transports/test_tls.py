@@ -282,6 +282,30 @@ async def test_a_close_says_goodbye(folder: Path, version: ssl.TLSVersion) -> No
         assert await client.receive_some() == b""
 
 
+async def test_a_goodbye_that_the_kernel_refuses_is_said_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = 1
+
+    def put_out(stream: TlsStream) -> None:
+        nonlocal refusals
+        if refusals == 0:
+            really(stream)
+        refusals -= 1
+
+    async with established(folder) as (stream, client):
+        really = TlsStream._put_out
+        monkeypatch.setattr(TlsStream, "_put_out", put_out)
+        await stream.send_eof()
+        assert await client.receive_some() == b""
+
+
+async def test_a_goodbye_waits_for_nobody_who_does_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.transports.tls.GOODBYE_TIMEOUT", 0.05)
+    async with established(folder) as (stream, _):
+        monkeypatch.setattr(TlsStream, "_put_out", lambda stream: None)
+        with trio.fail_after(1):
+            await stream.send_eof()
+
+
 async def test_an_end_of_writing_leaves_reading(folder: Path) -> None:
     async with established(folder) as (stream, client):
         await client.send_all(b"before")
