@@ -19,13 +19,15 @@ from relay.api.health import Readiness
 from relay.auth import TokenVerifier
 from relay.broker import Broker
 from relay.clock import Clock
-from relay.config import Config
+from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.errors import Reason
+from relay.errors import Reason, RequestError
+from relay.failures import Failures
 from relay.garbage import Garbage
 from relay.janitor import Janitor
+from relay.jwks import Jwks
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
@@ -34,10 +36,12 @@ from relay.outbox import Flusher
 from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
+from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
 from relay.timers import Timers
+from relay.tokens import Tokens
 from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
@@ -50,6 +54,8 @@ log = logs.get("relay")
 
 RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
+ADDRESS_FACTOR = 10
+"""REST requests of one address for each of one user: many users may share it."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -125,7 +131,7 @@ async def open_server(
     Raises:
         OSError: the address cannot be listened on.
         CertificateError: there is to be TLS, and the certificate cannot be used.
-        StoreError: the database cannot be opened.
+        StoreError: the database cannot be opened, or not be written.
     """
     clock = clock or Clock()
     async with (
@@ -134,8 +140,11 @@ async def open_server(
     ):
         await services.start(database.run)
         publications = Publications(database, clock)
-        await publications.open()
-        secret = config.auth.jwt_secret or await _own_secret(config, database)
+        try:
+            await publications.open()
+            secret = config.auth.jwt_secret or await _own_secret(config, database)
+        except RequestError:
+            raise StoreError(f"{config.store.path} cannot be written: {database.last_error}.") from None
         core = build_core(config, database, publications, clock, secret)
         enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
         flusher = Flusher()
@@ -145,10 +154,13 @@ async def open_server(
             *(service for dialect in enabled for service in dialect.services),
         ):  # fmt: skip
             await services.start(service)
+        jwks = core.tokens.jwks
+        if jwks is not None:
+            await services.start(jwks.run)
         certificates = _certificates(config, clock)
         if certificates is not None:
             await services.start(certificates.run)
-        readiness = Readiness(database)
+        readiness = Readiness(database, jwks)
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
         app = create_app(core, [publish.blueprint(core), *blueprints], readiness)
         max_sessions = config.server.max_connections or _max_sessions()
@@ -171,8 +183,11 @@ async def open_server(
                 yield Server(addresses, upgrades, http, core, database, certificates, readiness, listening.cancel_scope)
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()
-        await write_behind.write()
-        await publications.close()
+        try:
+            await write_behind.write()
+            await publications.close()
+        except RequestError:
+            log.error("what was written behind is lost, its channels begin anew", cause=database.last_error)
         services.cancel_scope.cancel()
 
 
@@ -204,19 +219,33 @@ def build_core(
         rooms=rooms,
         notifications=notifications,
         publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
-        verifier=TokenVerifier(
-            secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
-            public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
-            algorithms=auth.jwt_algorithms,
-            issuer=auth.issuer,
-            audience=auth.audience,
-            leeway=auth.leeway,
-        ),
+        tokens=_tokens(auth, secret, clock),
         keys=ApiKeys(database),
-        messages=Buckets(limits.messages_per_minute, limits.messages_per_minute / 60),
-        handshakes=Buckets(limits.handshakes_per_minute, limits.handshakes_per_minute / 60),
+        messages=_per_minute(limits.messages_per_minute),
+        handshakes=_per_minute(limits.handshakes_per_minute),
+        requests=_per_minute(limits.requests_per_minute),
+        address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
+        failures=Failures(limits.auth_failures_per_minute),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
     )
+
+
+def _per_minute(count: int) -> Buckets:
+    return Buckets(count, count / 60)
+
+
+def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
+    jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
+    verifier = TokenVerifier(
+        secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
+        public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
+        algorithms=auth.jwt_algorithms,
+        issuer=auth.issuer,
+        audience=auth.audience,
+        leeway=auth.leeway,
+        published=None if jwks is None else jwks.known,
+    )
+    return Tokens(verifier, clock, jwks)
 
 
 def _certificates(config: Config, clock: Clock) -> Certificates | None:
@@ -227,7 +256,7 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
 
 async def _own_secret(config: Config, database: Database) -> str | None:
     """The secret that Relay made for itself, where none is configured, nor a public key."""
-    if config.auth.jwt_public_key_file is not None:
+    if config.auth.has_issuer:
         return None
     return await database.write(lambda connection: get_or_create(connection, "jwt_secret"))
 

@@ -96,8 +96,9 @@ class Session:
             self._scope.cancel()
 
     def ping(self) -> None:
-        """Send a ping, unless so much waits to be sent that it would only add to it. A plain call."""
-        if self.outbox.size == 0:
+        """Send a ping, behind what waits to be sent; with no room for it there is none. A plain call."""
+        # Who reads slowly answers late, but answers. Without a ping it would count as dead.
+        if self.outbox.size + len(PING) <= self.outbox.max_bytes:
             self.outbox.push(PING)
 
     async def send(self, payload: bytes) -> None:

@@ -8,7 +8,6 @@ itself.
 from __future__ import annotations
 
 import json
-import re
 
 import orjson
 
@@ -18,7 +17,8 @@ MAX_NESTING = 128
 """Levels of arrays and objects in one document. orjson reads 1,024 but writes only 254."""
 
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")  # 64 bits hold every integer of 18 digits
+_TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19  # 64 bits hold every integer of 18 digits
 
 
 def loads(document: bytes | str) -> object:
@@ -35,7 +35,7 @@ def loads(document: bytes | str) -> object:
         raise ProtocolError("The message is not valid JSON.") from error
     if document.count(b"[") + document.count(b"{") > MAX_NESTING and _depth(value) > MAX_NESTING:
         raise ProtocolError(f"The message is nested deeper than {MAX_NESTING} levels.")
-    if _LONG_NUMBER.search(document):
+    if _LONG_NUMBER in document.translate(_TO_ZEROS):  # a regular expression takes ten times as long as orjson
         # Long digits may stand in a string or a fraction: only a second, slower look can tell.
         json.loads(document, parse_int=_check_integer)
     return value

@@ -51,8 +51,9 @@ async def running(config: Config, **options: Any) -> AsyncIterator[tuple[Server,
 class RelayProcess:
     """A server in a process of its own, on a database that outlives it."""
 
-    def __init__(self, folder: Path, settings: str = "", **environment: str) -> None:
+    def __init__(self, folder: Path, settings: str = "", *, module: str = "relay", **environment: str) -> None:
         self.folder = folder
+        self._module = module
         self._config = folder / "relay.toml"
         if not self._config.exists():
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
@@ -65,7 +66,8 @@ class RelayProcess:
         """Start, and return when it listens. It keeps its port over restarts."""
         with (self.folder / "relay.log").open("ab") as log:
             begin = log.tell()
-            command = [sys.executable, "-m", "relay", "serve", "--config", str(self._config), "--port", str(self.port)]
+            flags = ["--config", str(self._config), "--port", str(self.port)]
+            command = [sys.executable, "-m", self._module, "serve", *flags]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
         while not self.address or self._listening(begin) is None:
             url = self._listening(begin)
@@ -126,9 +128,11 @@ class RelayProcess:
 
 
 @asynccontextmanager
-async def relay_process(folder: Path, settings: str = "", **environment: str) -> AsyncIterator[RelayProcess]:
+async def relay_process(
+    folder: Path, settings: str = "", *, module: str = "relay", **environment: str
+) -> AsyncIterator[RelayProcess]:
     """Start a server in a process of its own, and see that it is gone at the end."""
-    process = RelayProcess(folder, settings, **environment)
+    process = RelayProcess(folder, settings, module=module, **environment)
     with trio.fail_after(START_TIMEOUT):
         await trio.to_thread.run_sync(process.start)
     try:

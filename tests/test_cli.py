@@ -46,6 +46,7 @@ COMMANDS = [
     "keys revoke",
     "keys tier",
     "publish",
+    "backup",
     "bench",
     *(f"bench {load}" for load in ("chat", "connect", "fanout", "idle", "ingest", "market", "posts")),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from relay import strictjson
+from relay.jwks import Jwks
 from relay.store.database import Database
 
 _CAUSES = {
@@ -23,8 +24,9 @@ _CAUSES = {
 class Readiness:
     """What readiness depends on."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, jwks: Jwks | None = None) -> None:
         self._database = database
+        self._jwks = jwks
         self.draining = False
         """Whether the server is about to end: nothing new is taken on."""
 
@@ -35,7 +37,7 @@ class Readiness:
             return "The server is shutting down."
         if not self._database.healthy:
             return f"The database cannot be written: {_cause(self._database.last_error or '')}."
-        return None
+        return None if self._jwks is None else self._jwks.reason
 
 
 def _cause(error: str) -> str:

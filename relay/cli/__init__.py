@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
 from relay.cli.init import init
@@ -34,5 +35,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped, not a traceback
 
 
-for command in (init, check, serve, token, keys, publish, bench):
+for command in (init, check, serve, token, keys, publish, backup, bench):
     main.add_command(command)

@@ -14,6 +14,13 @@ from relay.errors import ProtocolError
 DEFAULT_RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 16 * 1024
 """Bytes of a request's first line and headers."""
+MAX_UNSENT_BYTES = 128 * 1024
+"""Bytes that the kernel takes before it has sent them. By itself it takes 4 MiB for a peer that does not read: more than an outbox may
+hold, and a slow reader would have to read all of it before anything newer."""
+SEND_TIMEOUT = 30.0
+"""Seconds without the kernel taking a byte after which a write is given up: the peer of an answer does not read."""
+RELEASE_TIMEOUT = 10.0
+"""Seconds for which the kernel goes on trying to deliver what a closed connection left to a peer that acknowledges nothing."""
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
@@ -33,6 +40,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
         """Take over an accepted socket; `peer` is its address and port."""
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
         self.sock = sock
         self.socket = trio.socket.from_stdlib_socket(sock)
         """The same socket, as Hypercorn and Trio want it."""
@@ -92,14 +100,20 @@ class ByteStream(trio.abc.HalfCloseableStream):
             received += more
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more. Raises as `receive_some`."""
+        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more.
+
+        Raises as `receive_some`, also where the peer takes nothing for SEND_TIMEOUT.
+        """
         with memoryview(data) as view:
             sent = 0
             while sent < len(view):
-                try:
-                    sent += await self.socket.send(view[sent:])
-                except OSError as error:
-                    raise self._error(error) from error
+                with trio.move_on_after(SEND_TIMEOUT) as waiting:
+                    try:
+                        sent += await self.socket.send(view[sent:])
+                    except OSError as error:
+                        raise self._error(error) from error
+                if waiting.cancelled_caught:
+                    raise trio.BrokenResourceError("the peer does not read")
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when the kernel takes something."""
@@ -129,13 +143,16 @@ class ByteStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.wait_writable(self.sock)
 
     async def aclose(self) -> None:
-        """Close. What the kernel has not sent yet it still tries to send."""
+        """Close; see `close`."""
         self.close()
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Close, as `aclose`. A plain call; idempotent."""
-        self.socket.close()
+        """Close. What the kernel has not sent yet it tries to send for RELEASE_TIMEOUT. A plain call; idempotent."""
+        if self.sock.fileno() >= 0:
+            # Else it holds the memory of a connection whose peer is gone for minutes; of any number of them, for no process to see.
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(RELEASE_TIMEOUT * 1000))
+            self.socket.close()
 
     def abort(self) -> None:
         """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""

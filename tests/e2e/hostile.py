@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ import trio
 
 from relay.server import Server
 from tests.clients import Client, live
+from tests.e2e.wire import CLOSE, PING, PONG, TEXT, frame, handshake
 from tests.http_client import http_connection
 from tests.running import bearer, config_for, running
 
@@ -27,13 +26,14 @@ LIMITS = {
     "limits.frames_per_minute": 1_000_000,
     "limits.messages_per_minute": 1_000_000,
     "limits.handshakes_per_minute": 1_000_000,
+    "limits.requests_per_minute": 1_000_000,
+    "limits.auth_failures_per_minute": 1_000_000,
     # trio-websocket's client fails on a ping that meets its own close.
     "dialects.live.ping_interval": 600.0,
     "dialects.live.idle_timeout": 700.0,
     "dialects.channels.ping_interval": 600.0,
     "dialects.channels.idle_timeout": 700.0,
 }
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 WRONG = {
     "null": "null",
@@ -203,45 +203,6 @@ async def _nothing_lost(subject: Unharmed, witness: Client) -> None:
     assert len(kept) >= 2
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, masked: bool = True) -> bytes:
-    """Return one frame as a client sends it, or as none may."""
-    first = fin << 7 | reserved << 4 | opcode
-    size = len(payload)
-    if size < 126:
-        head = struct.pack("!BB", first, masked << 7 | size)
-    elif size < 65536:
-        head = struct.pack("!BBH", first, masked << 7 | 126, size)
-    else:
-        head = struct.pack("!BBQ", first, masked << 7 | 127, size)
-    # A mask of zeros is a mask, and leaves the payload as it is.
-    return head + b"\0\0\0\0" * masked + payload
-
-
-def text(document: Any) -> bytes:
-    """Return a JSON message as a frame."""
-    return frame(TEXT, json.dumps(document).encode())
-
-
-def handshake(
-    path: str = "/v1/live",
-    *,
-    method: str = "GET",
-    version: str = "1.1",
-    changes: Mapping[str, str | None] | None = None,
-) -> bytes:
-    """Return the head of an upgrade request; `changes` replace headers, None leaves one out."""
-    headers: dict[str, str | None] = {
-        "Host": "test",
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(b"0123456789abcdef").decode(),
-        **(changes or {}),
-    }
-    lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
-    return "\r\n".join([f"{method} {path} HTTP/{version}", *lines, "", ""]).encode("latin-1")
-
-
 class RawConnection:
     """A TCP connection, read as HTTP or as WebSocket frames."""
 
@@ -290,6 +251,12 @@ class RawConnection:
             pass
         rest, self._received = self._received, b""
         return rest
+
+    async def take(self, size: int) -> bytes:
+        """Return the next bytes."""
+        taken = await self._take(size)
+        assert taken is not None, "the connection ended"
+        return taken
 
     async def _take(self, size: int) -> bytes | None:
         while len(self._received) < size:

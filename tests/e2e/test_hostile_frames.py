@@ -17,25 +17,17 @@ from relay.dialects.channels.protocol import ERROR_CODES as CHANNELS_CODES
 from relay.dialects.live.protocol import ERROR_CODES as LIVE_CODES
 from tests.clients import connect, live
 from tests.e2e.hostile import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
     MALFORMED,
-    PING,
-    PONG,
-    TEXT,
     WRONG,
     RawConnection,
-    frame,
-    handshake,
     http_client,
     raw,
     raw_websocket,
-    text,
     unharmed,
     variants,
     without,
 )
+from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, text
 from tests.running import token
 
 CONNECTIONS = 200

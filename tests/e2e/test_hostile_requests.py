@@ -18,16 +18,7 @@ import pytest
 import trio
 
 from tests.clients import connect, live
-from tests.e2e.hostile import (
-    MALFORMED,
-    WRONG,
-    Unharmed,
-    http_client,
-    raw,
-    unharmed,
-    variants,
-    without,
-)
+from tests.e2e.hostile import MALFORMED, WRONG, Unharmed, http_client, raw, unharmed, variants, without
 from tests.running import SECRET, bearer, token
 
 GET = b"GET /v1/chatrooms HTTP/1.1\r\nHost: x\r\n"

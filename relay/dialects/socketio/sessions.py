@@ -87,9 +87,11 @@ class Engine:
         *,
         on_upgrade: Callable[[], None],
         on_close: Callable[[], None],
+        address: str = "",
     ) -> None:
-        """`on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
+        """`address` is the client's; `on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
         self.sid = sid
+        self.address = address
         self.closed = False
         self.application: Application | None = None
         self._settings = settings
