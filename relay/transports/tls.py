@@ -17,7 +17,7 @@ import trio
 
 from relay import logs
 from relay.errors import ProtocolError
-from relay.transports.stream import DEFAULT_RECEIVE_BYTES, ByteStream
+from relay.transports.stream import DEFAULT_RECEIVE_BYTES, SEND_TIMEOUT, ByteStream
 
 MAX_PIECE_BYTES = 64 * 1024
 """Plaintext that is encrypted at once: what bounds the ciphertext that waits for the kernel."""
@@ -79,6 +79,11 @@ class TlsStream(ByteStream):
         self._encrypted = 0  # bytes of what is to be written next that are encrypted already: see send_nowait
         self._heard: trio.Event | None = None  # set when something came, where a write has to wait for that
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the next `receive_some` returns bytes that are here already."""
+        return bool(self._pushed_back) or (self._more and bool(self._ciphertext or self._tls.pending()))
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what came, at most `max_bytes`; empty at the end, whether or not the peer said goodbye. Always a checkpoint.
 
@@ -103,12 +108,18 @@ class TlsStream(ByteStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more. Raises as `send_nowait`."""
+        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more.
+
+        Raises as `send_nowait`, also where the peer takes nothing for SEND_TIMEOUT.
+        """
         await trio.lowlevel.checkpoint()
         with memoryview(data) as view:
             sent = self.send_nowait(view)
             while sent < len(view):
-                await self.wait_writable()
+                with trio.move_on_after(SEND_TIMEOUT) as waiting:
+                    await self._wait_for_room()
+                if waiting.cancelled_caught:
+                    raise trio.BrokenResourceError("the peer does not read")
                 sent += self.send_nowait(view[sent:])
 
     async def send_eof(self) -> None:
@@ -161,12 +172,16 @@ class TlsStream(ByteStream):
     async def wait_writable(self) -> None:
         """Return when all that is encrypted is written and more would be taken, or the connection is gone. Raises as `send_nowait`."""
         while True:
-            if self._heard is not None:
-                await self._heard.wait()
-            await super().wait_writable()
+            await self._wait_for_room()
             self._put_out()
             if not self._pending:
                 return
+
+    async def _wait_for_room(self) -> None:
+        """Return when the kernel takes something, and TLS lets us write."""
+        if self._heard is not None:
+            await self._heard.wait()
+        await super().wait_writable()
 
     def close(self) -> None:
         """Say goodbye, unless the peer is too slow to be told, and close. A plain call; idempotent."""
@@ -259,6 +274,7 @@ class TlsStream(ByteStream):
     def _let_go(self) -> None:
         """Free what OpenSSL holds. The rest may be part of a circle, and wait for the garbage collector."""
         self._broken = trio.ClosedResourceError("this stream was closed")
+        self._more = False
         if hasattr(self, "_tls"):
             del self._tls
         self._wake()
