@@ -9,8 +9,8 @@ import pytest
 from tests.fuzz.decoder import MAX_INPUT_TIME, Decoder, Outcome, make_input, put
 from tests.fuzz.run import DECODERS, fuzz, report
 
-SECONDS = 0.25
-"""For each decoder, about five in all."""
+SECONDS = 0.15
+"""For each decoder, about three in all."""
 MIN_INPUTS = 3
 NEVER_REFUSES = {"X-Forwarded-For", "WebSocket frames", "publications in lines"}
 NEVER_TAKES = {"API key"}  # the one that there is cannot be guessed
