@@ -1,18 +1,19 @@
 """Tokens to principals. Pure: keys come with the constructor, the time with each call. It knows no connection and no store.
 
-Every key belongs to one algorithm, so that a public key is never taken for a shared secret (RFC 8725, 3.1). What a
-token's header says about keys (`kid`, `jwk`, `jku`) is never followed, and one that demands an extension (`crit`) is
-refused.
+Every key belongs to one algorithm, so that a public key is never taken for a shared secret (RFC 8725, 3.1). Of what a
+token's header says about keys, `kid` chooses among those that are known already, `jwk` and `jku` are never followed, and
+one that demands an extension (`crit`) is refused.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import attrs
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -31,13 +32,31 @@ MAX_AVATAR_CHARACTERS = 2048
 """Longer addresses of avatars are cut."""
 MAX_CLOCK_SKEW = 60.0
 """Seconds by which an issuer's clock may be ahead before its `iat` counts as wrong, whatever the leeway."""
+KEYS_RETRY_AFTER = 10.0
+"""Seconds after which a token may be tried again, while no key to check it with could be looked up."""
 
 _LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry is as good as this one
 _UNVERIFIED: Any = {"verify_signature": False}
 
 
+@attrs.frozen
+class PublicKey:
+    """A key that another issuer signs for, the only algorithm that it is used with, and what the issuer calls it."""
+
+    algorithm: str
+    key: Any
+    kid: str | None = None
+
+
+class UnknownKey(RequestError):
+    """A token names a key that is not known: it is refused, and may be valid once the issuer's keys are looked up again."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.UNAUTHORIZED, "The token is not valid.")
+
+
 class TokenVerifier:
-    """Checks tokens against the keys that the configuration names."""
+    """Checks tokens against the keys that the configuration names, and those that its issuer publishes."""
 
     def __init__(
         self,
@@ -48,8 +67,11 @@ class TokenVerifier:
         issuer: str | None = None,
         audience: str | None = None,
         leeway: float = 0.0,
+        published: Callable[[], Sequence[PublicKey]] | None = None,
     ) -> None:
         """`secrets` are for HS256, the current one first; `public_keys` are PEM. `leeway` is in seconds, both ways.
+
+        `published` returns the keys that the issuer publishes now, which may change; None where it publishes none.
 
         Raises:
             ValueError: a key cannot be used with any of the algorithms, or an algorithm has no key.
@@ -59,16 +81,18 @@ class TokenVerifier:
         if "HS256" in keys:
             keys["HS256"] += [_shared_secret(secret) for secret in secrets]
         for pem in public_keys:
-            name, key = _public_key(pem)
+            public = _public_key(pem)
+            name, key = public.algorithm, public.key
             if name not in keys:
                 raise ValueError(f"a public key is for {name}, which is none of the algorithms ({', '.join(keys)})")
             keys[name].append(key)
-        without = [name for name, of_name in keys.items() if not of_name]
+        without = [name for name, of_name in keys.items() if not of_name and (published is None or name == "HS256")]
         if without or not keys:
             raise ValueError(f"there is no key to check tokens with (algorithms: {', '.join(without) or 'none'})")
         self._keys: Mapping[str, tuple[Algorithm, Sequence[Any]]] = {
             name: (jwt.get_algorithm_by_name(name), of_name) for name, of_name in keys.items()
         }
+        self._published = published
         self._jws = jwt.PyJWS()
         self._issuer = issuer
         self._audience = audience
@@ -78,7 +102,8 @@ class TokenVerifier:
         """Return who the token names; it `expires_at` the time from which it would be refused, leeway included.
 
         Raises:
-            RequestError: `UNAUTHORIZED`, with a message for the client.
+            UnknownKey: its key is none of those that its issuer published.
+            RequestError: `UNAUTHORIZED`, with a message for the client; or `UNAVAILABLE`, there is no key to check it with.
         """
         claims = self._claims(token)
         expires_at = self._check_times(claims, now.timestamp())
@@ -117,7 +142,21 @@ class TokenVerifier:
             return False
         algorithm, keys = self._keys[name]
         signed = token.rpartition(".")[0].encode()
-        return any(algorithm.verify(signed, key, signature) for key in keys)
+        if any(algorithm.verify(signed, key, signature) for key in keys):
+            return True
+        if self._published is None or name == "HS256":
+            return False
+        published, kid = self._published(), header.get("kid")
+        if not published and not keys:
+            raise RequestError(Code.UNAVAILABLE, "Tokens cannot be checked now.", retry_after=KEYS_RETRY_AFTER)
+        of_name = [one for one in published if one.algorithm == name]
+        if any(
+            algorithm.verify(signed, one.key, signature) for one in of_name if kid is None or one.kid in (None, kid)
+        ):
+            return True
+        if kid is not None and all(one.kid != kid for one in of_name):
+            raise UnknownKey
+        return False
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> datetime:
         """Check the times against the one that was passed in (PyJWT reads the clock); return when the token expires."""
@@ -198,18 +237,26 @@ def _shared_secret(secret: str) -> Any:
         raise ValueError("a secret for HS256 is a key or certificate of another kind; use a random text") from None
 
 
-def _public_key(pem: bytes) -> tuple[str, Any]:
-    """Return a key, and the only algorithm that it is used with."""
+def _public_key(pem: bytes) -> PublicKey:
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("a public key cannot be read; it must be PEM, -----BEGIN PUBLIC KEY-----") from None
+    return public_key(key)
+
+
+def public_key(key: object, kid: str | None = None) -> PublicKey:
+    """Return a key with the only algorithm that it is used with.
+
+    Raises:
+        ValueError: it is of a kind that no token is checked with.
+    """
     if isinstance(key, rsa.RSAPublicKey):
-        return "RS256", key
+        return PublicKey("RS256", key, kid)
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return "ES256", key
+        return PublicKey("ES256", key, kid)
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return "EdDSA", key
+        return PublicKey("EdDSA", key, kid)
     raise ValueError("a public key is of a kind that no token is checked with; use RSA, P-256 or Ed25519")
 
 

@@ -53,6 +53,9 @@ class Store(Protocol):
     async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
         """Store heads and new publications of channels that are written behind."""
 
+    def renew_behind(self) -> None:
+        """Give channels that are written behind a new epoch when they are loaded: some were let go unwritten. A plain call."""
+
 
 @attrs.define(eq=False)
 class Subscription:
@@ -70,9 +73,10 @@ class Subscription:
 class Subscriber:
     """One connection as the broker sees it: where its frames go, in whose words, and what it listens to."""
 
-    __slots__ = ("encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
+    __slots__ = ("_broker", "encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
 
-    def __init__(self, sink: Sink, encode: Encode) -> None:
+    def __init__(self, broker: Broker, sink: Sink, encode: Encode) -> None:
+        self._broker = broker
         self.sink = sink
         self.encode = encode
         self.is_admin = False
@@ -81,6 +85,12 @@ class Subscriber:
         self.on_revoked: Callable[[ChannelName, str], None] | None = None
         """Told of a subscription that ended because its right did, and why. A plain call."""
         self.subscriptions: dict[str, Subscription] = {}
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._broker.detach(self)
 
     def signal(self, publication: Publication) -> None:
         """Give this subscriber alone a publication in its own words."""
@@ -194,16 +204,16 @@ class Broker:
 
     # -- subscribing --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def attach(self, sink: Sink, encode: Encode) -> Iterator[Subscriber]:
-        """Enter a connection; at the end everything that it subscribed to is left. Plain calls."""
-        subscriber = Subscriber(sink, encode)
-        try:
-            yield subscriber
-        finally:
-            self._presence.disconnected(subscriber)
-            for subscription in list(subscriber.subscriptions.values()):
-                self._end(subscriber, subscription)
+    def attach(self, sink: Sink, encode: Encode) -> Subscriber:
+        """Enter a connection, for a `with`: at its end everything that it subscribed to is left. Plain calls."""
+        return Subscriber(self, sink, encode)
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """Leave everything that a connection subscribed to. A plain call."""
+        self._presence.disconnected(subscriber)
+        subscriber.on_revoked = None
+        for subscription in list(subscriber.subscriptions.values()):
+            self._end(subscriber, subscription)
 
     def identify(self, subscriber: Subscriber, user_id: str) -> None:
         """Say whose connection this is. A plain call; once for each connection."""
@@ -265,11 +275,12 @@ class Broker:
         """
         channel = await self._pin(subscription.channel)
         try:
-            recovered: bool | None = None
             if since is not None:
-                recovered = await self._can_resume(channel, since)
+                await self._load_missed(channel, since)
             await outbox.wait_for_room()
             self._check_not_ended(subscription)
+            # Only now: while it waited the history may have gone past the position.
+            recovered = self._can_resume(channel, since) if since is not None else None
             position = channel.position
             if recovered and since is not None:
                 if subscription.live:
@@ -323,13 +334,16 @@ class Broker:
             for channel in channels:
                 channel.pins -= 1
 
-    async def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
+    async def _load_missed(self, channel: Channel[Subscriber], since: Position) -> None:
+        """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
+        ours = since.epoch == channel.epoch and since.offset <= channel.offset
+        if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
+            await self._load_history(channel)
+
+    def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
         if since.epoch != channel.epoch or since.offset > channel.offset:
             return False
         self._expire(channel)
-        if not channel.history.reaches(since.offset) and not channel.history.complete:
-            await self._load_history(channel)
-            self._expire(channel)
         return channel.history.reaches(since.offset)
 
     async def _catch_up(
@@ -451,9 +465,19 @@ class Broker:
         return list(dirty.values())
 
     def put_back_dirty(self, channels: Sequence[Channel[Subscriber]]) -> None:
-        """Take back what could not be written."""
-        for channel in channels:
-            self._dirty.setdefault(channel.name.text, channel)
+        """Take back what could not be written, before what came later."""
+        self._dirty = {**{channel.name.text: channel for channel in channels}, **self._dirty}
+
+    def drop_unwritten(self, maximum: int) -> int:
+        """Let go of channels that nobody listens to and that wait to be written, all but `maximum`, oldest first. A plain call.
+
+        Returns how many. What was published to them is lost, and their offsets go on from the store's: their epoch must not.
+        """
+        unheard = [text for text, channel in self._dirty.items() if not channel.listened]
+        dropped = unheard[: max(len(unheard) - maximum, 0)]
+        for text in dropped:
+            del self._dirty[text], self._channels[text]
+        return len(dropped)
 
     def forget(self, name: ChannelName) -> None:
         """Forget what was published to a channel, as the store did. Its offsets go on. A plain call."""

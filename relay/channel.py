@@ -68,7 +68,12 @@ class Channel(Generic[S]):
     @property
     def in_use(self) -> bool:
         """Whether somebody listens, is about to, or something is not yet written."""
-        return bool(self._audience or self.pins or self.written_offset < self.offset)
+        return self.listened or self.written_offset < self.offset
+
+    @property
+    def listened(self) -> bool:
+        """Whether somebody listens, or is about to."""
+        return bool(self._audience or self.pins)
 
     def join(self, encode: Encode, sink: Sink, subscriber: S) -> None:
         """Deliver to this sink from now on."""

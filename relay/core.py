@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 
 from relay.addresses import TrustedProxies
-from relay.auth import TokenVerifier
 from relay.broker import Broker
 from relay.clock import Clock
 from relay.config import Config
+from relay.failures import Failures
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
@@ -17,6 +17,7 @@ from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
 from relay.timers import Timers
+from relay.tokens import Tokens
 from relay.users import Users
 
 
@@ -34,11 +35,17 @@ class Core:
     rooms: Rooms
     notifications: Notifications
     publishing: Publishing
-    verifier: TokenVerifier
+    tokens: Tokens
     keys: ApiKeys
     messages: Buckets
     """Chat messages of each user, over all its connections and REST together."""
     handshakes: Buckets
-    """WebSocket handshakes of each address."""
+    """WebSocket and Socket.IO handshakes of each address."""
+    requests: Buckets
+    """REST requests of each user."""
+    address_requests: Buckets
+    """REST requests of each address."""
+    failures: Failures
+    """Failed authentications of each address."""
     trusted_proxies: TrustedProxies
     """Peers that are believed when they say whom they speak for."""

@@ -45,9 +45,14 @@ class History:
         self.complete = True
 
     def extend_back(self, older: Sequence[Publication]) -> None:
-        """Add what the store kept, oldest first; it may overlap with what is here. From now on the history is complete."""
+        """Add what the store kept, oldest first; it may overlap with what is here. From now on the history is complete.
+
+        What does not join on is left out: between it and what is here something expired before it was written.
+        """
         if not self.complete:
             missing = [publication for publication in older if publication.offset <= self.floor]
+            if missing and missing[-1].offset != self.floor and self.max_size > 1:
+                missing = []
             room = self.max_size - len(self._entries)
             missing = missing[len(missing) - room :] if room < len(missing) else missing
             self._entries.extendleft(reversed(missing))

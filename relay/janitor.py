@@ -1,8 +1,6 @@
-"""Lets go of what nobody needs any more: idle channels in memory, old publications and keys in the store, garbage."""
+"""Lets go of what nobody needs any more: idle channels in memory, old publications and keys in the store."""
 
 from __future__ import annotations
-
-import gc
 
 import trio
 
@@ -59,13 +57,3 @@ class Janitor:
             return self._kinds[channel.partition(":")[0]].history_period
         except KeyError:
             return None
-
-
-def tune_garbage_collection() -> None:
-    """Take everything made so far out of the collector's sight: to be called once the server is up.
-
-    A full collection over ten thousand sessions costs over half a second otherwise; what lives as long as the process need not be
-    looked at again.
-    """
-    gc.collect()
-    gc.freeze()

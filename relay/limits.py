@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 
 from relay.errors import Code, RequestError
@@ -92,40 +90,25 @@ class Buckets:
 
 
 class ConnectionCounter:
-    """Places for connections: at most `maximum` together and, where connections have keys, `max_per_key` of each."""
+    """Places for connections, `maximum` of them."""
 
-    def __init__(self, maximum: int, *, max_per_key: int | None = None) -> None:
+    def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.count = 0
-        self._max_per_key = max_per_key
-        self._of_key: dict[str, int] = {}  # keys with a place, so no more of them than places
 
-    def count_of(self, key: str) -> int:
-        """Return how many places a key has."""
-        return self._of_key.get(key, 0)
-
-    @contextmanager
-    def place(self, key: str | None = None) -> Iterator[None]:
-        """Hold a place for the block, which counts for the key too.
+    def take(self) -> None:
+        """Take a place, to be given back.
 
         Raises:
-            RequestError: `UNAVAILABLE`; there is none, or this key has all of its own.
+            RequestError: `UNAVAILABLE`; there is none.
         """
         if self.count >= self.maximum:
             raise RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=FULL_RETRY_AFTER)
-        if key is not None:
-            if self._max_per_key is not None and self.count_of(key) >= self._max_per_key:
-                raise RequestError(Code.UNAVAILABLE, "You have too many connections.", retry_after=FULL_RETRY_AFTER)
-            self._of_key[key] = self.count_of(key) + 1
         self.count += 1
-        try:
-            yield
-        finally:
-            self.count -= 1
-            if key is not None:
-                self._of_key[key] -= 1
-                if not self._of_key[key]:
-                    del self._of_key[key]
+
+    def give_back(self) -> None:
+        """Give a place back, once for each that was taken."""
+        self.count -= 1
 
 
 class FloodGuard:

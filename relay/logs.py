@@ -21,7 +21,10 @@ import os
 import select
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TextIO
+
+import orjson
 
 from relay.config import LogConfig
 
@@ -63,8 +66,13 @@ class Log:
         self._log(logging.ERROR, message, fields, error)
 
     def _log(self, level: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
-        if self._logger.isEnabledFor(level):
-            self._logger.log(level, message, exc_info=error, extra={"fields": fields})
+        logger = self._logger
+        if logger.isEnabledFor(level):
+            # Not by `Logger.log`, which walks the stack for the caller's line each time: nobody is shown it.
+            exc_info = None if error is None else (type(error), error, error.__traceback__)
+            record = logging.LogRecord(logger.name, level, "", 0, message, None, exc_info)
+            record.fields = fields
+            logger.handle(record)
 
 
 def get(name: str) -> Log:
@@ -120,7 +128,7 @@ class JSONFormatter(logging.Formatter):
         }
         if traceback := _traceback(record):
             entry["exception"] = traceback
-        return json.dumps({**{name: _plain(value) for name, value in _fields(record).items()}, **entry})
+        return _json({**{name: _plain(value) for name, value in _fields(record).items()}, **entry})
 
 
 def printable(text: str) -> str:
@@ -188,8 +196,21 @@ class _Stream:
         """Do nothing: every line is written at once."""
 
 
+def _json(entry: dict[str, object]) -> str:
+    try:
+        line = orjson.dumps(entry).decode()
+    except orjson.JSONEncodeError:  # half a surrogate pair, or a very large number
+        return json.dumps(entry)
+    return line if line.isascii() else json.dumps(entry)
+
+
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -20,8 +20,8 @@ GATHER_SHARE = 0.5
 """How long to gather under load before the next flush, as a share of what the last one took."""
 MAX_GATHER_PERIOD = 0.005
 """Seconds of gathering at most: what the load may add to a latency."""
-SENDS_PER_TURN = 100
-"""Writes after which the flusher lets other tasks run: about half a millisecond."""
+SENDS_PER_TURN = 200
+"""Writes after which the flusher lets other tasks run: about a millisecond."""
 
 
 class Transport(Protocol):
@@ -82,8 +82,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_base", "_blocked", "_flusher", "_frames", "_keyed", "_queued", "_room", "_sealed", "_torn", "_transport", "max_bytes",
-        "on_blocked", "on_overflow", "size",
+        "_blocked", "_finished", "_flusher", "_frames", "_keyed", "_quiet", "_room", "_sealed", "_taken", "_torn", "_transport",
+        "max_bytes", "on_blocked", "on_overflow", "size",
     )  # fmt: skip
 
     def __init__(
@@ -102,13 +102,16 @@ class Outbox:
         self.on_overflow = on_overflow
         self.size = 0
         """Bytes that the kernel has not taken yet."""
+        self._quiet = True  # whether nothing is queued, refused or sealed: the next frame takes the short way
         self._frames: list[bytes] = []
         self._torn = b""  # the rest of a frame of which the kernel took a part
-        self._queued = False  # whether the flusher knows of new frames
         self._blocked = False  # whether the kernel refused bytes; then `drain` alone writes
         self._sealed = False  # whether broadcasts are refused: closing, overflowed or broken
-        self._base = 0  # number of the first of _frames, counted over the whole connection
-        self._keyed: dict[str, int] | None = None  # number of the newest frame of each key that may be replaced
+        self._finished = False  # whether the last frame was queued, which nothing may follow
+        self._taken = 0  # how many frames were taken out of _frames while the kernel refused bytes
+        self._keyed: dict[str, int] | None = (
+            None  # number, counted with _taken, of the newest frame of each key that may be replaced
+        )
         self._room: deque[trio.lowlevel.Task] | None = None
 
     @property
@@ -118,39 +121,43 @@ class Outbox:
 
     def push(self, frame: bytes) -> None:
         """Queue a broadcast. A plain call: it never waits and never raises; with no room the outbox overflows."""
+        if self._quiet:
+            self._quiet = False
+            self.size = len(frame)
+            self._frames.append(frame)
+            self._flusher.add(self)
+            return
         if self._sealed:
             return
         size = self.size + len(frame)
-        if size > self.max_bytes and self.size:
+        if size <= self.max_bytes or not self.size:
+            self._frames.append(frame)
+            self.size = size
+            if size * 4 > self.max_bytes:
+                self.flush()
+        elif self._blocked:
+            self._overflow()
+        else:
             # What merely waits for the flusher is no sign of a slow reader.
             self.flush()
-            size = self.size + len(frame)
-            if size > self.max_bytes and self.size:
-                self._overflow()
-                return
-        self.size = size
-        self._frames.append(frame)
-        if not self._queued:
-            self._queued = True
-            self._flusher.add(self)
-        elif size * 4 > self.max_bytes:
-            self.flush()
-            self._queued = True  # the flusher still has it
+            self.push(frame)
 
     def push_latest(self, key: str, frame: bytes) -> None:
-        """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes their place."""
+        """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes the place of the last."""
+        if not self._blocked or self._sealed:
+            self.push(frame)
+            return
         if self._keyed is None:
             self._keyed = {}
-        if self._blocked and not self._sealed:
-            index = self._keyed.get(key, -1) - self._base
-            if index >= 0:
-                size = self.size + len(frame) - len(self._frames[index])
-                if size <= self.max_bytes:
-                    self.size = size
-                    self._frames[index] = frame
-                    return
+        index = self._keyed.get(key, -1) - self._taken
+        if index >= 0:
+            size = self.size + len(frame) - len(self._frames[index])
+            if size <= self.max_bytes:
+                self.size = size
+                self._frames[index] = frame
+                return
         self.push(frame)
-        self._keyed[key] = self._base + len(self._frames) - 1
+        self._keyed[key] = self._taken + len(self._frames) - 1
 
     async def send(self, frame: bytes) -> None:
         """Queue a direct answer, waiting for room. A checkpoint only where it waits; cancelled meanwhile, nothing is queued."""
@@ -160,12 +167,14 @@ class Outbox:
 
     def send_nowait(self, frame: bytes) -> None:
         """Queue a frame past every bound: for what the connection itself must say (an answer that room was awaited for, a close)."""
+        if self._finished:
+            return
+        self._keyed = None  # what comes later must not take a place before an answer
+        if not self.size:
+            self._quiet = False
+            self._flusher.add(self)
         self.size += len(frame)
         self._frames.append(frame)
-        self._keyed = None  # what comes later must not take a place before an answer
-        if not self._queued:
-            self._queued = True
-            self._flusher.add(self)
 
     async def wait_for_room(self, share: float = 0.5) -> None:
         """Return when at most this share of the bound is in use. A checkpoint only where it waits."""
@@ -180,32 +189,34 @@ class Outbox:
     def seal(self) -> None:
         """Take no more broadcasts: the connection is closing. What is queued is still written."""
         self._sealed = True
+        self._quiet = False
+
+    def finish(self, frame: bytes) -> None:
+        """Queue the last frame, and write what the kernel takes at once: whatever comes later is dropped. A plain call."""
+        self.seal()
+        self.send_nowait(frame)
+        self._finished = True
+        self.flush()
 
     def flush(self) -> None:
         """Write what the kernel takes, without blocking. A plain call."""
         if self._blocked:
-            return  # and stay queued: while `drain` writes, the flusher need not know of more
-        self._queued = False
+            return  # while `drain` writes, nobody else may
         frames = self._frames
         try:
             while frames:
-                if len(frames) == 1:
-                    data = frames[0]
-                    count = 1
-                else:
-                    data, count = self._joined()
+                data = frames[0] if len(frames) == 1 else self._joined()
                 sent = self._transport.send_nowait(data)
-                if sent < len(data):
+                if sent == self.size:
+                    frames.clear()
+                    self.size = 0
+                    self._quiet = not self._sealed
+                else:
                     self._keep_rest(sent)
-                    self._blocked = True
-                    self.on_blocked()
-                    break
-                self.size -= sent
-                self._base += count
-                del frames[:count]
-            else:
-                if self._keyed:
-                    self._keyed.clear()
+                    if sent < len(data):
+                        self._blocked = True
+                        self.on_blocked()
+                        break
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._break()
         if self._room is not None:
@@ -221,25 +232,26 @@ class Outbox:
                     self._torn = self._torn[sent:]
                     self.size -= sent
                 else:
-                    self._keep_rest(self._transport.send_nowait(self._joined()[0]))
+                    self._keep_rest(self._transport.send_nowait(self._joined()))
                 if self._room is not None:
                     self._wake()
-            self._blocked = self._queued = False
+            self._blocked = False
+            self._keyed = None
+            self._quiet = not self._sealed
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._break()
 
-    def _joined(self) -> tuple[bytes, int]:
-        """The first frames as one piece of at most MAX_WRITE_BYTES (or one frame), and how many they are."""
-        frames = self._frames
+    def _joined(self) -> bytes:
+        """The first frames as one piece of at most MAX_WRITE_BYTES, or one frame."""
         if self.size - len(self._torn) <= MAX_WRITE_BYTES:
-            return b"".join(frames), len(frames)
+            return b"".join(self._frames)
         size = count = 0
-        for frame in frames:
+        for frame in self._frames:
             size += len(frame)
             if size > MAX_WRITE_BYTES and count:
                 break
             count += 1
-        return b"".join(frames[:count]), count
+        return b"".join(self._frames[:count])
 
     def _keep_rest(self, sent: int) -> None:
         """Take out the frames that the first `sent` bytes were; of one that was torn the rest goes first, and is not replaced."""
@@ -254,28 +266,27 @@ class Outbox:
             self._torn = self._frames[count][sent:]
             count += 1
         del self._frames[:count]
-        self._base += count
+        self._taken += count
 
     def _overflow(self) -> None:
-        self._sealed = True
+        """Take no more broadcasts, and drop what waits but for the rest of a torn frame, which the peer could not do without."""
+        self.seal()
         self._drop()
-        if self._room is not None:
-            self._wake()
         self.on_overflow()
 
     def _break(self) -> None:
         """The peer is gone: nothing will be written any more, and nobody must wait for it."""
-        self._sealed = True
-        self._blocked = self._queued = False
+        self.seal()
+        self._blocked = False
         self._torn = b""
         self._drop()
-        if self._room is not None:
-            self._wake()
 
     def _drop(self) -> None:
-        self._base += len(self._frames)
+        self._taken += len(self._frames)
         self._frames.clear()
         self.size = len(self._torn)
+        if self._room is not None:
+            self._wake()
 
     async def _wait_for_room(self) -> None:
         if self._room is None:

@@ -25,17 +25,20 @@ class Listener(Protocol):
 
 Signal = Callable[..., None]
 
+MAX_ROOMS_LEFT = 1000
+"""Rooms that are remembered of a user because nobody there was told yet that it went. Past it the first ones are told at once."""
+
 
 class _User:
     """One user with a connection, or within the grace after its last one."""
 
-    __slots__ = ("connections", "lingering", "rooms", "timer")
+    __slots__ = ("connections", "left", "rooms", "timer")
 
     def __init__(self) -> None:
         self.connections = 0
         self.rooms: dict[str, tuple[ChannelName, int]] = {}  # with how many of its connections
-        # Rooms that a connection of it was in when it ended: nobody there was told that it went.
-        self.lingering: dict[str, ChannelName] = {}
+        # Rooms that it is no longer in, while nobody there was told that it went; and whether it was the connection that ended.
+        self.left: dict[str, tuple[ChannelName, bool]] = {}
         self.timer: Timer | None = None
 
 
@@ -81,7 +84,7 @@ class Presence:
         for text, subscription in listener.subscriptions.items():
             room = user.rooms.get(text)
             if subscription.present and room is not None and room[1] == 1:
-                user.lingering[text] = room[0]
+                self._note_left(user_id, user, room[0], dropped=True)
         if user.connections == 0:
             user.timer = self._timers.call_at(trio.current_time() + self._grace, lambda: self._gone(user_id))
 
@@ -95,9 +98,11 @@ class Presence:
         if connections:
             return
         self._present.setdefault(room.text, {})[user_id] = None
-        if user.lingering.pop(room.text, None) is None:
+        _, dropped = user.left.pop(room.text, (room, False))
+        if not dropped:
             # Whoever shares another room with this user knows already.
-            known = [text for text in (*user.rooms, *user.lingering) if text != room.text]
+            lingering = (text for text, (_, dropped) in user.left.items() if dropped)
+            known = [text for text in (*user.rooms, *lingering) if text != room.text]
             self._tell(room, user_id, "online", known)
 
     def left(self, listener: Listener, room: ChannelName) -> None:
@@ -109,15 +114,24 @@ class Presence:
             user.rooms[room.text] = (room, connections - 1)
             return
         del user.rooms[room.text]
+        if room.text not in user.left:
+            self._note_left(listener.user_id, user, room, dropped=False)
         present = self._present[room.text]
         del present[listener.user_id]
         if not present:
             del self._present[room.text]
 
+    def _note_left(self, user_id: str, user: _User, room: ChannelName, *, dropped: bool) -> None:
+        """Remember where to tell that a user went, once it did."""
+        user.left[room.text] = (room, dropped)
+        if len(user.left) > MAX_ROOMS_LEFT:
+            first, _ = user.left.pop(next(iter(user.left)))
+            self._tell(first, user_id, "offline", [*user.rooms, *user.left])
+
     def _gone(self, user_id: str) -> None:
         user = self._users.pop(user_id)
         told: list[str] = []
-        for text, room in user.lingering.items():
+        for text, (room, _) in user.left.items():
             self._tell(room, user_id, "offline", told)
             told.append(text)
 

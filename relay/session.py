@@ -49,19 +49,19 @@ class Session:
         "_idle_deadline",
         "_idle_timeout",
         "_scope",
-        "_socket",
         "address",
         "dialect",
         "last_words",
         "outbox",
         "query",
         "reason",
+        "receive",
     )  # fmt: skip
 
-    def __init__(
-        self, socket: Socket, outbox: Outbox, *, dialect: str, address: str, query: str, idle_timeout: float
-    ) -> None:
-        self._socket = socket
+    receive: Callable[[], Awaitable[str | bytes | None]]
+    """Return the next message, or None at the end: the socket's own, while the session runs."""
+
+    def __init__(self, outbox: Outbox, *, dialect: str, address: str, query: str, idle_timeout: float) -> None:
         self.outbox = outbox
         self.dialect = dialect
         self.address = address
@@ -93,7 +93,7 @@ class Session:
         """End the session, from whatever task. A plain call; only the first reason counts."""
         if self.reason is None:
             self.reason = reason
-            self._scope.cancel()
+        self._scope.cancel()
 
     def ping(self) -> None:
         """Send a ping, behind what waits to be sent; with no room for it there is none. A plain call."""
@@ -101,16 +101,13 @@ class Session:
         if self.outbox.size + len(PING) <= self.outbox.max_bytes:
             self.outbox.push(PING)
 
-    async def receive(self) -> str | bytes | None:
-        """Return the next message, or None at the end."""
-        return await self._socket.receive()
-
     async def send(self, payload: bytes) -> None:
         """Send a message (UTF-8), waiting for room in the outbox."""
         await self.outbox.send(text_frame(payload))
 
-    async def run(self, handle: Callable[[Session], Awaitable[None]]) -> None:
+    async def run(self, handle: Callable[[Session], Awaitable[None]], socket: Socket) -> None:
         """Have the dialect handle the session until either side ends it, then close. Never raises but for cancellation."""
+        self.receive = socket.receive
         with self._scope:
             try:
                 await handle(self)
@@ -121,18 +118,21 @@ class Session:
                 self.disconnect(Reason.INTERNAL_ERROR)
         if self.reason is None:
             self.reason = self._reason_of_end()
-        await self._close(self.reason)
+        await self._close(self.reason, socket)
+        # What points in a circle would stay in memory until the garbage collector looks at everything.
+        self.last_words = None
+        del self.receive
 
     def _reason_of_end(self) -> Reason:
         if self._scope.cancelled_caught:
             return self._deadline_reason if self._deadline <= self._idle_deadline else Reason.IDLE
         return Reason.NORMAL
 
-    async def _close(self, reason: Reason) -> None:
+    async def _close(self, reason: Reason, socket: Socket) -> None:
         self.outbox.seal()
         with trio.move_on_after(CLOSE_TIMEOUT):
             words = self.last_words(reason) if self.last_words is not None else None
             if words is not None:
                 await self.outbox.send(text_frame(words))
-            await self._socket.close(reason.close_code, reason.text)
+            await socket.close(reason.close_code, reason.text)
             await self.outbox.wait_until_written()

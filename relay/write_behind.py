@@ -17,6 +17,8 @@ WRITE_INTERVAL = 0.5
 """Seconds between two writes: what a crash can lose of a channel that is written behind."""
 MAX_CHANNELS = 500
 """Channels written in one transaction, so that durable publications do not wait long for it."""
+MAX_UNWRITTEN = 10_000
+"""Channels without listeners that are kept, each with its history, while the store refuses to write them; older ones are lost."""
 
 log = logs.get("relay.store")
 
@@ -27,9 +29,13 @@ class WriteBehind:
     def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
         self._store = store
+        self._lock = trio.Lock()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write for ever. While the store refuses, everything stays in memory, bounded by the histories, and is tried again."""
+        """Write for ever.
+
+        While the store refuses, everything stays in memory, bounded by the histories and MAX_UNWRITTEN, and is tried again.
+        """
         task_status.started()
         failing = False
         while True:
@@ -41,21 +47,25 @@ class WriteBehind:
                 if not failing:
                     log.error("cannot write behind, trying again", cause=refusal.message)
                 failing = True
+                if lost := self._broker.drop_unwritten(MAX_UNWRITTEN):
+                    self._store.renew_behind()
+                    log.error("dropped what could not be written behind", channels=lost, kept=MAX_UNWRITTEN)
 
     async def write(self) -> None:
-        """Write everything that is not in the store yet.
+        """Write everything that is not in the store yet, also what a write that is under way has taken already.
 
         Raises:
             RequestError: the store refused; what it did not take is kept.
         """
-        dirty = self._broker.take_dirty()
-        while dirty:
-            batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
-            try:
-                await self._write(batch)
-            except BaseException:
-                self._broker.put_back_dirty([*batch, *dirty])
-                raise
+        async with self._lock:
+            dirty = self._broker.take_dirty()
+            while dirty:
+                batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
+                try:
+                    await self._write(batch)
+                except BaseException:
+                    self._broker.put_back_dirty([*batch, *dirty])
+                    raise
 
     async def _write(self, channels: Sequence[Channel[Subscriber]]) -> None:
         rows: list[tuple[ChannelName, Position, list[Publication]]] = []

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import sqlite3
+import ssl
 import stat
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from relay.store.connection import StoreError
 from relay.store.database import running_database
 from relay.store.keys import list_all
 from relay.store.secrets import get_or_create
+from tests.certificates import write_certificate
 
 SECRET = "s" * 32
 COMMANDS = [
@@ -37,6 +39,7 @@ COMMANDS = [
     "init",
     "check",
     "serve",
+    "systemd",
     "token",
     "keys",
     "keys create",
@@ -44,6 +47,7 @@ COMMANDS = [
     "keys revoke",
     "keys tier",
     "publish",
+    "backup",
     "bench",
     *(f"bench {load}" for load in ("chat", "connect", "fanout", "idle", "ingest", "market", "posts")),
 ]
@@ -178,6 +182,15 @@ def test_check_says_what_is_served_where(folder: Path) -> None:
     assert str(folder / "relay.db") in text
     assert SECRET not in text
     assert not (folder / "relay.db").exists()
+
+
+@pytest.mark.parametrize(("expires_in", "until"), [(86400.0, "valid until"), (-86400.0, "EXPIRED")])
+def test_check_says_that_it_is_served_with_tls(folder: Path, expires_in: float, until: str) -> None:
+    write_certificate(folder, expires_in=expires_in)
+    (folder / "relay.toml").write_text('[server]\ntls_cert = "relay.crt"\ntls_key = "relay.key"\n')
+    text = done("check")
+    assert "Served at https://127.0.0.1:8080:" in text
+    assert f"Certificate: for localhost, 127.0.0.1, {until} 20" in text
 
 
 def test_check_without_a_file() -> None:
@@ -533,6 +546,26 @@ def test_publish_ignores_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with serving(200, {"data": POSITION}) as server:
         done("publish", "c", "{}", "--url", server.url, "--key", "k")
+
+
+def test_publish_over_https(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    write_certificate(tmp_path, name="other")
+    with serving(200, {"data": POSITION}) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "relay.crt", tmp_path / "relay.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = f"https://127.0.0.1:{server.server_port}"
+        publish = ("publish", "c", "{}", "--key", "k", "--url", url)
+        assert json.loads(done(*publish, "--ca", str(tmp_path / "relay.crt"))) == POSITION
+        assert json.loads(done(*publish, "--insecure")) == POSITION
+        for options in ((), ("--ca", str(tmp_path / "other.crt"))):
+            text = failed(*publish, *options)
+            assert f"the certificate of {url} is not trusted (self" in text
+            assert "name the one to trust with --ca FILE" in text
+        assert len(server.asked) == 2, "the key goes to nobody who is not trusted"
+        assert "holds no certificate" in failed(*publish, "--ca", str(tmp_path / "relay.key"), code=2)
+        assert "does not exist" in failed(*publish, "--ca", str(tmp_path / "nothing"), code=2)
 
 
 def test_publish_shows_a_refusal_plainly() -> None:

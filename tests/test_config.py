@@ -22,6 +22,8 @@ from relay.config import (
     load_config,
     render_example,
 )
+from relay.origins import OriginPolicy
+from tests.certificates import write_certificate
 
 ROOT = Path(__file__).parent.parent
 SECRET = "s" * 32
@@ -67,6 +69,8 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "shutdown_grace": 10.0,
         "allowed_origins": ("*",),
         "trusted_proxies": ("127.0.0.1", "::1"),
+        "tls_cert": None,
+        "tls_key": None,
     }
     assert attrs.asdict(config.store) == {"path": Path("relay.db"), "synchronous": "normal"}
     assert attrs.asdict(config.limits) == {
@@ -76,6 +80,8 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "max_subscriptions": 100,
         "auth_timeout": 10.0,
         "handshakes_per_minute": 6000,
+        "auth_failures_per_minute": 600,
+        "requests_per_minute": 600,
         "max_outbox_bytes": 1048576,
         "max_body_bytes": 65536,
         "max_publish_bytes": 8 * 1024 * 1024,
@@ -252,6 +258,14 @@ def test_what_is_no_setting(tmp_path: Path, text: str, key_path: str, message: s
         ("server.allowed_origins", "[1]", "must be an array of texts"),
         ("server.allowed_origins", '["https://a.org/"]', "is no origin"),
         ("server.allowed_origins", '["a.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://A.org"]', "is no origin"),
+        ("server.allowed_origins", '["NULL"]', "is no origin"),
+        ("server.allowed_origins", '["https://*"]', "is no origin"),
+        ("server.allowed_origins", '["https://a.*.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://*.*.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://*.[::1]"]', "is no origin"),
+        ("server.allowed_origins", '["*.example.org"]', "is no origin"),
+        ("server.allowed_origins", '["https://*.example.org/"]', "is no origin"),
         ("server.trusted_proxies", '["10.0.0.1/8"]', "is neither an IP address nor a network"),
         ("server.trusted_proxies", '["::1", "::1"]', "is there twice"),
         ("store.path", '""', "must be the path of a file"),
@@ -283,6 +297,18 @@ def test_a_wrong_value_is_refused_with_what_is_right(tmp_path: Path, key_path: s
     found = problems(tmp_path, f"[{section}]\n{key} = {value}")
     assert list(found) == [key_path]
     assert message in found[key_path]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["*", "null", "https://app.example.org", "https://*.example.org", "http://localhost:5173", "https://*.example.org:8443",
+     "http://[::1]:8080", "capacitor://localhost"],
+)  # fmt: skip
+def test_origins_that_may_be_allowed(tmp_path: Path, entry: str) -> None:
+    """What the configuration takes, the policy understands."""
+    allowed = load(tmp_path, f'[server]\nallowed_origins = ["{entry}"]').server.allowed_origins
+    origin = entry.replace("*.", "a.b.") if entry != "*" else "https://any.org"
+    assert OriginPolicy(allowed).allows(origin.encode(), b"relay.example.org")
 
 
 def test_a_short_secret_is_refused_without_being_shown(tmp_path: Path) -> None:
@@ -506,6 +532,134 @@ def test_a_public_key_file_that_holds_none(tmp_path: Path) -> None:
     private = ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(private)
     assert "holds a private key" in problems(tmp_path, text)[path]
+
+
+@pytest.mark.parametrize("setting", ["jwt_secret", "jwt_secret_previous"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-----BEGIN PUBLIC KEY-----MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=-----END PUBLIC KEY-----",
+        "-----BEGIN CERTIFICATE-----MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAGb9ECWmEzf6FQbrBZ9w7",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm/RAlphM3+hUG6wWfcO5bIUIaqMLa2ywxcOK1wMWbh root@host",
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBNf",
+    ],
+)
+def test_a_key_is_no_secret(tmp_path: Path, setting: str, value: str) -> None:
+    message = problems(tmp_path, f'[auth]\n{setting} = "{value}"')[f"auth.{setting}"]
+    assert "is a key or certificate" in message
+    assert "auth.jwt_public_key_file" in message
+    assert value[20:40] not in message
+
+
+def test_a_key_of_several_lines_is_no_secret(tmp_path: Path) -> None:
+    file = public_key_file(tmp_path, "RS256")
+    message = problems(tmp_path, f"[auth]\njwt_secret = '''{file.read_text()}'''")["auth.jwt_secret"]
+    assert "must be one line" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("login.example.org/jwks", "is no address"),
+        ("https://", "is no address"),
+        ("https://login.example.org:port/", "is no address"),
+        ("https://login.example.org/a b", "is no address"),
+        ("https://[::1/", "is no address"),
+        ("https://user:hunter2@login.example.org/", "holds a name or a password"),
+        ("http://login.example.org/jwks", "use https"),
+        ("http://127.0.0.1.example.org/jwks", "use https"),
+        ("file:///etc/passwd", "is no address"),
+        ("ftp://login.example.org/jwks", "use https"),
+    ],
+)
+def test_an_address_of_keys_that_is_none(tmp_path: Path, value: str, message: str) -> None:
+    text = f'[auth]\njwt_algorithms = ["RS256"]\njwt_jwks_url = "{value}"'
+    found = problems(tmp_path, text)["auth.jwt_jwks_url"]
+    assert message in found
+    assert "hunter2" not in found
+
+
+def test_published_keys_want_an_algorithm_of_public_keys(tmp_path: Path) -> None:
+    text = '[auth]\njwt_jwks_url = "https://login.example.org/.well-known/jwks.json"\n'
+    assert load(tmp_path, text + 'jwt_algorithms = ["RS256", "ES256"]').auth.has_issuer
+    assert load(
+        tmp_path, text.replace("https://login.example.org", "http://localhost:99") + 'jwt_algorithms = ["EdDSA"]'
+    )
+    assert "does not fit auth.jwt_jwks_url; name" in problems(tmp_path, text)["auth.jwt_algorithms"]
+    both = text + 'jwt_algorithms = ["HS256", "RS256"]\n'
+    assert "must be set for HS256" in problems(tmp_path, both)["auth.jwt_secret"]
+    assert load(tmp_path, f'{both}jwt_secret = "{SECRET}"')
+    public_key_file(tmp_path, "EdDSA")
+    file = 'jwt_public_key_file = "key.pem"\n'
+    assert load(tmp_path, text + file + 'jwt_algorithms = ["RS256", "EdDSA"]')
+    assert (
+        "does not fit the key" in problems(tmp_path, text + file + 'jwt_algorithms = ["RS256"]')["auth.jwt_algorithms"]
+    )
+
+
+def test_an_algorithm_without_any_key_is_refused(tmp_path: Path) -> None:
+    message = problems(tmp_path, '[auth]\njwt_algorithms = ["RS256"]')["auth.jwt_algorithms"]
+    assert "auth.jwt_public_key_file or auth.jwt_jwks_url" in message
+
+
+def test_a_previous_secret_that_no_algorithm_uses_is_refused(tmp_path: Path) -> None:
+    public_key_file(tmp_path, "EdDSA")
+    text = f'[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\njwt_secret_previous = "{SECRET}"'
+    assert "is set but never used" in problems(tmp_path, text)["auth.jwt_secret_previous"]
+
+
+# Certificates
+
+
+TLS = '[server]\ntls_cert = "relay.crt"\ntls_key = "relay.key"'
+
+
+def test_a_certificate_is_found_beside_the_file(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    server = load(tmp_path, TLS).server
+    assert (server.tls_cert, server.tls_key) == (tmp_path / "relay.crt", tmp_path / "relay.key")
+
+
+def test_an_expired_certificate_can_be_served(tmp_path: Path) -> None:
+    write_certificate(tmp_path, expires_in=-3600)
+    assert load(tmp_path, TLS).server.tls_cert == tmp_path / "relay.crt"
+
+
+@pytest.mark.parametrize(("key", "other"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_a_certificate_without_its_key_or_a_key_alone(tmp_path: Path, key: str, other: str) -> None:
+    write_certificate(tmp_path)
+    found = problems(tmp_path, f'[server]\n{key} = "relay.{key[-3:]}"')
+    assert found == {f"server.{key}": f"is set and server.{other} is not; set both, or neither for plain HTTP"}
+
+
+@pytest.mark.parametrize("key", ["tls_cert", "tls_key"])
+def test_a_file_of_tls_that_is_missing_or_holds_something_else(tmp_path: Path, key: str) -> None:
+    write_certificate(tmp_path)
+    file = tmp_path / {"tls_cert": "relay.crt", "tls_key": "relay.key"}[key]
+    other = tmp_path / {"tls_cert": "relay.key", "tls_key": "relay.crt"}[key]
+    for content in (b"nothing", b"", b"\xff" * 100, other.read_bytes()):
+        file.write_bytes(content)
+        [(where, message)] = problems(tmp_path, TLS).items()
+        assert where == f"server.{key}"
+        assert "that can be read; it must be PEM and begin with -----BEGIN " in message
+    file.unlink()
+    assert problems(tmp_path, TLS) == {
+        f"server.{key}": f"{file} cannot be read (No such file or directory); name a PEM file"
+    }
+
+
+def test_a_key_of_another_certificate(tmp_path: Path) -> None:
+    write_certificate(tmp_path)
+    write_certificate(tmp_path, name="other")
+    found = problems(tmp_path, TLS.replace("relay.key", "other.key"))
+    assert found == {
+        "server.tls_key": f"the key in {tmp_path}/other.key is not the one of the certificate in {tmp_path}/relay.crt"
+    }
+
+
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    write_certificate(tmp_path, passphrase="hunter2")
+    assert "is protected by a passphrase; take it off: openssl pkey" in problems(tmp_path, TLS)["server.tls_key"]
 
 
 # The commented file

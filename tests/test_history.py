@@ -151,3 +151,15 @@ def test_what_comes_too_late_finds_no_room() -> None:
     history.extend_back([publication(offset) for offset in (4, 5, 6)])
     assert offsets(history.all()) == [6, 7]
     assert not history.reaches(4)
+
+
+def test_what_does_not_join_on_is_not_added() -> None:
+    """Publications that grew too old before they were written leave a gap: what the store kept before it is of no use."""
+    history = History(10, 3)
+    for offset, published_ms in ((4, 0), (5, 0), (6, 9)):
+        history.append(publication(offset, published_ms))
+    history.expire(5)
+    history.extend_back([publication(offset, 9) for offset in (1, 2, 3)])
+    assert offsets(history.all()) == [6]
+    assert not history.reaches(4)
+    assert history.after(5, 10) == history.all()

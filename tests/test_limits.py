@@ -157,57 +157,24 @@ def test_there_are_at_most_100_000_buckets() -> None:
 # -- connections ------------------------------------------------------------------------------------------------------
 
 
-def test_places_are_held_for_their_block() -> None:
+def test_there_are_as_many_places_as_there_are() -> None:
     counter = ConnectionCounter(2)
-    with counter.place(), counter.place():
-        assert counter.count == 2
-        with pytest.raises(RequestError, match="There are too many connections") as caught, counter.place():
-            pytest.fail("there was no place")
-        assert caught.value.code is Code.UNAVAILABLE
-        assert caught.value.retry_after == FULL_RETRY_AFTER
-        assert counter.count == 2
-    assert counter.count == 0
-
-
-def test_a_place_is_given_back_when_the_block_fails() -> None:
-    counter = ConnectionCounter(1, max_per_key=1)
-    for _ in range(3):
-        with pytest.raises(ZeroDivisionError), counter.place("a"):
-            raise ZeroDivisionError
-    assert counter.count == 0
-    assert counter.count_of("a") == 0
+    counter.take()
+    counter.take()
+    assert counter.count == 2
+    with pytest.raises(RequestError, match="There are too many connections") as caught:
+        counter.take()
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.retry_after == FULL_RETRY_AFTER
+    assert counter.count == 2
+    counter.give_back()
+    assert counter.count == 1
+    counter.take()
 
 
 def test_a_counter_of_none_has_no_place() -> None:
-    with pytest.raises(RequestError), ConnectionCounter(0).place():
-        pytest.fail("there was no place")
-
-
-def test_each_key_has_places_of_its_own() -> None:
-    counter = ConnectionCounter(5, max_per_key=2)
-    with counter.place("a"), counter.place("a"):
-        assert counter.count_of("a") == 2
-        with pytest.raises(RequestError, match="You have too many connections") as caught, counter.place("a"):
-            pytest.fail("there was no place")
-        assert caught.value.code is Code.UNAVAILABLE
-        assert caught.value.retry_after == FULL_RETRY_AFTER
-        assert counter.count == 2
-        with counter.place("b"), counter.place("b"), counter.place():
-            assert counter.count == 5
-            with pytest.raises(RequestError, match="There are too many connections"), counter.place("c"):
-                pytest.fail("there was no place")
-            assert counter.count_of("c") == 0
-    assert counter.count == 0
-    assert counter._of_key == {}
-    with counter.place("a"), counter.place("a"):
-        assert counter.count_of("a") == 2
-
-
-def test_keys_are_counted_without_a_maximum_of_their_own() -> None:
-    counter = ConnectionCounter(3)
-    with counter.place("a"), counter.place("a"), counter.place("a"):
-        assert counter.count_of("a") == 3
-    assert counter.count_of("a") == 0
+    with pytest.raises(RequestError):
+        ConnectionCounter(0).take()
 
 
 # -- floods -----------------------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
         content += os.read(reader, 1 << 20)
         os.close(reader)
     torn, lost, then = content.decode().splitlines()
-    assert torn.startswith('{"padding": "yyy')
+    assert torn.startswith('{"padding":"yyy')
     assert json.loads(lost)["lines"] == 1
     assert json.loads(then)["message"] == "next"
 

@@ -185,7 +185,9 @@ class Model:
         self.wire.unsent = lambda: self.unsent
         self.frames = Frames()
         self.log: list[bytes] = []  # every frame that was queued and not dropped
-        self.newest: dict[str, int] = {}  # of each key, in the log, since the last direct answer
+        self.newest: dict[
+            str, int
+        ] = {}  # of each key, in the log, since the kernel refused bytes and the last direct answer
         self.sealed = False
         self.overflowed = False
         self.waiting: list[tuple[trio.CancelScope, Callable[[], bool]]] = []  # with whether it waits rightly
@@ -231,8 +233,12 @@ class Model:
     def push_latest(self, size: int, key: str) -> None:
         """Push a broadcast of which only the newest counts."""
         frame = self.frames.make(size)
+        if not self.blocked:
+            self.newest.clear()
+            self._push(frame, lambda: self.outbox.push_latest(key, frame))
+            return
         index = self.newest.get(key)
-        if self.blocked and not self.sealed and index is not None and not self.started(index):
+        if not self.sealed and index is not None and not self.started(index):
             if self.unsent + size - len(self.log[index]) <= MAX_BYTES:
                 self.outbox.push_latest(key, frame)
                 self.log[index] = frame
@@ -494,8 +500,8 @@ async def test_nothing_is_replaced_while_the_flusher_merely_gathers(nursery: tri
     assert connection.wire.numbers == [1, 2, 3, 4, 5]
 
 
-async def test_what_was_gathered_when_the_kernel_refused_is_replaced_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one flush takes several writes, and the last of them is refused."""
+async def test_what_was_gathered_when_the_kernel_refused_still_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first value of a key after that is queued behind it, and every later one takes the place of the last."""
 
     async def test(nursery: trio.Nursery, flusher: Flusher) -> None:
         connection = Connection(nursery, flusher, room=45, max_bytes=1000)
@@ -504,12 +510,13 @@ async def test_what_was_gathered_when_the_kernel_refused_is_replaced_too(monkeyp
             outbox.push_latest(key, frames.make(20))
         await wait_all_tasks_blocked()  # 1 and 2 are out, 3 is torn
         assert outbox.blocked
-        for key in "abcd":
-            outbox.push_latest(key, frames.make(20))
-        assert outbox.size == 15 + 20 + 3 * 20
+        for _ in range(3):
+            for key in "ad":
+                outbox.push_latest(key, frames.make(20))
+        assert outbox.size == 15 + 20 + 2 * 20
         connection.wire.grant(math.inf)
         await outbox.wait_until_written()
-        assert connection.wire.numbers == [1, 2, 3, 8, 5, 6, 7]
+        assert connection.wire.numbers == [1, 2, 3, 4, 9, 10]
 
     monkeypatch.setattr(relay.outbox, "MAX_WRITE_BYTES", 40)
     await inside(test)
@@ -638,6 +645,28 @@ async def test_a_sealed_outbox_takes_no_broadcast_and_writes_the_rest() -> None:
         await wait_all_tasks_blocked()
         assert connection.wire.numbers == [1, 2]
         assert connection.overflows == 0
+
+    await inside(test)
+
+
+async def test_nothing_follows_the_last_frame() -> None:
+    """A close goes out at once, behind all that was queued, and with it ends what is said: answers too."""
+
+    async def test(nursery: trio.Nursery, flusher: Flusher) -> None:
+        for room in (math.inf, 12):
+            connection = Connection(nursery, flusher, room=room)
+            outbox, frames = connection.outbox, Frames()
+            outbox.push(frames.make())
+            outbox.finish(frames.make())
+            if room == math.inf:
+                assert connection.wire.numbers == [1, 2]
+            outbox.push(frames.make())
+            outbox.send_nowait(frames.make())
+            await outbox.send(frames.make())
+            connection.wire.grant(math.inf)
+            await outbox.wait_until_written()
+            await wait_all_tasks_blocked()
+            assert connection.wire.numbers == [1, 2]
 
     await inside(test)
 

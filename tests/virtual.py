@@ -12,7 +12,6 @@ from typing import Any
 import trio
 import trio.testing
 
-from relay.auth import TokenVerifier
 from relay.clock import Clock
 from relay.config import Config
 from relay.core import Core
@@ -162,12 +161,12 @@ class Virtual:
             on_overflow=lambda: session.disconnect(Reason.TOO_SLOW),
         )
         session = Session(
-            socket, outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=endpoint.idle_timeout
+            outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=endpoint.idle_timeout
         )
         socket.session = session
         if endpoint.heartbeat is not None:
             endpoint.heartbeat.add(session)
-        self._nursery.start_soon(session.run, endpoint.handle)
+        self._nursery.start_soon(session.run, endpoint.handle, socket)
         return socket
 
 
@@ -178,7 +177,6 @@ async def virtual(make: Factory, config: Config | None = None) -> AsyncIterator[
     publications = Publications(database, clock)  # type: ignore[arg-type]
     await publications.open()
     core = build_core(config or Config(), database, publications, clock, SECRET)  # type: ignore[arg-type]
-    assert isinstance(core.verifier, TokenVerifier)
     dialect = make(core)
     assert dialect is not None
     flusher = Flusher()

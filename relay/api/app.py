@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Request, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
@@ -13,11 +13,14 @@ from werkzeug.routing import MapAdapter
 from relay import logs, strictjson
 from relay.api import health
 from relay.api.connection import Connection
+from relay.api.cors import Cors
+from relay.api.draining import Draining
 from relay.api.errors import ErrorAnswer, error_answer
 from relay.api.health import Readiness
 from relay.clock import Clock
 from relay.core import Core
 from relay.errors import Code, ProtocolError, RequestError
+from relay.origins import OriginPolicy
 
 _CODES = {
     400: Code.INVALID_REQUEST,
@@ -48,8 +51,23 @@ class _Refusal:
 
 
 class _App(QuartTrio):
+    draining: Draining
     asgi_http_class = Connection  # type: ignore[assignment]
     asgi_websocket_class = _Refusal  # type: ignore[assignment]
+    cors: Cors
+
+    async def handle_request(self, request: Request) -> Any:
+        """Answer a request. Every answer says which pages may read it, whatever else became of it."""
+        response = await super().handle_request(request)
+        self.cors.add(request, response.headers)
+        return response
+
+    async def preprocess_request(self, request_context: Any = None) -> Any:
+        """Return the answer to a preflight, which is for no route, before a route is looked at."""
+        headers = self.cors.preflight(request)
+        if headers is not None:
+            return Response(b"", 204, headers)
+        return await super().preprocess_request(request_context)
 
     def create_url_adapter(self, request: Any) -> MapAdapter | None:
         """Return what finds the route, by the path alone: Quart's reads the host too, and fails on one that cannot be."""
@@ -61,6 +79,8 @@ class _App(QuartTrio):
 def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness) -> QuartTrio:
     """Return the application with these routes and the ones for health."""
     app = _App("relay", static_folder=None)
+    app.cors = Cors(OriginPolicy(core.config.server.allowed_origins))
+    app.draining = readiness.draining
     app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # no answer is a redirect

@@ -8,21 +8,34 @@ from contextlib import ExitStack, contextmanager
 import trio
 from quart import Request
 
+from relay.addresses import client_address, limit_key
 from relay.core import Core
 from relay.errors import Code, RequestError
 from relay.principal import Principal
 from relay.store.keys import ApiKey
 
 
+def address_of(core: Core, request: Request) -> str:
+    """Return the address of the client that makes a request, through the proxies that are trusted to name it."""
+    peer = (request.scope.get("client") or ("",))[0]
+    named = request.headers.getlist("X-Forwarded-For")
+    return client_address(peer, [value.encode("latin-1") for value in named], core.trusted_proxies)
+
+
 async def principal_of(core: Core, request: Request) -> Principal:
-    """Return who a request comes from: a Bearer token, else an API key. A checkpoint where the database is asked.
+    """Return who a request comes from: a Bearer token, else an API key. A checkpoint where a key is looked up.
 
     Raises:
-        RequestError: `UNAUTHORIZED`; there is neither, or it is not valid.
+        RequestError: `UNAUTHORIZED`; there is neither, or it is not valid. `RATE_LIMITED` where that was so too often.
     """
+    with core.failures.counted(address_of(core, request)):
+        return await _principal_of(core, request)
+
+
+async def _principal_of(core: Core, request: Request) -> Principal:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        principal = core.verifier.verify(token.strip(), core.clock.now())
+        principal = await core.tokens.authenticate(token.strip())
         await core.users.seen(principal)
         return principal
     key = request.headers.get("X-API-Key")
@@ -35,11 +48,17 @@ async def user_of(core: Core, request: Request) -> Principal:
     """Return who a request comes from, of those who may act as a user: a token's user, or a key with scope `admin`.
 
     Raises:
-        RequestError: `UNAUTHORIZED`, or `FORBIDDEN` for a key without that scope.
+        RequestError: as `principal_of`; `FORBIDDEN` for a key without that scope, `RATE_LIMITED` for too many requests.
     """
     principal = await principal_of(core, request)
     if principal.key_id is not None and not principal.is_admin:
         raise RequestError(Code.FORBIDDEN, "This API key lacks the scope admin.")
+    if not principal.is_admin:
+        now = trio.current_time()
+        wait = core.requests.take(principal.user_id, now)
+        wait = wait or core.address_requests.take(limit_key(address_of(core, request)), now)
+        if wait > 0:
+            raise RequestError(Code.RATE_LIMITED, "You make requests too fast.", retry_after=wait)
     return principal
 
 

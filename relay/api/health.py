@@ -5,6 +5,8 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from relay import strictjson
+from relay.api.draining import Draining
+from relay.jwks import Jwks
 from relay.store.database import Database
 
 _CAUSES = {
@@ -23,19 +25,19 @@ _CAUSES = {
 class Readiness:
     """What readiness depends on."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, jwks: Jwks | None = None) -> None:
         self._database = database
-        self.draining = False
-        """Whether the server is about to end: nothing new is taken on."""
+        self._jwks = jwks
+        self.draining = Draining()
 
     @property
     def reason(self) -> str | None:
         """Why the server is not ready, None if it is."""
-        if self.draining:
+        if self.draining.begun:
             return "The server is shutting down."
         if not self._database.healthy:
             return f"The database cannot be written: {_cause(self._database.last_error or '')}."
-        return None
+        return None if self._jwks is None else self._jwks.reason
 
 
 def _cause(error: str) -> str:

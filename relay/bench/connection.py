@@ -6,12 +6,15 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 from typing import NamedTuple
 
 from relay.bench.poller import READ, WRITE, Poller
 
 READ_BYTES = 32 * 1024
+"""No less than a record of TLS, so that nothing that can be read is left where the kernel does not say so."""
 _BUFFER_BYTES = 256 * 1024
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Address(NamedTuple):
@@ -21,6 +24,9 @@ class Address(NamedTuple):
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
     host: str
     """What the Host header says."""
+    tls: ssl.SSLContext | None = None
+    server_name: str = ""
+    """Whose certificate it must be, with TLS."""
 
 
 class Connection:
@@ -86,11 +92,14 @@ class Connection:
 
     def handle(self, events: int) -> None:
         """Take in what the kernel says about the socket."""
+        if self._connecting:
+            self._connect()
+            return
         if events & READ:
             assert self._socket is not None
             try:
                 data = self._socket.recv(READ_BYTES)
-            except BlockingIOError:
+            except _NOT_YET:
                 return
             except OSError as error:
                 self._end(error.strerror or str(error))
@@ -100,9 +109,7 @@ class Connection:
                 return
             self.received(data)
         if events & ~READ and self._socket is not None:
-            if self._connecting:
-                self._connect()
-            elif events & WRITE:
+            if events & WRITE:
                 self._flush()
             else:
                 self._end("the connection broke")
@@ -113,6 +120,20 @@ class Connection:
         if code:
             self._end(os.strerror(code))
             return
+        if self._address.tls is not None:
+            try:
+                if not isinstance(self._socket, ssl.SSLSocket):
+                    self._socket = self._address.tls.wrap_socket(
+                        self._socket, do_handshake_on_connect=False, server_hostname=self._address.server_name
+                    )
+                self._socket.do_handshake()
+            except ssl.SSLWantReadError:
+                self._poller.change(self._socket, READ)
+                return
+            except OSError as error:
+                self._end(f"no TLS: {getattr(error, 'verify_message', '') or error.strerror or error}")
+                return
+            self._poller.change(self._socket, READ | WRITE)
         self._connecting = False
         self._flush()
         self.connected()
@@ -123,7 +144,7 @@ class Connection:
         try:
             while out:
                 del out[: self._socket.send(out)]
-        except BlockingIOError:
+        except _NOT_YET:
             pass
         except OSError as error:
             self._end(error.strerror or str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ class Server:
     tokens: Sequence[str] = ()
     key: str | None = None
     pid: int | None = None
+    tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
 
 
 def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], *, as_json: bool) -> bool:
@@ -36,7 +38,7 @@ def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Loa
     """
     result = Result(name, settings)
     with stopping_at_signals() as stop, open_progress() as progress:
-        with open_target(server.url, server.tokens, server.key, server.pid) as target:
+        with open_target(server.url, server.tokens, server.key, server.pid, server.tls) as target:
             poller = Poller()
             try:
                 body(Load(target, poller, stop, progress, result))

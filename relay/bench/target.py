@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +51,12 @@ class Target:
 
     def create_room(self) -> str:
         """Create a public chat room; returns its id."""
-        connection = http.client.HTTPConnection(self.address.host, timeout=REQUEST_TIMEOUT)
+        host, tls = self.address.host, self.address.tls
+        connection = (
+            http.client.HTTPConnection(host, timeout=REQUEST_TIMEOUT)
+            if tls is None
+            else http.client.HTTPSConnection(host, timeout=REQUEST_TIMEOUT, context=tls)
+        )
         try:
             headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
             connection.request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
@@ -66,7 +72,13 @@ class Target:
 
 
 @contextmanager
-def open_target(url: str | None, tokens: Sequence[str], key: str | None, pid: int | None) -> Iterator[Target]:
+def open_target(
+    url: str | None,
+    tokens: Sequence[str],
+    key: str | None,
+    pid: int | None,
+    tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+) -> Iterator[Target]:
     """Yield the server at `url`, or one that is started for the load and stopped at the end.
 
     Raises:
@@ -83,7 +95,7 @@ def open_target(url: str | None, tokens: Sequence[str], key: str | None, pid: in
                 claims = {"sub": f"bench-{number}", "iat": now, "exp": now + TOKEN_PERIOD}
                 return jwt.encode(claims, server.secret, algorithm="HS256")
 
-            yield Target(server.url, _address(server.url), server.pid, server.key, mint)
+            yield Target(server.url, _address(server.url, tls), server.pid, server.key, mint)
         return
 
     def given(number: int) -> str:
@@ -94,22 +106,21 @@ def open_target(url: str | None, tokens: Sequence[str], key: str | None, pid: in
             )
         return tokens[number % len(tokens)]
 
-    yield Target(url, _address(url), pid, key or "", given)
+    yield Target(url, _address(url, tls), pid, key or "", given)
 
 
-def _address(url: str) -> Address:
+def _address(url: str, tls: Callable[[], ssl.SSLContext]) -> Address:
     wrong = TargetError(f"{url!r} is no URL of a server; use one such as http://127.0.0.1:8080")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 80
+        secure = parts.scheme in ("https", "wss")
+        host, port = parts.hostname, parts.port or (443 if secure else 80)
     except ValueError:
         raise wrong from None
-    if parts.scheme == "https":
-        raise TargetError("the load speaks plain HTTP; aim it at the server itself, behind what ends TLS")
-    if parts.scheme != "http" or not host or parts.path not in ("", "/"):
+    if parts.scheme not in ("http", "https", "ws", "wss") or not host or parts.path not in ("", "/"):
         raise wrong
     try:
         family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise TargetError(f"no address is known for {host}: {getattr(error, 'strerror', None) or error}") from None
-    return Address(family, sockaddr, parts.netloc.rpartition("@")[2])
+    return Address(family, sockaddr, parts.netloc.rpartition("@")[2], tls() if secure else None, host)

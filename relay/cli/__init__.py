@@ -9,12 +9,14 @@ import sys
 
 import click
 
+from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
 from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
 from relay.cli.serve import serve
+from relay.cli.systemd import systemd
 from relay.cli.token import token
 
 __all__ = ["main"]
@@ -34,5 +36,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped, not a traceback
 
 
-for command in (init, check, serve, token, keys, publish, bench):
+for command in (init, check, serve, systemd, token, keys, publish, backup, bench):
     main.add_command(command)

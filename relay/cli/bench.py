@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relay.cli.parameters import tls_options
+
 if TYPE_CHECKING:
+    import ssl
+
     from relay.bench.load import Load
     from relay.bench.session import Server
 
@@ -56,14 +60,22 @@ def server_options(command: Command) -> Command:
     @click.option(
         "--pid", type=click.IntRange(1), help="With --url: the server's process on this machine, for CPU and memory."
     )
+    @tls_options
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
     @functools.wraps(command)
-    def with_server(url: str | None, tokens: tuple[str, ...], key: str | None, pid: int | None, **options: Any) -> None:
+    def with_server(
+        url: str | None,
+        tokens: tuple[str, ...],
+        key: str | None,
+        pid: int | None,
+        tls: Callable[[], ssl.SSLContext],
+        **options: Any,
+    ) -> None:
         if url is None and pid is not None:
             raise click.UsageError("--pid is for a server at --url")
         from relay.bench.session import Server
 
-        command(server=Server(url, tokens, key, pid), **options)
+        command(server=Server(url, tokens, key, pid, tls), **options)
 
     return with_server
 

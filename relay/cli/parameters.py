@@ -1,8 +1,13 @@
-"""What commands take: durations and user ids, as click callbacks that refuse what cannot be meant."""
+"""What commands take: durations and user ids, as click callbacks that refuse what cannot be meant, and whom to trust."""
 
 from __future__ import annotations
 
+import functools
 import re
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,6 +25,38 @@ def duration(_context: click.Context, _parameter: click.Parameter, value: str) -
     if not 0 < seconds <= MAX_DAYS * _SECONDS["d"]:
         raise click.BadParameter(f"{value!r} is no duration; use one such as 90s, 15m, 1h or 7d, at most {MAX_DAYS}d.")
     return seconds
+
+
+def tls_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which certificates of a server are believed; they are passed on as `tls`."""
+
+    @click.option(
+        "--ca", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="For https: a PEM file with the certificate to trust, instead of the system's.",
+    )  # fmt: skip
+    @click.option("--insecure", is_flag=True, help="For https: do not look at the server's certificate. For tests.")
+    @functools.wraps(command)
+    def with_tls(ca: Path | None, insecure: bool, **options: Any) -> None:
+        command(tls=lambda: client_context(ca, insecure=insecure), **options)
+
+    return with_tls
+
+
+def client_context(ca: Path | None, *, insecure: bool) -> ssl.SSLContext:
+    """Return what TLS is spoken with as a client.
+
+    Raises:
+        BadParameter: the file holds no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise click.BadParameter(f"{ca} holds no certificate that can be read ({reason}).", param_hint="--ca") from None
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def user_id(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

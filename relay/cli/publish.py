@@ -6,11 +6,13 @@ import http.client
 import json
 import ssl
 import sys
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from relay.cli.parameters import tls_options
 from relay.logs import printable
 
 REQUEST_TIMEOUT = 30.0
@@ -25,7 +27,10 @@ MAX_ANSWER_BYTES = 1_048_576
 )
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the server is.")
 @click.option("--key", envvar="RELAY_KEY", show_envvar=True, help="An API key with the scope publish.")
-def publish(channel: str, data: str, type_: str | None, url: str, key: str | None) -> None:
+@tls_options
+def publish(
+    channel: str, data: str, type_: str | None, url: str, key: str | None, tls: Callable[[], ssl.SSLContext]
+) -> None:
     """Publish JSON, an object, to CHANNEL and print its position. JSON of - reads stdin.
 
     \b
@@ -43,7 +48,7 @@ def publish(channel: str, data: str, type_: str | None, url: str, key: str | Non
     item: dict[str, Any] = {"channel": channel, "data": _object(data)}
     if type_ is not None:
         item["type"] = type_
-    status, answer = _post(_server(url), json.dumps(item).encode(), key)
+    status, answer = _post(_server(url), json.dumps(item).encode(), key, tls)
     if status == http.client.OK and isinstance(answer, dict) and "data" in answer:
         click.echo(json.dumps(answer["data"]))
         return
@@ -87,14 +92,14 @@ def _server(url: str) -> SplitResult:
     )
 
 
-def _post(server: SplitResult, body: bytes, key: str) -> tuple[int, object]:
+def _post(server: SplitResult, body: bytes, key: str, tls: Callable[[], ssl.SSLContext]) -> tuple[int, object]:
     """Send the request; return status and decoded answer, which is None if it is no JSON.
 
     There is neither a proxy nor a redirection on the way, so the key goes to that server and to no other.
     """
     host = server.hostname or ""
     connection = (
-        http.client.HTTPSConnection(host, server.port, timeout=REQUEST_TIMEOUT)
+        http.client.HTTPSConnection(host, server.port, timeout=REQUEST_TIMEOUT, context=tls())
         if server.scheme == "https"
         else http.client.HTTPConnection(host, server.port, timeout=REQUEST_TIMEOUT)
     )
@@ -106,6 +111,11 @@ def _post(server: SplitResult, body: bytes, key: str) -> tuple[int, object]:
         content = response.read(MAX_ANSWER_BYTES)
     except TimeoutError:
         raise click.ClickException(f"{where} did not answer within {REQUEST_TIMEOUT:g} seconds") from None
+    except ssl.SSLCertVerificationError as error:
+        raise click.ClickException(
+            f"the certificate of {where} is not trusted ({error.verify_message}); "
+            "name the one to trust with --ca FILE, or use the host name that it is for"
+        ) from None
     except ssl.SSLError as error:
         raise click.ClickException(f"no TLS connection with {where}: {error.reason or error}") from None
     except (OSError, UnicodeError) as error:  # UnicodeError: no such host name can exist

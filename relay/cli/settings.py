@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from relay.config import Config, ConfigError, load_config
+from relay.config import Config, ConfigError, ServerConfig, load_config
 
 config_option = click.option(
     "--config",
@@ -33,6 +33,8 @@ def load(config_file: Path | None, overrides: Mapping[str, object] | None = None
         raise click.ClickException("\n".join(lines)) from None
 
 
-def base_url(host: str, port: int) -> str:
-    """Return where a server at this address is reached."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+def base_url(server: ServerConfig) -> str:
+    """Return where a server with these settings is reached."""
+    scheme = "http" if server.tls_cert is None else "https"
+    host, port = server.host, server.port
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from relay.cli.database import transact
 from relay.cli.parameters import duration, user_id
 from relay.cli.settings import config_option, load
-from relay.config import AuthConfig, Config
+from relay.config import Config
 
 
 @click.command()
@@ -40,34 +40,31 @@ def token(user: str, name: str, admin: bool, expires: int, config_file: Path | N
     """
     config = load(config_file)
     secret = _secret(config)
-    import jwt
+    from relay.auth import mint
 
-    click.echo(jwt.encode(_claims(user, name, admin, expires, config.auth), secret, algorithm="HS256"))
-
-
-def _claims(user: str, name: str, admin: bool, expires: int, auth: AuthConfig) -> dict[str, Any]:
-    now = int(time.time())
-    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + expires}
     first, _, last = name.strip().rpartition(" ") if " " in name.strip() else (name.strip(), "", "")
-    if first:
-        claims["given_name"] = first.rstrip()
-    if last:
-        claims["family_name"] = last
-    if admin:
-        claims["permissions"] = ["admin"]
-    if auth.issuer is not None:
-        claims["iss"] = auth.issuer
-    if auth.audience is not None:
-        claims["aud"] = auth.audience
-    return claims
+    click.echo(
+        mint(
+            secret,
+            user_id=user,
+            now=datetime.fromtimestamp(int(time.time()), UTC),
+            expires_in=expires,
+            first_name=first.rstrip(),
+            last_name=last,
+            admin=admin,
+            issuer=config.auth.issuer,
+            audience=config.auth.audience,
+        )
+    )
 
 
 def _secret(config: Config) -> str:
     if config.auth.jwt_secret is not None:
         return config.auth.jwt_secret
-    if config.auth.jwt_public_key_file is not None:
+    if config.auth.has_issuer:
+        setting = "jwt_jwks_url" if config.auth.jwt_public_key_file is None else "jwt_public_key_file"
         raise click.ClickException(
-            "only a public key is configured (auth.jwt_public_key_file), with which no token can be signed; get one "
+            f"only a public key is configured (auth.{setting}), with which no token can be signed; get one "
             'from its issuer, or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
         )
     from relay.store.secrets import get_or_create

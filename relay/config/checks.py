@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Collection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from relay.config import public_key
 from relay.config.setting import Check, quoted
@@ -25,6 +26,17 @@ DAY = 24 * HOUR
 
 MIN_SECRET_BYTES = 32
 """A key for HS256 has at least the 256 bits of its hash (RFC 7518, 3.2)."""
+
+_KEY_MARKS = (
+    "-----BEGIN ",
+    "---- BEGIN ",
+    "ssh-rsa",
+    "ssh-dss",
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp",
+    "-cert-v01@openssh.com",
+)
+"""What stands in keys and certificates, but hardly ever in a secret: what PyJWT takes for one is among it."""
 
 
 def between(low: float, high: float, what: str) -> Check:
@@ -99,10 +111,12 @@ def host(_instance: object, _attribute: object, value: str) -> None:
 
 
 def origin(_instance: object, _attribute: object, value: str) -> None:
-    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value):
+    if value not in ("*", "null") and not re.fullmatch(
+        r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value
+    ):
         raise ValueError(
             f'{quoted(value)} is no origin; use "*", or scheme and host in lower case with nothing behind them, '
-            'such as "https://app.example.org"'
+            'such as "https://app.example.org", or "https://*.example.org" for all below a domain'
         )
 
 
@@ -127,11 +141,33 @@ def database(_instance: object, _attribute: object, value: Path) -> None:
 
 
 def secret(_instance: object, _attribute: object, value: str) -> None:
+    if any(mark in value for mark in _KEY_MARKS):
+        raise ValueError(
+            "is a key or certificate, which anyone may know who can check tokens; a public key belongs in a file that "
+            "auth.jwt_public_key_file names, and a secret is made with: openssl rand -base64 32"
+        )
     size = len(value.encode())
     if size < MIN_SECRET_BYTES:
         raise ValueError(
             f"is only {size} bytes long; use at least {MIN_SECRET_BYTES}, "
             "made for instance with: openssl rand -base64 32 (`relay init` writes a file with a fresh one)"
+        )
+
+
+def jwks_url(_instance: object, _attribute: object, value: str) -> None:
+    try:
+        url = urlsplit(value)
+        named, _ = url.hostname, url.port
+    except ValueError:
+        named = None
+    if not named or not value.isascii() or any(character in value for character in " \\#"):
+        raise ValueError("is no address; use one such as https://login.example.org/.well-known/jwks.json")
+    if url.username is not None or url.password is not None:
+        raise ValueError("holds a name or a password, which is not sent; public keys are had without")
+    if url.scheme != "https" and not (url.scheme == "http" and named in ("localhost", "127.0.0.1", "::1")):
+        raise ValueError(
+            f"begins with {quoted(url.scheme)}; use https, for whoever is on the way could put in a key of their own "
+            "(http is for this machine alone)"
         )
 
 

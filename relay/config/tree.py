@@ -12,7 +12,7 @@ from typing import Literal
 
 import attrs
 
-from relay.config import checks, public_key
+from relay.config import certificate, checks, public_key
 from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
 from relay.config.dialects import DialectsConfig
 from relay.config.setting import quoted, section, setting
@@ -42,7 +42,9 @@ class ServerConfig:
     )
     allowed_origins: tuple[str, ...] = setting(
         ("*",),
-        "Origins of the web pages that may use Relay from a browser; * allows all. Other clients are not affected.",
+        "Origins of the web pages that may use Relay from a browser: https://app.example.org, https://*.example.org for "
+        "all below a domain, null for pages without one; * allows all. Relay's own origin always may, and clients that are "
+        "no browsers are not affected.",
         check=each(checks.origin),
     )
     trusted_proxies: tuple[str, ...] = setting(
@@ -50,6 +52,24 @@ class ServerConfig:
         "Addresses or networks of reverse proxies. X-Forwarded-For is believed from these alone.",
         check=each(checks.network),
     )
+    tls_cert: Path | None = setting(
+        None,
+        "A PEM file with the certificate and those that vouch for it: https and wss, on the same port. A renewed one is "
+        "taken up by itself, or at once on SIGHUP.",
+    )
+    tls_key: Path | None = setting(None, "A PEM file with the private key of that certificate, without a passphrase.")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit: a certificate needs its key."""
+        if self.tls_cert is not None and self.tls_key is not None:
+            try:
+                certificate.load_certificate(self.tls_cert, self.tls_key)
+            except certificate.CertificateError as error:
+                yield error.setting, str(error)
+        elif self.tls_cert is not None:
+            yield "tls_cert", "is set and server.tls_key is not; set both, or neither for plain HTTP"
+        elif self.tls_key is not None:
+            yield "tls_key", "is set and server.tls_cert is not; set both, or neither for plain HTTP"
 
 
 @attrs.frozen
@@ -84,6 +104,12 @@ class AuthConfig:
         "A PEM file with the public key of another issuer of tokens, for RS256, ES256 or EdDSA.",
         check=checks.key_file,
     )
+    jwt_jwks_url: str | None = setting(
+        None,
+        "Where another issuer of tokens publishes its public keys (JWKS), https. They are looked up at the start, every "
+        "five minutes, and when a token names one that is not known.",
+        check=checks.jwks_url,
+    )
     jwt_algorithms: tuple[str, ...] = setting(
         ("HS256",),
         "The algorithms that are accepted: HS256 (secret), RS256, ES256, EdDSA (public key).",
@@ -100,24 +126,35 @@ class AuthConfig:
         0.0, "By how much the clock of a token's issuer may be wrong.", unit="seconds", check=seconds(300.0, low=0)
     )
 
+    @property
+    def has_issuer(self) -> bool:
+        """Whether tokens come from another issuer, whose public keys are configured."""
+        return self.jwt_public_key_file is not None or self.jwt_jwks_url is not None
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield what does not fit: each algorithm needs its key, and each key its algorithm."""
         if not self.jwt_algorithms:
             yield "jwt_algorithms", 'is empty, so that no token would be valid; use ["HS256"]'
             return
         with_key = [name for name in self.jwt_algorithms if name in public_key.ALGORITHMS]
-        if self.jwt_public_key_file is None:
-            if with_key:
-                yield "jwt_algorithms", f'{listed(with_key)} needs auth.jwt_public_key_file; set it, or use ["HS256"]'
-        else:
-            fitting = public_key.algorithm_of(self.jwt_public_key_file)
-            if with_key != [fitting]:
+        file, url = self.jwt_public_key_file, self.jwt_jwks_url
+        if file is None and url is None and with_key:
+            names = "auth.jwt_public_key_file or auth.jwt_jwks_url"
+            yield "jwt_algorithms", f'{listed(with_key)} needs {names}; set one, or use ["HS256"]'
+        if file is not None:
+            fitting = public_key.algorithm_of(file)
+            if fitting not in with_key or (url is None and with_key != [fitting]):
                 message = f"{quoted(self.jwt_algorithms)} does not fit the key in auth.jwt_public_key_file"
                 yield "jwt_algorithms", f'{message}; use ["{fitting}"], and "HS256" beside it to accept secrets too'
-            if "HS256" in self.jwt_algorithms and with_key and self.jwt_secret is None:
-                yield "jwt_secret", "must be set for HS256: beside a public key, Relay makes no secret of its own"
-        if self.jwt_secret is not None and "HS256" not in self.jwt_algorithms:
-            yield "jwt_secret", 'is set but never used; add "HS256" to auth.jwt_algorithms, or remove the secret'
+        elif url is not None and not with_key:
+            message = f"{quoted(self.jwt_algorithms)} does not fit auth.jwt_jwks_url"
+            yield "jwt_algorithms", f"{message}; name what its issuer signs with: {listed(public_key.ALGORITHMS)}"
+        if self.has_issuer and "HS256" in self.jwt_algorithms and with_key and self.jwt_secret is None:
+            yield "jwt_secret", "must be set for HS256: beside a public key, Relay makes no secret of its own"
+        if "HS256" not in self.jwt_algorithms:
+            for name in ("jwt_secret", "jwt_secret_previous"):
+                if getattr(self, name) is not None:
+                    yield name, 'is set but never used; add "HS256" to auth.jwt_algorithms, or remove the secret'
 
 
 @attrs.frozen
@@ -147,7 +184,23 @@ class LimitsConfig:
         10.0, "How long a new connection has to authenticate.", unit="seconds", check=seconds(HOUR)
     )
     handshakes_per_minute: int = setting(
-        6000, "New connections from one IP address; past it, 429.", unit="connections", check=count(100_000_000)
+        6000,
+        "New WebSocket connections and Socket.IO sessions from one IP address; past it, 429.",
+        unit="connections",
+        check=count(100_000_000),
+    )
+    auth_failures_per_minute: int = setting(
+        600,
+        "Requests and sessions of one IP address without valid credentials; past it, 429. Valid ones pass all the same.",
+        unit="failures",
+        check=count(100_000_000),
+    )
+    requests_per_minute: int = setting(
+        600,
+        "REST requests of one user, and ten times as many of one IP address; past it, 429. Publishing, admins and API "
+        "keys are free.",
+        unit="requests",
+        check=count(10_000_000),
     )
     max_outbox_bytes: int = setting(
         1 * MIB,

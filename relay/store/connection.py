@@ -153,7 +153,7 @@ async def open_connection(
     Raises:
         StoreError: it cannot be opened.
     """
-    connection = Connection(partial(_connect, path, synchronous, read_only))
+    connection = Connection(partial(open_sync, path, synchronous, read_only=read_only))
     try:
         await connection
     except (sqlite3.Error, OSError) as error:
@@ -164,7 +164,15 @@ async def open_connection(
         await connection.close()
 
 
-def _connect(path: Path, synchronous: Literal["normal", "full"], read_only: bool) -> sqlite3.Connection:
+def open_sync(
+    path: Path, synchronous: Literal["normal", "full"] = "normal", *, read_only: bool = False
+) -> sqlite3.Connection:
+    """Open a database file as `open_connection` does, in the caller's own thread.
+
+    Raises:
+        sqlite3.Error: it cannot be opened; `unusable` puts that into words.
+        OSError: the same.
+    """
     if not read_only and path.parent.is_dir() and not path.exists():
         # It will hold a secret, and what people say to each other. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -180,6 +188,8 @@ def _connect(path: Path, synchronous: Literal["normal", "full"], read_only: bool
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
+            # By itself SQLite makes a checkpoint within a commit, and tells nobody that it failed.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except BaseException:

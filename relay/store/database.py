@@ -5,6 +5,9 @@ under a savepoint of its own. Then the writer itself makes the callbacks, in the
 wakes the callers: Trio wakes tasks in any order, and what a callback delivers must be in one.
 
 What operations and queries say is not known here; they are functions of an sqlite3 connection.
+
+A database that failed, in a transaction or a checkpoint, refuses all writes at once, reads on, and looks every PROBE_INTERVAL
+whether it can be written again; nothing else ends that. What is done about the disk is `checkpoint`'s to say.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import math
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,6 +27,7 @@ import trio
 
 from relay import logs
 from relay.errors import Code, RequestError
+from relay.store.checkpoint import move_log, overwrite_beginning, probe, roll_back
 from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable
 from relay.store.migrations import migrate
 
@@ -31,8 +35,14 @@ MAX_BATCH = 1000
 """Operations in one transaction."""
 MAX_WAITING = 10_000
 """Operations that wait for one, and reads that wait for their connection; more are refused."""
-PROBE_INTERVAL = 2.0
+PROBE_INTERVAL = 1.0
 """Seconds between two looks whether a database that could not be written can be again."""
+CHECKPOINT_ROWS = 2000
+"""Changed rows after which the log is moved into the file: some 4 to 16 MB of log."""
+CHECKPOINT_INTERVAL = 1.0
+"""Seconds between two checkpoints at least, however much is written: how far the log grows meanwhile, writers decide."""
+CHECKPOINT_PERIOD = 60.0
+"""Seconds after which the log is moved into the file, and synced, however little was written."""
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], Any]
@@ -66,7 +76,11 @@ class Database:
         self._sleeper: trio.lowlevel.Task | None = None
         self._ended = False
         self._reads = 0
-        self._probe_deadline = math.inf
+        self._deadline = -math.inf  # what a killed process left is moved at once
+        """When to look whether the database can be written again or, while it can, when to make a checkpoint."""
+        self._changes = 0
+        self._checkpoint_at = -math.inf
+        self._unsynced = False
         self.last_error: str | None = None
         """Why the database could not be written at the last try, in SQLite's words; None when it could."""
         self.batches = 0
@@ -78,7 +92,7 @@ class Database:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last transaction succeeded."""
+        """Whether writes are taken: the last transaction, and the last checkpoint, succeeded."""
         return self.last_error is None
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -164,8 +178,8 @@ class Database:
                 batch = [entry for entry in self._take() if entry.task is not None]
                 if batch:
                     await self._run_batch(batch)
-                if trio.current_time() >= self._probe_deadline:
-                    self._note(await self._writer.run(_probe))
+                if trio.current_time() >= self._deadline:
+                    await (self._look_after() if self.last_error is None else self._look_again())
         finally:
             self._ended = True
             for entry in self._waiting:
@@ -185,19 +199,19 @@ class Database:
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._sleeper = trio.lowlevel.current_task()
-        with trio.move_on_at(self._probe_deadline):
+        with trio.move_on_at(self._deadline):
             await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _run_batch(self, batch: list[_Entry]) -> None:
         loads = [entry for entry in batch if entry.reads]
         writes = [entry for entry in batch if not entry.reads]
-        started = time.perf_counter()
-        failure = await self._writer.run(partial(_execute, loads, writes))
-        self.last_batch_seconds = time.perf_counter() - started
-        self.batches += 1
-        self.operations += len(batch)
-        if writes:
-            self._note(failure)
+        if self.healthy:
+            await self._run_in_thread(loads, writes)
+        else:
+            for entry in writes:
+                entry.result = outcome.Error(_unavailable())
+            if loads:
+                await self._run_in_thread(loads, [])
         for entry in (*loads, *writes):
             if entry.callback is not None and isinstance(entry.result, outcome.Value):
                 entry.callback(entry.result.value)
@@ -205,22 +219,56 @@ class Database:
             if entry.task is not None and entry.result is not None:
                 trio.lowlevel.reschedule(entry.task, entry.result)
 
-    def _note(self, failure: str | None) -> None:
-        """Note how the last transaction ended. A database that failed is tried again even if nobody writes."""
-        if failure is None and self.last_error is not None:
-            log.info("database can be written again")
-        elif failure is not None and failure != self.last_error:
+    async def _run_in_thread(self, loads: Sequence[_Entry], writes: Sequence[_Entry]) -> None:
+        started = time.perf_counter()
+        failure, changes = await self._writer.run(partial(_execute, loads, writes))
+        self.last_batch_seconds = time.perf_counter() - started
+        self.batches += 1
+        self.operations += len(loads) + len(writes)
+        if failure is not None:
+            self._fail(failure)
+        elif writes:
+            if self._deadline == math.inf:
+                self._deadline = trio.current_time() + CHECKPOINT_PERIOD
+            if changes - self._changes >= CHECKPOINT_ROWS:
+                self._deadline = min(self._deadline, self._checkpoint_at + CHECKPOINT_INTERVAL)
+
+    async def _look_after(self) -> None:
+        """Move the log into the file."""
+        failure, self._changes = await self._writer.run(move_log)
+        self._checkpoint_at = trio.current_time()
+        self._deadline = math.inf
+        if failure is not None:
+            self._unsynced = True
+            self._fail(failure)
+
+    async def _look_again(self) -> None:
+        """Look whether a database that failed can be written again, though nobody writes."""
+        failure = await self._writer.run(partial(probe, rewrite=self._unsynced))
+        if failure is not None:
+            self._unsynced = True  # it may have been the sync
+            self._fail(failure)
+            return
+        self._unsynced = False
+        self.last_error = None
+        self._deadline = math.inf
+        log.info("database can be written again")
+
+    def _fail(self, failure: str) -> None:
+        if failure != self.last_error:
             log.error("database cannot be written", cause=failure)
         self.last_error = failure
-        self._probe_deadline = math.inf if failure is None else trio.current_time() + PROBE_INTERVAL
+        self._deadline = trio.current_time() + PROBE_INTERVAL
 
 
-def _execute(loads: list[_Entry], writes: list[_Entry], connection: sqlite3.Connection) -> str | None:
-    """Run a batch, in the thread. Every entry gets its result; returns what went wrong with the transaction."""
+def _execute(
+    loads: Sequence[_Entry], writes: Sequence[_Entry], connection: sqlite3.Connection
+) -> tuple[str | None, int]:
+    """Run a batch, in the thread. Every entry gets its result; returns what went wrong with the transaction, and all changes."""
     for entry in loads:
         entry.result = _captured(entry.operation, connection)
     if not writes:
-        return None
+        return None, connection.total_changes
     try:
         connection.execute("BEGIN IMMEDIATE")
         for entry in writes:
@@ -233,11 +281,12 @@ def _execute(loads: list[_Entry], writes: list[_Entry], connection: sqlite3.Conn
             connection.execute("RELEASE operation")
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        _roll_back(connection)
+        roll_back(connection)
         for entry in writes:
             entry.result = outcome.Error(_unavailable())
-        return str(error)
-    return None
+        overwrite_beginning(connection)
+        return str(error), connection.total_changes
+    return None, connection.total_changes
 
 
 def _captured(operation: Operation, connection: sqlite3.Connection) -> outcome.Outcome[Any]:
@@ -251,34 +300,12 @@ def _is_failure(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and not isinstance(error, OWN_ERRORS)
 
 
-def _probe(connection: sqlite3.Connection) -> str | None:
-    """Try a small transaction that does write, without waiting for locks; returns what went wrong."""
-    busy_timeout = connection.execute("PRAGMA busy_timeout").fetchone()[0]
-    try:
-        connection.execute("PRAGMA busy_timeout = 0")
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('probe', '')")
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        _roll_back(connection)
-        return str(error)
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {busy_timeout}")
-    return None
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    # A full disk rolls back by itself.
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
 def _read(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
     connection.execute("BEGIN")
     try:
         return query(connection)
     finally:
-        _roll_back(connection)
+        roll_back(connection)
 
 
 def _unreadable(error: sqlite3.Error) -> RequestError:

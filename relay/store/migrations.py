@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 from relay.store.connection import StoreError
 
@@ -78,10 +79,28 @@ def migrate(connection: sqlite3.Connection) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     if version > len(MIGRATIONS):
-        raise StoreError(
-            f"The database has version {version}, and this Relay knows versions up to {len(MIGRATIONS)}: it was written "
-            "by a newer Relay. Install that release, or restore a backup made before it."
-        )
+        raise _newer(version)
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a database that is only read.
+
+    Raises:
+        StoreError: it is not Relay's, or was written by a newer one.
+    """
+    version = _version(connection)
+    if version == 0:
+        raise StoreError(f"{path} is not a database of Relay, or one that nothing was ever written to.")
+    if version > len(MIGRATIONS):
+        raise _newer(version)
+    return version
+
+
+def _newer(version: int) -> StoreError:
+    return StoreError(
+        f"The database has version {version}, and this Relay knows versions up to {len(MIGRATIONS)}: it was written "
+        "by a newer Relay. Install that release, or restore a backup made before it."
+    )
 
 
 def _version(connection: sqlite3.Connection) -> int:

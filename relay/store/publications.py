@@ -5,9 +5,11 @@ Every function of a connection here runs in the store's thread, inside a transac
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from relay.clock import Clock
 from relay.errors import RequestError
@@ -18,6 +20,9 @@ from relay.store.secrets import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
 """Channels whose old publications are deleted in one transaction, so that pruning never holds up a publisher for long."""
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+FULL = 2
+"""SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 
 Outcome = Published | RequestError
 
@@ -29,9 +34,12 @@ class Publications:
         self._database = database
         self._clock = clock
         self._epochs: dict[bool, str] = {}
+        self._renewed: str | None = None  # the epoch of channels that are written behind, until the store has it
 
     async def open(self) -> None:
         """Take up where the last run ended. After an unclean end every channel that is written behind gets a new epoch.
+
+        So do all others if the machine went down with it, unless commits are synchronous: the last ones may be gone.
 
         To be called once, before anything is published; from now on an end is unclean until `close`.
         """
@@ -45,8 +53,15 @@ class Publications:
         """Return the channel's head, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> Position:
-            row = connection.execute("SELECT offset, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
-            return Position(0, self._epochs[channel.kind.durable]) if row is None else Position(*row)
+            row = connection.execute(
+                "SELECT offset, epoch, durable FROM channels WHERE name = ?", (channel.text,)
+            ).fetchone()
+            if row is None:
+                return Position(0, self._epochs[channel.kind.durable])
+            if row[2] and not channel.kind.durable:
+                # One that is no longer durable needs an epoch that ends with a crash, also before its first write.
+                return Position(row[0], self._epochs[False])
+            return Position(row[0], self._epoch(channel, row[1]))
 
         return await self._database.load(load, on_loaded=on_loaded)
 
@@ -56,15 +71,22 @@ class Publications:
         """Return what is kept of the channel, oldest first, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> list[Publication]:
-            head = connection.execute("SELECT id, epoch FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            head = connection.execute(
+                "SELECT id, epoch, offset FROM channels WHERE name = ?", (channel.text,)
+            ).fetchone()
             if head is None:
                 return []
             rows = connection.execute(
                 "SELECT offset, type, data, published_at FROM publications WHERE channel_id = ? ORDER BY offset DESC LIMIT ?",
                 (head[0], channel.kind.history_size),
             ).fetchall()
+            if channel.kind.history_size > 1:
+                # What is before a gap is no history: whoever resumed from there would be given a part.
+                dense = zip(rows, range(head[2], 0, -1), strict=False)
+                rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]
+            epoch = self._epoch(channel, head[1])
             return [
-                Publication(channel, type_, offset, head[1], published_ms, json=data.encode())
+                Publication(channel, type_, offset, epoch, published_ms, json=data.encode())
                 for offset, type_, data, published_ms in reversed(rows)
             ]
 
@@ -86,8 +108,15 @@ class Publications:
 
     async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
         """Store heads and new publications, and drop what no longer fits the history. See `broker.Store`."""
+        renewed = self._renewed
+
+        def committed(_: None) -> None:
+            if self._renewed == renewed:
+                self._renewed = None
 
         def write(connection: sqlite3.Connection) -> None:
+            if renewed is not None:
+                _renew_behind(connection, renewed)
             for channel, head, publications in channels:
                 channel_id = _save_head(connection, channel, head)
                 connection.executemany(
@@ -101,8 +130,19 @@ class Publications:
                     )
                 elif channel.kind.history_size > 1:
                     _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
+                    _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
 
-        await self._database.write(write)
+        await self._database.write(write, on_commit=committed)
+
+    def renew_behind(self) -> None:
+        """Give channels that are written behind a new epoch when they are loaded. See `broker.Store`.
+
+        It holds at once, and in the store with the next write behind: it could not be written now.
+        """
+        self._renewed = self._epochs[False] = _new_epoch()
+
+    def _epoch(self, channel: ChannelName, stored: str) -> str:
+        return stored if channel.kind.durable or self._renewed is None else self._renewed
 
     async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
         """Delete old publications of the next PRUNE_CHANNELS channels, and keys that no longer count.
@@ -139,18 +179,44 @@ def forget_channel(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
 
 
+def mark_as_copy(connection: sqlite3.Connection) -> None:
+    """Say that this database is a copy: the next server that starts on it gives every channel a new epoch."""
+    set_meta(connection, "copy", "yes")
+
+
 def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
+    clean = get_meta(connection, "clean") == "yes"
+    copy = get_meta(connection, "copy") == "yes"
     durable = get_meta(connection, "durable_epoch")
-    if durable is None:
+    if durable is None or copy or (not clean and _may_have_lost_commits(connection)):
+        # Of a copy, the original may have gone on after it was made: its positions are not the copy's.
         durable = _new_epoch()
         set_meta(connection, "durable_epoch", durable)
+        connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
+    set_meta(connection, "boot_id", _boot_id())
     behind = get_meta(connection, "behind_epoch")
-    if behind is None or get_meta(connection, "clean") != "yes":
+    if behind is None or copy or not clean:
         behind = _new_epoch()
-        set_meta(connection, "behind_epoch", behind)
-        connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (behind,))
+        _renew_behind(connection, behind)
     set_meta(connection, "clean", "no")
+    set_meta(connection, "copy", "no")
     return {True: durable, False: behind}
+
+
+def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
+    """Tell whether the machine went down under the last run, and what it had committed last need not have been on the disk."""
+    [(synchronous,)] = connection.execute("PRAGMA synchronous")
+    return synchronous < FULL and get_meta(connection, "boot_id") != _boot_id()
+
+
+def _boot_id() -> str:
+    """What names the machine's present uptime; nothing where the system does not tell."""
+    return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
+
+
+def _renew_behind(connection: sqlite3.Connection, epoch: str) -> None:
+    set_meta(connection, "behind_epoch", epoch)
+    connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
 
 
 def _new_epoch() -> str:
@@ -159,6 +225,8 @@ def _new_epoch() -> str:
 
 def _append_alone(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: int) -> Outcome:
     """As `_append`, but a refusal is this draft's own."""
+    if draft.prepare is None:
+        return _append(connection, draft, epoch, now_ms)  # nothing else refuses
     connection.execute("SAVEPOINT draft")
     try:
         outcome: Outcome = _append(connection, draft, epoch, now_ms)
@@ -176,7 +244,7 @@ def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: in
     reference = draft.prepare(connection) if draft.prepare is not None else None
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1 RETURNING id, offset, epoch",
+        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1 RETURNING id, offset, epoch",
         (draft.channel.text, epoch, draft.channel.kind.history_size),
     ).fetchone()
     channel_id, offset, channel_epoch = row
@@ -203,7 +271,7 @@ def _earlier(connection: sqlite3.Connection, key: Idempotency, now_ms: int) -> P
 def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Position) -> int:
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch RETURNING id",
+        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, durable = 0 RETURNING id",
         (channel.text, head.epoch, head.offset, channel.kind.history_size),
     ).fetchone()
     return int(row[0])
@@ -211,3 +279,12 @@ def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Posit
 
 def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> None:
     connection.execute("DELETE FROM publications WHERE channel_id = ? AND offset <= ?", (channel_id, up_to))
+
+
+def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:
+    """Delete what is older than `first` and does not lead up to it: what came between was too old before it could be written."""
+    connection.execute(
+        "DELETE FROM publications WHERE channel_id = ?1 AND offset < ?2 "
+        "AND NOT EXISTS (SELECT 1 FROM publications WHERE channel_id = ?1 AND offset = ?2 - 1)",
+        (channel_id, first),
+    )

@@ -17,6 +17,8 @@ import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
@@ -52,7 +54,7 @@ class HttpServer:
         self._context = WorkerContext(None)
         self._head_timeout = head_timeout
         self._body_timeout = body_timeout
-        self._streams: set[ByteStream] = set()
+        self._connections: set[_Connection] = set()
         self._empty = trio.Event()
 
     async def serve(self, stream: ByteStream) -> RequestHead | None:
@@ -68,27 +70,29 @@ class HttpServer:
             head_timeout=self._head_timeout,
             body_timeout=self._body_timeout,
         )
-        self._streams.add(stream)
+        self._connections.add(connection)
         try:
             await connection.run()
         finally:
-            self._streams.discard(stream)
-            if not self._streams:
+            self._connections.discard(connection)
+            if not self._connections:
                 self._empty.set()
         return connection.upgrade
 
     async def shutdown(self, deadline: float) -> None:
         """Let connections that are idle go, give requests under way until `deadline`, and reset what is left then."""
         await self._context.terminated.set()
+        for connection in self._connections:
+            connection.end_if_idle()
         for limit, reset in ((deadline, True), (deadline + ABORT_TIMEOUT, False)):
-            if self._streams:
+            if self._connections:
                 self._empty = trio.Event()
                 with trio.move_on_at(limit):
                     await self._empty.wait()
                     return
                 if reset:
-                    for stream in list(self._streams):
-                        stream.abort()
+                    for connection in list(self._connections):
+                        connection.abort()
 
 
 @asynccontextmanager
@@ -117,6 +121,15 @@ class _Http11(H11Protocol):
     """HTTP/1.1 and nothing else, whatever a request asks for."""
 
     on_closed: Callable[[], None]
+    begins_answer = False
+    """Whether what is sent now is the head of an answer: its body follows at once."""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        self.begins_answer = isinstance(event, Response)
+        try:
+            await super().stream_send(event)
+        finally:
+            self.begins_answer = False
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
@@ -158,7 +171,9 @@ class _Connection(TCPServer):
     ) -> None:
         super().__init__(app, config, context, {}, stream)  # type: ignore[arg-type]
         self.upgrade: RequestHead | None = None
-        self._idle = True
+        self._idle = True  # whether no request is under way
+        self._waiting = trio.CancelScope()  # for bytes
+        self._head = b""  # of an answer: it goes out with the first of its body
         self._answered = trio.Event()  # set between two requests
         self._answered.set()
         self._reading = trio.CancelScope()
@@ -172,31 +187,56 @@ class _Connection(TCPServer):
             async with TaskGroup() as task_group:
                 self._task_group = task_group
                 self.protocol: Any = _Http11(
-                    self.app, self.config, self.context, task_group, ConnectionState({}), False, self._bytes.peer,
+                    self.app, self.config, self.context, task_group, ConnectionState({}), self._bytes.secure, self._bytes.peer,
                     sock.getsockname()[:2], self.protocol_send,
                 )  # fmt: skip
                 # The reader waits for the end of an answer before it reads the next request; of one whose peer is gone there is none.
                 self.protocol.on_closed = self._reading.cancel
-                await self.idle_task.restart(task_group, self._idle_timeout)
                 await self._read_data()
         finally:
             if self.upgrade is None:
                 with trio.CancelScope(shield=True):
                     await self._close()
 
+    def end_if_idle(self) -> None:
+        """Have the connection end, unless a request is under way, or there to be read. A plain call."""
+        if self._idle and not self._bytes.has_unread:
+            self._waiting.cancel()
+
+    def abort(self) -> None:
+        """Reset the connection. A plain call."""
+        self._bytes.abort()
+
     async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, Updated):
+        if isinstance(event, RawData):
+            if self.protocol.begins_answer:
+                self._head = event.data
+            elif data := self._head + event.data:
+                self._head = b""
+                await self._send(data)
+        elif isinstance(event, Updated):
             self._idle = event.idle
             if event.idle:
+                self._waiting.deadline = self._deadline()
                 self._answered.set()
             else:
                 self._answered = trio.Event()
-            if event.idle and self._reading.cancel_called:
-                return  # an answer's end may come after the connection's: nobody would stop the timer again
-        # Quart's nursery is cancelled while Hypercorn cleans up in it: the timer must be set, and the connection closed, all the
-        # same. Writes Hypercorn shields itself; a peer that does not read is reset by `shutdown`.
-        with trio.CancelScope(shield=True):
-            await super().protocol_send(event)
+        else:
+            # Quart's nursery is cancelled while Hypercorn cleans up in it: the connection must be closed all the same.
+            with trio.CancelScope(shield=True):
+                await super().protocol_send(event)
+
+    async def _send(self, data: bytes) -> None:
+        """Write, shielded as Hypercorn would; a peer that does not read is reset by `shutdown`."""
+        try:
+            sent = 0 if self.send_lock.locked() else self._bytes.send_nowait(data)
+            if sent < len(data):
+                with trio.CancelScope(shield=True):
+                    async with self.send_lock:
+                        await self._bytes.send_all(data[sent:])
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            with trio.CancelScope(shield=True):
+                await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
         try:
@@ -206,15 +246,15 @@ class _Connection(TCPServer):
         except (trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError):
             pass
         self._reading.cancel()
-        # Else the timer keeps the file descriptor of a connection that is over.
         with trio.CancelScope(shield=True):
-            await self.idle_task.stop()
             await self.protocol.handle(Closed())
 
     async def _receive(self) -> bytes:
         """The next bytes of this connection; none at its end, or when it goes on as something else."""
-        waits_for_body = self.protocol.connection.their_state is h11.SEND_BODY
-        with trio.fail_after(self._body_timeout if waits_for_body else math.inf):
+        if self._idle and self.context.terminated.is_set() and not self._bytes.has_unread:
+            return b""
+        data = b""
+        with trio.CancelScope(deadline=self._deadline()) as self._waiting:
             data = await self._bytes.receive_some()
         if data and self.protocol.connection.their_state is h11.DONE:
             # The next request came before the end of this one's answer.
@@ -222,8 +262,6 @@ class _Connection(TCPServer):
         if not data or not self._idle:
             return data
         # Between two requests: what comes is a head, and it may be an upgrade's.
-        with trio.CancelScope(shield=True):
-            await self.idle_task.stop()
         self._idle = False
         try:
             with trio.fail_after(self._head_timeout):
@@ -235,3 +273,11 @@ class _Connection(TCPServer):
         if self.upgrade is not None:
             return b""
         return head
+
+    def _deadline(self) -> float:
+        """When the connection ends if nothing comes."""
+        if self._idle:
+            return trio.current_time() + self.config.keep_alive_timeout
+        if self.protocol.connection.their_state is h11.SEND_BODY:
+            return trio.current_time() + self._body_timeout
+        return math.inf  # the request is there: what is awaited is its answer's end

@@ -9,8 +9,10 @@ import errno
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from relay import logs
 from relay.errors import Code, ProtocolError, RequestError
@@ -18,11 +20,14 @@ from relay.transports.answer import refuse
 from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.http import HttpServer
 from relay.transports.stream import ByteStream
+from relay.transports.tls import PlainHttpError
 
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
 ACCEPTS_PER_TURN = 50
-"""Connections accepted before other tasks run."""
+"""Connections accepted before everything else that is to be done is done: a crowd is served in turn, and waits in the kernel."""
+MAX_ACCEPT_PAUSE = 0.25
+"""Seconds after which more are accepted all the same, however much is to be done."""
 EXHAUSTED_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptor left for another connection."""
 HEAD_TIMEOUT = 10.0
@@ -32,7 +37,18 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 log = logs.get("relay.listener")
 
-HandleUpgrade = Callable[[RequestHead, ByteStream], Awaitable[None]]
+
+class Connection(Protocol):
+    """A WebSocket connection that was let in."""
+
+    async def run(self) -> None:
+        """Serve it until it ended."""
+
+
+OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
+"""Lets an upgrade request in, or answers why not and returns None."""
+
+MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
 
 def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[socket.socket]:
@@ -67,34 +83,44 @@ class Listener:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        handle_upgrade: HandleUpgrade,
+        open_websocket: OpenWebSocket,
         http: HttpServer,
         connections: trio.Nursery,
         *,
         max_connections: int,
+        make_stream: MakeStream = ByteStream,
         head_timeout: float = HEAD_TIMEOUT,
     ) -> None:
-        """`connections` is where connections live: it outlives the accepting."""
+        """`connections` is where connections live: it outlives the accepting. `make_stream` puts TLS on them, or not."""
         self._sockets = sockets
-        self._handle_upgrade = handle_upgrade
+        self._open_websocket = open_websocket
         self._http = http
         self._connections = connections
         self._max_connections = max_connections
+        self._make_stream = make_stream
         self._head_timeout = head_timeout
+        self._accepting = trio.CancelScope()
         self.count = 0
         """Connections that are open now."""
+        self.arriving = 0
+        """Those of them that have not yet sent the head of their first request."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept for ever; at the end the sockets are closed, and the connections are not."""
+        """Accept until `stop`; at the end the sockets are closed, and the connections are not."""
         try:
-            async with trio.open_nursery() as nursery:
-                for listening in self._sockets:
-                    nursery.start_soon(self._accept, listening)
-                task_status.started()
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for listening in self._sockets:
+                        nursery.start_soon(self._accept, listening)
+                    task_status.started()
         finally:
             for listening in self._sockets:
                 trio.lowlevel.notify_closing(listening)
                 listening.close()
+
+    def stop(self) -> None:
+        """Accept no more. A plain call."""
+        self._accepting.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -109,7 +135,9 @@ class Listener:
                         log.warning("cannot accept", cause=error.strerror, connections=self.count)
                         await trio.sleep(EXHAUSTED_PAUSE)
                     break  # else the peer gave up before its turn
-                self._connections.start_soon(self._serve, ByteStream(accepted, (peer[0], peer[1])))
+                self._connections.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
+            with trio.move_on_after(MAX_ACCEPT_PAUSE):
+                await wait_all_tasks_blocked()
 
     async def _serve(self, stream: ByteStream) -> None:
         self.count += 1
@@ -117,32 +145,42 @@ class Listener:
             if self.count > self._max_connections:
                 await refuse(stream, RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=5.0))
             else:
-                await self._route(stream)
+                connection = await self._route(stream)
+                # Of the way here, with the request's head and its frames, nothing stays in memory.
+                if connection is not None:
+                    await connection.run()
         except Exception as error:
             log.exception("connection failed", error, address=stream.peer[0], errorId=str(uuid.uuid4()))
         finally:
             self.count -= 1
             stream.close()
 
-    async def _route(self, stream: ByteStream) -> None:
+    async def _route(self, stream: ByteStream) -> Connection | None:
+        """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
+        self.arriving += 1
         try:
-            with trio.fail_after(self._head_timeout):
+            with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
-        except trio.TooSlowError:
-            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
-            await refuse(stream, slow, address=stream.peer[0], status=408)
-            return
+        except PlainHttpError as error:
+            plain = ByteStream(stream.sock, stream.peer)
+            await refuse(plain, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
+            return None
         except ProtocolError as error:
             await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0], status=431)
-            return
+            return None
         except trio.BrokenResourceError:
-            return
+            return None
+        finally:
+            self.arriving -= 1
+        if in_time.cancelled_caught:
+            slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
+            await refuse(stream, slow, address=stream.peer[0], status=408)
+            return None
         if not head:
-            return
+            return None
         request = upgrade_request(head)
         if request is None:
             stream.unread(head)
             # A proxy may use the connection for an upgrade after it served other requests.
             request = await self._http.serve(stream)
-        if request is not None:
-            await self._handle_upgrade(request, stream)
+        return None if request is None else await self._open_websocket(request, stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from typing import ClassVar
 
 import trio
 
@@ -32,6 +33,9 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     __slots__ = ("_pushed_back", "peer", "sock", "socket")
 
+    secure: ClassVar[bool] = False
+    """Whether what is written here is encrypted on the wire."""
+
     def __init__(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         """Take over an accepted socket; `peer` is its address and port."""
         sock.setblocking(False)
@@ -42,6 +46,11 @@ class ByteStream(trio.abc.HalfCloseableStream):
         """The same socket, as Hypercorn and Trio want it."""
         self.peer = peer
         self._pushed_back = b""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes were put back that the next `receive_some` returns."""
+        return bool(self._pushed_back)
 
     def unread(self, data: bytes) -> None:
         """Put bytes back: the next `receive_some` returns them first."""
@@ -59,10 +68,18 @@ class ByteStream(trio.abc.HalfCloseableStream):
             size = max_bytes or DEFAULT_RECEIVE_BYTES
             data, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
             return data
-        try:
-            return await self.socket.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
-        except OSError as error:
-            raise self._error(error) from error
+        sock = self.sock
+        if sock.fileno() < 0:
+            raise trio.ClosedResourceError("this stream was closed")
+        while True:
+            # A peer is seldom faster than we: to ask before there is anything would be a system call for nothing.
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                return sock.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._error(error) from error
 
     async def receive_head(self, begin: bytes = b"") -> bytes:
         """Return the head of the next request, up to and with its empty line; empty at the end. What came behind it is put back.

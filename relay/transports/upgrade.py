@@ -6,9 +6,9 @@ Clients reconnect on every close, so refusing is cheap: one answer from a few pr
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from relay import logs
 from relay.addresses import client_address, limit_key
@@ -22,12 +22,15 @@ from relay.session import Session
 from relay.transports.answer import refuse
 from relay.transports.head import RequestHead
 from relay.transports.stream import ByteStream
-from relay.transports.websocket import WebSocket, accept_handshake, reading
+from relay.transports.websocket import WebSocket, accept_handshake
 
 RETRY_AFTER = 5.0
 """Seconds after which a client that was refused for lack of room may try again."""
-DISCONNECT_BATCH = 500
-"""Sessions that are told to end between two turns of the loop at shutdown."""
+DISCONNECT_BATCH = 50
+"""Sessions that are ended between two turns of the loop at shutdown, so that requests under way have theirs."""
+
+POLLS_PERIOD = 0.2
+"""Seconds that a dialect has at shutdown to answer its own requests first: the end of many sessions would hold them up."""
 
 log = logs.get("relay.session")
 
@@ -44,7 +47,7 @@ class Upgrades:
         max_sessions: int,
         draining: Callable[[], bool],
     ) -> None:
-        """`max_sessions`: of all dialects together. `draining` tells whether the server is about to end."""
+        """`max_sessions`: of all dialects together. `draining` tells whether new ones are refused, for the server is about to end."""
         self._core = core
         self._dialects = dialects
         self._flusher = flusher
@@ -52,26 +55,58 @@ class Upgrades:
         self._draining = draining
         self._origins = OriginPolicy(core.config.server.allowed_origins)
         self._trusted = core.trusted_proxies
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, WebSocket] = {}
+        self._ending: Reason | None = None
 
     @property
     def session_count(self) -> int:
         """How many sessions there are now."""
         return len(self._sessions)
 
-    async def handle(self, head: RequestHead, stream: ByteStream) -> None:
-        """Serve one upgrade request until its session ended. The stream's owner closes it."""
+    async def open(self, head: RequestHead, stream: ByteStream) -> Connection | None:
+        """Let an upgrade request in, or refuse it: returns the connection, to be run at once. The stream's owner closes it."""
         address = client_address(stream.peer[0], head.get(b"x-forwarded-for"), self._trusted)
-        with ExitStack() as places:
+        try:
+            endpoint, dialect = self._admit(head, address)
+            answer = accept_handshake(head)
+            endpoint.connections.take()
             try:
-                endpoint, dialect = self._admit(head, address, places)
-                answer = accept_handshake(head)
-            except RequestError as refusal:
-                await refuse(stream, refusal, path=head.path, address=address)
-                return
-            await self._serve(head, stream, answer, endpoint, dialect, address)
+                self._all.take()
+            except RequestError:
+                endpoint.connections.give_back()
+                raise
+        except RequestError as refusal:
+            await refuse(stream, refusal, path=head.path, address=address)
+            return None
+        connection = Connection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
+        connection.session.outbox.send_nowait(answer)
+        return connection
 
-    def _admit(self, head: RequestHead, address: str, places: ExitStack) -> tuple[Endpoint, str]:
+    def make_outbox(
+        self, stream: ByteStream, *, on_blocked: Callable[[], None], on_overflow: Callable[[], None]
+    ) -> Outbox:
+        """Return the outbox of a connection."""
+        maximum = self._core.config.limits.max_outbox_bytes
+        return Outbox(stream, self._flusher, maximum, on_blocked=on_blocked, on_overflow=on_overflow)
+
+    def entered(self, session: Session, websocket: WebSocket) -> None:
+        """Take a session in. A plain call."""
+        self._sessions[session] = websocket
+        if self._ending is not None:
+            session.disconnect(self._ending)
+        log.debug("session opened", dialect=session.dialect, address=session.address)
+
+    def left(self, session: Session, endpoint: Endpoint) -> None:
+        """Let a session go, and give its places back. A plain call."""
+        del self._sessions[session]
+        self._all.give_back()
+        endpoint.connections.give_back()
+        reason = session.reason.text if session.reason is not None else ""
+        log.info(
+            "session closed", dialect=session.dialect, address=session.address, reason=reason or "closed by the client"
+        )
+
+    def _admit(self, head: RequestHead, address: str) -> tuple[Endpoint, str]:
         if self._draining():
             raise RequestError(Code.UNAVAILABLE, "The server is shutting down.", retry_after=RETRY_AFTER)
         wait = self._core.handshakes.take(limit_key(address), trio.current_time())
@@ -80,8 +115,6 @@ class Upgrades:
         endpoint, dialect = self._find(head.path)
         if not self._origins.allows(head.get(b"origin"), head.get(b"host")):
             raise RequestError(Code.FORBIDDEN, "Pages of this origin may not connect.")
-        places.enter_context(endpoint.connections.place())
-        places.enter_context(self._all.place())
         return endpoint, dialect
 
     def _find(self, path: str) -> tuple[Endpoint, str]:
@@ -91,48 +124,69 @@ class Upgrades:
                 return endpoint, dialect.name
         raise RequestError(Code.NOT_FOUND, "There is no WebSocket at this path.")
 
-    async def _serve(
-        self, head: RequestHead, stream: ByteStream, answer: bytes, endpoint: Endpoint, dialect: str, address: str
-    ) -> None:
-        outbox = Outbox(
-            stream,
-            self._flusher,
-            self._core.config.limits.max_outbox_bytes,
-            on_blocked=lambda: nursery.start_soon(outbox.drain),
-            on_overflow=lambda: session.disconnect(Reason.TOO_SLOW),
-        )
-        websocket = WebSocket(
-            stream,
-            outbox,
-            max_message_bytes=endpoint.max_message_bytes,
-            on_bytes=None if endpoint.only_pongs_count else lambda: session.alive(),
-            on_pong=(lambda: session.alive()) if endpoint.only_pongs_count else None,
-            on_violation=lambda reason: session.disconnect(reason),
-        )
-        session = Session(
-            websocket, outbox, dialect=dialect, address=address, query=head.query, idle_timeout=endpoint.idle_timeout
-        )
-        outbox.send_nowait(answer)
-        slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
-        self._sessions.add(session)
-        log.info("session opened", dialect=dialect, address=address)
-        try:
-            async with reading(websocket) as nursery:
-                await session.run(endpoint.handle)
-        finally:
-            self._sessions.discard(session)
-            if endpoint.heartbeat is not None:
-                endpoint.heartbeat.remove(session, slot)
-            ended_by = (
-                session.reason.text if session.reason is not None and session.reason.text else "closed by the client"
-            )
-            log.info("session closed", dialect=dialect, address=address, reason=ended_by)
-
     async def disconnect_all(self, reason: Reason) -> None:
-        """Tell every session to end, in batches. They end by themselves, each within its close timeout."""
+        """Tell every session to end, and any that comes later at once. They end by themselves, each within its close timeout.
+
+        All are told before the first one ends, which takes many times as long.
+        """
+        self._ending = reason
         for dialect in self._dialects:
             dialect.drain()
-        for count, session in enumerate(list(self._sessions), 1):
+        with trio.move_on_after(POLLS_PERIOD):
+            await wait_all_tasks_blocked()
+        sessions = list(self._sessions.items())
+        for session, websocket in sessions:
+            if session.reason in (None, reason):  # its dialect may have ended it already
+                session.reason = reason
+                websocket.close_nowait(reason.close_code, reason.text)
+        for count, (session, _) in enumerate(sessions, 1):
             session.disconnect(reason)
             if count % DISCONNECT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
+
+
+class Connection:
+    """A connection that was let in: what joins its stream and its session."""
+
+    __slots__ = ("_endpoint", "_nursery", "_stream", "_upgrades", "session")
+
+    def __init__(
+        self, upgrades: Upgrades, stream: ByteStream, endpoint: Endpoint, *, dialect: str, address: str, query: str
+    ) -> None:
+        self._upgrades = upgrades
+        self._stream = stream
+        self._endpoint = endpoint
+        outbox = upgrades.make_outbox(stream, on_blocked=self._start_drain, on_overflow=self._end_slow)
+        self.session = Session(
+            outbox, dialect=dialect, address=address, query=query, idle_timeout=endpoint.idle_timeout
+        )
+
+    async def run(self) -> None:
+        """Serve the session until it ended."""
+        session, endpoint = self.session, self._endpoint
+        websocket = WebSocket(
+            self._stream,
+            session.outbox,
+            max_message_bytes=endpoint.max_message_bytes,
+            on_bytes=None if endpoint.only_pongs_count else session.alive,
+            on_pong=session.alive if endpoint.only_pongs_count else None,
+            on_violation=session.disconnect,
+        )
+        slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
+        self._upgrades.entered(session, websocket)
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(websocket.run_reader)
+                await session.run(endpoint.handle, websocket)
+                self._nursery.cancel_scope.cancel()
+        finally:
+            if endpoint.heartbeat is not None:
+                endpoint.heartbeat.remove(session, slot)
+            self._upgrades.left(session, endpoint)
+            del self.session, self._nursery  # as they point back here, by way of the outbox
+
+    def _start_drain(self) -> None:
+        self._nursery.start_soon(self.session.outbox.drain)
+
+    def _end_slow(self) -> None:
+        self.session.disconnect(Reason.TOO_SLOW)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
@@ -86,9 +86,9 @@ class WebSocket:
             receive_buffer_size=RECEIVE_BYTES,
         )
 
-    async def run_reader(self) -> None:
+    def run_reader(self) -> Coroutine[object, object, None]:
         """Read until the connection ends. To be run in a task of its own."""
-        await self._connection._reader_task()  # private: the public way does the handshake too, at twice the cost
+        return self._connection._reader_task()  # private: the public way does the handshake too, at twice the cost
 
     async def receive(self) -> str | bytes | None:
         """Return the next message, or None when the peer closed or is gone. Always a checkpoint."""
@@ -96,6 +96,11 @@ class WebSocket:
             return await self._connection.get_message()
         except ConnectionClosed:
             return None
+
+    def close_nowait(self, code: int, text: str) -> None:
+        """Send a close, unless one was sent or the peer's words cannot be read; `close` then waits for the answer. A plain call."""
+        if self._events.state is ConnectionState.OPEN and not self._events.broken:
+            self._outbox.finish(self._events.send(CloseConnection(code=code, reason=text or None)))
 
     async def close(self, code: int, text: str) -> None:
         """Send a close and wait for the peer's answer or end: without limit, so the caller bounds it."""
@@ -108,15 +113,6 @@ class WebSocket:
             await self._connection._close_handshake.wait()
         else:
             await self._connection.aclose(code, text or None)
-
-
-@asynccontextmanager
-async def reading(websocket: WebSocket) -> AsyncIterator[trio.Nursery]:
-    """Have a task read the connection; the nursery takes what else belongs to it and ends with the block."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(websocket.run_reader)
-        yield nursery
-        nursery.cancel_scope.cancel()
 
 
 class _OutboxStream(trio.abc.Stream):

@@ -29,6 +29,7 @@ from relay.bench.subject import Feeds, Subject, one_channel
 from relay.bench.subscriber import Crowd, State, Subscriber
 from relay.cli import main
 from relay.frames import PING, text_frame
+from tests.certificates import write_certificate
 from tests.running import RelayProcess, token
 
 RUN_TIMEOUT = 20
@@ -138,6 +139,28 @@ def test_publishing_alone(server: RelayProcess, key: str) -> None:
         assert report["latency_ms"]["max"] > 0
 
 
+def test_loads_over_tls(tmp_path: Path) -> None:
+    """Flaky ones among them, and a certificate that is not trusted."""
+    write_certificate(tmp_path)
+    server = RelayProcess(tmp_path, f'{SETTINGS}[server]\ntls_cert = "relay.crt"\ntls_key = "relay.key"\n')
+    server.start()
+    try:
+        created = server.command("keys", "create", "--user", "bench", "--scope", "publish")
+        url = ["--url", f"https://{server.address}", "--token", token("bench"), "--key", created]
+        trusting = ["--ca", str(tmp_path / "relay.crt")]
+        for load in (
+            ("fanout", "--connections", "30", "--flaky", "5"),
+            ("chat", "--connections", "10", "--senders", "5"),
+        ):
+            done = bench(*load, "--seconds", "0.5", *url, *trusting, "--json")
+            assert done.exit_code == 0, done.output
+            assert json.loads(done.stdout)["ok"] is True
+        assert "no TLS: self" in failed("fanout", "--connections", "2", *url)
+        assert bench("connect", "--connections", "2", *url, "--insecure").exit_code == 0
+    finally:
+        server.stop()
+
+
 def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = [
@@ -201,7 +224,6 @@ def test_what_a_load_needs_is_named(server: RelayProcess, key: str) -> None:
     url = ["--url", f"http://{server.address}"]
     assert "--token or in RELAY_TOKEN" in failed("connect", *url)
     assert "--key or in RELAY_KEY" in failed("fanout", *url, "--token", "t")
-    assert "behind what ends TLS" in failed("connect", "--url", "https://example.com", "--token", "t")
     assert "is no URL of a server" in failed("connect", "--url", "http://[::1", "--token", "t")
     assert "no process 4194304" in failed("connect", *url, "--token", "t", "--pid", "4194304")
 

@@ -26,6 +26,8 @@ LIMITS = {
     "limits.frames_per_minute": 1_000_000,
     "limits.messages_per_minute": 1_000_000,
     "limits.handshakes_per_minute": 1_000_000,
+    "limits.requests_per_minute": 1_000_000,
+    "limits.auth_failures_per_minute": 1_000_000,
     # trio-websocket's client fails on a ping that meets its own close.
     "dialects.live.ping_interval": 600.0,
     "dialects.live.idle_timeout": 700.0,

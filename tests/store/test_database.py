@@ -19,12 +19,18 @@ import trio.testing
 from relay.errors import Code, RequestError
 from relay.store import connection as connection_module
 from relay.store import database as module
+from relay.store.checkpoint import probe
 from relay.store.connection import Connection, StoreError
 from relay.store.database import Database, open_database, running_database
 from relay.store.secrets import get_meta, set_meta
 
 LIMIT = 20.0
 UNAVAILABLE = "unavailable: The database is not available."
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.1)
 
 
 @asynccontextmanager
@@ -85,6 +91,11 @@ def on_disk(path: Path) -> list[Any]:
 async def settled(condition: Callable[[], bool]) -> None:
     while not condition():
         await trio.sleep(0.005)
+
+
+async def recovered(database: Database) -> None:
+    """Wait until it found by itself that it can be written again."""
+    await settled(lambda: database.healthy)
 
 
 async def unavailable(ask: Callable[[], Any]) -> RequestError:
@@ -278,6 +289,7 @@ async def test_the_database_s_own_failure_is_everybody_s(
             "database cannot be written",
             {"cause": database.last_error},
         )
+        await recovered(database)
         await database.write(insert(3))
         assert on_disk(tmp_path / "relay.db") == [3]
         assert (str(database.healthy), str(database.last_error)) == ("True", "None")
@@ -293,6 +305,7 @@ async def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
         assert await batch_with(database, orphan) == ["[]", *[UNAVAILABLE] * 3]
         assert database.last_error == "FOREIGN KEY constraint failed"
         assert on_disk(tmp_path / "relay.db") == []
+        await recovered(database)
         await database.write(insert(3))
         assert on_disk(tmp_path / "relay.db") == [3]
 
@@ -561,6 +574,7 @@ async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
             assert (database.healthy, database.last_error) == (False, "database or disk is full")
             assert on_disk(tmp_path / "relay.db") == ["before"]
         await database._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 100}").fetchall())
+        await recovered(database)
         await database.write(big)
         assert (database.healthy, database.last_error) == (True, None)
         # Said once, not for each batch.
@@ -578,6 +592,11 @@ async def test_a_database_that_is_locked_by_another(tmp_path: Path, monkeypatch:
             assert answers == ["[]", *[UNAVAILABLE] * 3]
             assert (database.healthy, database.last_error) == (False, "database is locked")
             assert await database.read(content) == []
+            begun = time.monotonic()
+            await unavailable(lambda: database.write(insert(5)))
+            assert await database.load(content) == []
+            assert time.monotonic() - begun < 0.1
+        await recovered(database)
         await database.write(insert(4))
         assert database.healthy
         assert on_disk(tmp_path / "relay.db") == [4]
@@ -630,10 +649,10 @@ async def test_a_probe_does_not_wait_for_locks(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         with locked(tmp_path / "relay.db"):
             started = time.monotonic()
-            assert await database._writer.run(module._probe) == "database is locked"
+            assert await database._writer.run(probe) == "database is locked"
             assert time.monotonic() - started < 2
         assert await database._writer.run(lambda c: c.execute("PRAGMA busy_timeout").fetchone()) == (5000,)
-        assert await database._writer.run(module._probe) is None
+        assert await database._writer.run(probe) is None
 
 
 # -- the service ---------------------------------------------------------------------------------------------------------

@@ -133,9 +133,16 @@ async def settled(number: int) -> None:
 def test_the_names_of_hypercorn_that_are_not_public() -> None:
     """The release is one whose insides are known here, and has what is used of them."""
     assert importlib.metadata.version("hypercorn").startswith("0.18.")
-    for name in ("_close_stream", "_create_stream", "_check_protocol", "_handle_events", "_send_error_response"):
+    for name in (
+        "_close_stream",
+        "_create_stream",
+        "_check_protocol",
+        "_handle_events",
+        "_send_error_response",
+        "stream_send",
+    ):
         assert hasattr(http_module.H11Protocol, name)
-    for name in ("_idle_timeout", "_read_data", "_close", "protocol_send"):
+    for name in ("_read_data", "_close", "protocol_send"):
         assert hasattr(http_module.TCPServer, name)
 
 

@@ -54,7 +54,8 @@ class Channels:
         core = self._core
         token = parse_qs(session.query).get("token", [""])[0]
         try:
-            principal = core.verifier.verify(token, core.clock.now())
+            with core.failures.counted(session.address):
+                principal = await core.tokens.authenticate(token)
         except RequestError as refusal:
             # Only after the handshake can a browser see why.
             log.info("authentication refused", address=session.address, cause=refusal.message)

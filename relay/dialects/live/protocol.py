@@ -135,7 +135,7 @@ def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
 
     Raises:
         ProtocolError: the type is unknown, or a field is missing or wrong.
-        RequestError: a channel's id is not valid.
+        RequestError: a channel's id is not valid; or there is no user to stand in.
     """
     body = frame.body
     match frame.type:
@@ -237,7 +237,9 @@ def _target(body: Mapping[str, Any], kinds: Kinds, user_id: str | None, *, all_s
             return Target(word, (room,), {"chatroomId": room.id})
         case "notifications":
             owner = user_id if body.get("userId") is None else _text(body, "userId")
-            return Target(word, (kinds["user"].channel(owner or ""),), {"userId": owner})
+            if owner is None:
+                raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
+            return Target(word, (kinds["user"].channel(owner),), {"userId": owner})
         case "market":
             if all_symbols and body.get("symbols") is None:
                 return Target(word, (), {})

@@ -61,10 +61,12 @@ class LiveSession:
                 request, request_id = frame.type, frame.request_id
                 user_id = self._principal.user_id if self._principal is not None else None
                 command = protocol.command(frame, self._core.kinds, user_id)
-            except (ProtocolError, RequestError) as error:
+            except RequestError:
                 self._pace.spend()
-                message_text = str(error)
-                raise RequestError(Code.INVALID_REQUEST, message_text) from error
+                raise
+            except ProtocolError as error:
+                self._pace.spend()
+                raise RequestError(Code.INVALID_REQUEST, str(error)) from error
             if not isinstance(command, protocol.ChatSend) or self._principal is None:
                 self._pace.spend()
             await self._handle(command, request_id)
@@ -100,7 +102,8 @@ class LiveSession:
     async def _authenticate(self, command: protocol.Auth, request_id: protocol.RequestId) -> None:
         core, session = self._core, self._session
         try:
-            principal = core.verifier.verify(command.token, core.clock.now())
+            with core.failures.counted(session.address):
+                principal = await core.tokens.authenticate(command.token)
             if self._principal is not None and principal.user_id != self._principal.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
@@ -112,8 +115,11 @@ class LiveSession:
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
         await core.users.seen(principal)
         first = self._principal is None
+        was_admin = self._subscriber.is_admin
         self._principal = principal
         self._subscriber.is_admin = principal.is_admin
+        if was_admin and not principal.is_admin:
+            await self._leave_what_admins_hear(principal)
         expires_at = principal.expires_at
         deadline = math.inf
         if expires_at is not None:
@@ -127,6 +133,19 @@ class LiveSession:
         await session.send(answer)
         if first:
             await self._join(core.kinds["broadcast"].channel(), None, lambda position, recovered: None, counted=False)
+
+    async def _leave_what_admins_hear(self, principal: Principal) -> None:
+        """End each subscription that only an admin may have. One whose right cannot be looked up is ended too."""
+        for subscription in list(self._subscriber.subscriptions.values()):
+            channel = subscription.channel
+            try:
+                if channel.kind.audience is Audience.ROOM:
+                    await self._core.rooms.may_read(principal, channel.id)
+                elif channel.kind.audience is Audience.OWNER and channel.id != principal.user_id:
+                    raise RequestError(Code.FORBIDDEN, "These are another user's notifications.")
+            except RequestError:
+                self._core.broker.unsubscribe(self._subscriber, channel)
+                self._revoked(channel, "no longer an admin")
 
     def _last_words(self, reason: Reason) -> bytes | None:
         if reason is Reason.UNAUTHORIZED:
@@ -202,7 +221,10 @@ class LiveSession:
         return [one.channel for one in self._subscriber.subscriptions.values() if one.channel.kind is market]
 
     def _revoked(self, channel: ChannelName, reason: str) -> None:
-        data = {"channel": "chatroom", "chatroomId": channel.id, "reason": reason}
+        named = {"channel": "chatroom", "chatroomId": channel.id}
+        if channel.kind.audience is Audience.OWNER:
+            named = {"channel": "notifications", "userId": channel.id}
+        data = {**named, "reason": reason}
         self._session.outbox.push(text_frame(protocol.answer("unsubscribed", data)))
 
     # -- rooms --------------------------------------------------------------------------------------------------------

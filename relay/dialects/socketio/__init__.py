@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import secrets
 
+import trio
+from quart import request
+
+from relay.addresses import limit_key
+from relay.api.authentication import address_of
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.socketio.namespaces import SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices
 from relay.dialects.socketio.server import EngineServer
 from relay.dialects.socketio.sessions import Engine, Settings
+from relay.errors import Code, RequestError
 from relay.limits import ConnectionCounter
 from relay.origins import OriginPolicy
 
@@ -50,9 +56,16 @@ class SocketIODialect:
                 max_bytes=configured.max_payload_bytes,
             )
 
+        def admit() -> str:
+            address = address_of(core, request)
+            wait = core.handshakes.take(limit_key(address), trio.current_time())
+            if wait > 0:
+                raise RequestError(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=wait)
+            return address
+
         connections = ConnectionCounter(configured.max_connections)
         origins = OriginPolicy(core.config.server.allowed_origins)
-        self._server = EngineServer(settings, core.timers, origins, connections, open_application)
+        self._server = EngineServer(settings, core.timers, origins, connections, open_application, admit=admit)
         self.blueprints = (self._server.blueprint(self.name),)
         self._endpoint = Endpoint(
             handle=self._server.handle,

@@ -14,6 +14,9 @@ from relay.dialects.socketio.sessions import Engine
 from relay.errors import ProtocolError, Reason, RequestError
 from relay.timers import Timers
 
+MAX_REFUSALS = 20
+"""Connections that a session is refused before it ends: else it could try one key after the other, as fast as it can send."""
+
 log = logs.get("relay.socketio")
 
 
@@ -96,6 +99,7 @@ class SocketIO:
         self._decoder = protocol.Assembler(max_bytes=max_bytes)
         self._connections: dict[str, tuple[Socket, Namespace]] = {}
         self._begun = False
+        self._refusals = 0
         self._timer = timers.call_at(trio.current_time() + connect_timeout, self._end_if_unused)
 
     async def receive(self, data: str | bytes) -> None:
@@ -131,6 +135,9 @@ class SocketIO:
             socket = Socket(self._engine, name, self._new_id(), lambda: self._leave(name))
             connection = await connect(socket, packet.data if isinstance(packet.data, dict) else None)
         except Refused as refusal:
+            self._refusals += 1
+            if self._refusals > MAX_REFUSALS:
+                raise ProtocolError("Too many connections were refused.") from refusal
             await _send(self._engine, Packet(PacketType.CONNECT_ERROR, name, {"message": str(refusal)}))
             return
         if self._engine.closed:

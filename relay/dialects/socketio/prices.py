@@ -64,19 +64,19 @@ class Prices:
         Raises:
             Refused: with the message that its API documents.
         """
-        key = await self._key((payload or {}).get("apiKey"))
+        key = await self._key((payload or {}).get("apiKey"), socket.engine.address)
         if key.tier != "pro":
             raise Refused("Pro subscription required")
         if self._users[key.user_id] >= self._connections_per_user:
             raise Refused("Connection limit exceeded")
         return PriceConnection(self, socket, key)
 
-    async def _key(self, secret: object) -> ApiKey:
+    async def _key(self, secret: object, address: str) -> ApiKey:
         try:
-            if isinstance(secret, str):
-                key = await self.core.keys.find(secret)
-                if "connect" in key.scopes:
-                    return key
+            with self.core.failures.counted(address):
+                key = await self.core.keys.find(secret if isinstance(secret, str) else "")
+            if "connect" in key.scopes:
+                return key
         except RequestError as refusal:
             log.info("authentication refused", cause=refusal.message)
         raise Refused("Authentication failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay import strictjson
+from relay.api.errors import STATUS
 from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
 from relay.dialects.socketio.sessions import Application, Engine, Framer, SessionClosed, Settings
 from relay.errors import ProtocolError, Reason, RequestError
@@ -20,7 +22,6 @@ from relay.session import Session
 from relay.timers import Timers
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-PREFLIGHT_HEADERS = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Content-Type"}
 
 UNKNOWN_TRANSPORT = (0, "Transport unknown")
 UNKNOWN_SESSION = (1, "Session ID unknown")
@@ -40,13 +41,19 @@ class EngineServer:
         origins: OriginPolicy,
         connections: ConnectionCounter,
         open_application: Callable[[Engine], Application],
+        *,
+        admit: Callable[[], str],
     ) -> None:
-        """`connections` bounds the sessions that poll; those over WebSocket are counted where they come in."""
+        """`connections` bounds the sessions that poll; those over WebSocket are counted where they come in.
+
+        `admit` returns the address of a request that may begin such a session, or raises RequestError. A plain call.
+        """
         self._settings = settings
         self._timers = timers
         self._origins = origins
         self._connections = connections
         self._open_application = open_application
+        self._admit = admit
         self._framer = Framer()
         self._sessions: dict[str, Engine] = {}
         self._draining = False
@@ -57,7 +64,7 @@ class EngineServer:
         for engine in list(self._sessions.values()):
             engine.close(Reason.SHUTTING_DOWN)
 
-    def _open(self, places: ExitStack) -> Engine:
+    def _open(self, places: ExitStack, address: str) -> Engine:
         sid = secrets.token_urlsafe(15)
 
         def closed() -> None:
@@ -65,7 +72,10 @@ class EngineServer:
             places.close()
 
         # A WebSocket has a place of its own, counted where it came in.
-        engine = Engine(sid, self._settings, self._timers, self._framer, on_upgrade=places.close, on_close=closed)
+        engine = Engine(
+            sid, self._settings, self._timers, self._framer,
+            on_upgrade=places.close, on_close=closed, address=address,
+        )  # fmt: skip
         engine.application = self._open_application(engine)
         self._sessions[sid] = engine
         return engine
@@ -90,7 +100,7 @@ class EngineServer:
         if query.get("EIO") != ["4"] or query.get("transport") != ["websocket"]:
             session.disconnect(Reason.PROTOCOL_ERROR)
         elif sid is None:
-            engine = self._open(ExitStack())
+            engine = self._open(ExitStack(), session.address)
             await engine.serve(session, self._open_packet(engine, []))
         elif (found := self._sessions.get(sid)) is not None:
             await found.upgrade(session)
@@ -105,20 +115,14 @@ class EngineServer:
 
         @routes.route(self._settings.path, methods=METHODS)
         async def polling() -> Response:
-            response = await self._answer()
-            for header, value in self._origins.cors_headers(_header("Origin"), _header("Host")):
-                response.headers[header] = value
-            return response
+            return await self._answer()
 
         return routes
 
     async def _answer(self) -> Response:
         query = request.args
-        origin = _header("Origin")
-        if not self._origins.allows(origin, _header("Host")):
+        if not self._origins.allows(_header("Origin"), _header("Host")):
             return _refusal(FORBIDDEN, 403)
-        if request.method == "OPTIONS" and origin is not None:
-            return Response(b"", 204, headers=PREFLIGHT_HEADERS)
         if query.get("EIO") != "4":
             return _refusal(BAD_VERSION)
         if query.get("transport") != "polling":
@@ -139,16 +143,18 @@ class EngineServer:
         return _refusal(BAD_REQUEST)
 
     async def _handshake(self) -> Response:
-        places = ExitStack()
         if self._draining:
             return _refusal(BAD_REQUEST, 503)
         try:
-            places.enter_context(self._connections.place())
+            address = self._admit()
+            self._connections.take()
         except RequestError as refusal:
-            response = _refusal(BAD_REQUEST, 503)
-            response.headers["Retry-After"] = str(round(refusal.retry_after or 1))
+            response = _refusal(BAD_REQUEST, STATUS[refusal.code])
+            response.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after or 1)))
             return response
-        return _text(self._open_packet(self._open(places), ["websocket"]))
+        places = ExitStack()
+        places.callback(self._connections.give_back)
+        return _text(self._open_packet(self._open(places, address), ["websocket"]))
 
     async def _post(self, engine: Engine) -> Response:
         request.max_content_length = self._settings.max_payload_bytes

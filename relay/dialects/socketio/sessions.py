@@ -87,9 +87,11 @@ class Engine:
         *,
         on_upgrade: Callable[[], None],
         on_close: Callable[[], None],
+        address: str = "",
     ) -> None:
-        """`on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
+        """`address` is the client's; `on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
         self.sid = sid
+        self.address = address
         self.closed = False
         self.application: Application | None = None
         self._settings = settings
@@ -205,6 +207,7 @@ class Engine:
                 websocket.disconnect(reason)
         if self.application is not None:
             self.application.close()
+            self.application = None  # it points back here
         if last is PacketType.NOOP and self._poll is None and self._websocket is None:
             self._lingering = True
             self._timer = self._timers.call_at(trio.current_time() + LINGER_TIMEOUT, self._on_close)
@@ -214,8 +217,8 @@ class Engine:
     async def _take(self, packet: Packet) -> None:
         match packet.type:
             case PacketType.MESSAGE:
-                assert self.application is not None
-                await self.application.receive(packet.data)
+                if self.application is not None:  # else the session is over
+                    await self.application.receive(packet.data)
             case PacketType.PONG if packet.data == "":
                 self._pong()
             case PacketType.CLOSE:

@@ -1,0 +1,45 @@
+"""`relay backup`: a copy of the database, made while a server works on it or while none does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from relay.cli.settings import config_option, load
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
+@config_option
+def backup(file: Path, force: bool, config_file: Path | None) -> None:
+    """Copy the database to FILE, whole and consistent, while a server works on it or not.
+
+    FILE is complete or it is not there. To restore: stop the server, move relay.db away together with relay.db-wal and
+    relay.db-shm, and put a copy of FILE in the place of relay.db. Clients that resume are told that they have to start anew.
+
+    \b
+    Example:
+      relay backup relay-backup.db
+      relay backup --force /backup/relay.db
+      relay check --database=/backup/relay.db
+    """
+    path = load(config_file).store.path
+    from relay.store.backup import back_up
+    from relay.store.connection import StoreError
+
+    began = time.monotonic()
+    with click.progressbar(length=1, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = max(total, 1)
+            bar.update(done - bar.pos)
+
+        try:
+            size = back_up(path, file, overwrite=force, progress=progress)
+        except StoreError as error:
+            raise click.ClickException(str(error)) from None
+    click.echo(f"{file}: {size / 1e6:.1f} MB, copied from {path} in {time.monotonic() - began:.1f} s.")

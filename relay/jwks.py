@@ -1,0 +1,207 @@
+"""The public keys that an issuer of tokens publishes (JWKS, RFC 7517): fetched, kept, and looked up again as they change.
+
+While they cannot be fetched, those that are known stay, and no other is let in. It knows neither tokens nor who sends them.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
+
+import jwt
+import trio
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from relay import logs, strictjson
+from relay.auth import PublicKey, public_key
+from relay.config.public_key import MIN_RSA_BITS
+from relay.errors import ProtocolError
+
+REFRESH_INTERVAL = 300.0
+"""Seconds between two looks at the issuer's keys."""
+RETRY_INTERVAL = 10.0
+"""Seconds after which a look that failed is made again."""
+MIN_PAUSE = 10.0
+"""Seconds between two looks that tokens of unknown keys cause, however many come: anyone may send one."""
+OLD_KEYS_PERIOD = 900.0
+"""Seconds for which a key that the issuer no longer publishes is accepted: tokens that it signed last are still about."""
+FETCH_TIMEOUT = 5.0
+"""Seconds for one look, and what a token of an unknown key waits at most."""
+MAX_DOCUMENT_BYTES = 262_144
+MAX_KEYS = 50
+"""Keys of one document. Where a token names none, each is tried."""
+
+_READ_BYTES = 16_384
+
+Fetch = Callable[[str], Awaitable[bytes]]
+Identity = tuple[str, str | None, bytes]
+
+log = logs.get("relay.jwks")
+
+
+class JwksError(Exception):
+    """The keys could not be had; the message is for the log."""
+
+
+class Jwks:
+    """The keys of one issuer."""
+
+    def __init__(self, url: str, *, fetch: Fetch | None = None) -> None:
+        """`fetch` returns the document at the address, or raises JwksError; it is given FETCH_TIMEOUT."""
+        self._url = url
+        self._fetch = fetch or _Fetcher().fetch
+        self._current: list[PublicKey] = []
+        self._old: list[tuple[PublicKey, float]] = []  # with the time until which it is accepted
+        self._failure: str | None = "they were not fetched yet"
+        self._next_look_at = 0.0
+        self._wanted = trio.Event()
+        self._looked = trio.Event()
+
+    def known(self) -> Sequence[PublicKey]:
+        """Return the keys that tokens are checked with now. A plain call."""
+        if self._old and self._old[0][1] <= trio.current_time():
+            now = trio.current_time()
+            self._old = [(key, until) for key, until in self._old if until > now]
+        return [*self._current, *(key for key, _ in self._old)] if self._old else self._current
+
+    @property
+    def reason(self) -> str | None:
+        """Why no token can be checked, None if one can."""
+        return None if self.known() else "The keys that tokens are checked with cannot be fetched: the log says why."
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look for keys, and go on doing so for ever; started once the first look is over, well or badly."""
+        await self._look()
+        task_status.started()
+        while True:
+            with trio.move_on_after(REFRESH_INTERVAL if self._failure is None else RETRY_INTERVAL):
+                await self._wanted.wait()
+            await self._look()
+
+    async def look_again(self) -> bool:
+        """Have the keys looked up and wait for it, FETCH_TIMEOUT at most; False if that was done just now."""
+        if not self._wanted.is_set():
+            if trio.current_time() < self._next_look_at:
+                return False
+            self._wanted.set()
+        with trio.move_on_after(FETCH_TIMEOUT):
+            await self._looked.wait()
+        return True
+
+    async def _look(self) -> None:
+        self._wanted.set()  # whoever wants a look now waits for this one
+        try:
+            with trio.fail_after(FETCH_TIMEOUT):
+                document = await self._fetch(self._url)
+            self._take(parse(document))
+        except trio.TooSlowError:
+            self._failed("no answer came in time")
+        except JwksError as error:
+            self._failed(str(error))
+        self._next_look_at = trio.current_time() + MIN_PAUSE
+        self._looked.set()
+        self._wanted, self._looked = trio.Event(), trio.Event()
+
+    def _take(self, keys: list[PublicKey]) -> None:
+        until = trio.current_time() + OLD_KEYS_PERIOD
+        there = {_identity(key) for key in keys}
+        old = [(key, end) for key, end in self._old if _identity(key) not in there]
+        old += [(key, until) for key in self._current if _identity(key) not in there]
+        if self._failure is not None or there != {_identity(key) for key in self._current}:
+            log.info("keys of tokens", count=len(keys), old=len(old))
+        self._current, self._old = keys, old[-MAX_KEYS:]
+        self._failure = None
+
+    def _failed(self, cause: str) -> None:
+        log.warning(
+            "cannot look up the keys of tokens", setting="auth.jwt_jwks_url", cause=cause, known=len(self.known())
+        )
+        self._failure = cause
+
+
+def parse(document: bytes) -> list[PublicKey]:
+    """Return the keys of a document that tokens can be checked with, at least one; others are passed over.
+
+    Raises:
+        JwksError: it is no JWKS, or has no such key.
+    """
+    try:
+        listed = strictjson.loads_object(document).get("keys")
+    except ProtocolError as error:
+        raise JwksError("the answer is no JSON object") from error
+    if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+        raise JwksError(f"the answer has no array named keys, of {MAX_KEYS} at most")
+    keys = [key for one in listed if (key := _usable(one)) is not None]
+    if not keys:
+        raise JwksError("the answer has no key for RS256, ES256 or EdDSA")
+    return keys
+
+
+def _usable(jwk: object) -> PublicKey | None:
+    # A shared secret (`oct`) and a private key have no place in what is published, and are not taken from there.
+    if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
+        return None
+    kid, operations = jwk.get("kid"), jwk.get("key_ops")
+    if jwk.get("use", "sig") != "sig" or not (kid is None or isinstance(kid, str)):
+        return None
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        return None
+    try:
+        key = public_key(_loaded(jwk), kid)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+    if jwk.get("alg", key.algorithm) != key.algorithm:
+        return None
+    return None if key.algorithm == "RS256" and key.key.key_size < MIN_RSA_BITS else key
+
+
+def _loaded(jwk: dict[str, Any]) -> object:
+    algorithm = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[jwk["kty"]]
+    return jwt.PyJWK(jwk, algorithm=algorithm).key
+
+
+def _identity(key: PublicKey) -> Identity:
+    return key.algorithm, key.kid, key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+class _Fetcher:
+    """Fetches documents over HTTP, one at a time, in a thread."""
+
+    def __init__(self) -> None:
+        # A thread cannot be cancelled. One that a server holds up is left to its own deadline, and no other begins meanwhile.
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def fetch(self, url: str) -> bytes:
+        """Return the document at an address.
+
+        Raises:
+            JwksError: it cannot be had.
+        """
+        return await trio.to_thread.run_sync(partial(_get, url), limiter=self._limiter, abandon_on_cancel=True)
+
+
+def _get(url: str) -> bytes:
+    # No handler of redirects: the address that is configured is the one that is trusted.
+    opener = OpenerDirector()
+    for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
+        opener.add_handler(handler)
+    deadline = time.monotonic() + FETCH_TIMEOUT
+    document = b""
+    try:
+        request = Request(url, headers={"Accept": "application/json", "User-Agent": "relay"})  # noqa: S310 - checked as configuration
+        with opener.open(request, timeout=FETCH_TIMEOUT) as response:
+            if response.status != 200:
+                raise JwksError(f"the answer has the status {response.status}")
+            while data := response.read1(_READ_BYTES):
+                document += data
+                if len(document) > MAX_DOCUMENT_BYTES:
+                    raise JwksError(f"the answer has more than {MAX_DOCUMENT_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise JwksError("the answer did not come in time")
+    except (OSError, http.client.HTTPException) as error:
+        raise JwksError(f"{type(error).__name__}: {error}") from error
+    return document

@@ -1,0 +1,162 @@
+"""Positions that outlive a run: what an epoch is worth after a crash, and when a channel became durable, or no longer is."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+import attrs
+import pytest
+
+from relay.broker import Broker
+from relay.kinds import ChannelName, Kinds
+from relay.models import Draft, Position
+from relay.presence import Presence
+from relay.store.database import running_database
+from relay.store.publications import Publications
+from relay.timers import Timers
+from relay.write_behind import WriteBehind
+from tests.parts import SetClock
+
+DURABLE = Kinds(entities=(), history_period=60.0, durable=("trades",))["trades"].channel()
+BEHIND = Kinds(entities=(), history_period=60.0, durable=())["trades"].channel()
+
+
+@attrs.frozen
+class Run:
+    """A run of a broker on a database."""
+
+    broker: Broker
+    publications: Publications
+    write_behind: WriteBehind
+    clock: SetClock
+
+    async def publish(self, channel: ChannelName) -> Position:
+        """Publish one; returns its position."""
+        return (await self.broker.publish(Draft(channel, "t", {}, self.clock.ms))).position
+
+    async def head(self, channel: ChannelName) -> Position:
+        """Return what a subscriber is told."""
+        return (await self.broker.recent(channel))[0]
+
+    async def offsets(self, channel: ChannelName) -> list[int]:
+        """Return what is kept."""
+        return [publication.offset for publication in (await self.broker.recent(channel))[1]]
+
+
+@asynccontextmanager
+async def run(
+    folder: Path, *, clean: bool = True, synchronous: Literal["normal", "full"] = "normal"
+) -> AsyncIterator[Run]:
+    """Run on the database in a folder, and end as a server does that is stopped, or as one that is killed."""
+    clock = SetClock()
+    async with running_database(folder / "relay.db", synchronous=synchronous) as database:
+        publications = Publications(database, clock)
+        await publications.open()
+        broker = Broker(publications, Presence(Timers(), offline_grace=5.0), clock)
+        write_behind = WriteBehind(broker, publications)
+        yield Run(broker, publications, write_behind, clock)
+        if clean:
+            await write_behind.write()
+            await publications.close()
+
+
+@pytest.mark.parametrize("published", [0, 3])
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("channel", [DURABLE, BEHIND], ids=["durable", "behind"])
+async def test_an_epoch_lasts_as_long_as_its_offsets(
+    tmp_path: Path, channel: ChannelName, clean: bool, published: int
+) -> None:
+    """For ever where they are committed before they are seen; else until a run that did not end well. Also of an empty channel."""
+    async with run(tmp_path, clean=clean) as first:
+        before = await first.head(channel)
+        assert before.offset == 0
+        for _ in range(published):
+            before = await first.publish(channel)
+        assert await first.head(channel) == before
+    async with run(tmp_path) as second:
+        after = await second.head(channel)
+    if clean or channel is DURABLE:
+        assert after == before
+    else:
+        assert after.epoch != before.epoch
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_channel_that_is_no_longer_durable(tmp_path: Path, written: bool) -> None:
+    """The configuration says so between two runs. From then on a crash may lose offsets, so its epoch must end with the crash."""
+    async with run(tmp_path) as first:
+        await first.publish(DURABLE)
+    async with run(tmp_path, clean=False) as second:
+        seen = [await second.publish(BEHIND)]
+        if written:
+            await second.write_behind.write()
+        seen.append(await second.publish(BEHIND))
+    async with run(tmp_path) as third:
+        again = [await third.publish(BEHIND) for _ in range(3)]
+    assert not {position.epoch for position in seen} & {position.epoch for position in again}
+
+
+async def test_a_channel_that_became_durable(tmp_path: Path) -> None:
+    """The configuration says so between two runs. From then on no crash may end its epoch."""
+    async with run(tmp_path) as first:
+        before = await first.publish(BEHIND)
+    async with run(tmp_path, clean=False) as second:
+        position = await second.publish(DURABLE)
+        assert position == Position(2, before.epoch)
+        assert await second.head(DURABLE) == position
+    async with run(tmp_path) as third:
+        assert await third.head(DURABLE) == position
+        assert await third.offsets(DURABLE) == [1, 2]
+
+
+async def test_there_and_back(tmp_path: Path) -> None:
+    """Durable, then not, then durable again, each run killed: no position is given out twice."""
+    seen: list[Position] = []
+    for channel in (DURABLE, BEHIND, DURABLE, BEHIND, BEHIND, DURABLE, DURABLE):
+        async with run(tmp_path, clean=False) as one:
+            seen += [await one.publish(channel) for _ in range(2)]
+    assert len({(position.epoch, position.offset) for position in seen}) == len(seen)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("booted", [True, False])
+@pytest.mark.parametrize("synchronous", ["normal", "full"])
+async def test_the_machine_goes_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synchronous: Literal["normal", "full"], booted: bool, clean: bool
+) -> None:
+    """Where commits are not synchronous the last ones may be lost with the power: what was seen of them is not given out again."""
+    monkeypatch.setattr("relay.store.publications.BOOT_ID_FILE", tmp_path / "boot_id")
+    (tmp_path / "boot_id").write_text("a\n")
+    seen = []
+    for _ in range(2):
+        async with run(tmp_path, clean=clean, synchronous=synchronous) as first:
+            seen.append(await first.publish(DURABLE))
+    before = seen[-1]
+    assert before == Position(2, seen[0].epoch), "a kill alone ends no epoch"
+    (tmp_path / "boot_id").write_text("b\n" if booted else "a\n")
+    async with run(tmp_path, synchronous=synchronous) as second:
+        after = await second.publish(DURABLE)
+        assert after.offset == 3
+        assert await second.offsets(DURABLE) == [1, 2, 3]
+        assert await second.head(DURABLE) == after
+    assert (after.epoch != before.epoch) == (booted and not clean and synchronous == "normal")
+
+
+@pytest.mark.parametrize(("lost", "kept"), [(2, [3, 4]), (3, [4]), (4, [])])
+async def test_what_is_before_a_gap_is_no_history(tmp_path: Path, lost: int, kept: list[int]) -> None:
+    """However a row came to be missing: from before it nobody can resume, so nobody is given a part."""
+    async with run(tmp_path) as first:
+        for _ in range(4):
+            await first.publish(DURABLE)
+    database = sqlite3.connect(tmp_path / "relay.db")
+    database.execute("DELETE FROM publications WHERE offset = ?", (lost,))
+    database.commit()
+    database.close()
+    async with run(tmp_path) as second:
+        assert await second.offsets(DURABLE) == kept
+        assert (await second.publish(DURABLE)).offset == 5
+        assert await second.offsets(DURABLE) == [*kept, 5]
