@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -83,7 +84,7 @@ def restart_under_load(folder: Path, connections: int, *, senders: int = 4, paus
         for number, member in enumerate(members):
             member.start()
             if number >= MAX_STARTING:
-                crowd.run_until(lambda least=number - MAX_STARTING: crowd.ready >= least, 60)
+                crowd.run_until(partial(_are_ready, crowd, number - MAX_STARTING), 60)
         crowd.run_until(lambda: crowd.ready == connections, 60)
         polling = [Polling(crowd) for _ in range(POLLING)]
         for one in polling:
@@ -130,6 +131,10 @@ def restart_under_load(folder: Path, connections: int, *, senders: int = 4, paus
         poller.close()
         server.stop()
         passed.close()
+
+
+def _are_ready(crowd: Crowd, number: int) -> bool:
+    return crowd.ready >= number
 
 
 def _make_rooms(host: str, count: int) -> list[str]:

@@ -112,8 +112,9 @@ def test_paths_are_quoted_and_have_no_specifiers(tmp_path: Path) -> None:
     text = '[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\n'
     unit, _ = printed("--config", str(config(text, folder / "relay.toml")))
     quoted = str(folder).replace("%", "%%")
-    assert unit["Service"]["LoadCredential"] == [f"relay.toml:{quoted}/relay.toml"]
-    assert f'"RELAY_AUTH__JWT_PUBLIC_KEY_FILE={quoted}/key.pem"' in unit["Service"]["Environment"]
+    key = "auth.jwt_public_key_file"
+    assert unit["Service"]["LoadCredential"] == [f"relay.toml:{quoted}/relay.toml", f"{key}:{quoted}/key.pem"]
+    assert f"RELAY_AUTH__JWT_PUBLIC_KEY_FILE=/run/credentials/relay.service/{key}" in unit["Service"]["Environment"]
 
 
 def test_a_path_that_would_break_the_unit_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from relay.logs import printable
 
 STATE_FOLDER = Path("/var/lib")
 """Where systemd makes the folders of StateDirectory=."""
+CREDENTIALS_FOLDER = Path("/run/credentials/relay.service")
+"""Where the service finds what LoadCredential= names."""
 DEFAULT_STATE = "relay"
 CLOSE_PERIOD = 30
 """Seconds that closing may take after shutdown_grace: sessions, and a database on a slow disk."""
@@ -183,7 +185,8 @@ def hints(config: Config) -> Iterator[str]:
 def _files(config: Config, file: Path | None) -> Iterator[str]:
     """Yield the lines about files: each is where the service can use it, however the configuration names it."""
     if file is not None:
-        yield "# systemd reads the configuration, so that it can stay readable by root alone; after a change, restart."
+        yield "# systemd reads the configuration, and any certificate and key, so that they stay readable by root alone;"
+        yield "# after a change, restart: with relay.socket nobody is refused meanwhile."
         yield f"LoadCredential=relay.toml:{_unspecified(str(file))}"
     if _state_of(config.store.path) is None:
         yield "# The database is in the one folder that the service may write. Set store.path to it after the first start,"
@@ -191,8 +194,8 @@ def _files(config: Config, file: Path | None) -> Iterator[str]:
         yield _environment("store.path", _default_store())
     for key_path, path in _paths(config):
         if key_path != "store.path":
-            yield "# This file must be readable by the user of the service."
-            yield _environment(key_path, path)
+            yield f"LoadCredential={key_path}:{_unspecified(str(path.absolute()))}"
+            yield _environment(key_path, CREDENTIALS_FOLDER / key_path)
 
 
 def _paths(section: Any, prefix: str = "") -> Iterator[tuple[str, Path]]:
