@@ -12,6 +12,7 @@ from relay.config import Config
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
+from relay.metrics import Metrics
 from relay.notifications import Notifications
 from relay.presence import Presence
 from relay.publishing import Publishing
@@ -42,3 +43,4 @@ class Core:
     """WebSocket handshakes of each address."""
     trusted_proxies: TrustedProxies
     """Peers that are believed when they say whom they speak for."""
+    metrics: Metrics

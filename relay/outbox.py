@@ -40,6 +40,12 @@ class Flusher:
     def __init__(self) -> None:
         self._dirty: list[Outbox] = []
         self._sleeper: trio.lowlevel.Task | None = None
+        self.replaced_frames = 0
+        """Frames that a newer one of their key took the place of before they were sent."""
+        self.overflowed_frames = 0
+        """Frames that were dropped because their reader was too slow."""
+        self.lost_frames = 0
+        """Frames that were dropped because their connection was gone."""
 
     def add(self, outbox: Outbox) -> None:
         """Have this outbox flushed when the loop has run what is ready now. A plain call."""
@@ -148,6 +154,7 @@ class Outbox:
                 if size <= self.max_bytes:
                     self.size = size
                     self._frames[index] = frame
+                    self._flusher.replaced_frames += 1
                     return
         self.push(frame)
         self._keyed[key] = self._base + len(self._frames) - 1
@@ -258,6 +265,7 @@ class Outbox:
 
     def _overflow(self) -> None:
         self._sealed = True
+        self._flusher.overflowed_frames += len(self._frames) + 1  # and the one that found no room
         self._drop()
         if self._room is not None:
             self._wake()
@@ -268,6 +276,7 @@ class Outbox:
         self._sealed = True
         self._blocked = self._queued = False
         self._torn = b""
+        self._flusher.lost_frames += len(self._frames)
         self._drop()
         if self._room is not None:
             self._wake()

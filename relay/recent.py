@@ -15,6 +15,9 @@ class Recent:
         self._max_keys = max_keys
         self._entries: dict[tuple[str, str], tuple[float, Published]] = {}
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def get(self, scope: str, key: str, now: float) -> Published | None:
         """Return what this key was answered with, unless its period is over."""
         entry = self._entries.get((scope, key))

@@ -25,6 +25,11 @@ class Users:
         self._clock = clock
         self._stored: dict[str, Profile] = {}  # who was seen last is last
 
+    @property
+    def remembered_count(self) -> int:
+        """How many users are remembered."""
+        return len(self._stored)
+
     async def seen(self, principal: Principal) -> None:
         """Store what a token says about its user, if that is news. A checkpoint only then.
 

@@ -24,6 +24,7 @@ import trio
 
 from relay import logs
 from relay.errors import Code, RequestError
+from relay.metrics import COMMIT_BOUNDS, Histogram
 from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable
 from relay.store.migrations import migrate
 
@@ -75,6 +76,18 @@ class Database:
         """How many writes and loads were in them."""
         self.last_batch_seconds = 0.0
         """How long the last batch took, with the way to the thread and back."""
+        self.commits = Histogram(COMMIT_BOUNDS)
+        """How long the batches that wrote took."""
+
+    @property
+    def waiting_writes(self) -> int:
+        """How many operations wait for their transaction."""
+        return len(self._waiting)
+
+    @property
+    def waiting_reads(self) -> int:
+        """How many reads wait for their connection, or are under way."""
+        return self._reads
 
     @property
     def healthy(self) -> bool:
@@ -197,6 +210,7 @@ class Database:
         self.batches += 1
         self.operations += len(batch)
         if writes:
+            self.commits.observe(self.last_batch_seconds)
             self._note(failure)
         for entry in (*loads, *writes):
             if entry.callback is not None and isinstance(entry.result, outcome.Value):

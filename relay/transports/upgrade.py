@@ -5,6 +5,7 @@ Clients reconnect on every close, so refusing is cheap: one answer from a few pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -59,6 +60,17 @@ class Upgrades:
         """How many sessions there are now."""
         return len(self._sessions)
 
+    def outbox_usage(self) -> tuple[Counter[str], int]:
+        """Return the bytes that wait to be sent, by dialect, and how many outboxes wait for their peer. Looks at each session."""
+        waiting: Counter[str] = Counter()
+        blocked = 0
+        for session in self._sessions:
+            outbox = session.outbox
+            if outbox.size:
+                waiting[session.dialect] += outbox.size
+                blocked += outbox.blocked
+        return waiting, blocked
+
     async def handle(self, head: RequestHead, stream: ByteStream) -> None:
         """Serve one upgrade request until its session ended. The stream's owner closes it."""
         address = client_address(stream.peer[0], head.get(b"x-forwarded-for"), self._trusted)
@@ -67,6 +79,7 @@ class Upgrades:
                 endpoint, dialect = self._admit(head, address, places)
                 answer = accept_handshake(head)
             except RequestError as refusal:
+                self._core.metrics.refused[refusal.code] += 1
                 await refuse(stream, refusal, path=head.path, address=address)
                 return
             await self._serve(head, stream, answer, endpoint, dialect, address)
@@ -115,12 +128,15 @@ class Upgrades:
         outbox.send_nowait(answer)
         slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
         self._sessions.add(session)
+        counts = self._core.metrics.sessions_of(dialect)
+        counts.opened += 1
         log.info("session opened", dialect=dialect, address=address)
         try:
             async with reading(websocket) as nursery:
                 await session.run(endpoint.handle)
         finally:
             self._sessions.discard(session)
+            counts.end(session.reason)
             if endpoint.heartbeat is not None:
                 endpoint.heartbeat.remove(session, slot)
             ended_by = (

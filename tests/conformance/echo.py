@@ -114,7 +114,8 @@ class EngineDialect:
         connections = ConnectionCounter(MAX_CONNECTIONS)
         queue_bytes = core.config.limits.max_outbox_bytes
         settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, queue_bytes)
-        self._server = EngineServer(settings, core.timers, OriginPolicy(["*"]), connections, self._open)
+        counts = core.metrics.sessions_of(name, "polling")
+        self._server = EngineServer(settings, core.timers, OriginPolicy(["*"]), connections, self._open, counts)
         self.blueprints = (self._server.blueprint(name),)
         self._endpoint = Endpoint(
             handle=self._server.handle,

@@ -29,6 +29,8 @@ class Live:
         settings = core.config.dialects.live
         self._core = core
         self._typing = Typing(core.broker, core.timers, timeout=settings.typing_timeout)
+        core.metrics.name_encoders(self.name, encode)
+        core.metrics.tables["typing"] = self._typing.__len__
         heartbeat = Heartbeat(settings.ping_interval)
         self._endpoint = Endpoint(
             handle=self._handle,

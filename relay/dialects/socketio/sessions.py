@@ -91,6 +91,8 @@ class Engine:
         """`on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
         self.sid = sid
         self.closed = False
+        self.reason: Reason | None = None
+        """Why the session ended, once it did."""
         self.application: Application | None = None
         self._settings = settings
         self._timers = timers
@@ -111,6 +113,11 @@ class Engine:
         self._pinged = False
         self._pong_deadline = math.inf
         self._timer = self._start_heartbeat()
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits for a poll."""
+        return self._size
 
     # -- output -------------------------------------------------------------------------------------------------------
 
@@ -196,6 +203,7 @@ class Engine:
         if self.closed:
             return
         self.closed = True
+        self.reason = reason
         self._timer.cancel()
         self._last_packet = last
         if self._poll is not None:
