@@ -7,7 +7,7 @@ sees one order. What the broker needs of the store is the `Store` protocol.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -101,9 +101,9 @@ class Broker:
         self._dirty: dict[str, Channel[Subscriber]] = {}
         self._pending: dict[str, set[Subscriber]] = {}
         self.recent_keys = Recent()
-        self.publications: Counter[str] = Counter()
+        self.publications: defaultdict[str, int] = defaultdict(int)
         """How many there were, by the kind of their channel."""
-        self.deliveries: Counter[Encode] = Counter()
+        self.deliveries: defaultdict[Encode, int] = defaultdict(int)
         """How many frames were given to those who listen, by their encoder."""
         self.subscription_count = 0
         """How many subscriptions there are, those that are about to begin too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -50,7 +50,7 @@ class Channel(Generic[S]):
         "_audience", "_deliveries", "_key", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset",
     )  # fmt: skip
 
-    def __init__(self, name: ChannelName, head: Position, deliveries: Counter[Encode] | None = None) -> None:
+    def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encode, int] | None = None) -> None:
         """`deliveries`: where frames that were given to sinks are counted, by encoder."""
         self.name = name
         self.offset = head.offset
@@ -62,7 +62,7 @@ class Channel(Generic[S]):
         """How many tasks are between a wait and a use of this channel: it stays in memory."""
         self.idle_since: float | None = None
         self._audience: dict[Encode, dict[Sink, S]] = {}
-        self._deliveries: Counter[Encode] = Counter() if deliveries is None else deliveries
+        self._deliveries: defaultdict[Encode, int] = defaultdict(int) if deliveries is None else deliveries
         self._key = name.text  # for frames of which the newest counts
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -86,7 +86,7 @@ class Metrics:
         for encode in encoders:
             self._dialects[encode] = dialect
 
-    def by_dialect(self, deliveries: Counter[Encode]) -> Counter[str]:
+    def by_dialect(self, deliveries: Mapping[Encode, int]) -> Counter[str]:
         """Return deliveries, which are counted by encoder, by dialect."""
         counts: Counter[str] = Counter(dict.fromkeys(self._dialects.values(), 0))
         for encode, number in deliveries.items():

@@ -67,6 +67,7 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "shutdown_grace": 10.0,
         "allowed_origins": ("*",),
         "trusted_proxies": ("127.0.0.1", "::1"),
+        "metrics_allowed_addresses": ("127.0.0.1", "::1"),
     }
     assert attrs.asdict(config.store) == {"path": Path("relay.db"), "synchronous": "normal"}
     assert attrs.asdict(config.limits) == {

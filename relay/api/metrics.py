@@ -45,18 +45,21 @@ def blueprint(sources: Sources) -> Blueprint:
     """Return the route, and have every HTTP response counted."""
     core = sources.core
     allowed = TrustedProxies(core.config.server.metrics_allowed_addresses)
-    registry = CollectorRegistry()
+    registry, of_process = CollectorRegistry(), CollectorRegistry()
     registry.register(RelayCollector(sources))
-    ProcessCollector(registry=registry)
-    GCCollector(registry=registry)
-    PlatformCollector(registry=registry)
+    ProcessCollector(registry=of_process)
+    GCCollector(registry=of_process)
+    PlatformCollector(registry=of_process)
     routes = Blueprint("metrics", __name__)
 
     @routes.get(PATH)
     async def metrics() -> Response:
         if not may_read_unasked(request, allowed, core.trusted_proxies):
             await admin_of(core, request)
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+        # The kernel is asked in a thread: it lists ten thousand open files for longer than sessions should wait.
+        process = await trio.to_thread.run_sync(generate_latest, of_process)
+        body = generate_latest(registry) + process
+        return Response(body, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
 
     @routes.after_app_request
     async def count(response: Response) -> Response:
@@ -144,7 +147,7 @@ class RelayCollector(Collector):
 
     def _publications(self) -> Iterator[Metric]:
         core, broker, flusher = self._sources.core, self._sources.core.broker, self._sources.flusher
-        kinds = {kind.name: broker.publications[kind.name] for kind in core.kinds}
+        kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.kinds}
         yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
         yield _counter(
             "relay_deliveries",
