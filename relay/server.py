@@ -128,7 +128,7 @@ async def open_server(
         write_behind = WriteBehind(core.broker, publications)
         for service in (
             flusher.run, core.timers.run, core.keys.run, core.metrics.run, write_behind.run,
-            Janitor(core.broker, publications, core.kinds).run,
+            Janitor(core.broker, publications, core.kinds, limits=(core.messages, core.handshakes)).run,
             *(service for dialect in enabled for service in dialect.services),
         ):  # fmt: skip
             await services.start(service)
