@@ -57,8 +57,8 @@ level = "warning"
 offline_grace = 0.5
 typing_timeout = 1.0
 [dialects.socketio]
-ping_interval = 2.0
-ping_timeout = 2.0
+ping_interval = 1.5
+ping_timeout = 1.5
 connections_per_user = 1000
 """
 
@@ -227,7 +227,8 @@ async def _publish(world: World) -> None:
     """Publish something of everything, for those who are there."""
     turn = 0
     big = {"channel": BIG, "type": "market:note", "data": {"text": "x" * 30_000}}
-    async with httpx.AsyncClient(base_url=f"http://{world.address}", headers={"X-API-Key": world.key}) as http:
+    headers = {"X-API-Key": world.key}
+    async with httpx.AsyncClient(base_url=f"http://{world.address}", headers=headers, timeout=GUEST_TIMEOUT) as http:
         while True:
             turn += 1
             drafts = [
