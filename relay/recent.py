@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import islice
 
 from relay.models import Published
@@ -17,7 +18,8 @@ class Recent:
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:
         self._max_keys = max_keys
-        self._entries: dict[tuple[str, str], tuple[float, Published]] = {}
+        # In a plain dict, finding the first gets slower with each that is deleted: a put came to cost 0.2 ms.
+        self._entries: OrderedDict[tuple[str, str], tuple[float, Published]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
