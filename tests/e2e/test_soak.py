@@ -32,7 +32,9 @@ def report_of(before: Usage, after: Usage) -> Report:
     return Report(Counter(), 0, 0.0, 0.0, before, after, [])
 
 
-USAGE = Usage(50 << 20, 16, {"relay_tasks": 21.0, "relay_channels": 0.0}, Counter({"relay.session.Session": 0}))
+USAGE = Usage(
+    50 << 20, 16, {"relay_tasks": 21.0, "relay_channels": 0.0}, Counter({"relay.session.Session": 0}), 100_000
+)
 
 
 def test_what_is_as_it_was_is_no_leak() -> None:
@@ -45,6 +47,7 @@ def test_what_is_as_it_was_is_no_leak() -> None:
 def test_whatever_is_more_than_it_was_is_a_leak() -> None:
     for more, words in [
         (attrs.evolve(USAGE, memory=60 << 20), "memory: 51200 KiB became 61440 KiB"),
+        (attrs.evolve(USAGE, blocks=106_000), "blocks of memory: 100000 became 106000"),
         (attrs.evolve(USAGE, files=17), "open files: 16 became 17"),
         (attrs.evolve(USAGE, values={**USAGE.values, "relay_tasks": 22.0}), "relay_tasks: 21 became 22"),
         (attrs.evolve(USAGE, values={**USAGE.values, "relay_channels": 1.0}), "relay_channels: 0 became 1"),

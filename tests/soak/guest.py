@@ -92,6 +92,7 @@ class Line(RawConnection):
     def __init__(self, stream: trio.SocketStream, guest: Guest) -> None:
         super().__init__(stream)
         self._guest = guest
+        self.opened_at = trio.current_time()
 
     async def say(self, **message: Any) -> None:
         """Send a JSON message."""
