@@ -14,6 +14,7 @@ import trio
 
 from relay.channel import Encode
 from relay.errors import Code, Reason
+from relay.limits import ConnectionCounter
 
 LAG_INTERVAL = 0.25
 """Seconds between two looks at how late the loop is."""
@@ -75,6 +76,8 @@ class Metrics:
         """How many entries a table in memory has, by its name, for those that only their owner knows of."""
         self.queued_bytes: dict[tuple[str, str], Callable[[], int]] = {}
         """What waits to be sent by a dialect's own transport, where the server's outboxes are not used."""
+        self.places: dict[str, tuple[ConnectionCounter, ...]] = {}
+        """The places for sessions of each dialect."""
         self._dialects: dict[Encode, str] = {}
 
     def sessions_of(self, dialect: str, transport: str = "websocket") -> SessionCounts:

@@ -137,6 +137,16 @@ class RelayCollector(Collector):
             for reason, number in counts.closed.items():
                 closed.add_metric([*key, reason], number)
         yield from (sessions, opened, closed)
+        taken = GaugeMetricFamily("relay_places_taken", "Places for sessions that are taken.", labels=["dialect"])
+        places = GaugeMetricFamily(
+            "relay_places",
+            "Places for sessions that there are; when all are taken, new ones get 503.",
+            labels=["dialect"],
+        )
+        for dialect, counters in metrics.places.items():
+            taken.add_metric([dialect], sum(counter.count for counter in counters))
+            places.add_metric([dialect], sum(counter.maximum for counter in counters))
+        yield from (taken, places)
         yield _counter(
             "relay_handshakes_refused",
             "WebSocket handshakes that were refused before there was a session, and why.",

@@ -88,11 +88,14 @@ async def test_sessions_and_connections_are_counted_from_their_begin_to_their_en
             assert samples["relay_sessions", frozenset({"dialect": "feeds", "transport": "websocket"}.items())] == 1
             assert samples["relay_connections", frozenset()] == 3  # and the one that asks
             assert samples["relay_users_present", frozenset()] == 1
+            assert samples["relay_places_taken", frozenset({("dialect", "live")})] == 1
+            assert samples["relay_places", frozenset({("dialect", "feeds")})] == 30_000, "10,000 for each feed"
             assert samples["relay_subscriptions", frozenset()] == 2  # of broadcasts, unasked, and of trades
         await scraper.until(0, "relay_sessions", **websocket)
         await scraper.until(1, "relay_sessions_opened_total", **websocket)
         await scraper.until(1, "relay_sessions_closed_total", **websocket, reason="closed_by_client")
         await scraper.until(0, "relay_subscriptions")
+        await scraper.until(0, "relay_places_taken", dialect="live")
         await scraper.until(1, "relay_connections")
 
 

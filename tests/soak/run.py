@@ -271,7 +271,7 @@ async def _settled(http: httpx.AsyncClient) -> None:
 
 def _passes(name: str) -> bool:
     """Tell whether a value must become 0 when the last guest is gone."""
-    return name.startswith(("relay_sessions", "relay_outbox")) or name in {
+    return name.startswith(("relay_sessions", "relay_outbox", "relay_places_taken")) or name in {
         "relay_subscriptions", "relay_users_present", "relay_channels", "relay_store_queue{operation=write}",
         "relay_write_behind_channels",
     } or (name.startswith("relay_table_entries") and name.split("=")[1].rstrip("}") not in _CACHES)  # fmt: skip

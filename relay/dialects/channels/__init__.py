@@ -42,6 +42,7 @@ class Channels:
             idle_timeout=settings.idle_timeout,
             max_message_bytes=core.config.limits.max_message_bytes,
         )
+        core.metrics.places[self.name] = (self._endpoint.connections,)
         self.services = (heartbeat.run,)
 
     def drain(self) -> None:

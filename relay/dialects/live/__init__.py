@@ -40,6 +40,7 @@ class Live:
             max_message_bytes=core.config.limits.max_message_bytes,
         )
         self.blueprints = (blueprint(core),)
+        core.metrics.places[self.name] = (self._endpoint.connections,)
         self.services = (heartbeat.run,)
 
     def drain(self) -> None:

@@ -55,6 +55,7 @@ class SocketIODialect:
         counts = core.metrics.sessions_of(self.name, "polling")
         self._server = EngineServer(settings, core.timers, origins, connections, open_application, counts)
         core.metrics.name_encoders(self.name, encode)
+        core.metrics.places[self.name] = (connections,)
         core.metrics.queued_bytes[self.name, "polling"] = self._server.queued_bytes
         self.blueprints = (self._server.blueprint(self.name),)
         self._endpoint = Endpoint(
