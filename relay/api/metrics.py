@@ -100,7 +100,7 @@ def _is_local(host: str) -> bool:
 
 
 class RelayCollector(Collector):
-    """Everything that is Relay's own. Looks at each session once, some 0.1 µs, and at no other thing one by one."""
+    """Everything that is Relay's own. Looks at each session once (0.3 µs), and at no other thing one by one."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
