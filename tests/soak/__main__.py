@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=50_000, help="guests that come and go (%(default)s)")
     parser.add_argument("--warm-up", type=int, default=3_000, help="guests before anything is measured (%(default)s)")
-    parser.add_argument("--concurrency", type=int, default=200, help="guests at a time (%(default)s)")
+    parser.add_argument("--concurrency", type=int, default=100, help="guests at a time (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="looks on the way, with nobody there (%(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="relay-soak-") as folder:

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from tests.e2e.hostile import BINARY, CONTINUATION, TEXT, frame, handshake
-from tests.soak.guest import POLLING, EndedBySlownessError, Guest, Line, dumps
+from tests.soak.guest import POLLING, Guest, Line, dumps
 
-AUTH_TIMEOUT = 1.0
+AUTH_TIMEOUT = 2.0
 """What the server of a soak is configured with."""
-PING_INTERVAL = 1.5
+PING_INTERVAL = 2.0
 SYMBOLS = 100
 """Symbols that prices are published for; others are subscribed to and never priced."""
 LISTED = 100
@@ -187,16 +187,8 @@ async def _connect(guest: Guest, line: Line, path: str) -> None:
 
 async def _exchange(line: Line, method: str, path: str, body: bytes = b"") -> bytes:
     status, answer = await line.ask(method, path, body)
-    if status == 400:
-        _check_time(line)
     assert status == 200, answer
     return answer
-
-
-def _check_time(line: Line) -> None:
-    """Pass over a session that is gone because this machine was slow: guests answer no pings."""
-    if trio.current_time() - line.opened_at > PING_INTERVAL:
-        raise EndedBySlownessError
 
 
 async def socketio_polls(guest: Guest) -> None:
@@ -245,11 +237,7 @@ async def socketio_upgrades(guest: Guest) -> None:
         await _connect(guest, line, path)
         async with guest.websocket(path.replace("polling", "websocket")) as frames:
             await frames.send(frame(TEXT, b"2probe"))
-            try:
-                assert await frames.text() == "3probe"
-            except AssertionError:
-                _check_time(line)
-                raise
+            assert await frames.text() == "3probe"
             if guest.random.random() < 0.3:
                 frames.reset()
                 return

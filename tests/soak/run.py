@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.running import SECRET, bearer
 from tests.soak.behaviours import AUTH_TIMEOUT, BEHAVIOURS, BIG, LISTED, PING_INTERVAL, SYMBOLS
-from tests.soak.guest import USERS, EndedBySlownessError, Guest, World, token_of
+from tests.soak.guest import USERS, Guest, World, token_of
 
 ROOMS = 10
 START_TIMEOUT = 20.0
@@ -28,10 +28,14 @@ SETTLE_TIMEOUT = 30.0
 """Seconds in which a server must have forgotten its guests."""
 GUEST_TIMEOUT = 30.0
 """Seconds that one guest may take: it is answered at once, or the server hangs."""
+MAX_SLOW = 0.1
+"""Share of the guests that may be slower than the server's deadlines, as on a machine with other work: more, and something hangs."""
 MAX_OBJECTS_GROWN = 50
 """Objects of one type that may be more than after the warm-up: less than any guest in a hundred leaves behind."""
-MAX_MEMORY_GROWN = 0.10
-"""Share by which resident memory may be more."""
+MAX_CURSOR_REFERENCES = 400
+"""Weak references to cursors that are gone: sqlite3 lets go of them by the two hundred, for each connection."""
+MAX_MEMORY_GROWN = 16 << 20
+"""Bytes of resident memory that may be more: SQLite's caches fill with the database. Objects of Python are counted exactly."""
 MAX_BLOCKS_GROWN = 5000
 """Blocks of memory that Python has given out that may be more, beside a tenth of the guests: pools and caches fill by chance."""
 PUBLISH_INTERVAL = 0.1
@@ -90,6 +94,8 @@ class Report:
     settled_seconds: float
     before: Usage
     after: Usage
+    slow: list[str]
+    """Guests that were slower than the server's deadlines: what became of them says nothing."""
     failures: list[str]
     """What guests and the server's log say that should not have been."""
 
@@ -106,10 +112,11 @@ class Report:
             found.append(f"open files: {before.files} became {after.files}")
         if after.blocks > before.blocks + MAX_BLOCKS_GROWN + self.connections // 10:
             found.append(f"blocks of memory: {before.blocks} became {after.blocks}")
-        if after.memory > before.memory * (1 + MAX_MEMORY_GROWN):
+        if after.memory > before.memory + MAX_MEMORY_GROWN:
             found.append(f"memory: {before.memory >> 10} KiB became {after.memory >> 10} KiB")
         for name, number in after.objects.items():
-            if number > before.objects[name] + MAX_OBJECTS_GROWN:
+            allowed = MAX_CURSOR_REFERENCES if name == "weakref.ReferenceType" else MAX_OBJECTS_GROWN
+            if number > before.objects[name] + allowed:
                 found.append(f"objects of {name}: {before.objects[name]} became {number}")
         return found
 
@@ -120,6 +127,7 @@ class Report:
             f"{self.connections} guests, {self.sessions.total()} sessions in {self.seconds / 60:.1f} minutes",
             f"all was gone {self.settled_seconds:.1f} s after the last",
             *(f"  {name}: {number}" for name, number in sorted(self.sessions.items())),
+            f"{len(self.slow)} guests were too slow, on this machine, to be asked how it was",
             f"memory     {before.memory >> 10} KiB before, {after.memory >> 10} KiB after",
             f"blocks     {before.blocks} before, {after.blocks} after",
             f"open files {before.files} before, {after.files} after",
@@ -144,6 +152,7 @@ async def soak(
     After the warm-up and after each round all have gone, and it is said what the server holds.
     """
     failures: list[str] = []
+    slow: list[str] = []
     async with _server(folder) as (address, pid):
         world = await _world(folder, address)
         async with httpx.AsyncClient(base_url=f"http://{address}", headers={"Connection": "close"}, timeout=30) as http:
@@ -152,7 +161,7 @@ async def soak(
             opened = Counter[str]()
             for number in (warm_up, *[sessions // rounds] * rounds):
                 started = time.monotonic()
-                await _round(world, range(first, first + number), concurrency, failures)
+                await _round(world, range(first, first + number), concurrency, failures, slow)
                 last_gone = time.monotonic()
                 await _settled(http)
                 usage = await _usage(http)
@@ -168,7 +177,9 @@ async def soak(
         os.kill(pid, signal.SIGTERM)
     log = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
     failures += [f"logged: {line}" for line in log if line.get("level") == "error" or "exception" in line]
-    return Report(opened, first - warm_up, seconds, settled_seconds, usages[0], usages[-1], failures)
+    if len(slow) > MAX_SLOW * first:
+        failures += ["too many guests were slow", *slow]
+    return Report(opened, first - warm_up, seconds, settled_seconds, usages[0], usages[-1], slow, failures)
 
 
 @asynccontextmanager
@@ -179,10 +190,11 @@ async def _server(folder: Path) -> AsyncIterator[tuple[str, int]]:
         process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=log)
     try:
         assert process.stdout is not None
-        with trio.fail_after(START_TIMEOUT):
-            address = (await process.stdout.receive_some()).decode().strip()
-        assert address, f"the server did not start: {(folder / 'log').read_text()}"
-        yield address, process.pid
+        async with process.stdout:
+            with trio.fail_after(START_TIMEOUT):
+                said = b"".join([part async for part in process.stdout])
+        assert said, f"the server did not start: {(folder / 'log').read_text()}"
+        yield said.decode().strip(), process.pid
         with trio.fail_after(START_TIMEOUT):
             assert await process.wait() == 0
     finally:
@@ -212,39 +224,40 @@ async def _world(folder: Path, address: str) -> World:
     return World(address, tuple(rooms), made.stdout.decode().strip())
 
 
-async def _round(world: World, numbers: range, concurrency: int, failures: list[str]) -> None:
+async def _round(world: World, numbers: range, concurrency: int, failures: list[str], slow: list[str]) -> None:
     """Have guests come, each in its turn one of the behaviours, while prices and trades go on."""
     places = trio.CapacityLimiter(concurrency)
 
     async def one(number: int) -> None:
         behave = BEHAVIOURS[number % len(BEHAVIOURS)]
+        began = trio.current_time()
         try:
             with trio.fail_after(GUEST_TIMEOUT):
                 await behave(Guest(world, number))
-        except EndedBySlownessError:
-            pass
         except (AssertionError, trio.TooSlowError, trio.BrokenResourceError, OSError) as error:
-            failures.append(f"guest {number} ({behave.__name__}): {error!r}")
+            # Who is slower than the server's deadlines, on a machine with other work, is rightly shown the door.
+            in_time = trio.current_time() - began < min(AUTH_TIMEOUT, PING_INTERVAL)
+            (failures if in_time else slow).append(f"guest {number} ({behave.__name__}): {error!r}")
         finally:
             places.release_on_behalf_of(number)
 
-    async with trio.open_nursery() as publishing, trio.open_nursery() as guests:
-        publishing.start_soon(_publish, world)
-        for number in numbers:
-            await places.acquire_on_behalf_of(number)
-            guests.start_soon(one, number)
-        while places.borrowed_tokens:
-            await trio.sleep(0.05)
-        publishing.cancel_scope.cancel()
+    over = trio.Event()
+    async with trio.open_nursery() as publishing:
+        publishing.start_soon(_publish, world, over)
+        async with trio.open_nursery() as guests:
+            for number in numbers:
+                await places.acquire_on_behalf_of(number)
+                guests.start_soon(one, number)
+        over.set()
 
 
-async def _publish(world: World) -> None:
-    """Publish something of everything, for those who are there."""
+async def _publish(world: World, over: trio.Event) -> None:
+    """Publish something of everything, for those who are there, until all is over."""
     turn = 0
     big = {"channel": BIG, "type": "market:note", "data": {"text": "x" * 50_000}}
     headers = {"X-API-Key": world.key}
     async with httpx.AsyncClient(base_url=f"http://{world.address}", headers=headers, timeout=GUEST_TIMEOUT) as http:
-        while True:
+        while not over.is_set():
             turn += 1
             drafts = [
                 *({"channel": f"market:S{(turn * 10 + n) % SYMBOLS}", "data": {"price": turn}} for n in range(10)),

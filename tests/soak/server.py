@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import signal
 import sys
 from collections import Counter
@@ -66,6 +67,7 @@ async def _serve(config_file: Path) -> None:
         async with open_server(config, dialects=[*DIALECTS, Census]) as server:
             host, port = server.addresses[0]
             print(f"{host}:{port}", flush=True)
+            os.close(sys.stdout.fileno())  # all is said: whoever started this reads until here
             await anext(aiter(signals))
             await server.drain()
 
