@@ -459,9 +459,10 @@ class Broker:
             if name.text not in self._channels:
                 self._channels[name.text] = Channel(name, head, self.deliveries)
 
-        head = await self._store.load_head(name, loaded)
-        # The callback came in the order of commits; the channel may have been let go since, but not between it and now.
-        return self._channels.setdefault(name.text, Channel(name, head, self.deliveries))
+        # The callback comes in the order of commits; what it made may have been let go before this task runs, and published to since.
+        while (channel := self._channels.get(name.text)) is None:
+            await self._store.load_head(name, loaded)
+        return channel
 
     async def _load_history(self, channel: Channel[Subscriber]) -> None:
         await self._store.load_history(channel.name, channel.history.extend_back)

@@ -88,8 +88,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_blocked", "_flusher", "_frames", "_keyed", "_quiet", "_room", "_sealed", "_taken", "_torn", "_transport", "max_bytes",
-        "on_blocked", "on_overflow", "size",
+        "_blocked", "_finished", "_flusher", "_frames", "_keyed", "_quiet", "_room", "_sealed", "_taken", "_torn", "_transport",
+        "max_bytes", "on_blocked", "on_overflow", "size",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +113,7 @@ class Outbox:
         self._torn = b""  # the rest of a frame of which the kernel took a part
         self._blocked = False  # whether the kernel refused bytes; then `drain` alone writes
         self._sealed = False  # whether broadcasts are refused: closing, overflowed or broken
+        self._finished = False  # whether the last frame was queued, which nothing may follow
         self._taken = 0  # how many frames were taken out of _frames while the kernel refused bytes
         self._keyed: dict[str, int] | None = (
             None  # number, counted with _taken, of the newest frame of each key that may be replaced
@@ -173,6 +174,8 @@ class Outbox:
 
     def send_nowait(self, frame: bytes) -> None:
         """Queue a frame past every bound: for what the connection itself must say (an answer that room was awaited for, a close)."""
+        if self._finished:
+            return
         self._keyed = None  # what comes later must not take a place before an answer
         if not self.size:
             self._quiet = False
@@ -194,6 +197,13 @@ class Outbox:
         """Take no more broadcasts: the connection is closing. What is queued is still written."""
         self._sealed = True
         self._quiet = False
+
+    def finish(self, frame: bytes) -> None:
+        """Queue the last frame, and write what the kernel takes at once: whatever comes later is dropped. A plain call."""
+        self.seal()
+        self.send_nowait(frame)
+        self._finished = True
+        self.flush()
 
     def flush(self) -> None:
         """Write what the kernel takes, without blocking. A plain call."""

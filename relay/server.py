@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -41,6 +43,7 @@ from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
+from relay.systemd import Notifier, take_listeners, take_notifier
 from relay.timers import Timers
 from relay.tokens import Tokens
 from relay.transports.certificates import Certificates
@@ -57,27 +60,42 @@ RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
 ADDRESS_FACTOR = 10
 """REST requests of one address for each of one user: many users may share it."""
+POLL_INTERVAL = 0.02
+"""Seconds between two looks at what tells nobody of its end, or its progress."""
+ARRIVAL_TIMEOUT = 1.0
+"""Seconds that a connection, accepted before a stop, has to send its request."""
+SESSIONS_TIMEOUT = 5.0
+"""Seconds after which a stop waits no more for sessions, each of which ends within its close timeout by itself."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(config: Config) -> int:
-    """Run the server until a signal ends it; returns the exit code. A second signal ends the process at once."""
+    """Run the server until a signal ends it; returns the exit code. A second signal ends the process at once.
+
+    Raises:
+        SystemdError: what systemd passed cannot be used.
+        OSError, StoreError: as `open_server`, in an exception group.
+    """
     logs.configure(config.log)
     raise_open_files()
-    trio.run(_serve_until_signal, config)
+    trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
     return 0
 
 
-async def _serve_until_signal(config: Config) -> None:
+async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequence[socket.socket]) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with open_server(config) as server, trio.open_nursery() as nursery:
-            if server.certificates is not None:
-                await nursery.start(_reload_at_hangup, server.certificates)
-            await anext(aiter(signals))
-            nursery.start_soon(_exit_at_second_signal, signals)
-            log.info("shutting down", grace=config.server.shutdown_grace)
-            await server.drain()
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as ending:
+            async with open_server(config, passed=passed, notifier=notifier) as server:
+                if server.certificates is not None:
+                    await ending.start(_reload_at_hangup, server.certificates)
+                await notifier.ready(server.status)
+                await anext(aiter(signals))
+                ending.start_soon(_exit_at_second_signal, signals)
+                log.info("shutting down", grace=config.server.shutdown_grace)
+                server.refuse_new_work()
+                await notifier.stopping("Shutting down: sessions are told to go, requests may finish.")
+                await server.drain()
+            ending.cancel_scope.cancel()
     log.info("stopped")
 
 
@@ -107,27 +125,62 @@ class Server:
     database: Database
     certificates: Certificates | None
     _readiness: Readiness
-    _listeners: trio.CancelScope
+    _listener: Listener
+    _hands_over: bool
+    """Whether the listening sockets outlive this server: then who connects from now on is the next one's to serve."""
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens."""
+        return [_url(host, port, secure=self.certificates is not None) for host, port in self.addresses]
+
+    @property
+    def status(self) -> str:
+        """How the server does, in words for whoever looks after it."""
+        if self._readiness.reason is not None:
+            return f"Not ready: {self._readiness.reason}"
+        urls = ", ".join(self.urls)
+        return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
+
+    def refuse_new_work(self) -> None:
+        """Take on nothing new: readiness and upgrades answer 503, or connections wait for the next server. A plain call."""
+        self._readiness.draining.begin()
+        if self._hands_over:
+            self._listener.stop()
 
     async def drain(self) -> None:
         """Stop serving within `shutdown_grace`, whatever the peers do.
 
         First new work is refused, then sessions are told to go, then requests that are under way may finish.
         """
-        grace = self.core.config.server.shutdown_grace
-        deadline = trio.current_time() + grace
-        self._readiness.draining = True
+        deadline = trio.current_time() + self.core.config.server.shutdown_grace
+        self.refuse_new_work()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.http.shutdown, deadline)
             await self.upgrades.disconnect_all(Reason.SHUTTING_DOWN)
-        self._listeners.cancel()
+            # Whoever was accepted and has not said yet what it wants is given a moment to do so.
+            with trio.move_on_after(ARRIVAL_TIMEOUT):
+                while self._listener.arriving:  # noqa: ASYNC110 - no connection tells this one of its request
+                    await trio.sleep(POLL_INTERVAL)
+            with trio.move_on_after(SESSIONS_TIMEOUT):
+                while self.upgrades.session_count:  # noqa: ASYNC110 - no session tells this one of its end
+                    await trio.sleep(POLL_INTERVAL)
+        await self.http.shutdown(deadline)  # of those who came meanwhile
+        self._listener.stop()
 
 
 @asynccontextmanager
 async def open_server(
-    config: Config, *, dialects: Sequence[Factory] = DIALECTS, clock: Clock | None = None
+    config: Config,
+    *,
+    dialects: Sequence[Factory] = DIALECTS,
+    clock: Clock | None = None,
+    passed: Sequence[socket.socket] = (),
+    notifier: Notifier | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, and stop it at the end of the block: sessions, then services, the store last.
+
+    `passed` are sockets that listen already, to be used instead of the configured address. `notifier` is sent signs of life.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -165,12 +218,14 @@ async def open_server(
         readiness = Readiness(database, jwks)
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
         max_sessions = config.server.max_connections or _max_sessions()
-        upgrades = Upgrades(core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining)
+        upgrades = Upgrades(
+            core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining.begun and not passed
+        )
         sources = metrics.Sources(core, database, flusher, upgrades.outbox_usage, connections=lambda: listener.count)
         app = create_app(core, [publish.blueprint(core), metrics.blueprint(sources), *blueprints], readiness)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app) as http, trio.open_nursery() as listening:
-                sockets = open_listeners(config.server.host, config.server.port)
+                sockets = passed or open_listeners(config.server.host, config.server.port)
                 listener = Listener(
                     sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2,
                     make_stream=ByteStream if certificates is None else certificates.make_stream,
@@ -178,12 +233,26 @@ async def open_server(
                 await listening.start(listener.run)
                 await services.start(Garbage(lambda: upgrades.session_count).run)
                 addresses = [socket.getsockname()[:2] for socket in sockets]
-                for host, port in addresses:
-                    url = f"{'http' if certificates is None else 'https'}://{_in_url(host)}:{port}"
+                if passed:
+                    log.info("listening on what systemd passed, not on server.host and server.port")
+                server = Server(
+                    addresses,
+                    upgrades,
+                    http,
+                    core,
+                    database,
+                    certificates,
+                    readiness,
+                    listener,
+                    hands_over=bool(passed),
+                )
+                for url in server.urls:
                     log.info("listening", url=url, dialects=",".join(d.name for d in enabled))
                 if not config.auth.jwt_secret and secret is not None:
                     log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
-                yield Server(addresses, upgrades, http, core, database, certificates, readiness, listening.cancel_scope)
+                if notifier is not None:
+                    await services.start(notifier.run, partial(_prove_alive, database), lambda: server.status)
+                yield server
                 listening.cancel_scope.cancel()
             handlers.cancel_scope.cancel()
         try:
@@ -265,6 +334,16 @@ async def _own_secret(config: Config, database: Database) -> str | None:
     return await database.write(lambda connection: get_or_create(connection, "jwt_secret"))
 
 
+async def _prove_alive(database: Database) -> None:
+    """Return when the store's writer has done something: so both it and the loop turn. Whether the disk works is not asked."""
+    batches = database.batches
+    try:
+        await database.load(lambda _: None)
+    except RequestError:  # too much waits before it, which the writer is to be seen working on
+        while database.batches == batches:  # noqa: ASYNC110 - the writer tells nobody
+            await trio.sleep(POLL_INTERVAL)
+
+
 def raise_open_files() -> None:
     """Raise the soft limit of open files to the hard one: each connection is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -276,5 +355,5 @@ def _max_sessions() -> int:
     return max(soft - RESERVED_FILES, 1)
 
 
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _url(host: str, port: int, *, secure: bool) -> str:
+    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -93,7 +93,7 @@ class Session:
         """End the session, from whatever task. A plain call; only the first reason counts."""
         if self.reason is None:
             self.reason = reason
-            self._scope.cancel()
+        self._scope.cancel()
 
     def ping(self) -> None:
         """Send a ping, behind what waits to be sent; with no room for it there is none. A plain call."""

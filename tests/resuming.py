@@ -160,6 +160,10 @@ class CountingStore:
         self._check()
         await self._count(self._publications.write_behind(channels))
 
+    def renew_behind(self) -> None:
+        """See `broker.Store`."""
+        self._publications.renew_behind()
+
     def _check(self) -> None:
         if self.refuses:
             raise RequestError(Code.UNAVAILABLE, "The database is not available.")

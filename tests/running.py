@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from relay.auth import mint
 from relay.clock import Clock
 from relay.config import Config, load_config
 from relay.server import Server, open_server
+from tests.activation import with_sockets
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
 START_TIMEOUT = 20.0
@@ -51,33 +53,67 @@ async def running(config: Config, **options: Any) -> AsyncIterator[tuple[Server,
 class RelayProcess:
     """A server in a process of its own, on a database that outlives it."""
 
-    def __init__(self, folder: Path, settings: str = "", *, module: str = "relay", **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: str = "",
+        *,
+        module: str = "relay",
+        sockets: Sequence[socket.socket] = (),
+        **environment: str,
+    ) -> None:
+        """`sockets` are passed to it as systemd does; else it listens by itself. `module` is run in the place of `relay`."""
         self.folder = folder
         self._module = module
+        self._sockets = sockets
         self._config = folder / "relay.toml"
         if not self._config.exists():
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
         self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **environment}
         self._process: subprocess.Popen[bytes] | None = None
+        self._begin = 0
         self.address = ""
         self.port = 0
 
     def start(self) -> None:
         """Start, and return when it listens. It keeps its port over restarts."""
+        self.start_soon()
+        while not self.listens:
+            if self.ended:
+                raise AssertionError(f"the server ended: {self.log_text()}")
+            signal.sigtimedwait((), 0.02)
+
+    def start_soon(self) -> None:
+        """Begin to start."""
         with (self.folder / "relay.log").open("ab") as log:
-            begin = log.tell()
+            self._begin = log.tell()
             flags = ["--config", str(self._config), "--port", str(self.port)]
             command = [sys.executable, "-m", self._module, "serve", *flags]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
-        while not self.address or self._listening(begin) is None:
-            url = self._listening(begin)
-            if url is not None:
-                self.address = url.partition("://")[2]
-                self.port = int(self.address.rpartition(":")[2])
-            elif self._process.poll() is not None:
-                raise AssertionError(f"the server ended: {self.log_text()}")
-            else:
-                signal.sigtimedwait((), 0.02)
+            if self._sockets:
+                command = with_sockets(command, self._sockets)
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                pass_fds=[one.fileno() for one in self._sockets],
+            )
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has said that it listens; then its address is known."""
+        url = self._listening(self._begin)
+        if url is None:
+            return False
+        self.address = url.partition("://")[2]
+        self.port = int(self.address.rpartition(":")[2])
+        return True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        assert self._process is not None
+        return self._process.poll() is not None
 
     def _listening(self, begin: int) -> str | None:
         with (self.folder / "relay.log").open("rb") as log:
@@ -102,6 +138,15 @@ class RelayProcess:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def stop_soon(self) -> None:
+        """Begin to end it as a service manager would."""
+        self.send_signal(signal.SIGTERM)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to it."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def stop(self, timeout: float = 15.0) -> int:
         """End it as a service manager would; returns its exit code."""
@@ -129,10 +174,15 @@ class RelayProcess:
 
 @asynccontextmanager
 async def relay_process(
-    folder: Path, settings: str = "", *, module: str = "relay", **environment: str
+    folder: Path,
+    settings: str = "",
+    *,
+    module: str = "relay",
+    sockets: Sequence[socket.socket] = (),
+    **environment: str,
 ) -> AsyncIterator[RelayProcess]:
     """Start a server in a process of its own, and see that it is gone at the end."""
-    process = RelayProcess(folder, settings, module=module, **environment)
+    process = RelayProcess(folder, settings, module=module, sockets=sockets, **environment)
     with trio.fail_after(START_TIMEOUT):
         await trio.to_thread.run_sync(process.start)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from relay.models import Draft, Position
+from relay.broker import IDLE_PERIOD, Broker, Outcome
+from relay.kinds import ChannelName, Kinds
+from relay.models import Draft, Position, Publication, Published
 from relay.outbox import Flusher, Outbox
-from tests.parts import Ear, Parts, admin, encode, open_parts
+from relay.presence import Presence
+from relay.timers import Timers
+from tests.parts import Ear, Parts, SetClock, admin, encode, open_parts
 
 SIZE = 100
 """Of the history of a `task` channel."""
@@ -122,3 +127,54 @@ async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | No
         )
     outbox.flush()
     return [int(word) for word in gate.taken.split()] if told == [True] else None
+
+
+class ForgetfulStore:
+    """A store between whose answer and the task that asked for it much happens."""
+
+    def __init__(self) -> None:
+        self.broker = Broker(self, Presence(Timers(), offline_grace=5.0), SetClock())
+        self.head = 5
+        self.loads = 0
+
+    async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
+        """The first time the channel is let go of and published to before this returns."""
+        await trio.lowlevel.checkpoint()
+        head = Position(self.head, "e")
+        on_loaded(head)
+        self.loads += 1
+        if self.loads == 1:
+            now = trio.current_time()
+            self.broker.unload_idle(now)
+            self.broker.unload_idle(now + IDLE_PERIOD)
+            await self.broker.publish(Draft(channel, "t", {}, 0))
+        return head
+
+    async def load_history(
+        self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
+    ) -> list[Publication]:
+        """Nothing is kept."""
+        on_loaded([])
+        return []
+
+    async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
+        """Give out the next offsets."""
+        outcomes: list[Outcome] = []
+        for _ in drafts:
+            self.head += 1
+            outcomes.append(Published(Position(self.head, "e")))
+        on_commit(outcomes)
+        return outcomes
+
+    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+        """Nothing is written behind here."""
+        raise NotImplementedError
+
+
+async def test_a_channel_that_was_let_go_of_meanwhile_is_loaded_again() -> None:
+    """What was published between the store's answer and the task that waited for it is not forgotten."""
+    store = ForgetfulStore()
+    position, _ = await store.broker.recent(
+        Kinds(entities=["task"], history_period=60.0, durable=())["task"].channel("1")
+    )
+    assert position == Position(6, "e")

@@ -39,6 +39,7 @@ COMMANDS = [
     "init",
     "check",
     "serve",
+    "systemd",
     "token",
     "keys",
     "keys create",

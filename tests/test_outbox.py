@@ -649,6 +649,28 @@ async def test_a_sealed_outbox_takes_no_broadcast_and_writes_the_rest() -> None:
     await inside(test)
 
 
+async def test_nothing_follows_the_last_frame() -> None:
+    """A close goes out at once, behind all that was queued, and with it ends what is said: answers too."""
+
+    async def test(nursery: trio.Nursery, flusher: Flusher) -> None:
+        for room in (math.inf, 12):
+            connection = Connection(nursery, flusher, room=room)
+            outbox, frames = connection.outbox, Frames()
+            outbox.push(frames.make())
+            outbox.finish(frames.make())
+            if room == math.inf:
+                assert connection.wire.numbers == [1, 2]
+            outbox.push(frames.make())
+            outbox.send_nowait(frames.make())
+            await outbox.send(frames.make())
+            connection.wire.grant(math.inf)
+            await outbox.wait_until_written()
+            await wait_all_tasks_blocked()
+            assert connection.wire.numbers == [1, 2]
+
+    await inside(test)
+
+
 # -- the flusher --------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from relay import logs, strictjson
 from relay.api import health
 from relay.api.connection import Connection
 from relay.api.cors import Cors
+from relay.api.draining import Draining
 from relay.api.errors import ErrorAnswer, error_answer
 from relay.api.health import Readiness
 from relay.clock import Clock
@@ -50,6 +51,7 @@ class _Refusal:
 
 
 class _App(QuartTrio):
+    draining: Draining
     asgi_http_class = Connection  # type: ignore[assignment]
     asgi_websocket_class = _Refusal  # type: ignore[assignment]
     cors: Cors
@@ -78,6 +80,7 @@ def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness
     """Return the application with these routes and the ones for health."""
     app = _App("relay", static_folder=None)
     app.cors = Cors(OriginPolicy(core.config.server.allowed_origins))
+    app.draining = readiness.draining
     app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # no answer is a redirect

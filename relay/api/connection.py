@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trio
-from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 
+from relay.api.draining import STALL_TIMEOUT, STREAM_TIMEOUT, Draining
 from relay.errors import Code, RequestError
 
 LINGER_TIMEOUT = 1.0
@@ -44,24 +44,34 @@ class Body:
         """Whether nothing more will come."""
         self._expected_bytes = expected_content_length or 0
         self._receive: Receive = _unbound
+        self._draining = Draining()
         self._content: bytes | None = None
 
-    def bind(self, receive: Receive, *, complete: bool) -> None:
-        """Say where the body comes from, and whether there is none."""
+    def bind(self, receive: Receive, draining: Draining, *, complete: bool) -> None:
+        """Say where the body comes from, what ends the wait for it, and whether there is none."""
         self._receive = receive
+        self._draining = draining
         self.complete = complete
 
     def __aiter__(self) -> Body:
         return self
 
     async def __anext__(self) -> bytes:
+        with self._draining.bounding(STREAM_TIMEOUT, each=False):
+            data = await self._piece()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def _piece(self) -> bytes:
+        """Return what comes next; nothing at the end."""
         while not self.complete:
             message = await self._next()
             if message["type"] != "http.request":
                 raise RequestError(Code.INVALID_REQUEST, "The connection ended before the body did.")
             if data := message.get("body"):
                 return bytes(data)
-        raise StopAsyncIteration
+        return b""
 
     def __await__(self) -> Generator[Any, Any, bytes]:
         return self._read().__await__()
@@ -70,8 +80,9 @@ class Body:
         if self._content is None:
             self._check(self._expected_bytes)
             content = bytearray()
-            async for data in self:
-                content += data
+            while not self.complete:
+                with self._draining.bounding(STALL_TIMEOUT, each=True):
+                    content += await self._piece()
                 self._check(len(content))
             self._content = bytes(content)
         return self._content
@@ -114,7 +125,8 @@ class Request(TrioRequest):
 class Connection:
     """Takes one request to Quart, and its answer back. See `Quart.asgi_http_class`."""
 
-    def __init__(self, app: QuartTrio, scope: Any) -> None:
+    def __init__(self, app: Any, scope: Any) -> None:
+        """`app` is a QuartTrio that knows whether the server is `draining`."""
         self._app = app
         self._scope = scope
 
@@ -141,7 +153,7 @@ class Connection:
             max_content_length=self._app.config["MAX_CONTENT_LENGTH"], send_push_promise=_no_push,
         )  # fmt: skip
         has_body = scope["method"] not in _WITHOUT_BODY or request.content_length or "Transfer-Encoding" in headers
-        request.body.bind(receive, complete=not has_body)
+        request.body.bind(receive, self._app.draining, complete=not has_body)
         return request
 
     async def _answer(self, request: Request, send: Send) -> None:

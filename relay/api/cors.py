@@ -51,12 +51,12 @@ class Cors:
 
     def add(self, request: Request, headers: Headers) -> None:
         """Add to an answer what lets a page read it, if it may."""
-        asked = request.headers
-        origin = _bytes(asked.get("Origin"))
-        for name, value in self._policy.cors_headers(origin, _bytes(asked.get("Host"))):
-            headers[name] = value
+        origin = _bytes(request.headers.get("Origin"))
+        host = None if origin is None else _bytes(request.headers.get("Host"))
+        for name, value in self._policy.cors_headers(origin, host):
+            headers.add(name, value)
         if origin is not None:
-            headers["Access-Control-Expose-Headers"] = RESPONSE_HEADERS
+            headers.add("Access-Control-Expose-Headers", RESPONSE_HEADERS)
 
 
 def _bytes(value: str | None) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from relay import strictjson
+from relay.api.draining import Draining
 from relay.jwks import Jwks
 from relay.store.database import Database
 
@@ -27,13 +28,12 @@ class Readiness:
     def __init__(self, database: Database, jwks: Jwks | None = None) -> None:
         self._database = database
         self._jwks = jwks
-        self.draining = False
-        """Whether the server is about to end: nothing new is taken on."""
+        self.draining = Draining()
 
     @property
     def reason(self) -> str | None:
         """Why the server is not ready, None if it is."""
-        if self.draining:
+        if self.draining.begun:
             return "The server is shutting down."
         if not self._database.healthy:
             return f"The database cannot be written: {_cause(self._database.last_error or '')}."

@@ -12,6 +12,7 @@ from quart import Blueprint, Response, request
 from relay import strictjson
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
+from relay.api.draining import Interrupted
 from relay.broker import Outcome
 from relay.core import Core
 from relay.errors import Code, ProtocolError, RequestError
@@ -38,8 +39,11 @@ def blueprint(core: Core) -> Blueprint:
         if request.mimetype == LINES:
             lines = Lines(core.publishing, scope)
             with while_valid(core, principal):
-                async for data in request.body:
-                    await lines.feed(data)
+                try:
+                    async for data in request.body:
+                        await lines.feed(data)
+                except Interrupted as interrupted:
+                    raise lines.stopped(interrupted) from interrupted
                 await lines.end()
             return success(lines.report())
         request.max_content_length = core.config.limits.max_publish_bytes
@@ -124,6 +128,11 @@ class Lines:
         """Publish a last line that has no end."""
         rest, self._rest = self._rest, b""
         await self._publish([rest])
+
+    def stopped(self, by: RequestError) -> RequestError:
+        """Return what to say if no more lines are taken: up to where they were."""
+        taken = f"Your first {self._line} lines were taken, {self._published} of them published, and none after them."
+        return RequestError(by.code, f"{by.message} {taken}", retry_after=by.retry_after)
 
     def report(self) -> dict[str, Any]:
         """Return what became of the lines."""

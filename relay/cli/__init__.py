@@ -16,6 +16,7 @@ from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
 from relay.cli.serve import serve
+from relay.cli.systemd import systemd
 from relay.cli.token import token
 
 __all__ = ["main"]
@@ -35,5 +36,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped, not a traceback
 
 
-for command in (init, check, serve, token, keys, publish, backup, bench):
+for command in (init, check, serve, systemd, token, keys, publish, backup, bench):
     main.add_command(command)

@@ -30,9 +30,12 @@ def serve(context: click.Context, config_file: Path | None, host: str | None, po
     config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
     from relay.server import serve as run_server
     from relay.store.connection import StoreError
+    from relay.systemd import SystemdError
 
     try:
         code = run_server(config)
+    except SystemdError as error:
+        raise click.ClickException(str(error)) from None
     except (OSError, StoreError, ExceptionGroup) as error:
         cause = _only_one(error)
         if isinstance(cause, StoreError):

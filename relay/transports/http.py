@@ -199,8 +199,8 @@ class _Connection(TCPServer):
                     await self._close()
 
     def end_if_idle(self) -> None:
-        """Have the connection end, unless a request is under way. A plain call."""
-        if self._idle:
+        """Have the connection end, unless a request is under way, or there to be read. A plain call."""
+        if self._idle and not self._bytes.has_unread:
             self._waiting.cancel()
 
     def abort(self) -> None:
@@ -251,7 +251,7 @@ class _Connection(TCPServer):
 
     async def _receive(self) -> bytes:
         """The next bytes of this connection; none at its end, or when it goes on as something else."""
-        if self._idle and self.context.terminated.is_set():
+        if self._idle and self.context.terminated.is_set() and not self._bytes.has_unread:
             return b""
         data = b""
         with trio.CancelScope(deadline=self._deadline()) as self._waiting:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from relay import logs
 from relay.errors import Code, ProtocolError, RequestError
@@ -24,7 +25,9 @@ from relay.transports.tls import PlainHttpError
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
 ACCEPTS_PER_TURN = 50
-"""Connections accepted before other tasks run."""
+"""Connections accepted before everything else that is to be done is done: a crowd is served in turn, and waits in the kernel."""
+MAX_ACCEPT_PAUSE = 0.25
+"""Seconds after which more are accepted all the same, however much is to be done."""
 EXHAUSTED_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptor left for another connection."""
 HEAD_TIMEOUT = 10.0
@@ -96,20 +99,28 @@ class Listener:
         self._max_connections = max_connections
         self._make_stream = make_stream
         self._head_timeout = head_timeout
+        self._accepting = trio.CancelScope()
         self.count = 0
         """Connections that are open now."""
+        self.arriving = 0
+        """Those of them that have not yet sent the head of their first request."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept for ever; at the end the sockets are closed, and the connections are not."""
+        """Accept until `stop`; at the end the sockets are closed, and the connections are not."""
         try:
-            async with trio.open_nursery() as nursery:
-                for listening in self._sockets:
-                    nursery.start_soon(self._accept, listening)
-                task_status.started()
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for listening in self._sockets:
+                        nursery.start_soon(self._accept, listening)
+                    task_status.started()
         finally:
             for listening in self._sockets:
                 trio.lowlevel.notify_closing(listening)
                 listening.close()
+
+    def stop(self) -> None:
+        """Accept no more. A plain call."""
+        self._accepting.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -125,6 +136,8 @@ class Listener:
                         await trio.sleep(EXHAUSTED_PAUSE)
                     break  # else the peer gave up before its turn
                 self._connections.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
+            with trio.move_on_after(MAX_ACCEPT_PAUSE):
+                await wait_all_tasks_blocked()
 
     async def _serve(self, stream: ByteStream) -> None:
         self.count += 1
@@ -144,6 +157,7 @@ class Listener:
 
     async def _route(self, stream: ByteStream) -> Connection | None:
         """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
+        self.arriving += 1
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
@@ -156,6 +170,8 @@ class Listener:
             return None
         except trio.BrokenResourceError:
             return None
+        finally:
+            self.arriving -= 1
         if in_time.cancelled_caught:
             slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
             await refuse(stream, slow, address=stream.peer[0], status=408)

@@ -47,6 +47,11 @@ class ByteStream(trio.abc.HalfCloseableStream):
         self.peer = peer
         self._pushed_back = b""
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes were put back that the next `receive_some` returns."""
+        return bool(self._pushed_back)
+
     def unread(self, data: bytes) -> None:
         """Put bytes back: the next `receive_some` returns them first."""
         self._pushed_back = data + self._pushed_back

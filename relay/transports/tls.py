@@ -17,13 +17,15 @@ import trio
 
 from relay import logs
 from relay.errors import ProtocolError
-from relay.transports.stream import DEFAULT_RECEIVE_BYTES, ByteStream
+from relay.transports.stream import DEFAULT_RECEIVE_BYTES, SEND_TIMEOUT, ByteStream
 
 MAX_PIECE_BYTES = 64 * 1024
 """Plaintext that is encrypted at once: what bounds the ciphertext that waits for the kernel."""
 MAX_ANSWERS_BYTES = 16 * 1024
 """Ciphertext that may wait beside such a piece: what TLS itself has to answer, to a peer that asks and does not read."""
 
+GOODBYE_TIMEOUT = 1.0
+"""Seconds that a reader has to take enough for a goodbye to go out."""
 MIN_RECEIVE_BYTES = 16 * 1024 + 256
 """Ciphertext asked of the kernel at least: a whole record, for nothing can be read of a part (RFC 8446, 5.2)."""
 
@@ -77,6 +79,11 @@ class TlsStream(ByteStream):
         self._encrypted = 0  # bytes of what is to be written next that are encrypted already: see send_nowait
         self._heard: trio.Event | None = None  # set when something came, where a write has to wait for that
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether the next `receive_some` returns bytes that are here already."""
+        return bool(self._pushed_back) or (self._more and bool(self._ciphertext or self._tls.pending()))
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what came, at most `max_bytes`; empty at the end, whether or not the peer said goodbye. Always a checkpoint.
 
@@ -101,17 +108,25 @@ class TlsStream(ByteStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more. Raises as `send_nowait`."""
+        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more.
+
+        Raises as `send_nowait`, also where the peer takes nothing for SEND_TIMEOUT.
+        """
         await trio.lowlevel.checkpoint()
         with memoryview(data) as view:
             sent = self.send_nowait(view)
             while sent < len(view):
-                await self.wait_writable()
+                with trio.move_on_after(SEND_TIMEOUT) as waiting:
+                    await self._wait_for_room()
+                if waiting.cancelled_caught:
+                    raise trio.BrokenResourceError("the peer does not read")
                 sent += self.send_nowait(view[sent:])
 
     async def send_eof(self) -> None:
         """Say that nothing more will be written."""
-        self._say_goodbye()
+        if self._say_goodbye():
+            with trio.move_on_after(GOODBYE_TIMEOUT):
+                await self.wait_writable()
         await super().send_eof()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -157,12 +172,16 @@ class TlsStream(ByteStream):
     async def wait_writable(self) -> None:
         """Return when all that is encrypted is written and more would be taken, or the connection is gone. Raises as `send_nowait`."""
         while True:
-            if self._heard is not None:
-                await self._heard.wait()
-            await super().wait_writable()
+            await self._wait_for_room()
             self._put_out()
             if not self._pending:
                 return
+
+    async def _wait_for_room(self) -> None:
+        """Return when the kernel takes something, and TLS lets us write."""
+        if self._heard is not None:
+            await self._heard.wait()
+        await super().wait_writable()
 
     def close(self) -> None:
         """Say goodbye, unless the peer is too slow to be told, and close. A plain call; idempotent."""
@@ -230,15 +249,20 @@ class TlsStream(ByteStream):
         except OSError as error:
             raise self._error(error) from error
 
-    def _say_goodbye(self) -> None:
-        """Tell the peer that this is the end and nothing was cut off (RFC 8446, 6.1), if the kernel takes that now."""
+    def _say_goodbye(self) -> bool:
+        """Tell the peer that this is the end and nothing was cut off (RFC 8446, 6.1); return whether the kernel refused that.
+
+        Where a write is not finished, something is cut off, and nothing is said.
+        """
         if not self._established or self._pending or self._broken is not None or self.sock.fileno() < 0:
-            return
+            return False
         with suppress(ssl.SSLError):  # it wants to read the peer's goodbye too, which may never come
             self._tls.unwrap()
         self._pending = self._buffers.outgoing.read()
         with suppress(trio.BrokenResourceError):
             self._put_out()
+            return bool(self._pending)
+        return False
 
     def _wait_to_hear(self) -> None:
         """Have writes wait until more was read: the peer is in the middle of a message of TLS itself."""
@@ -250,6 +274,7 @@ class TlsStream(ByteStream):
     def _let_go(self) -> None:
         """Free what OpenSSL holds. The rest may be part of a circle, and wait for the garbage collector."""
         self._broken = trio.ClosedResourceError("this stream was closed")
+        self._more = False
         if hasattr(self, "_tls"):
             del self._tls
         self._wake()

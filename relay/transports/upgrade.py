@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from relay import logs
 from relay.addresses import client_address, limit_key
@@ -26,8 +27,11 @@ from relay.transports.websocket import WebSocket, accept_handshake
 
 RETRY_AFTER = 5.0
 """Seconds after which a client that was refused for lack of room may try again."""
-DISCONNECT_BATCH = 500
-"""Sessions that are told to end between two turns of the loop at shutdown."""
+DISCONNECT_BATCH = 50
+"""Sessions that are ended between two turns of the loop at shutdown, so that requests under way have theirs."""
+
+POLLS_PERIOD = 0.2
+"""Seconds that a dialect has at shutdown to answer its own requests first: the end of many sessions would hold them up."""
 
 log = logs.get("relay.session")
 
@@ -44,7 +48,7 @@ class Upgrades:
         max_sessions: int,
         draining: Callable[[], bool],
     ) -> None:
-        """`max_sessions`: of all dialects together. `draining` tells whether the server is about to end."""
+        """`max_sessions`: of all dialects together. `draining` tells whether new ones are refused, for the server is about to end."""
         self._core = core
         self._dialects = dialects
         self._flusher = flusher
@@ -52,7 +56,8 @@ class Upgrades:
         self._draining = draining
         self._origins = OriginPolicy(core.config.server.allowed_origins)
         self._trusted = core.trusted_proxies
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, WebSocket] = {}
+        self._ending: Reason | None = None
 
     @property
     def session_count(self) -> int:
@@ -97,15 +102,17 @@ class Upgrades:
         maximum = self._core.config.limits.max_outbox_bytes
         return Outbox(stream, self._flusher, maximum, on_blocked=on_blocked, on_overflow=on_overflow)
 
-    def entered(self, session: Session) -> None:
+    def entered(self, session: Session, websocket: WebSocket) -> None:
         """Take a session in. A plain call."""
-        self._sessions.add(session)
+        self._sessions[session] = websocket
         self._core.metrics.sessions_of(session.dialect).opened += 1
+        if self._ending is not None:
+            session.disconnect(self._ending)
         log.debug("session opened", dialect=session.dialect, address=session.address)
 
     def left(self, session: Session, endpoint: Endpoint) -> None:
         """Let a session go, and give its places back. A plain call."""
-        self._sessions.discard(session)
+        del self._sessions[session]
         self._core.metrics.sessions_of(session.dialect).end(session.reason)
         self._all.give_back()
         endpoint.connections.give_back()
@@ -133,10 +140,21 @@ class Upgrades:
         raise RequestError(Code.NOT_FOUND, "There is no WebSocket at this path.")
 
     async def disconnect_all(self, reason: Reason) -> None:
-        """Tell every session to end, in batches. They end by themselves, each within its close timeout."""
+        """Tell every session to end, and any that comes later at once. They end by themselves, each within its close timeout.
+
+        All are told before the first one ends, which takes many times as long.
+        """
+        self._ending = reason
         for dialect in self._dialects:
             dialect.drain()
-        for count, session in enumerate(list(self._sessions), 1):
+        with trio.move_on_after(POLLS_PERIOD):
+            await wait_all_tasks_blocked()
+        sessions = list(self._sessions.items())
+        for session, websocket in sessions:
+            if session.reason in (None, reason):  # its dialect may have ended it already
+                session.reason = reason
+                websocket.close_nowait(reason.close_code, reason.text)
+        for count, (session, _) in enumerate(sessions, 1):
             session.disconnect(reason)
             if count % DISCONNECT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
@@ -170,7 +188,7 @@ class Connection:
             on_violation=session.disconnect,
         )
         slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
-        self._upgrades.entered(session)
+        self._upgrades.entered(session, websocket)
         try:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(websocket.run_reader)

@@ -97,6 +97,11 @@ class WebSocket:
         except ConnectionClosed:
             return None
 
+    def close_nowait(self, code: int, text: str) -> None:
+        """Send a close, unless one was sent or the peer's words cannot be read; `close` then waits for the answer. A plain call."""
+        if self._events.state is ConnectionState.OPEN and not self._events.broken:
+            self._outbox.finish(self._events.send(CloseConnection(code=code, reason=text or None)))
+
     async def close(self, code: int, text: str) -> None:
         """Send a close and wait for the peer's answer or end: without limit, so the caller bounds it."""
         if self._events.broken and self._events.state is ConnectionState.OPEN:  # else the peer is gone

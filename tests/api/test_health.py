@@ -27,7 +27,7 @@ async def test_a_server_that_runs_is_alive_and_ready(tmp_path: Path) -> None:
 async def test_a_server_that_drains_is_alive_and_not_ready(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with serving(tmp_path) as (server, address), raw_connection(address) as connection:
-            server._readiness.draining = True
+            server._readiness.draining.begin()
             await connection.head("GET", "/healthz")
             alive = await connection.answer()
             await connection.head("GET", "/readyz")

@@ -49,7 +49,7 @@ IDLE_TIMEOUT = 1.0
 OFFLINE_GRACE = 0.2
 CLOSE_TIMEOUT = RELEASE_TIMEOUT = SEND_TIMEOUT = 0.5
 """In place of 2, 10 and 30 seconds."""
-SLACK = 1.5
+SLACK = 3.0
 """Seconds for a machine that has other things to do."""
 SETTINGS: dict[str, Any] = {
     "limits.max_outbox_bytes": MAX_OUTBOX_BYTES,

@@ -29,8 +29,9 @@ from relay.transports.listener import Listener
 from tests.api.probe import create_key, serving
 from tests.certificates import serial_number, trusting, write_certificate
 from tests.clients import live
-from tests.e2e.hostile import CLOSE, RawConnection, frame, handshake, text
+from tests.e2e.hostile import RawConnection
 from tests.e2e.node import node
+from tests.e2e.wire import CLOSE, frame, handshake, text
 from tests.running import bearer, config_for, relay_process, running, token
 
 LIMIT = 20.0

@@ -115,9 +115,15 @@ async def test_a_read_returns_no_more_than_was_asked_for(folder: Path) -> None:
         await trio.sleep(0.05)
         for _ in range(20):
             assert len(await stream.receive_some(100)) == 100
+            assert stream.has_unread
         stream.unread(b"unread")
         assert await stream.receive_some(4) == b"unre"
+        unread = [stream.has_unread]
         assert await receive_exactly(stream, 8002) == b"ad" + b"0123456789" * 800
+        unread.append(stream.has_unread)
+        await stream.aclose()
+        unread.append(stream.has_unread)
+        assert unread == [True, False, False]
 
 
 async def test_many_records_are_read_at_once(folder: Path) -> None:
@@ -280,6 +286,47 @@ async def test_a_close_says_goodbye(folder: Path, version: ssl.TLSVersion) -> No
         stream.close()
         assert await receive_exactly(client, 3) == b"bye"
         assert await client.receive_some() == b""
+
+
+async def test_a_write_to_a_peer_that_does_not_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that reads a little now and then is waited for."""
+    monkeypatch.setattr("relay.transports.tls.SEND_TIMEOUT", 0.3)
+    async with established(folder, small=True) as (stream, client), trio.open_nursery() as nursery:
+        began = trio.current_time()
+
+        async def read_a_little() -> None:
+            for _ in range(10):
+                await trio.sleep(0.1)
+                await receive_exactly(client, 20_000)
+
+        nursery.start_soon(read_a_little)
+        with pytest.raises(trio.BrokenResourceError, match="does not read"):
+            await stream.send_all(bytes(10_000_000))
+        assert 1 < trio.current_time() - began < 5
+
+
+async def test_a_goodbye_that_the_kernel_refuses_is_said_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = 1
+
+    def put_out(stream: TlsStream) -> None:
+        nonlocal refusals
+        if refusals == 0:
+            really(stream)
+        refusals -= 1
+
+    async with established(folder) as (stream, client):
+        really = TlsStream._put_out
+        monkeypatch.setattr(TlsStream, "_put_out", put_out)
+        await stream.send_eof()
+        assert await client.receive_some() == b""
+
+
+async def test_a_goodbye_waits_for_nobody_who_does_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.transports.tls.GOODBYE_TIMEOUT", 0.05)
+    async with established(folder) as (stream, _):
+        monkeypatch.setattr(TlsStream, "_put_out", lambda stream: None)
+        with trio.fail_after(1):
+            await stream.send_eof()
 
 
 async def test_an_end_of_writing_leaves_reading(folder: Path) -> None:

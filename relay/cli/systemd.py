@@ -1,0 +1,34 @@
+"""`relay systemd`: prints units of systemd."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from relay.cli.settings import config_option, load
+from relay.cli.units import hints, service_of, socket_of
+from relay.config import find_config_file
+
+
+@click.command()
+@config_option
+@click.option("--socket", "socket_unit", is_flag=True, help="Print relay.socket instead: the port, owned by systemd.")
+def systemd(config_file: Path | None, socket_unit: bool) -> None:
+    """Print a hardened systemd unit for this installation and its configuration.
+
+    It runs as a user of its own that may write nothing but the folder of the database, below /var/lib.
+
+    \b
+    Example:
+      relay systemd --config /etc/relay/relay.toml | sudo tee /etc/systemd/system/relay.service
+      relay systemd --config /etc/relay/relay.toml --socket | sudo tee /etc/systemd/system/relay.socket
+    """
+    config = load(config_file)
+    file = find_config_file(config_file, os.environ)
+    if file is not None:
+        file = file.absolute()
+    click.echo(socket_of(config, file) if socket_unit else service_of(config, file), nl=False)
+    for hint in () if socket_unit else hints(config):
+        click.echo(hint, err=True)

@@ -1,0 +1,162 @@
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from relay.cli import main, units
+
+Unit = dict[str, dict[str, list[str]]]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("RELAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def printed(*arguments: str) -> tuple[Unit, str]:
+    """The unit that is printed, and the hints beside it."""
+    result = CliRunner().invoke(main, ["systemd", *arguments], prog_name="relay", catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return parsed(result.stdout), result.stderr
+
+
+def refused(*arguments: str) -> str:
+    result = CliRunner().invoke(main, ["systemd", *arguments], prog_name="relay", catch_exceptions=False)
+    assert (result.exit_code, result.stdout) == (1, "")
+    return result.stderr
+
+
+def parsed(text: str) -> Unit:
+    """Read a unit as systemd does (systemd.syntax(7)), but for what is never printed: continued lines."""
+    unit: Unit = {}
+    assignments: dict[str, list[str]] | None = None
+    for line in text.splitlines():
+        assert line == line.strip()
+        assert not line.endswith("\\")
+        if line.startswith("["):
+            assert line.endswith("]")
+            assert line[1:-1] not in unit
+            assignments = unit[line[1:-1]] = defaultdict(list)
+        elif line and not line.startswith("#"):
+            key, equals, value = line.partition("=")
+            assert key.isalnum(), line
+            assert equals
+            assert assignments is not None
+            assignments[key].append(value)
+    return unit
+
+
+def config(text: str = "", path: Path = Path("relay.toml")) -> Path:
+    path.write_text(text)
+    return path.absolute()
+
+
+def test_the_service_is_this_installation_with_its_configuration() -> None:
+    file = config("[server]\nshutdown_grace = 7.5\n")
+    unit, hints = printed()
+    service = unit["Service"]
+    [start] = service["ExecStart"]
+    program, *arguments = start.split(" ")
+    assert Path(program).exists()
+    assert Path(program).parent == Path(sys.executable).parent
+    assert arguments[-3:] == ["serve", "--config", "${CREDENTIALS_DIRECTORY}/relay.toml"]
+    assert service["LoadCredential"] == [f"relay.toml:{file}"]
+    assert service["Type"] == ["notify"]
+    assert service["TimeoutStopSec"] == ["38"]
+    assert set(unit) == {"Unit", "Service", "Install"}
+    for name, value in {
+        "DynamicUser": "yes", "StateDirectory": "relay", "ProtectSystem": "strict", "ProtectHome": "yes", "PrivateTmp": "yes",
+        "PrivateDevices": "yes", "NoNewPrivileges": "yes", "CapabilityBoundingSet": "", "SystemCallFilter": "@system-service",
+        "RestrictAddressFamilies": "AF_UNIX AF_INET AF_INET6", "MemoryDenyWriteExecute": "yes", "LimitNOFILE": "65536",
+        "WatchdogSec": "30", "Restart": "on-failure",
+    }.items():  # fmt: skip
+        assert service[name] == [value], name
+    assert "/var/lib/relay/relay.db" in hints
+
+
+def test_without_a_configuration_there_is_none_in_the_unit() -> None:
+    unit, _ = printed()
+    assert unit["Service"]["ExecStart"][0].endswith(" serve")
+    assert "LoadCredential" not in unit["Service"]
+
+
+def test_the_database_is_where_the_service_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "STATE_FOLDER", tmp_path / "lib")
+    for folder, state in (
+        ("lib/chat", "chat"),
+        ("lib/a/b", "a/b"),
+        ("lib", None),
+        ("lib/a b", None),
+        ("library", None),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        config(f'[store]\npath = "{tmp_path}/{folder}/x.db"\n')
+        unit, hints = printed()
+        assert unit["Service"]["StateDirectory"] == [state or "relay"]
+        moved = unit["Service"].get("Environment")
+        assert moved == (None if state else [f"RELAY_STORE__PATH={tmp_path}/lib/relay/relay.db"])
+        assert ("The service keeps its database in" in hints) == (state is None)
+
+
+def test_paths_are_quoted_and_have_no_specifiers(tmp_path: Path) -> None:
+    folder = tmp_path / "100% of my files"
+    folder.mkdir()
+    (folder / "key.pem").write_bytes(_public_key())
+    text = '[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\n'
+    unit, _ = printed("--config", str(config(text, folder / "relay.toml")))
+    quoted = str(folder).replace("%", "%%")
+    key = "auth.jwt_public_key_file"
+    assert unit["Service"]["LoadCredential"] == [f"relay.toml:{quoted}/relay.toml", f"{key}:{quoted}/key.pem"]
+    assert f"RELAY_AUTH__JWT_PUBLIC_KEY_FILE=/run/credentials/relay.service/{key}" in unit["Service"]["Environment"]
+
+
+def test_a_path_that_would_break_the_unit_is_refused(tmp_path: Path) -> None:
+    assert "no unit file can hold" in refused("--config", str(config("", tmp_path / "a\nUser=root\nb.toml")))
+
+
+def test_a_port_below_1024_gets_what_it_needs() -> None:
+    config("[server]\nport = 80\n")
+    service = printed()[0]["Service"]
+    assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == ["CAP_NET_BIND_SERVICE"]
+    assert "PrivateUsers" not in service
+
+
+@pytest.mark.parametrize(
+    ("host", "streams"),
+    [
+        ("127.0.0.1", ["127.0.0.1:9000"]),
+        ("0.0.0.0", ["0.0.0.0:9000"]),
+        ("::", ["[::]:9000"]),
+        ("::1", ["[::1]:9000"]),
+    ],
+)
+def test_the_socket_is_the_configured_address(host: str, streams: list[str]) -> None:
+    config(f'[server]\nhost = "{host}"\nport = 9000\n')
+    unit, hints = printed("--socket")
+    assert unit["Socket"]["ListenStream"] == streams
+    assert set(unit) == {"Unit", "Socket", "Install"}
+    assert hints == ""
+
+
+def test_a_socket_needs_a_port() -> None:
+    config("[server]\nport = 0\n")
+    assert "server.port is 0" in refused("--socket")
+
+
+def test_an_installation_that_the_service_may_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "HIDDEN_FOLDERS", (Path(sys.prefix),))
+    assert f"This installation is in {sys.prefix}, which the service may not see" in printed()[1]
+    monkeypatch.setattr(units, "HIDDEN_FOLDERS", (Path("/nowhere"),))
+    assert "may not see" not in printed()[1]
+
+
+def _public_key() -> bytes:
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
