@@ -7,6 +7,7 @@ sees one order. What the broker needs of the store is the `Store` protocol.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -109,7 +110,13 @@ class Broker:
         self._channels: dict[str, Channel[Subscriber]] = {}
         self._dirty: dict[str, Channel[Subscriber]] = {}
         self._pending: dict[str, set[Subscriber]] = {}
-        self._recent = Recent()
+        self.recent_keys = Recent()
+        self.publications: defaultdict[str, int] = defaultdict(int)
+        """How many there were, by the kind of their channel."""
+        self.deliveries: defaultdict[Encode, int] = defaultdict(int)
+        """How many frames were given to those who listen, by their encoder."""
+        self.subscription_count = 0
+        """How many subscriptions there are, those that are about to begin too."""
         presence.bind(self.signal)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
@@ -158,6 +165,7 @@ class Broker:
         return await self._store.append(drafts, committed)
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
+        self.publications[draft.channel.kind.name] += 1
         channel = self._channels.get(draft.channel.text)
         if channel is None and draft.origin is None:
             return  # nobody listens; whoever comes loads it from the store
@@ -170,15 +178,16 @@ class Broker:
     def _publish_behind(self, channel: Channel[Subscriber], draft: Draft) -> Published:
         key = draft.idempotency
         now = trio.current_time()
-        if key is not None and (earlier := self._recent.get(key.scope, key.key, now)) is not None:
+        if key is not None and (earlier := self.recent_keys.get(key.scope, key.key, now)) is not None:
             return attrs.evolve(earlier, repeated=True)
         publication = _publication(draft, Position(channel.offset + 1, channel.epoch))
+        self.publications[channel.name.kind.name] += 1
         channel.add(publication)
         self._dirty[channel.name.text] = channel
         self._deliver(channel, publication, draft)
         published = Published(Position(publication.offset, publication.epoch))
         if key is not None:
-            self._recent.put(key.scope, key.key, published, now, key.period)
+            self.recent_keys.put(key.scope, key.key, published, now, key.period)
         return published
 
     def _deliver(self, channel: Channel[Subscriber] | None, publication: Publication, draft: Draft) -> None:
@@ -200,6 +209,7 @@ class Broker:
                     frames[subscriber.encode] = subscriber.encode(publication)
                 frame = frames[subscriber.encode]
                 if frame is not None:
+                    self.deliveries[subscriber.encode] += 1
                     subscriber.sink.push(frame)
 
     # -- subscribing --------------------------------------------------------------------------------------------------
@@ -251,6 +261,7 @@ class Broker:
                 )
             subscription = Subscription(name, counted)
             subscriber.subscriptions[name.text] = subscription
+            self.subscription_count += 1
             self._pending.setdefault(name.text, set()).add(subscriber)
         return subscription
 
@@ -401,6 +412,7 @@ class Broker:
         subscription.ended = True
         if subscriber.subscriptions.get(name.text) is subscription:
             del subscriber.subscriptions[name.text]
+            self.subscription_count -= 1
         self._forget_pending(subscriber, subscription)
         if subscription.live:
             subscription.live = False
@@ -445,7 +457,7 @@ class Broker:
         def loaded(head: Position) -> None:
             # Two may have asked at once; between the first answer and the second nothing of the channel was missed.
             if name.text not in self._channels:
-                self._channels[name.text] = Channel(name, head)
+                self._channels[name.text] = Channel(name, head, self.deliveries)
 
         # The callback comes in the order of commits; what it made may have been let go before this task runs, and published to since.
         while (channel := self._channels.get(name.text)) is None:
@@ -497,6 +509,21 @@ class Broker:
             elif now - channel.idle_since >= IDLE_PERIOD:
                 del self._channels[text]
         return len(self._channels)
+
+    @property
+    def channel_count(self) -> int:
+        """How many channels are in memory."""
+        return len(self._channels)
+
+    @property
+    def dirty_count(self) -> int:
+        """How many channels have something that is not in the store yet."""
+        return len(self._dirty)
+
+    @property
+    def pending_count(self) -> int:
+        """How many channels have a subscription that is about to begin."""
+        return len(self._pending)
 
     @staticmethod
     def _check_not_ended(subscription: Subscription) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -45,9 +46,12 @@ class Channel(Generic[S]):
     The audience is kept by encoder, so that a publication is encoded once for all that share one.
     """
 
-    __slots__ = ("_audience", "_key", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset")
+    __slots__ = (
+        "_audience", "_deliveries", "_key", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset",
+    )  # fmt: skip
 
-    def __init__(self, name: ChannelName, head: Position) -> None:
+    def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encode, int] | None = None) -> None:
+        """`deliveries`: where frames that were given to sinks are counted, by encoder."""
         self.name = name
         self.offset = head.offset
         self.epoch = head.epoch
@@ -58,6 +62,7 @@ class Channel(Generic[S]):
         """How many tasks are between a wait and a use of this channel: it stays in memory."""
         self.idle_since: float | None = None
         self._audience: dict[Encode, dict[Sink, S]] = {}
+        self._deliveries: defaultdict[Encode, int] = defaultdict(int) if deliveries is None else deliveries
         self._key = name.text  # for frames of which the newest counts
 
     @property
@@ -123,6 +128,7 @@ class Channel(Generic[S]):
                 continue
             if frame is None:
                 continue
+            self._deliveries[encode] += len(sinks)  # once for all of them; `besides` has its own copy
             if besides is not None and besides in sinks:
                 for sink in sinks:
                     if sink is not besides:

@@ -12,6 +12,7 @@ from relay.failures import Failures
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
+from relay.metrics import Metrics
 from relay.notifications import Notifications
 from relay.presence import Presence
 from relay.publishing import Publishing
@@ -49,3 +50,4 @@ class Core:
     """Failed authentications of each address."""
     trusted_proxies: TrustedProxies
     """Peers that are believed when they say whom they speak for."""
+    metrics: Metrics

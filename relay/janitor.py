@@ -1,6 +1,8 @@
-"""Lets go of what nobody needs any more: idle channels in memory, old publications and keys in the store."""
+"""Lets go of what nobody needs any more: idle channels, keys and limits in memory, old publications and keys in the store."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import trio
 
@@ -8,10 +10,11 @@ from relay import logs
 from relay.broker import Broker
 from relay.errors import RequestError
 from relay.kinds import Kinds
+from relay.limits import Buckets
 from relay.store.publications import Publications
 
 UNLOAD_INTERVAL = 10.0
-"""Seconds between two looks for idle channels."""
+"""Seconds between two looks for idle channels, and for keys and limits that no longer count."""
 PRUNE_INTERVAL = 60.0
 """Seconds between two passes over the store."""
 PRUNE_PAUSE = 0.05
@@ -23,10 +26,13 @@ log = logs.get("relay.janitor")
 class Janitor:
     """The services that clean up, each in its own rhythm."""
 
-    def __init__(self, broker: Broker, publications: Publications, kinds: Kinds) -> None:
+    def __init__(
+        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Sequence[Buckets] = ()
+    ) -> None:
         self._broker = broker
         self._publications = publications
         self._kinds = kinds
+        self._limits = limits
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Clean up for ever."""
@@ -38,7 +44,11 @@ class Janitor:
     async def _unload(self) -> None:
         while True:
             await trio.sleep(UNLOAD_INTERVAL)
-            self._broker.unload_idle(trio.current_time())
+            now = trio.current_time()
+            self._broker.unload_idle(now)
+            self._broker.recent_keys.forget_expired(now)
+            for limit in self._limits:
+                limit.forget_full(now)
 
     async def _prune(self) -> None:
         while True:

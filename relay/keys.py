@@ -39,6 +39,16 @@ class ApiKeys:
         self._told: dict[str, ApiKey | None] = {}  # what the watchers of a key know
         self._version = 0  # of the database, when all of them were looked at last
 
+    @property
+    def cached_count(self) -> int:
+        """How many keys are remembered."""
+        return len(self._cache)
+
+    @property
+    def watched_count(self) -> int:
+        """How many keys are in use by connections."""
+        return len(self._watchers)
+
     async def find(self, secret: str) -> ApiKey:
         """Return the key of this secret. A checkpoint where it is looked up.
 

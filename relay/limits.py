@@ -20,6 +20,9 @@ FLOOD_PERIOD = 10.0
 FLOOD_PAUSE = 2.0
 """Seconds without a refusal after which the next one is a new beginning."""
 
+MAX_SWEPT = 5000
+"""Buckets that one sweep looks at: some milliseconds."""
+
 _SWEEP = 2  # idle buckets forgotten with each take: more than one, so that they become fewer
 _ROUNDING = 1e-6  # of a token: times are large floats, and who waited as long as it was told is not sent away again
 
@@ -87,6 +90,12 @@ class Buckets:
             if len(buckets) > self._max_keys or idle.is_full(now):
                 del buckets[oldest]
         return wait
+
+    def forget_full(self, now: float) -> None:
+        """Forget, of the MAX_SWEPT that were idle longest, those that are full. A plain call, for when nobody takes any more."""
+        for key, bucket in list(islice(self._buckets.items(), MAX_SWEPT)):
+            if bucket.is_full(now):
+                del self._buckets[key]
 
 
 class ConnectionCounter:

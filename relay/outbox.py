@@ -40,6 +40,12 @@ class Flusher:
     def __init__(self) -> None:
         self._dirty: list[Outbox] = []
         self._sleeper: trio.lowlevel.Task | None = None
+        self.replaced_frames = 0
+        """Frames that a newer one of their key took the place of before they were sent."""
+        self.overflowed_frames = 0
+        """Frames that were dropped because their reader was too slow."""
+        self.lost_frames = 0
+        """Frames that were dropped because their connection was gone."""
 
     def add(self, outbox: Outbox) -> None:
         """Have this outbox flushed when the loop has run what is ready now. A plain call."""
@@ -155,6 +161,7 @@ class Outbox:
             if size <= self.max_bytes:
                 self.size = size
                 self._frames[index] = frame
+                self._flusher.replaced_frames += 1
                 return
         self.push(frame)
         self._keyed[key] = self._taken + len(self._frames) - 1
@@ -271,6 +278,7 @@ class Outbox:
     def _overflow(self) -> None:
         """Take no more broadcasts, and drop what waits but for the rest of a torn frame, which the peer could not do without."""
         self.seal()
+        self._flusher.overflowed_frames += len(self._frames) + 1  # and the one that found no room
         self._drop()
         self.on_overflow()
 
@@ -279,6 +287,7 @@ class Outbox:
         self.seal()
         self._blocked = False
         self._torn = b""
+        self._flusher.lost_frames += len(self._frames)
         self._drop()
 
     def _drop(self) -> None:

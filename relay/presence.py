@@ -65,6 +65,16 @@ class Presence:
         """Return how many users are present in a room."""
         return len(self._present.get(room.text, ()))
 
+    @property
+    def user_count(self) -> int:
+        """How many users have a connection, or are within the grace after their last one."""
+        return len(self._users)
+
+    @property
+    def room_count(self) -> int:
+        """How many rooms have somebody in them."""
+        return len(self._present)
+
     def connected(self, listener: Listener) -> None:
         """A connection turned out to be this user's."""
         assert listener.user_id is not None

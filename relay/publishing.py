@@ -45,6 +45,11 @@ class Publishing:
         self._idempotency_period = idempotency_period
         self._channels: dict[str, ChannelName] = {}
 
+    @property
+    def cached_count(self) -> int:
+        """How many names of channels are remembered."""
+        return len(self._channels)
+
     def draft(self, item: object, *, scope: str, size: int) -> Draft:
         """Return the draft of one item, decoded from `size` bytes. `scope` is whose idempotency keys count. A plain call.
 

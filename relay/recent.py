@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from relay.models import Published
 
 MAX_KEYS = 100_000
 """Keys remembered at once; past it the oldest are forgotten early."""
+MAX_SWEPT = 5000
+"""Keys that one sweep forgets: some milliseconds."""
 
 
 class Recent:
@@ -17,6 +20,9 @@ class Recent:
         self._max_keys = max_keys
         # In a plain dict, finding the first gets slower with each that is deleted.
         self._entries: OrderedDict[tuple[str, str], tuple[float, Published]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def get(self, scope: str, key: str, now: float) -> Published | None:
         """Return what this key was answered with, unless its period is over."""
@@ -34,3 +40,10 @@ class Recent:
             if len(self._entries) <= self._max_keys and self._entries[oldest][0] > now:
                 break
             del self._entries[oldest]
+
+    def forget_expired(self, now: float) -> None:
+        """Forget what no longer counts, at most MAX_SWEPT. A plain call, for when nothing is put any more."""
+        for key, (expires, _) in list(islice(self._entries.items(), MAX_SWEPT)):
+            if expires > now:
+                break
+            del self._entries[key]

@@ -15,7 +15,7 @@ import trio
 
 from relay import logs
 from relay.addresses import TrustedProxies
-from relay.api import publish
+from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.auth import TokenVerifier
@@ -33,6 +33,7 @@ from relay.jwks import Jwks
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
+from relay.metrics import Metrics
 from relay.notifications import Notifications
 from relay.outbox import Flusher
 from relay.presence import Presence
@@ -203,7 +204,8 @@ async def open_server(
         flusher = Flusher()
         write_behind = WriteBehind(core.broker, publications)
         for service in (
-            flusher.run, core.timers.run, core.keys.run, write_behind.run, Janitor(core.broker, publications, core.kinds).run,
+            flusher.run, core.timers.run, core.keys.run, core.metrics.run, write_behind.run,
+            Janitor(core.broker, publications, core.kinds, limits=(core.messages, core.handshakes)).run,
             *(service for dialect in enabled for service in dialect.services),
         ):  # fmt: skip
             await services.start(service)
@@ -215,11 +217,12 @@ async def open_server(
             await services.start(certificates.run)
         readiness = Readiness(database, jwks)
         blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
-        app = create_app(core, [publish.blueprint(core), *blueprints], readiness)
         max_sessions = config.server.max_connections or _max_sessions()
         upgrades = Upgrades(
             core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining.begun and not passed
         )
+        sources = metrics.Sources(core, database, flusher, upgrades.outbox_usage, connections=lambda: listener.count)
+        app = create_app(core, [publish.blueprint(core), metrics.blueprint(sources), *blueprints], readiness)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port)
@@ -296,6 +299,7 @@ def build_core(
         address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
         failures=Failures(limits.auth_failures_per_minute),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
+        metrics=Metrics(),
     )
 
 

@@ -27,6 +27,11 @@ class Users:
         # Who was seen last is last. In a plain dict, finding the first gets slower with each that is deleted.
         self._stored: OrderedDict[str, Profile] = OrderedDict()
 
+    @property
+    def remembered_count(self) -> int:
+        """How many users are remembered."""
+        return len(self._stored)
+
     async def seen(self, principal: Principal) -> None:
         """Store what a token says about its user, if that is news. A checkpoint only then.
 

@@ -15,7 +15,15 @@ ROOT = Path(__file__).parent.parent
 EDGES = ("relay.api", "relay.bench", "relay.cli", "relay.dialects", "relay.server", "relay.transports")
 """What stands around the core. `python -m relay` is the command line's."""
 
-VALUES = ("relay.errors", "relay.kinds", "relay.models", "relay.history", "relay.strictjson", "relay.clock")
+VALUES = (
+    "relay.errors",
+    "relay.kinds",
+    "relay.models",
+    "relay.history",
+    "relay.histogram",
+    "relay.strictjson",
+    "relay.clock",
+)
 IN_MEMORY = (
     *("relay.broker", "relay.channel", "relay.presence", "relay.outbox", "relay.limits", "relay.auth", "relay.heartbeat"),
     *("relay.timers", "relay.recent", "relay.frames", "relay.session", "relay.write_behind"),

@@ -71,6 +71,7 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "trusted_proxies": ("127.0.0.1", "::1"),
         "tls_cert": None,
         "tls_key": None,
+        "metrics_allowed_addresses": ("127.0.0.1", "::1"),
     }
     assert attrs.asdict(config.store) == {"path": Path("relay.db"), "synchronous": "normal"}
     assert attrs.asdict(config.limits) == {

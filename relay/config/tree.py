@@ -52,6 +52,12 @@ class ServerConfig:
         "Addresses or networks of reverse proxies. X-Forwarded-For is believed from these alone.",
         check=each(checks.network),
     )
+    metrics_allowed_addresses: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1"),
+        "Addresses or networks that may read /metrics without an API key of scope admin. This machine by default, "
+        "which is not what a reverse proxy on it passes on; empty: nobody.",
+        check=each(checks.network),
+    )
     tls_cert: Path | None = setting(
         None,
         "A PEM file with the certificate and those that vouch for it: https and wss, on the same port. A renewed one is "

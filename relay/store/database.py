@@ -27,10 +27,13 @@ import trio
 
 from relay import logs
 from relay.errors import Code, RequestError
+from relay.histogram import Histogram
 from relay.store.checkpoint import move_log, overwrite_beginning, probe, roll_back
 from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable
 from relay.store.migrations import migrate
 
+COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Seconds that commits are told apart by."""
 MAX_BATCH = 1000
 """Operations in one transaction."""
 MAX_WAITING = 10_000
@@ -89,6 +92,18 @@ class Database:
         """How many writes and loads were in them."""
         self.last_batch_seconds = 0.0
         """How long the last batch took, with the way to the thread and back."""
+        self.commits = Histogram(COMMIT_BOUNDS)
+        """How long the batches that wrote took."""
+
+    @property
+    def waiting_writes(self) -> int:
+        """How many operations wait for their transaction."""
+        return len(self._waiting)
+
+    @property
+    def waiting_reads(self) -> int:
+        """How many reads wait for their connection, or are under way."""
+        return self._reads
 
     @property
     def healthy(self) -> bool:
@@ -225,6 +240,8 @@ class Database:
         self.last_batch_seconds = time.perf_counter() - started
         self.batches += 1
         self.operations += len(loads) + len(writes)
+        if writes:
+            self.commits.observe(self.last_batch_seconds)
         if failure is not None:
             self._fail(failure)
         elif writes:

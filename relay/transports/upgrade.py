@@ -5,6 +5,7 @@ Clients reconnect on every close, so refusing is cheap: one answer from a few pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import trio
@@ -63,6 +64,17 @@ class Upgrades:
         """How many sessions there are now."""
         return len(self._sessions)
 
+    def outbox_usage(self) -> tuple[Counter[str], int]:
+        """Return the bytes that wait to be sent, by dialect, and how many outboxes wait for their peer. Looks at each session."""
+        waiting: Counter[str] = Counter()
+        blocked = 0
+        for session in self._sessions:
+            outbox = session.outbox
+            if outbox.size:
+                waiting[session.dialect] += outbox.size
+                blocked += outbox.blocked
+        return waiting, blocked
+
     async def open(self, head: RequestHead, stream: ByteStream) -> Connection | None:
         """Let an upgrade request in, or refuse it: returns the connection, to be run at once. The stream's owner closes it."""
         address = client_address(stream.peer[0], head.get(b"x-forwarded-for"), self._trusted)
@@ -76,6 +88,7 @@ class Upgrades:
                 endpoint.connections.give_back()
                 raise
         except RequestError as refusal:
+            self._core.metrics.refused[refusal.code] += 1
             await refuse(stream, refusal, path=head.path, address=address)
             return None
         connection = Connection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
@@ -92,6 +105,7 @@ class Upgrades:
     def entered(self, session: Session, websocket: WebSocket) -> None:
         """Take a session in. A plain call."""
         self._sessions[session] = websocket
+        self._core.metrics.sessions_of(session.dialect).opened += 1
         if self._ending is not None:
             session.disconnect(self._ending)
         log.debug("session opened", dialect=session.dialect, address=session.address)
@@ -99,6 +113,7 @@ class Upgrades:
     def left(self, session: Session, endpoint: Endpoint) -> None:
         """Let a session go, and give its places back. A plain call."""
         del self._sessions[session]
+        self._core.metrics.sessions_of(session.dialect).end(session.reason)
         self._all.give_back()
         endpoint.connections.give_back()
         reason = session.reason.text if session.reason is not None else ""

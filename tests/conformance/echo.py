@@ -114,8 +114,9 @@ class EngineDialect:
         connections = ConnectionCounter(MAX_CONNECTIONS)
         queue_bytes = core.config.limits.max_outbox_bytes
         settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, queue_bytes)
+        counts = core.metrics.sessions_of(name, "polling")
         self._server = EngineServer(
-            settings, core.timers, OriginPolicy(["*"]), connections, self._open, admit=lambda: ""
+            settings, core.timers, OriginPolicy(["*"]), connections, self._open, admit=lambda: "", polling_counts=counts
         )
         self.blueprints = (self._server.blueprint(name),)
         self._endpoint = Endpoint(

@@ -33,6 +33,7 @@ class Channels:
     def __init__(self, core: Core) -> None:
         settings = core.config.dialects.channels
         self._core = core
+        core.metrics.name_encoders(self.name, protocol.encode)
         heartbeat = Heartbeat(settings.ping_interval)
         self._endpoint = Endpoint(
             handle=self._handle,
@@ -41,6 +42,7 @@ class Channels:
             idle_timeout=settings.idle_timeout,
             max_message_bytes=core.config.limits.max_message_bytes,
         )
+        core.metrics.places[self.name] = (self._endpoint.connections,)
         self.services = (heartbeat.run,)
 
     def drain(self) -> None:

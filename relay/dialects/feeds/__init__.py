@@ -58,6 +58,9 @@ class Feeds:
         )
         self._charts = Hub(protocol.encode_chart, protocol.first_ratios, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
         self._assets = Hub(protocol.encode_price, protocol.first_price, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
+        hubs = (self._trades, self._charts, self._assets)
+        core.metrics.name_encoders(self.name, *(hub.encode for hub in hubs))
+        core.metrics.places[self.name] = tuple(hub.connections for hub in hubs)
         self.services = (self._heartbeat.run,)
 
     def drain(self) -> None:

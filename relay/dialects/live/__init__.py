@@ -29,6 +29,8 @@ class Live:
         settings = core.config.dialects.live
         self._core = core
         self._typing = Typing(core.broker, core.timers, timeout=settings.typing_timeout)
+        core.metrics.name_encoders(self.name, encode)
+        core.metrics.tables["typing"] = self._typing.__len__
         heartbeat = Heartbeat(settings.ping_interval)
         self._endpoint = Endpoint(
             handle=self._handle,
@@ -38,6 +40,7 @@ class Live:
             max_message_bytes=core.config.limits.max_message_bytes,
         )
         self.blueprints = (blueprint(core),)
+        core.metrics.places[self.name] = (self._endpoint.connections,)
         self.services = (heartbeat.run,)
 
     def drain(self) -> None:

@@ -19,6 +19,9 @@ class Typing:
         self._timeout = timeout
         self._typing: dict[tuple[str, str], Timer] = {}  # bounded by the users that sent a frame within the timeout
 
+    def __len__(self) -> int:
+        return len(self._typing)
+
     def set(self, room: ChannelName, user_id: str, *, is_typing: bool) -> None:
         """A user types in a room, or stopped; the others there are told."""
         key = (room.text, user_id)

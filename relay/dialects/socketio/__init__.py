@@ -12,7 +12,7 @@ from relay.api.authentication import address_of
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.socketio.namespaces import SocketIO
-from relay.dialects.socketio.prices import NAMESPACE, Prices
+from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
 from relay.dialects.socketio.sessions import Engine, Settings
 from relay.errors import Code, RequestError
@@ -65,7 +65,13 @@ class SocketIODialect:
 
         connections = ConnectionCounter(configured.max_connections)
         origins = OriginPolicy(core.config.server.allowed_origins)
-        self._server = EngineServer(settings, core.timers, origins, connections, open_application, admit=admit)
+        counts = core.metrics.sessions_of(self.name, "polling")
+        self._server = EngineServer(
+            settings, core.timers, origins, connections, open_application, admit=admit, polling_counts=counts
+        )
+        core.metrics.name_encoders(self.name, encode)
+        core.metrics.places[self.name] = (connections,)
+        core.metrics.queued_bytes[self.name, "polling"] = self._server.queued_bytes
         self.blueprints = (self._server.blueprint(self.name),)
         self._endpoint = Endpoint(
             handle=self._server.handle,

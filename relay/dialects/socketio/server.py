@@ -17,6 +17,7 @@ from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
 from relay.dialects.socketio.sessions import Application, Engine, Framer, SessionClosed, Settings
 from relay.errors import ProtocolError, Reason, RequestError
 from relay.limits import ConnectionCounter
+from relay.metrics import UPGRADED, SessionCounts
 from relay.origins import OriginPolicy
 from relay.session import Session
 from relay.timers import Timers
@@ -43,8 +44,9 @@ class EngineServer:
         open_application: Callable[[Engine], Application],
         *,
         admit: Callable[[], str],
+        polling_counts: SessionCounts,
     ) -> None:
-        """`connections` bounds the sessions that poll; those over WebSocket are counted where they come in.
+        """`connections` bounds, and `polling_counts` counts, the sessions that poll; the others are counted where they come in.
 
         `admit` returns the address of a request that may begin such a session, or raises RequestError. A plain call.
         """
@@ -54,9 +56,14 @@ class EngineServer:
         self._connections = connections
         self._open_application = open_application
         self._admit = admit
+        self._polling_counts = polling_counts
         self._framer = Framer()
         self._sessions: dict[str, Engine] = {}
         self._draining = False
+
+    def queued_bytes(self) -> int:
+        """Return the bytes that wait for polls. Looks at each session."""
+        return sum(engine.queued_bytes for engine in self._sessions.values())
 
     def drain(self) -> None:
         """End every session, and begin no more. A plain call."""
@@ -154,7 +161,16 @@ class EngineServer:
             return response
         places = ExitStack()
         places.callback(self._connections.give_back)
-        return _text(self._open_packet(self._open(places, address), ["websocket"]))
+        engine = self._open(places, address)
+        self._polling_counts.opened += 1
+        places.callback(self._ended_polling, engine)
+        return _text(self._open_packet(engine, ["websocket"]))
+
+    def _ended_polling(self, engine: Engine) -> None:
+        if engine.closed:
+            self._polling_counts.end(engine.reason)
+        else:
+            self._polling_counts.closed[UPGRADED] += 1
 
     async def _post(self, engine: Engine) -> Response:
         request.max_content_length = self._settings.max_payload_bytes

@@ -93,6 +93,8 @@ class Engine:
         self.sid = sid
         self.address = address
         self.closed = False
+        self.reason: Reason | None = None
+        """Why the session ended, once it did."""
         self.application: Application | None = None
         self._settings = settings
         self._timers = timers
@@ -113,6 +115,11 @@ class Engine:
         self._pinged = False
         self._pong_deadline = math.inf
         self._timer = self._start_heartbeat()
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits for a poll."""
+        return self._size
 
     # -- output -------------------------------------------------------------------------------------------------------
 
@@ -198,6 +205,7 @@ class Engine:
         if self.closed:
             return
         self.closed = True
+        self.reason = reason
         self._timer.cancel()
         self._last_packet = last
         if self._poll is not None:

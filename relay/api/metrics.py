@@ -1,0 +1,259 @@
+"""`GET /metrics`: what the server counts, in Prometheus' text format. For admins, and for the addresses that the configuration names.
+
+Counting happens elsewhere, in plain integers; the registry here is one server's own and asks for them when it is scraped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import ip_address
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from quart import Blueprint, Request, Response, request
+
+from relay.addresses import TrustedProxies
+from relay.api.authentication import address_of, admin_of
+from relay.core import Core
+from relay.histogram import Histogram
+from relay.outbox import Flusher
+from relay.store.database import Database
+
+PATH = "/metrics"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
+
+@attrs.frozen
+class Sources:
+    """The parts of a server that are asked when it is scraped."""
+
+    core: Core
+    database: Database
+    flusher: Flusher
+    outbox_usage: Callable[[], tuple[Mapping[str, int], int]]
+    """Bytes that wait to be sent over WebSocket, by dialect, and how many outboxes wait for their peer."""
+    connections: Callable[[], int]
+    """How many TCP connections are open."""
+
+
+def blueprint(sources: Sources) -> Blueprint:
+    """Return the route, and have every HTTP response counted."""
+    core = sources.core
+    allowed = TrustedProxies(core.config.server.metrics_allowed_addresses)
+    registry, of_process = CollectorRegistry(), CollectorRegistry()
+    registry.register(RelayCollector(sources))
+    ProcessCollector(registry=of_process)
+    GCCollector(registry=of_process)
+    PlatformCollector(registry=of_process)
+    routes = Blueprint("metrics", __name__)
+
+    @routes.get(PATH)
+    async def metrics() -> Response:
+        if not may_read_unasked(core, request, allowed):
+            await admin_of(core, request)
+        # The kernel is asked in a thread: it lists ten thousand open files for longer than sessions should wait.
+        process = await trio.to_thread.run_sync(generate_latest, of_process)
+        body = generate_latest(registry) + process
+        return Response(body, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
+
+    @routes.after_app_request
+    async def count(response: Response) -> Response:
+        core.metrics.responses[response.status_code] += 1
+        return response
+
+    return routes
+
+
+def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> bool:
+    """Tell whether a request comes from an address that may read metrics, as far as one can be sure of that.
+
+    This machine's own addresses count only for a request that was made to this machine and passed on by nobody: a proxy that adds no
+    X-Forwarded-For would make everyone local, one that hands on its client's would believe anyone, and a web page can have its own
+    name resolved to 127.0.0.1.
+    """
+    address = ip_address(address_of(core, request))
+    if address not in allowed:
+        return False
+    if not address.is_loopback:
+        return True
+    return not any(name in request.headers for name in _FORWARDED) and _is_local(request.headers.get("Host", ""))
+
+
+def _is_local(host: str) -> bool:
+    """Tell whether the Host header names this machine as only this machine does."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class RelayCollector(Collector):
+    """Everything that is Relay's own. Looks at each session once (0.3 µs), and at no other thing one by one."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what there is to say now. A plain call."""
+        yield from self._connections()
+        yield from self._publications()
+        yield from self._outboxes()
+        yield from self._store()
+        yield from self._memory()
+        yield _histogram(
+            "relay_loop_lag_seconds",
+            "How much later than it asked for a task is woken, measured four times a second. What every client waits in addition.",
+            self._sources.core.metrics.loop_lag,
+        )
+
+    def _connections(self) -> Iterator[Metric]:
+        metrics = self._sources.core.metrics
+        yield _gauge(
+            "relay_connections", "TCP connections that are open, of HTTP and WebSocket.", self._sources.connections()
+        )
+        labels = ["dialect", "transport"]
+        sessions = GaugeMetricFamily("relay_sessions", "Client sessions that are open.", labels=labels)
+        opened = CounterMetricFamily("relay_sessions_opened", "Client sessions that were opened.", labels=labels)
+        closed = CounterMetricFamily(
+            "relay_sessions_closed",
+            "Client sessions that ended, and why: closed_by_client, or the server's reason (idle, too_slow, unauthorized ...).",
+            labels=[*labels, "reason"],
+        )
+        for key, counts in metrics.sessions.items():
+            sessions.add_metric(key, counts.open)
+            opened.add_metric(key, counts.opened)
+            for reason, number in counts.closed.items():
+                closed.add_metric([*key, reason], number)
+        yield from (sessions, opened, closed)
+        taken = GaugeMetricFamily("relay_places_taken", "Places for sessions that are taken.", labels=["dialect"])
+        places = GaugeMetricFamily(
+            "relay_places",
+            "Places for sessions that there are; when all are taken, new ones get 503.",
+            labels=["dialect"],
+        )
+        for dialect, counters in metrics.places.items():
+            taken.add_metric([dialect], sum(counter.count for counter in counters))
+            places.add_metric([dialect], sum(counter.maximum for counter in counters))
+        yield from (taken, places)
+        yield _counter(
+            "relay_handshakes_refused",
+            "WebSocket handshakes that were refused before there was a session, and why.",
+            "reason",
+            {code.value: number for code, number in metrics.refused.items()},
+        )
+        yield _counter("relay_http_responses", "HTTP responses by status.", "status", metrics.responses)
+
+    def _publications(self) -> Iterator[Metric]:
+        core, broker, flusher = self._sources.core, self._sources.core.broker, self._sources.flusher
+        kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.kinds}
+        yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
+        yield _counter(
+            "relay_deliveries",
+            "Publications and signals (typing, presence) given to sessions that listen: one for each session.",
+            "dialect",
+            core.metrics.by_dialect(broker.deliveries),
+        )
+        dropped = {
+            "replaced": flusher.replaced_frames,
+            "too_slow": flusher.overflowed_frames,
+            "connection_lost": flusher.lost_frames,
+        }
+        yield _counter(
+            "relay_frames_dropped",
+            "Frames that were never sent: replaced by a newer price, too_slow (the reader was disconnected), connection_lost.",
+            "reason",
+            dropped,
+        )
+
+    def _outboxes(self) -> Iterator[Metric]:
+        metrics = self._sources.core.metrics
+        waiting, blocked = self._sources.outbox_usage()
+        queued = GaugeMetricFamily(
+            "relay_outbox_bytes", "Bytes that wait for clients to take them.", labels=["dialect", "transport"]
+        )
+        for dialect, transport in metrics.sessions:
+            other = metrics.queued_bytes.get((dialect, transport))
+            queued.add_metric([dialect, transport], waiting.get(dialect, 0) if other is None else other())
+        yield queued
+        yield _gauge(
+            "relay_outboxes_blocked", "WebSocket sessions whose client is not reading fast enough now.", blocked
+        )
+
+    def _store(self) -> Iterator[Metric]:
+        database, broker = self._sources.database, self._sources.core.broker
+        yield _histogram(
+            "relay_commit_seconds",
+            "How long commits to the database take. Publications that wait at the same time share one.",
+            database.commits,
+        )
+        yield _gauge("relay_database_writable", "1 while the database can be written, else 0.", int(database.healthy))
+        queue = GaugeMetricFamily("relay_store_queue", "Operations that wait for the database.", labels=["operation"])
+        queue.add_metric(["write"], database.waiting_writes)
+        queue.add_metric(["read"], database.waiting_reads)
+        yield queue
+        yield _gauge(
+            "relay_write_behind_channels",
+            "Channels with publications that were delivered and are not yet in the database.",
+            broker.dirty_count,
+        )
+
+    def _memory(self) -> Iterator[Metric]:
+        core = self._sources.core
+        broker = core.broker
+        yield _gauge("relay_tasks", "Trio tasks that exist.", trio.lowlevel.current_statistics().tasks_living)
+        yield _gauge(
+            "relay_channels",
+            "Channels in memory. One without listeners goes after about a minute.",
+            broker.channel_count,
+        )
+        yield _gauge("relay_subscriptions", "Subscriptions of all sessions.", broker.subscription_count)
+        yield _gauge(
+            "relay_users_present",
+            "Users with an authenticated session, or within the grace after their last one.",
+            core.presence.user_count,
+        )
+        tables: dict[str, int] = {
+            "handshake_limits": len(core.handshakes),
+            "message_limits": len(core.messages),
+            "idempotency_keys": len(broker.recent_keys),
+            "pending_subscriptions": broker.pending_count,
+            "presence_rooms": core.presence.room_count,
+            "api_keys": core.keys.cached_count,
+            "api_keys_in_use": core.keys.watched_count,
+            "user_profiles": core.users.remembered_count,
+            "channel_names": core.publishing.cached_count,
+            "timers": len(core.timers),
+            **{name: count() for name, count in core.metrics.tables.items()},
+        }
+        entries = GaugeMetricFamily("relay_table_entries", "Entries of tables in memory.", labels=["table"])
+        for table, number in tables.items():
+            entries.add_metric([table], number)
+        yield entries
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _counter(name: str, documentation: str, label: str, counts: Mapping[str, int] | Mapping[int, int]) -> Metric:
+    family = CounterMetricFamily(name, documentation, labels=[label])
+    for value, number in counts.items():
+        family.add_metric([str(value)], number)
+    return family
+
+
+def _histogram(name: str, documentation: str, histogram: Histogram) -> Metric:
+    buckets: list[tuple[str, float]] = []
+    total = 0
+    for bound, number in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
+        total += number
+        buckets.append((bound, total))
+    return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=histogram.sum)
