@@ -90,7 +90,7 @@ def mutated(chance: Random, corpus: Sequence[bytes], separator: bytes = b"") -> 
         data = _changed(chance, data, corpus)
     if chance.random() < BLOWN_UP_SHARE:
         data = _blown_up(chance, data)
-    return data
+    return data[:MAX_BYTES]
 
 
 def _change_records(chance: Random, records: list[bytes], pool: Sequence[bytes]) -> None:
