@@ -9,7 +9,8 @@ This module knows no dialect and no WebSocket: frames are bytes, and the transpo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -20,18 +21,29 @@ GATHER_SHARE = 0.5
 """How long to gather under load before the next flush, as a share of what the last one took."""
 MAX_GATHER_PERIOD = 0.005
 """Seconds of gathering at most: what the load may add to a latency."""
+QUIET_TURNS = 10
+"""Turns of the loop without anything new after which gathering ends early: about a fifth of a millisecond."""
 SENDS_PER_TURN = 200
 """Writes after which the flusher lets other tasks run: about a millisecond."""
+
+
+GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+"""What a transport raises where the peer is gone, or the connection was closed."""
 
 
 class Transport(Protocol):
     """What an outbox writes to."""
 
-    def send_nowait(self, data: bytes) -> int:
-        """Return how many bytes the kernel took, 0 if none; raises `trio.BrokenResourceError` or `ClosedResourceError`."""
+    @property
+    def send_nowait(self) -> Callable[[bytes], int]:
+        """What writes, and returns how many bytes the kernel took. A plain call.
+
+        It raises BlockingIOError where the kernel takes nothing, and one of GONE where there is nobody to write to any more. It is
+        asked for once, so that of a socket it can be the socket's own `send`: in a fan-out a call between is felt.
+        """
 
     async def wait_writable(self) -> None:
-        """Return when `send_nowait` would take something; raises as it."""
+        """Return when `send_nowait` would take something; raises one of GONE."""
 
 
 class Flusher:
@@ -57,19 +69,31 @@ class Flusher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Flush for ever. At cancellation what is not yet written stays in the outboxes."""
         task_status.started()
+        took = 0.0
         while True:
             if not self._dirty:
                 await self._wait()
+            if took:
+                await self._gather(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
             batch, self._dirty = self._dirty, []
+            many = len(batch[0]._frames) > 1
             started = trio.current_time()
             for first in range(0, len(batch), SENDS_PER_TURN):
-                for outbox in batch[first : first + SENDS_PER_TURN]:
-                    outbox.flush()
+                flush(batch[first : first + SENDS_PER_TURN])
                 await trio.lowlevel.checkpoint()
-            if self._dirty:
-                # More came meanwhile, and more will: what is gathered now shares the next system calls.
-                took = trio.current_time() - started
-                await trio.sleep(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
+            # Where several came for one write, or more came meanwhile, more will: what is gathered shares the next system calls.
+            took = trio.current_time() - started if many or self._dirty else 0.0
+
+    async def _gather(self, period: float) -> None:
+        """Let more come for so many seconds, but no longer than it does. What has come is judged by the first that waits."""
+        deadline = trio.current_time() + period
+        quiet_turns = 0
+        seen = (0, 0)
+        while quiet_turns < QUIET_TURNS and trio.current_time() < deadline:
+            await trio.lowlevel.checkpoint()
+            now = (len(self._dirty), len(self._dirty[0]._frames))
+            quiet_turns = quiet_turns + 1 if now == seen else 0
+            seen = now
 
     async def _wait(self) -> None:
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
@@ -88,7 +112,7 @@ class Outbox:
     """
 
     __slots__ = (
-        "_blocked", "_finished", "_flusher", "_frames", "_keyed", "_quiet", "_room", "_sealed", "_taken", "_torn", "_transport",
+        "_blocked", "_finished", "_flusher", "_frames", "_keyed", "_quiet", "_room", "_sealed", "_send", "_taken", "_torn", "_transport",
         "max_bytes", "on_blocked", "on_overflow", "size",
     )  # fmt: skip
 
@@ -102,6 +126,7 @@ class Outbox:
         on_overflow: Callable[[], None],
     ) -> None:
         self._transport = transport
+        self._send = transport.send_nowait
         self._flusher = flusher
         self.max_bytes = max_bytes
         self.on_blocked = on_blocked
@@ -140,12 +165,12 @@ class Outbox:
             self._frames.append(frame)
             self.size = size
             if size * 4 > self.max_bytes:
-                self.flush()
+                flush((self,))
         elif self._blocked:
             self._overflow()
         else:
             # What merely waits for the flusher is no sign of a slow reader.
-            self.flush()
+            flush((self,))
             self.push(frame)
 
     def push_latest(self, key: str, frame: bytes) -> None:
@@ -203,49 +228,26 @@ class Outbox:
         self.seal()
         self.send_nowait(frame)
         self._finished = True
-        self.flush()
-
-    def flush(self) -> None:
-        """Write what the kernel takes, without blocking. A plain call."""
-        if self._blocked:
-            return  # while `drain` writes, nobody else may
-        frames = self._frames
-        try:
-            while frames:
-                data = frames[0] if len(frames) == 1 else self._joined()
-                sent = self._transport.send_nowait(data)
-                if sent == self.size:
-                    frames.clear()
-                    self.size = 0
-                    self._quiet = not self._sealed
-                else:
-                    self._keep_rest(sent)
-                    if sent < len(data):
-                        self._blocked = True
-                        self.on_blocked()
-                        break
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._break()
-        if self._room is not None:
-            self._wake()
+        flush((self,))
 
     async def drain(self) -> None:
         """Write until the outbox is empty, waiting for the peer. Cancelled, what is not written stays, whole frame by whole frame."""
         try:
             while self._torn or self._frames:
                 await self._transport.wait_writable()
-                if self._torn:
-                    sent = self._transport.send_nowait(self._torn)
-                    self._torn = self._torn[sent:]
-                    self.size -= sent
-                else:
-                    self._keep_rest(self._transport.send_nowait(self._joined()))
+                with suppress(BlockingIOError):
+                    if self._torn:
+                        sent = self._send(self._torn)
+                        self._torn = self._torn[sent:]
+                        self.size -= sent
+                    else:
+                        self._keep_rest(self._send(self._joined()))
                 if self._room is not None:
                     self._wake()
             self._blocked = False
             self._keyed = None
             self._quiet = not self._sealed
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except GONE:
             self._break()
 
     def _joined(self) -> bytes:
@@ -315,3 +317,36 @@ class Outbox:
         assert self._room is not None
         while self._room:
             trio.lowlevel.reschedule(self._room.popleft())
+
+
+def flush(outboxes: Iterable[Outbox]) -> None:
+    """Write what the kernel takes of each, without blocking. A plain call.
+
+    One function for all of them, and no call within it but the one that writes: where a receiver on the same machine keeps up with
+    the loop, it sleeps between two writes, and each then pays for waking it.
+    """
+    for outbox in outboxes:
+        if outbox._blocked:
+            continue  # while `drain` writes, nobody else may
+        frames = outbox._frames
+        while frames:
+            data = frames[0] if len(frames) == 1 else outbox._joined()
+            try:
+                sent = outbox._send(data)
+            except BlockingIOError:
+                sent = 0
+            except GONE:
+                outbox._break()
+                break
+            if sent == outbox.size:
+                frames.clear()
+                outbox.size = 0
+                outbox._quiet = not outbox._sealed
+            else:
+                outbox._keep_rest(sent)
+                if sent < len(data):
+                    outbox._blocked = True
+                    outbox.on_blocked()
+                    break
+        if outbox._room is not None:
+            outbox._wake()

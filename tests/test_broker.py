@@ -13,7 +13,7 @@ import trio.testing
 from relay.broker import IDLE_PERIOD, Broker, Outcome
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Position, Publication, Published
-from relay.outbox import Flusher, Outbox
+from relay.outbox import Flusher, Outbox, flush
 from relay.presence import Presence
 from relay.timers import Timers
 from tests.parts import Ear, Parts, SetClock, admin, encode, open_parts
@@ -66,7 +66,7 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
             )
             start = await publish(parts, "task:1", 1)
             outbox.send_nowait(b"x" * 1000)
-            outbox.flush()
+            flush((outbox,))
             name = parts.kinds.parse("task:1")
 
             async def resume() -> None:
@@ -83,7 +83,7 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
             gate.opened.set()
             await trio.testing.wait_all_tasks_blocked()
     assert answers == [(head, False)]
-    outbox.flush()
+    flush((outbox,))
     assert gate.taken.endswith(b"x{}\n"), "a part of what was missed was sent"
 
 
@@ -125,7 +125,7 @@ async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | No
             since=since,
             answer=lambda position, recovered: told.append(recovered),
         )
-    outbox.flush()
+    flush((outbox,))
     return [int(word) for word in gate.taken.split()] if told == [True] else None
 
 

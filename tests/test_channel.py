@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from relay.channel import Channel
 from relay.kinds import Kinds
 from relay.models import Position, Publication
-from relay.outbox import Flusher, Outbox
+from relay.outbox import Flusher, Outbox, flush
 
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
 
@@ -224,11 +224,11 @@ async def test_a_slow_reader_gets_a_market_in_order(types: list[str], blocked_fr
         one = publication(of, type_)
         of.add(one)
         if index == blocked_from:
-            outbox.flush()
+            flush((outbox,))
         of.deliver(one)
     kernel.open = True
     await outbox.drain()
-    outbox.flush()
+    flush((outbox,))
     delivered = [int(word) for word in kernel.taken.split()]
     assert delivered == sorted(set(delivered))
     assert {offset for offset, type_ in enumerate(types, 1) if type_ == "market:halt"} <= set(delivered)
@@ -244,7 +244,7 @@ async def test_a_slow_reader_of_values_is_not_flooded(name: str) -> None:
     outbox = Outbox(kernel, Flusher(), 100, on_blocked=lambda: None, on_overflow=lambda: pytest.fail("disconnected"))
     of.join(Encoder(), outbox, "")
     of.deliver(publication(of, offset=1))
-    outbox.flush()
+    flush((outbox,))
     for offset in range(2, 500):
         of.deliver(publication(of, offset=offset))
     assert outbox.size == len(b"1499")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import relay.outbox
-from relay.outbox import MAX_GATHER_PERIOD, MAX_WRITE_BYTES, SENDS_PER_TURN, Flusher, Outbox
+from relay.outbox import MAX_GATHER_PERIOD, MAX_WRITE_BYTES, SENDS_PER_TURN, Flusher, Outbox, flush
 
 _HEAD = struct.Struct("!II")
 MIN_FRAME = _HEAD.size
@@ -413,7 +413,7 @@ async def test_only_a_kernel_that_refuses_makes_a_reader_slow(nursery: trio.Nurs
     frames = Frames()
     for size in sizes:
         connection.outbox.push(frames.make(size))
-    connection.outbox.flush()
+    flush((connection.outbox,))
     assert connection.overflows == 0
     assert connection.wire.numbers == list(range(1, len(sizes) + 1))
 
@@ -496,7 +496,7 @@ async def test_nothing_is_replaced_while_the_flusher_merely_gathers(nursery: tri
     frames = Frames()
     for _ in range(5):
         connection.outbox.push_latest("a", frames.make())
-    connection.outbox.flush()
+    flush((connection.outbox,))
     assert connection.wire.numbers == [1, 2, 3, 4, 5]
 
 
@@ -546,7 +546,7 @@ async def test_keys_are_forgotten_when_their_frames_are_written(nursery: trio.Nu
     frames = Frames()
     for number in range(100):
         connection.outbox.push_latest(str(number), frames.make())
-        connection.outbox.flush()
+        flush((connection.outbox,))
     assert not connection.outbox._keyed
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import h11
@@ -28,6 +28,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import wrap_app
 
 from relay.errors import ProtocolError
+from relay.outbox import GONE
 from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 
@@ -229,12 +230,15 @@ class _Connection(TCPServer):
     async def _send(self, data: bytes) -> None:
         """Write, shielded as Hypercorn would; a peer that does not read is reset by `shutdown`."""
         try:
-            sent = 0 if self.send_lock.locked() else self._bytes.send_nowait(data)
+            sent = 0
+            if not self.send_lock.locked():
+                with suppress(BlockingIOError):
+                    sent = self._bytes.send_nowait(data)
             if sent < len(data):
                 with trio.CancelScope(shield=True):
                     async with self.send_lock:
                         await self._bytes.send_all(data[sent:])
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except GONE:
             with trio.CancelScope(shield=True):
                 await self.protocol.handle(Closed())
 

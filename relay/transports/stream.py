@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Callable
 from typing import ClassVar
 
 import trio
@@ -132,14 +133,10 @@ class ByteStream(trio.abc.HalfCloseableStream):
         except OSError as error:
             raise self._error(error) from error
 
-    def send_nowait(self, data: bytes) -> int:
-        """Write what the kernel takes now, and return how many bytes that was. A plain call. Raises as `receive_some`."""
-        try:
-            return self.sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise self._error(error) from error
+    @property
+    def send_nowait(self) -> Callable[[bytes], int]:
+        """What writes as much as the kernel takes now, and returns how many bytes that was. See `outbox.Transport`."""
+        return self.sock.send
 
     async def wait_writable(self) -> None:
         """Return when the kernel takes something, or the connection is gone. Raises as `receive_some`."""
