@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from relay import logs
 from relay.history import History
 from relay.kinds import ChannelName
 from relay.models import Position, Publication
+from relay.outbox import Outbox
 
 log = logs.get("relay.broker")
 
@@ -82,13 +83,20 @@ class Channel(Generic[S]):
 
     def join(self, encode: Encode, sink: Sink, subscriber: S) -> None:
         """Deliver to this sink from now on."""
-        self._audience.setdefault(encode, {})[sink] = subscriber
+        sinks = self._audience.setdefault(encode, {})
+        if isinstance(sink, Outbox) and sink not in sinks:
+            sink.settle()  # what was published before is not for it
+            sink.shared += 1
+        sinks[sink] = subscriber
 
     def leave(self, encode: Encode, sink: Sink) -> None:
         """Deliver to this sink no more. Idempotent."""
         sinks = self._audience.get(encode)
-        if sinks is not None:
-            sinks.pop(sink, None)
+        if sinks is not None and sink in sinks:
+            if isinstance(sink, Outbox):
+                sink.settle()  # what was published before is for it
+                sink.shared -= 1
+            del sinks[sink]
             if not sinks:
                 del self._audience[encode]
 
@@ -129,10 +137,14 @@ class Channel(Generic[S]):
             if frame is None:
                 continue
             self._deliveries[encode] += len(sinks)  # once for all of them; `besides` has its own copy
+            first = next(iter(sinks))
             if besides is not None and besides in sinks:
                 for sink in sinks:
                     if sink is not besides:
                         sink.push(frame)
+            elif isinstance(first, Outbox):
+                # One encoder's sinks are all of one class.
+                first.fan_out(self, encode, cast(dict[Outbox, S], sinks), frame, self._key if latest else None)
             elif latest:
                 key = self._key
                 for sink in sinks:

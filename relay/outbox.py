@@ -1,4 +1,4 @@
-"""One connection's bounded output, and the flusher that writes all of them.
+"""One connection's bounded output.
 
 Pushing is a plain call that copies nothing and wakes nobody: the frame joins a list. When the loop has run what was ready, the
 flusher gives each outbox that has something new one non-blocking write of all that it has, so that under load many publications
@@ -9,7 +9,7 @@ This module knows no dialect and no WebSocket: frames are bytes, and the transpo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -17,16 +17,6 @@ import trio
 
 MAX_WRITE_BYTES = 256 * 1024
 """Bytes handed to the kernel in one write; bounds what is copied to join frames."""
-GATHER_SHARE = 0.5
-"""How long to gather under load before the next flush, as a share of what the last one took."""
-MAX_GATHER_PERIOD = 0.005
-"""Seconds of gathering at most: what the load may add to a latency."""
-QUIET_TURNS = 10
-"""Turns of the loop without anything new after which gathering ends early: about a fifth of a millisecond."""
-SENDS_PER_TURN = 200
-"""Writes after which the flusher lets other tasks run: about a millisecond."""
-
-
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What a transport raises where the peer is gone, or the connection was closed."""
 
@@ -46,62 +36,23 @@ class Transport(Protocol):
         """Return when `send_nowait` would take something; raises one of GONE."""
 
 
-class Flusher:
-    """Writes every outbox that has something new."""
+class Flusher(Protocol):
+    """What an outbox needs of the flusher. See `flusher.Flusher`."""
 
-    def __init__(self) -> None:
-        self._dirty: list[Outbox] = []
-        self._sleeper: trio.lowlevel.Task | None = None
-        self.replaced_frames = 0
-        """Frames that a newer one of their key took the place of before they were sent."""
-        self.overflowed_frames = 0
-        """Frames that were dropped because their reader was too slow."""
-        self.lost_frames = 0
-        """Frames that were dropped because their connection was gone."""
+    replaced_frames: int
+    overflowed_frames: int
+    lost_frames: int
 
     def add(self, outbox: Outbox) -> None:
         """Have this outbox flushed when the loop has run what is ready now. A plain call."""
-        self._dirty.append(outbox)
-        if self._sleeper is not None:
-            sleeper, self._sleeper = self._sleeper, None
-            trio.lowlevel.reschedule(sleeper)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Flush for ever. At cancellation what is not yet written stays in the outboxes."""
-        task_status.started()
-        took = 0.0
-        while True:
-            if not self._dirty:
-                await self._wait()
-            if took:
-                await self._gather(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
-            batch, self._dirty = self._dirty, []
-            many = len(batch[0]._frames) > 1
-            started = trio.current_time()
-            for first in range(0, len(batch), SENDS_PER_TURN):
-                flush(batch[first : first + SENDS_PER_TURN])
-                await trio.lowlevel.checkpoint()
-            # Where several came for one write, or more came meanwhile, more will: what is gathered shares the next system calls.
-            took = trio.current_time() - started if many or self._dirty else 0.0
+    def settle(self) -> None:
+        """Queue in each outbox what waits to be written to it directly. A plain call."""
 
-    async def _gather(self, period: float) -> None:
-        """Let more come for so many seconds, but no longer than it does. What has come is judged by the first that waits."""
-        deadline = trio.current_time() + period
-        quiet_turns = 0
-        seen = (0, 0)
-        while quiet_turns < QUIET_TURNS and trio.current_time() < deadline:
-            await trio.lowlevel.checkpoint()
-            now = (len(self._dirty), len(self._dirty[0]._frames))
-            quiet_turns = quiet_turns + 1 if now == seen else 0
-            seen = now
-
-    async def _wait(self) -> None:
-        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            self._sleeper = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._sleeper = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def fan_out(
+        self, channel: object, words: object, outboxes: Iterable[Outbox], frame: bytes, key: str | None
+    ) -> None:
+        """Have a frame written to all of these. A plain call."""
 
 
 class Outbox:
@@ -112,8 +63,8 @@ class Outbox:
     """
 
     __slots__ = (
-        "_blocked", "_finished", "_flusher", "_frames", "_keyed", "_quiet", "_room", "_sealed", "_send", "_taken", "_torn", "_transport",
-        "max_bytes", "on_blocked", "on_overflow", "size",
+        "_blocked", "_finished", "_flusher", "_frames", "_keyed", "_room", "_sealed", "_taken", "_torn", "_transport", "max_bytes",
+        "on_blocked", "on_overflow", "quiet", "shared", "size", "write",
     )  # fmt: skip
 
     def __init__(
@@ -126,14 +77,17 @@ class Outbox:
         on_overflow: Callable[[], None],
     ) -> None:
         self._transport = transport
-        self._send = transport.send_nowait
+        self.write = transport.send_nowait
         self._flusher = flusher
         self.max_bytes = max_bytes
         self.on_blocked = on_blocked
         self.on_overflow = on_overflow
         self.size = 0
         """Bytes that the kernel has not taken yet."""
-        self._quiet = True  # whether nothing is queued, refused or sealed: the next frame takes the short way
+        self.quiet = True
+        """Whether nothing is queued, refused or sealed: what is to be sent next may be written directly."""
+        self.shared = 0
+        """How many audiences this is one of, to which the flusher may write directly."""
         self._frames: list[bytes] = []
         self._torn = b""  # the rest of a frame of which the kernel took a part
         self._blocked = False  # whether the kernel refused bytes; then `drain` alone writes
@@ -150,10 +104,59 @@ class Outbox:
         """Whether the kernel refused bytes and has not taken all of them since."""
         return self._blocked
 
+    @property
+    def frame_count(self) -> int:
+        """How many frames are queued."""
+        return len(self._frames)
+
     def push(self, frame: bytes) -> None:
         """Queue a broadcast. A plain call: it never waits and never raises; with no room the outbox overflows."""
-        if self._quiet:
-            self._quiet = False
+        if self.shared:
+            self._flusher.settle()
+        self._push(frame)
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes the place of the last."""
+        if self.shared:
+            self._flusher.settle()
+        self._push_latest(key, frame)
+
+    def fan_out(
+        self, channel: object, words: object, outboxes: Iterable[Outbox], frame: bytes, key: str | None
+    ) -> None:
+        """Have the flusher write a publication to all of these. See `flusher.Flusher`."""
+        self._flusher.fan_out(channel, words, outboxes, frame, key)
+
+    def settle(self) -> None:
+        """Have queued what waits to be written directly. A plain call."""
+        self._flusher.settle()
+
+    def take(self, frames: Sequence[bytes], keys: Sequence[str | None]) -> None:
+        """Queue broadcasts, of which those with a key stand for every older one of it. A plain call, for the flusher alone."""
+        for frame, key in zip(frames, keys, strict=True):
+            if key is None:
+                self._push(frame)
+            else:
+                self._push_latest(key, frame)
+
+    def take_rest(self, frames: Sequence[bytes], keys: Sequence[str | None], sent: int) -> None:
+        """Queue broadcasts of which the kernel took the first `sent` bytes, and no more. A plain call, for the flusher alone."""
+        self.quiet = False
+        self._blocked = True
+        count = 0
+        while sent >= len(frames[count]):
+            sent -= len(frames[count])
+            count += 1
+        if sent:
+            self._torn = frames[count][sent:]
+            self.size = len(self._torn)
+            count += 1
+        self.take(frames[count:], keys[count:])
+        self.on_blocked()
+
+    def _push(self, frame: bytes) -> None:
+        if self.quiet:
+            self.quiet = False
             self.size = len(frame)
             self._frames.append(frame)
             self._flusher.add(self)
@@ -171,12 +174,11 @@ class Outbox:
         else:
             # What merely waits for the flusher is no sign of a slow reader.
             flush((self,))
-            self.push(frame)
+            self._push(frame)
 
-    def push_latest(self, key: str, frame: bytes) -> None:
-        """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes the place of the last."""
+    def _push_latest(self, key: str, frame: bytes) -> None:
         if not self._blocked or self._sealed:
-            self.push(frame)
+            self._push(frame)
             return
         if self._keyed is None:
             self._keyed = {}
@@ -188,7 +190,7 @@ class Outbox:
                 self._frames[index] = frame
                 self._flusher.replaced_frames += 1
                 return
-        self.push(frame)
+        self._push(frame)
         self._keyed[key] = self._taken + len(self._frames) - 1
 
     async def send(self, frame: bytes) -> None:
@@ -201,9 +203,11 @@ class Outbox:
         """Queue a frame past every bound: for what the connection itself must say (an answer that room was awaited for, a close)."""
         if self._finished:
             return
+        if self.shared:
+            self._flusher.settle()
         self._keyed = None  # what comes later must not take a place before an answer
         if not self.size:
-            self._quiet = False
+            self.quiet = False
             self._flusher.add(self)
         self.size += len(frame)
         self._frames.append(frame)
@@ -220,8 +224,13 @@ class Outbox:
 
     def seal(self) -> None:
         """Take no more broadcasts: the connection is closing. What is queued is still written."""
+        if self.shared:
+            self._flusher.settle()
+        self._seal()
+
+    def _seal(self) -> None:
         self._sealed = True
-        self._quiet = False
+        self.quiet = False
 
     def finish(self, frame: bytes) -> None:
         """Queue the last frame, and write what the kernel takes at once: whatever comes later is dropped. A plain call."""
@@ -237,18 +246,18 @@ class Outbox:
                 await self._transport.wait_writable()
                 with suppress(BlockingIOError):
                     if self._torn:
-                        sent = self._send(self._torn)
+                        sent = self.write(self._torn)
                         self._torn = self._torn[sent:]
                         self.size -= sent
                     else:
-                        self._keep_rest(self._send(self._joined()))
+                        self._keep_rest(self.write(self._joined()))
                 if self._room is not None:
                     self._wake()
             self._blocked = False
             self._keyed = None
-            self._quiet = not self._sealed
+            self.quiet = not self._sealed
         except GONE:
-            self._break()
+            self.lose()
 
     def _joined(self) -> bytes:
         """The first frames as one piece of at most MAX_WRITE_BYTES, or one frame."""
@@ -279,14 +288,14 @@ class Outbox:
 
     def _overflow(self) -> None:
         """Take no more broadcasts, and drop what waits but for the rest of a torn frame, which the peer could not do without."""
-        self.seal()
+        self._seal()
         self._flusher.overflowed_frames += len(self._frames) + 1  # and the one that found no room
         self._drop()
         self.on_overflow()
 
-    def _break(self) -> None:
-        """The peer is gone: nothing will be written any more, and nobody must wait for it."""
-        self.seal()
+    def lose(self) -> None:
+        """The peer is gone: nothing will be written any more, and nobody must wait for it. A plain call."""
+        self._seal()
         self._blocked = False
         self._torn = b""
         self._flusher.lost_frames += len(self._frames)
@@ -332,16 +341,16 @@ def flush(outboxes: Iterable[Outbox]) -> None:
         while frames:
             data = frames[0] if len(frames) == 1 else outbox._joined()
             try:
-                sent = outbox._send(data)
+                sent = outbox.write(data)
             except BlockingIOError:
                 sent = 0
             except GONE:
-                outbox._break()
+                outbox.lose()
                 break
             if sent == outbox.size:
                 frames.clear()
                 outbox.size = 0
-                outbox._quiet = not outbox._sealed
+                outbox.quiet = not outbox._sealed
             else:
                 outbox._keep_rest(sent)
                 if sent < len(data):

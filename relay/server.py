@@ -27,6 +27,7 @@ from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
 from relay.errors import Reason, RequestError
 from relay.failures import Failures
+from relay.flusher import Flusher
 from relay.garbage import Garbage
 from relay.janitor import Janitor
 from relay.jwks import Jwks
@@ -35,7 +36,6 @@ from relay.kinds import Kinds
 from relay.limits import Buckets
 from relay.metrics import Metrics
 from relay.notifications import Notifications
-from relay.outbox import Flusher
 from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms

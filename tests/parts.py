@@ -13,10 +13,11 @@ import trio
 
 from relay.broker import Broker, Subscriber
 from relay.clock import Clock
+from relay.flusher import Flusher
 from relay.kinds import Kinds
 from relay.models import Publication
 from relay.notifications import Notifications
-from relay.outbox import Flusher, Outbox
+from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.principal import Principal
 from relay.rooms import Rooms

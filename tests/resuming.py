@@ -21,9 +21,10 @@ import trio.testing
 
 from relay.broker import IDLE_PERIOD, Broker, Outcome, Subscriber
 from relay.errors import Code, Disconnect, RequestError
+from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Position, Publication, Published
-from relay.outbox import Flusher, Outbox
+from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications

@@ -11,9 +11,10 @@ import trio
 import trio.testing
 
 from relay.broker import IDLE_PERIOD, Broker, Outcome
+from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Position, Publication, Published
-from relay.outbox import Flusher, Outbox, flush
+from relay.outbox import Outbox, flush
 from relay.presence import Presence
 from relay.timers import Timers
 from tests.parts import Ear, Parts, SetClock, admin, encode, open_parts

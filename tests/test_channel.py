@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.channel import Channel
+from relay.flusher import Flusher
 from relay.kinds import Kinds
 from relay.models import Position, Publication
-from relay.outbox import Flusher, Outbox, flush
+from relay.outbox import Outbox, flush
 
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
 
@@ -224,8 +225,10 @@ async def test_a_slow_reader_gets_a_market_in_order(types: list[str], blocked_fr
         one = publication(of, type_)
         of.add(one)
         if index == blocked_from:
+            outbox.settle()
             flush((outbox,))
         of.deliver(one)
+    outbox.settle()
     kernel.open = True
     await outbox.drain()
     flush((outbox,))
@@ -244,9 +247,11 @@ async def test_a_slow_reader_of_values_is_not_flooded(name: str) -> None:
     outbox = Outbox(kernel, Flusher(), 100, on_blocked=lambda: None, on_overflow=lambda: pytest.fail("disconnected"))
     of.join(Encoder(), outbox, "")
     of.deliver(publication(of, offset=1))
+    outbox.settle()
     flush((outbox,))
     for offset in range(2, 500):
         of.deliver(publication(of, offset=offset))
+    outbox.settle()
     assert outbox.size == len(b"1499")
     kernel.open = True
     await outbox.drain()

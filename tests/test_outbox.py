@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import relay.outbox
-from relay.outbox import MAX_GATHER_PERIOD, MAX_WRITE_BYTES, SENDS_PER_TURN, Flusher, Outbox, flush
+from relay.flusher import SENDS_PER_TURN, Flusher
+from relay.outbox import MAX_WRITE_BYTES, Outbox, flush
 
 _HEAD = struct.Struct("!II")
 MIN_FRAME = _HEAD.size
@@ -742,36 +743,3 @@ async def test_the_flusher_lets_others_run_between_its_writes() -> None:
         assert all(after - before <= 2 * SENDS_PER_TURN for before, after in pairwise(written))
 
     await inside(test)
-
-
-@pytest.mark.parametrize(("cost", "gathered"), [(0.001, 0.0005), (0.006, 0.003), (0.1, MAX_GATHER_PERIOD)])
-async def test_under_load_it_gathers_for_a_while(
-    nursery: trio.Nursery, mock_clock: MockClock, cost: float, gathered: float
-) -> None:
-    """When more came during a flush, the next one waits half as long as that took, and never longer than the bound."""
-    times: list[float] = []
-
-    class Costly(Wire):
-        """A transport of which each write takes its time."""
-
-        def send_nowait(self, data: bytes) -> int:
-            times.append(trio.current_time())
-            mock_clock.jump(cost)
-            if len(times) == 1:
-                other.push(Frames().make())  # while the first is flushed, more is published
-            return super().send_nowait(data)
-
-    flusher = Flusher()
-    await nursery.start(flusher.run)
-    first, other = (
-        Outbox(Costly(), flusher, 1000, on_blocked=lambda: None, on_overflow=lambda: None) for _ in range(2)
-    )
-    first.push(Frames().make())
-    for jump, writes in ((0, 1), (gathered * 0.9, 1), (gathered * 0.2, 2)):
-        mock_clock.jump(jump)
-        await wait_all_tasks_blocked()
-        assert len(times) == writes
-    # Nothing came during that one: the next goes out at once.
-    first.push(Frames().make())
-    await wait_all_tasks_blocked()
-    assert len(times) == 3

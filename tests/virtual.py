@@ -17,7 +17,8 @@ from relay.config import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory
 from relay.errors import Reason
-from relay.outbox import Flusher, Outbox
+from relay.flusher import Flusher
+from relay.outbox import Outbox
 from relay.server import build_core
 from relay.session import Session
 from relay.store.migrations import migrate

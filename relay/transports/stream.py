@@ -32,7 +32,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
     One task reads and one writes at a time; `abort` may come from any.
     """
 
-    __slots__ = ("_pushed_back", "peer", "sock", "socket")
+    __slots__ = ("_pushed_back", "peer", "sock")
 
     secure: ClassVar[bool] = False
     """Whether what is written here is encrypted on the wire."""
@@ -43,8 +43,6 @@ class ByteStream(trio.abc.HalfCloseableStream):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
         self.sock = sock
-        self.socket = trio.socket.from_stdlib_socket(sock)
-        """The same socket, as Hypercorn and Trio want it."""
         self.peer = peer
         self._pushed_back = b""
 
@@ -110,16 +108,19 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
         Raises as `receive_some`, also where the peer takes nothing for SEND_TIMEOUT.
         """
+        await trio.lowlevel.checkpoint()
         with memoryview(data) as view:
             sent = 0
             while sent < len(view):
-                with trio.move_on_after(SEND_TIMEOUT) as waiting:
-                    try:
-                        sent += await self.socket.send(view[sent:])
-                    except OSError as error:
-                        raise self._error(error) from error
-                if waiting.cancelled_caught:
-                    raise trio.BrokenResourceError("the peer does not read")
+                try:
+                    sent += self.sock.send(view[sent:])
+                except BlockingIOError:
+                    with trio.move_on_after(SEND_TIMEOUT) as waiting:
+                        await self.wait_writable()
+                    if waiting.cancelled_caught:
+                        raise trio.BrokenResourceError("the peer does not read") from None
+                except OSError as error:
+                    raise self._error(error) from error
 
     async def wait_send_all_might_not_block(self) -> None:
         """Return when the kernel takes something."""
@@ -154,13 +155,17 @@ class ByteStream(trio.abc.HalfCloseableStream):
         if self.sock.fileno() >= 0:
             # Else it holds the memory of a connection whose peer is gone for minutes; of any number of them, for no process to see.
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(RELEASE_TIMEOUT * 1000))
-            self.socket.close()
+            self._close()
 
     def abort(self) -> None:
         """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""
         if self.sock.fileno() >= 0:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.socket.close()
+            self._close()
+
+    def _close(self) -> None:
+        trio.lowlevel.notify_closing(self.sock)  # who waits for it is woken
+        self.sock.close()
 
     def _error(self, error: OSError) -> Exception:
         if self.sock.fileno() < 0 or error.errno == errno.EBADF:

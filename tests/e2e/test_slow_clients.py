@@ -122,6 +122,7 @@ async def test_who_falls_behind_is_closed_as_too_slow(
                 while session.reason is None:
                     await chat(http, room, 10)
                     sent += 10
+                    session.outbox.settle()
                     largest = max(largest, session.outbox.size)
             assert session.reason is Reason.TOO_SLOW
             assert MAX_OUTBOX_BYTES / 2 < largest <= MAX_OUTBOX_BYTES

@@ -70,6 +70,7 @@ PUT /v1/notifications/{note}/read               401    404     404     404    20
 PUT /v1/notifications/read-all                  401    200     200     200    200   200    403     403     200
 POST /v1/publish room                           401    403     403     403    403   200    403     200     200
 POST /v1/publish notification                   401    403     403     403    403   200    403     200     200
+GET /metrics                                    401    403     403     403    403   200    403     403     200
 GET /healthz                                    200    200     200     200    200   200    200     200     200
 GET /readyz                                     200    200     200     200    200   200    200     200     200
 GET /socket.io/                                 200    200     200     200    200   200    200     200     200

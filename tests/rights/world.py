@@ -40,7 +40,8 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "word-notification": frozenset({"owner"}),
 }
 """What is to be known, and by whom."""
-LIMITS = {
+SETTINGS = {
+    "server.metrics_allowed_addresses": [],
     "limits.frames_per_minute": 1_000_000,
     "limits.messages_per_minute": 1_000_000,
     "limits.handshakes_per_minute": 1_000_000,
@@ -157,7 +158,7 @@ def table(text: str) -> dict[str, dict[str, str]]:
 @asynccontextmanager
 async def open_world(folder: Path) -> AsyncIterator[World]:
     """Start a server with everyone's keys in it."""
-    async with running(config_for(folder, LIMITS)) as (server, address):
+    async with running(config_for(folder, SETTINGS)) as (server, address):
 
         def make(connection: Any) -> dict[str, str]:
             made = {}

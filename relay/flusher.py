@@ -1,0 +1,201 @@
+"""The flusher: writes to every outbox that has something new, when the loop has run what was ready.
+
+What is published to a channel goes to thousands of connections, most of which have nothing else to write. So it is not queued in
+each of their outboxes and taken out again: publications of one channel wait here, joined, and are written to those connections
+directly; only who has something queued, or does not take all of it, has it in its outbox. Whatever else concerns one of these
+connections meanwhile, an answer, another channel, a subscription's beginning or end, first has everything queued that waits here
+(`settle`), so that the order of things is as if there were no such short way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import trio
+
+from relay.outbox import GONE, Outbox, flush
+
+GATHER_SHARE = 0.5
+"""How long to gather under load before the next flush, as a share of what the last one took."""
+MAX_GATHER_PERIOD = 0.005
+"""Seconds of gathering at most: what the load may add to a latency."""
+QUIET_TURNS = 10
+"""Turns of the loop without anything new after which gathering ends early: about a fifth of a millisecond."""
+SENDS_PER_TURN = 200
+"""Writes after which the flusher lets other tasks run: about a millisecond."""
+MAX_BATCH_BYTES = 64 * 1024
+"""Bytes of one channel's publications that wait to be written directly; beyond, they are queued."""
+
+
+class _Part:
+    """Frames that are the same for these outboxes. A key is of a frame that stands for every older one of it."""
+
+    __slots__ = ("frames", "keys", "outboxes")
+
+    def __init__(self, outboxes: Iterable[Outbox]) -> None:
+        self.outboxes = outboxes
+        self.frames: list[bytes] = []
+        self.keys: list[str | None] = []
+
+    def queue(self, outboxes: Iterable[Outbox]) -> None:
+        """Queue the frames in these of the outboxes. A plain call."""
+        for outbox in outboxes:
+            outbox.take(self.frames, self.keys)
+
+
+class Flusher:
+    """Writes every outbox that has something new."""
+
+    def __init__(self) -> None:
+        self._dirty: list[Outbox] = []
+        self._sleeper: trio.lowlevel.Task | None = None
+        self._channel: object = None  # whose publications wait in _parts
+        self._parts: dict[object, _Part] = {}  # by what makes their frames the same
+        self._size = 0  # bytes of the frames in _parts
+        self._writing: deque[tuple[_Part, list[Outbox]]] = deque()  # with those that are still to be written to
+        self.unsettled = False
+        """Whether something waits that `settle` would queue."""
+        self.replaced_frames = 0
+        """Frames that a newer one of their key took the place of before they were sent."""
+        self.overflowed_frames = 0
+        """Frames that were dropped because their reader was too slow."""
+        self.lost_frames = 0
+        """Frames that were dropped because their connection was gone."""
+
+    def add(self, outbox: Outbox) -> None:
+        """Have this outbox flushed when the loop has run what is ready now. A plain call."""
+        self._dirty.append(outbox)
+        if self._sleeper is not None:
+            self._wake()
+
+    def fan_out(
+        self, channel: object, words: object, outboxes: Iterable[Outbox], frame: bytes, key: str | None
+    ) -> None:
+        """Have a publication's frame written to all of these, who share its words. A plain call, whatever their number.
+
+        `outboxes` is the audience itself: whoever changes it calls `settle` before. `key` is as for `Outbox.push_latest`.
+        """
+        if self._channel is not channel:
+            if self._parts:
+                self.settle()
+            self._channel = channel
+        part = self._parts.get(words)
+        if part is None:
+            part = self._parts[words] = _Part(outboxes)
+        part.frames.append(frame)
+        part.keys.append(key)
+        self._size += len(frame)
+        self.unsettled = True
+        if self._size > MAX_BATCH_BYTES:
+            self.settle()
+        elif self._sleeper is not None:
+            self._wake()
+
+    def settle(self) -> None:
+        """Queue everything that waits here in its outboxes. A plain call."""
+        if not self.unsettled:
+            return
+        writing, self._writing = self._writing, deque()
+        parts = self._take_parts()
+        self.unsettled = False
+        for part, rest in writing:
+            part.queue(rest)
+        for part in parts:
+            part.queue(part.outboxes)
+
+    def _take_parts(self) -> list[_Part]:
+        parts = list(self._parts.values())
+        self._parts.clear()
+        self._channel = None
+        self._size = 0
+        return parts
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Flush for ever. At cancellation what is not yet written stays where it is."""
+        task_status.started()
+        took = 0.0
+        while True:
+            if not self._dirty and not self._parts:
+                await self._wait()
+            if took:
+                await self._gather(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
+            many = max(self._waiting()) > 1
+            started = trio.current_time()
+            await self._write()
+            await self._flush()
+            # Where several came for one write, or more came meanwhile, more will: what is gathered shares the next system calls.
+            took = trio.current_time() - started if many or self._dirty or self._parts else 0.0
+
+    async def _write(self) -> None:
+        """Write what waits to be written directly."""
+        self._writing.extend((part, list(part.outboxes)) for part in self._take_parts())
+        while self._writing:
+            part, rest = self._writing[0]
+            turn = rest[:SENDS_PER_TURN]
+            del rest[:SENDS_PER_TURN]
+            if not rest:
+                self._writing.popleft()
+            self.unsettled = bool(self._writing or self._parts)
+            _write(part.frames, part.keys, turn)
+            await trio.lowlevel.checkpoint()
+
+    async def _flush(self) -> None:
+        """Flush the outboxes that have something queued."""
+        dirty, self._dirty = self._dirty, []
+        for first in range(0, len(dirty), SENDS_PER_TURN):
+            flush(dirty[first : first + SENDS_PER_TURN])
+            await trio.lowlevel.checkpoint()
+
+    async def _gather(self, period: float) -> None:
+        """Let more come for so many seconds, but no longer than it does."""
+        deadline = trio.current_time() + period
+        quiet_turns = 0
+        seen = (0, 0)
+        while quiet_turns < QUIET_TURNS and trio.current_time() < deadline:
+            await trio.lowlevel.checkpoint()
+            now = self._waiting()
+            quiet_turns = quiet_turns + 1 if now == seen else 0
+            seen = now
+
+    def _waiting(self) -> tuple[int, int]:
+        """How many frames wait for one write, judged by the first that are to be written directly, and the first outbox."""
+        direct = len(next(iter(self._parts.values())).frames) if self._parts else 0
+        return direct, self._dirty[0].frame_count if self._dirty else 0
+
+    def _wake(self) -> None:
+        sleeper, self._sleeper = self._sleeper, None
+        if sleeper is not None:
+            trio.lowlevel.reschedule(sleeper)
+
+    async def _wait(self) -> None:
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self._sleeper = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+
+def _write(frames: list[bytes], keys: list[str | None], outboxes: list[Outbox]) -> None:
+    """Write the frames to each of these, or queue them there. A plain call.
+
+    There is no call in the loop but the one that writes: where a receiver on the same machine keeps up with it, it sleeps between two
+    writes, and each then pays for waking it.
+    """
+    data = frames[0] if len(frames) == 1 else b"".join(frames)
+    size = len(data)
+    for outbox in outboxes:
+        if not outbox.quiet:
+            outbox.take(frames, keys)
+            continue
+        write = outbox.write  # called as a method, a slot is looked up the slow way
+        try:
+            sent = write(data)
+        except BlockingIOError:
+            sent = 0
+        except GONE:
+            outbox.lose()
+            continue
+        if sent != size:
+            outbox.take_rest(frames, keys, sent)
