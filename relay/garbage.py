@@ -13,6 +13,8 @@ import trio
 
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at how many sessions there are."""
+THRESHOLDS = (10_000, 20, 20)
+"""As for `gc.set_threshold`: a session is some 100 objects, and Python's own 700 would have a crowd looked at all the time."""
 FREEZE_STEP = 500
 """Sessions that may come before everything is frozen anew: a full collection over so many takes some 10 ms."""
 THAW_SHARE = 0.5
@@ -31,10 +33,15 @@ class Garbage:
         """Freeze what there is now, and watch the sessions for ever. To be started once the server is up."""
         gc.collect()
         gc.freeze()
-        task_status.started()
-        while True:
-            await trio.sleep(CHECK_INTERVAL)
-            self._check()
+        before = gc.get_threshold()
+        gc.set_threshold(*THRESHOLDS)
+        try:
+            task_status.started()
+            while True:
+                await trio.sleep(CHECK_INTERVAL)
+                self._check()
+        finally:
+            gc.set_threshold(*before)
 
     def _check(self) -> None:
         count = self._count_sessions()
