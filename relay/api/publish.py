@@ -10,6 +10,7 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay import strictjson
+from relay.api.ahead import work_through
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
 from relay.api.draining import Interrupted
@@ -40,8 +41,7 @@ def blueprint(core: Core) -> Blueprint:
             lines = Lines(core.publishing, scope)
             with while_valid(core, principal):
                 try:
-                    async for data in request.body:
-                        await lines.feed(data)
+                    await work_through(request.body, lines.feed)
                 except Interrupted as interrupted:
                     raise lines.stopped(interrupted) from interrupted
                 await lines.end()

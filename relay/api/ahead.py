@@ -1,0 +1,71 @@
+"""A request's body that is read on while what came of it is worked on: so that what comes in small pieces is worked on in large ones.
+
+A publisher that streams sends a line when it has one. Were each waited for until it is committed, and only then the next one read, no
+two of them would ever share a commit, or a write to a subscriber.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+
+import trio
+
+from relay.errors import RequestError
+
+MAX_AHEAD_BYTES = 64 * 1024
+"""Bytes of a body that wait to be worked on; beyond, no more is read."""
+
+
+async def work_through(body: AsyncIterable[bytes], work: Callable[[bytes], Awaitable[None]]) -> None:
+    """Have `work` take the body, each time all that has come since the last. `work` must not raise.
+
+    Raises:
+        RequestError: as the body, once everything that came before is worked on.
+    """
+    ahead = _Ahead(body)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ahead.read)
+        while data := await ahead.take():
+            await work(data)
+    if ahead.error is not None:
+        raise ahead.error
+
+
+class _Ahead:
+    """What was read and not taken."""
+
+    def __init__(self, body: AsyncIterable[bytes]) -> None:
+        self.error: RequestError | None = None
+        self._body = body
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._changed = trio.Event()
+
+    async def read(self) -> None:
+        """Read the body to its end, or its error."""
+        try:
+            async for data in self._body:
+                self._pieces.append(data)
+                self._size += len(data)
+                self._change()
+                while self._size >= MAX_AHEAD_BYTES:
+                    await self._changed.wait()
+        except RequestError as error:
+            self.error = error
+        self._ended = True
+        self._change()
+
+    async def take(self) -> bytes:
+        """Return what came, waiting for something; empty at the end."""
+        while not self._pieces and not self._ended:
+            await self._changed.wait()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        self._change()
+        return data
+
+    def _change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
