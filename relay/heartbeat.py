@@ -7,7 +7,7 @@ from typing import Protocol
 
 import trio
 
-SLOTS = 200
+SLOTS = 60
 """Parts that an interval is divided into; all of one part are pinged together."""
 
 
