@@ -13,8 +13,11 @@ import trio
 
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at how many sessions there are."""
-THRESHOLDS = (10_000, 20, 20)
-"""As for `gc.set_threshold`: a session is some 100 objects, and Python's own 700 would have a crowd looked at all the time."""
+THRESHOLDS = (10_000, 500, 20)
+"""As for `gc.set_threshold`: a session is some 100 objects, and Python's own 700 would have a crowd looked at all the time.
+
+What stays of the young ones are the waiting tasks of all sessions, which is 100 ms to look at: seldom, as they leave no cycles.
+"""
 FREEZE_STEP = 500
 """Sessions that may come before everything is frozen anew: a full collection over so many takes some 10 ms."""
 THAW_SHARE = 0.5
@@ -48,7 +51,11 @@ class Garbage:
         if count >= self._frozen_at + FREEZE_STEP:
             gc.freeze()
             self._frozen_at = count
-        elif self._frozen_at and count < self._frozen_at * THAW_SHARE:
+            return
+        # By itself the collector would wait until there are many more objects than before. But what a session makes while it waits
+        # takes the place of what was frozen, so that the young become as many as the sessions before it looks.
+        gc.collect(0)
+        if self._frozen_at and count < self._frozen_at * THAW_SHARE:
             gc.unfreeze()
             gc.collect()
             gc.freeze()
