@@ -3,7 +3,7 @@
 Everyone logs in the same way, a fixed message and fields that say which one:
 
     log = logs.get("relay.session")
-    log.info("session opened", dialect="live", user="u1")
+    log.info("session authenticated", dialect="live", user="u1")
 
 Nothing is redacted here: secrets, tokens, keys and the texts of messages are never passed to the log in the first
 place. In a JSON line fields stand beside `time`, `level`, `logger`, `message` and `exception`: no names for a field.

@@ -2,8 +2,9 @@
 
 Pushing is a plain call that copies nothing and wakes nobody: the frame joins a list. When the loop has run what was ready, the
 flusher gives each outbox that has something new one non-blocking write of all that it has, so that under load many publications
-share a system call and an idle server adds no delay. Only while the kernel's buffer is full does an outbox have a task of its own.
-This module knows no dialect and no WebSocket: frames are bytes, and the transport is four methods.
+share a system call and an idle server adds no delay. What goes to many is written to those with nothing queued directly, and comes
+here only otherwise. Only while the kernel's buffer is full does an outbox have a task of its own.
+This module knows no dialect and no WebSocket: frames are bytes, and the transport is two methods.
 """
 
 from __future__ import annotations
@@ -94,9 +95,8 @@ class Outbox:
         self._sealed = False  # whether broadcasts are refused: closing, overflowed or broken
         self._finished = False  # whether the last frame was queued, which nothing may follow
         self._taken = 0  # how many frames were taken out of _frames while the kernel refused bytes
-        self._keyed: dict[str, int] | None = (
-            None  # number, counted with _taken, of the newest frame of each key that may be replaced
-        )
+        # By key: the number, counted with _taken, of the newest frame that may be replaced.
+        self._keyed: dict[str, int] | None = None
         self._room: deque[trio.lowlevel.Task] | None = None
 
     @property
