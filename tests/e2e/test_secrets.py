@@ -13,6 +13,7 @@ from trio_websocket import ConnectionClosed, open_websocket_url
 
 from relay.auth import mint
 from relay.clock import Clock
+from relay.transports.stream import MAX_HEAD_BYTES
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect
@@ -23,6 +24,8 @@ FOREIGN = "a-secret-of-somebody-else-with-which-a-token-was-signed"
 PASSAGES = ("words-of-a-message", "words-of-a-notification", "words-of-a-publication")
 CHUNK = 16
 """Characters of a secret that are as bad as all of it."""
+TOO_MANY = MAX_HEAD_BYTES // 100
+"""Tokens in one header that are too long for a head: none is as short as 100 characters."""
 
 
 class Secrets:
@@ -69,7 +72,7 @@ async def use_rest(server: RelayProcess, secrets: Secrets, tokens: list[str], ke
             for path in ("/v1/chatrooms", "/nowhere", "/api/ws", "/socket.io/"):
                 secrets.answers.append((await http.get(path, params={"token": one, "apiKey": one})).text)
     for one in tokens:
-        for line in (f"Authorization: Bearer {one}\x00", f"Authorization Bearer {one}", f"X: {one * 100}"):
+        for line in (f"Authorization: Bearer {one}\x00", f"Authorization Bearer {one}", f"X: {one * TOO_MANY}"):
             async with raw_connection(server.address) as raw:
                 await raw.head("GET", f"/v1/chatrooms?token={one}", line)
                 secrets.answers.append((await raw.ended()).decode())
