@@ -16,14 +16,15 @@ import attrs
 import trio
 
 from relay.channel import Channel, Encode, PatientSink, Sink
+from relay.channels import Channels, Source
 from relay.clock import Clock
 from relay.errors import Code, Disconnect, Reason, RequestError
-from relay.history import History
 from relay.kinds import ChannelName
 from relay.models import Draft, Position, Publication, Published
 from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.recent import Recent
+from relay.subscriber import Subscriber, Subscription
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded between two looks at the outbox's room."""
@@ -31,22 +32,12 @@ YIELD_BYTES = 64 * 1024
 """Bytes published in bulk after which other tasks run, so that a big batch never closes a healthy reader."""
 ITEM_BYTES = 256
 """What one publication counts towards YIELD_BYTES beside its data."""
-IDLE_PERIOD = 60.0
-"""Seconds for which a channel without listeners stays in memory."""
 
 Outcome = Published | RequestError
 
 
-class Store(Protocol):
+class Store(Source, Protocol):
     """What the broker needs of the store. Every callback is made synchronously, in commit order, before the caller wakes."""
-
-    async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
-        """Return the channel's head; of one that nothing was published to, offset 0 and the epoch that it will have."""
-
-    async def load_history(
-        self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
-    ) -> list[Publication]:
-        """Return what is kept of the channel, oldest first."""
 
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Commit durable drafts and return what became of each, in order."""
@@ -58,63 +49,19 @@ class Store(Protocol):
         """Give channels that are written behind a new epoch when they are loaded: some were let go unwritten. A plain call."""
 
 
-@attrs.define(eq=False)
-class Subscription:
-    """One subscriber's place in one channel. It exists from the request on, so that losing the right meanwhile ends it too."""
-
-    channel: ChannelName
-    counted: bool
-    live: bool = False
-    """Whether publications are delivered to it."""
-    present: bool = False
-    """Whether it counts as its user's presence: through a repeated resume too, while it is not live for a moment."""
-    ended: bool = False
-
-
-class Subscriber:
-    """One connection as the broker sees it: where its frames go, in whose words, and what it listens to."""
-
-    __slots__ = ("_broker", "encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
-
-    def __init__(self, broker: Broker, sink: Sink, encode: Encode) -> None:
-        self._broker = broker
-        self.sink = sink
-        self.encode = encode
-        self.is_admin = False
-        self.user_id: str | None = None
-        """Whose connection this is; its rooms' members see it as present."""
-        self.on_revoked: Callable[[ChannelName, str], None] | None = None
-        """Told of a subscription that ended because its right did, and why. A plain call."""
-        self.subscriptions: dict[str, Subscription] = {}
-
-    def __enter__(self) -> Subscriber:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._broker.detach(self)
-
-    def signal(self, publication: Publication) -> None:
-        """Give this subscriber alone a publication in its own words."""
-        frame = self.encode(publication)
-        if frame is not None:
-            self.sink.push(frame)
-
-
 class Broker:
-    """Every channel in memory, and the only way to publish to one."""
+    """The only way to publish to a channel, and to listen to one."""
 
     def __init__(self, store: Store, presence: Presence, clock: Clock) -> None:
         self._store = store
         self._presence = presence
-        self._clock = clock
-        self._channels: dict[str, Channel[Subscriber]] = {}
-        self._dirty: dict[str, Channel[Subscriber]] = {}
         self._pending: dict[str, set[Subscriber]] = {}
         self.recent_keys = Recent()
         self.publications: defaultdict[str, int] = defaultdict(int)
         """How many there were, by the kind of their channel."""
         self.deliveries: defaultdict[Encode, int] = defaultdict(int)
         """How many frames were given to those who listen, by their encoder."""
+        self.channels: Channels[Subscriber] = Channels(store, clock, self.deliveries)
         self.subscription_count = 0
         """How many subscriptions there are, those that are about to begin too."""
         presence.bind(self.signal)
@@ -146,7 +93,7 @@ class Broker:
         for i, draft in enumerate(drafts):
             if outcomes[i] is not None:
                 continue
-            channel = self._channels.get(draft.channel.text) or await self._load(draft.channel)
+            channel = await self.channels.load(draft.channel)
             outcomes[i] = self._publish_behind(channel, draft)
             published_bytes += ITEM_BYTES + draft.size
             if published_bytes >= YIELD_BYTES:
@@ -166,10 +113,10 @@ class Broker:
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
         self.publications[draft.channel.kind.name] += 1
-        channel = self._channels.get(draft.channel.text)
+        channel = self.channels.get(draft.channel)
         if channel is None and draft.origin is None:
             return  # nobody listens; whoever comes loads it from the store
-        publication = _publication(draft, position)
+        publication = draft.at(position)
         if channel is not None:
             channel.add(publication)
             channel.written_offset = channel.offset
@@ -180,10 +127,10 @@ class Broker:
         now = trio.current_time()
         if key is not None and (earlier := self.recent_keys.get(key.scope, key.key, now)) is not None:
             return attrs.evolve(earlier, repeated=True)
-        publication = _publication(draft, Position(channel.offset + 1, channel.epoch))
+        publication = draft.at(Position(channel.offset + 1, channel.epoch))
         self.publications[channel.name.kind.name] += 1
         channel.add(publication)
-        self._dirty[channel.name.text] = channel
+        self.channels.note_unwritten(channel)
         self._deliver(channel, publication, draft)
         published = Published(Position(publication.offset, publication.epoch))
         if key is not None:
@@ -216,7 +163,7 @@ class Broker:
 
     def attach(self, sink: Sink, encode: Encode) -> Subscriber:
         """Enter a connection, for a `with`: at its end everything that it subscribed to is left. Plain calls."""
-        return Subscriber(self, sink, encode)
+        return Subscriber(sink, encode, leave=self.detach)
 
     def detach(self, subscriber: Subscriber) -> None:
         """Leave everything that a connection subscribed to. A plain call."""
@@ -284,12 +231,12 @@ class Broker:
             RequestError: the right was lost meanwhile, or the store cannot read.
         Disconnect: the reader is so slow that the history passed it by; nothing was skipped in silence.
         """
-        channel = await self._pin(subscription.channel)
+        channel = await self.channels.pin(subscription.channel)
         try:
             if since is not None:
                 await self._load_missed(channel, since)
             await outbox.wait_for_room()
-            self._check_not_ended(subscription)
+            subscription.check()
             # Only now: while it waited the history may have gone past the position.
             recovered = self._can_resume(channel, since) if since is not None else None
             position = channel.position
@@ -327,15 +274,15 @@ class Broker:
         channels: list[Channel[Subscriber]] = []
         try:
             for subscription in subscriptions:
-                channel = await self._pin(subscription.channel)
+                channel = await self.channels.pin(subscription.channel)
                 channels.append(channel)
                 if not channel.history.complete:
-                    await self._load_history(channel)
+                    await self.channels.load_history(channel)
             await outbox.wait_for_room()
             snapshots = []
             for channel, subscription in zip(channels, subscriptions, strict=True):
-                self._check_not_ended(subscription)
-                self._expire(channel)
+                subscription.check()
+                self.channels.expire(channel)
                 snapshots.append((channel.position, channel.history.all()))
             for frame in first(snapshots):
                 outbox.send_nowait(frame)
@@ -349,12 +296,12 @@ class Broker:
         """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
         ours = since.epoch == channel.epoch and since.offset <= channel.offset
         if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
-            await self._load_history(channel)
+            await self.channels.load_history(channel)
 
     def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
         if since.epoch != channel.epoch or since.offset > channel.offset:
             return False
-        self._expire(channel)
+        self.channels.expire(channel)
         return channel.history.reaches(since.offset)
 
     async def _catch_up(
@@ -375,7 +322,7 @@ class Broker:
                     break
             if offset < channel.offset:
                 await outbox.wait_for_room()
-                self._check_not_ended(subscription)
+                subscription.check()
                 if not channel.history.reaches(offset):
                     # The reader took longer than the history lasts. It was promised all: it has to come back and be told.
                     raise Disconnect(Reason.TOO_SLOW)
@@ -416,14 +363,15 @@ class Broker:
         self._forget_pending(subscriber, subscription)
         if subscription.live:
             subscription.live = False
-            channel = self._channels[name.text]
+            channel = self.channels.get(name)
+            assert channel is not None  # it is in use
             channel.leave(subscriber.encode, subscriber.sink)
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
 
     def _listeners(self, name: ChannelName) -> list[Subscriber]:
-        channel = self._channels.get(name.text)
+        channel = self.channels.get(name)
         return [] if channel is None else channel.subscribers()
 
     def _forget_pending(self, subscriber: Subscriber, subscription: Subscription) -> None:
@@ -434,104 +382,18 @@ class Broker:
             if not waiting:
                 del self._pending[text]
 
-    # -- channels in memory -------------------------------------------------------------------------------------------
-
     async def recent(self, name: ChannelName) -> tuple[Position, list[Publication]]:
         """Return a channel's head and what is kept of it, oldest first. A checkpoint where the store is asked."""
-        channel = await self._pin(name)
+        channel = await self.channels.pin(name)
         try:
             if not channel.history.complete:
-                await self._load_history(channel)
-            self._expire(channel)
+                await self.channels.load_history(channel)
+            self.channels.expire(channel)
             return channel.position, channel.history.all()
         finally:
             channel.pins -= 1
-
-    async def _pin(self, name: ChannelName) -> Channel[Subscriber]:
-        """The channel, loaded and kept in memory until the caller takes its pin off."""
-        channel = self._channels.get(name.text) or await self._load(name)
-        channel.pins += 1
-        return channel
-
-    async def _load(self, name: ChannelName) -> Channel[Subscriber]:
-        def loaded(head: Position) -> None:
-            # Two may have asked at once; between the first answer and the second nothing of the channel was missed.
-            if name.text not in self._channels:
-                self._channels[name.text] = Channel(name, head, self.deliveries)
-
-        # The callback comes in the order of commits; what it made may have been let go before this task runs, and published to since.
-        while (channel := self._channels.get(name.text)) is None:
-            await self._store.load_head(name, loaded)
-        return channel
-
-    async def _load_history(self, channel: Channel[Subscriber]) -> None:
-        await self._store.load_history(channel.name, channel.history.extend_back)
-
-    def _expire(self, channel: Channel[Subscriber]) -> None:
-        period = channel.name.kind.history_period
-        if period is not None:
-            channel.history.expire(self._clock.now_ms() - int(period * 1000))
-
-    def take_dirty(self) -> list[Channel[Subscriber]]:
-        """Return the channels with something that is not in the store yet, and forget that they have. A plain call."""
-        dirty, self._dirty = self._dirty, {}
-        return list(dirty.values())
-
-    def put_back_dirty(self, channels: Sequence[Channel[Subscriber]]) -> None:
-        """Take back what could not be written, before what came later."""
-        self._dirty = {**{channel.name.text: channel for channel in channels}, **self._dirty}
-
-    def drop_unwritten(self, maximum: int) -> int:
-        """Let go of channels that nobody listens to and that wait to be written, all but `maximum`, oldest first. A plain call.
-
-        Returns how many. What was published to them is lost, and their offsets go on from the store's: their epoch must not.
-        """
-        unheard = [text for text, channel in self._dirty.items() if not channel.listened]
-        dropped = unheard[: max(len(unheard) - maximum, 0)]
-        for text in dropped:
-            del self._dirty[text], self._channels[text]
-        return len(dropped)
-
-    def forget(self, name: ChannelName) -> None:
-        """Forget what was published to a channel, as the store did. Its offsets go on. A plain call."""
-        channel = self._channels.get(name.text)
-        if channel is not None:
-            channel.history = History(name.kind.history_size, channel.offset)
-            channel.history.complete = True
-
-    def unload_idle(self, now: float) -> int:
-        """Let go of channels that were idle for IDLE_PERIOD; returns how many stay. A plain call."""
-        for text, channel in list(self._channels.items()):
-            if channel.in_use:
-                channel.idle_since = None
-            elif channel.idle_since is None:
-                channel.idle_since = now
-            elif now - channel.idle_since >= IDLE_PERIOD:
-                del self._channels[text]
-        return len(self._channels)
-
-    @property
-    def channel_count(self) -> int:
-        """How many channels are in memory."""
-        return len(self._channels)
-
-    @property
-    def dirty_count(self) -> int:
-        """How many channels have something that is not in the store yet."""
-        return len(self._dirty)
 
     @property
     def pending_count(self) -> int:
         """How many channels have a subscription that is about to begin."""
         return len(self._pending)
-
-    @staticmethod
-    def _check_not_ended(subscription: Subscription) -> None:
-        if subscription.ended:
-            raise RequestError(Code.FORBIDDEN, "The right to this channel was lost.")
-
-
-def _publication(draft: Draft, position: Position) -> Publication:
-    return Publication(
-        draft.channel, draft.type, position.offset, position.epoch, draft.published_ms, data=draft.data, json=draft.json
-    )

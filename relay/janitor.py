@@ -45,7 +45,7 @@ class Janitor:
         while True:
             await trio.sleep(UNLOAD_INTERVAL)
             now = trio.current_time()
-            self._broker.unload_idle(now)
+            self._broker.channels.unload_idle(now)
             self._broker.recent_keys.forget_expired(now)
             for limit in self._limits:
                 limit.forget_full(now)

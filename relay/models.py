@@ -128,6 +128,12 @@ class Draft:
             self._json = strictjson.dumps(self.data)
         return self._json
 
+    def at(self, position: Position) -> Publication:
+        """Return the publication that the draft becomes at its position."""
+        return Publication(
+            self.channel, self.type, position.offset, position.epoch, self.published_ms, data=self.data, json=self._json
+        )
+
 
 @attrs.frozen
 class Published:

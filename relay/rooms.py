@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from relay.auth import is_user_id
-from relay.broker import Broker, Subscriber
+from relay.broker import Broker
 from relay.clock import Clock, iso_ms
 from relay.errors import Code, FieldError, RequestError
 from relay.kinds import ChannelName, Kinds
@@ -30,6 +30,7 @@ from relay.store.database import Database
 from relay.store.messages import Message
 from relay.store.publications import forget_channel
 from relay.store.rooms import Member, Room, RoomType, Transaction
+from relay.subscriber import Subscriber
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_MESSAGE_ID_CHARACTERS = 64
@@ -258,7 +259,7 @@ class Rooms:
 
         def committed(_: None) -> None:
             self._broker.signal(channel, "chatroom:deleted", {"chatroomId": room_id}, to=lambda subscriber: True)
-            self._broker.forget(channel)
+            self._broker.channels.forget(channel)
             self._broker.revoke(channel, "the room was deleted", of=lambda subscriber: True)
 
         await self._database.write(operation, on_commit=committed)

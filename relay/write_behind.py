@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import trio
 
 from relay import logs
-from relay.broker import Broker, Store, Subscriber
+from relay.broker import Broker, Store
 from relay.channel import Channel
 from relay.errors import RequestError
 from relay.kinds import ChannelName
 from relay.models import Position, Publication
+from relay.subscriber import Subscriber
 
 WRITE_INTERVAL = 0.5
 """Seconds between two writes: what a crash can lose of a channel that is written behind."""
@@ -47,7 +48,7 @@ class WriteBehind:
                 if not failing:
                     log.error("cannot write behind, trying again", cause=refusal.message)
                 failing = True
-                if lost := self._broker.drop_unwritten(MAX_UNWRITTEN):
+                if lost := self._broker.channels.drop_unwritten(MAX_UNWRITTEN):
                     self._store.renew_behind()
                     log.error("dropped what could not be written behind", channels=lost, kept=MAX_UNWRITTEN)
 
@@ -58,13 +59,13 @@ class WriteBehind:
             RequestError: the store refused; what it did not take is kept.
         """
         async with self._lock:
-            dirty = self._broker.take_dirty()
+            dirty = self._broker.channels.take_dirty()
             while dirty:
                 batch, dirty = dirty[:MAX_CHANNELS], dirty[MAX_CHANNELS:]
                 try:
                     await self._write(batch)
                 except BaseException:
-                    self._broker.put_back_dirty([*batch, *dirty])
+                    self._broker.channels.put_back_dirty([*batch, *dirty])
                     raise
 
     async def _write(self, channels: Sequence[Channel[Subscriber]]) -> None:

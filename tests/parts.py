@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import trio
 
-from relay.broker import Broker, Subscriber
+from relay.broker import Broker
 from relay.clock import Clock
 from relay.flusher import Flusher
 from relay.kinds import Kinds
@@ -23,6 +23,7 @@ from relay.principal import Principal
 from relay.rooms import Rooms
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
+from relay.subscriber import Subscriber
 from relay.timers import Timers
 from relay.users import Users
 

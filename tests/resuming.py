@@ -19,7 +19,8 @@ import attrs
 import trio
 import trio.testing
 
-from relay.broker import IDLE_PERIOD, Broker, Outcome, Subscriber
+from relay.broker import Broker, Outcome
+from relay.channels import IDLE_PERIOD
 from relay.errors import Code, Disconnect, RequestError
 from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
@@ -28,6 +29,7 @@ from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
+from relay.subscriber import Subscriber
 from relay.timers import Timers
 from relay.write_behind import WriteBehind
 from tests.parts import SetClock
@@ -521,8 +523,8 @@ class World:
     def unload(self) -> None:
         """Let go of channels that nobody uses."""
         now = trio.current_time()
-        self.broker.unload_idle(now)
-        self.broker.unload_idle(now + IDLE_PERIOD)
+        self.broker.channels.unload_idle(now)
+        self.broker.channels.unload_idle(now + IDLE_PERIOD)
 
     async def prune(self) -> None:
         """Delete from the store what is too old."""

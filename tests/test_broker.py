@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from relay.broker import IDLE_PERIOD, Broker, Outcome
+from relay.broker import Broker, Outcome
+from relay.channels import IDLE_PERIOD
 from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Position, Publication, Published
@@ -146,8 +147,8 @@ class ForgetfulStore:
         self.loads += 1
         if self.loads == 1:
             now = trio.current_time()
-            self.broker.unload_idle(now)
-            self.broker.unload_idle(now + IDLE_PERIOD)
+            self.broker.channels.unload_idle(now)
+            self.broker.channels.unload_idle(now + IDLE_PERIOD)
             await self.broker.publish(Draft(channel, "t", {}, 0))
         return head
 

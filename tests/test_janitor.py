@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import trio
 
-from relay.broker import IDLE_PERIOD, Broker
+from relay.broker import Broker
+from relay.channels import IDLE_PERIOD
 from relay.janitor import UNLOAD_INTERVAL, Janitor
 from relay.limits import MAX_SWEPT, Buckets
 from relay.models import Position, Published
@@ -57,6 +58,7 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.recent_keys = Recent()
+        self.channels = self
         self.looks = 0
 
     def unload_idle(self, now: float) -> int:

@@ -202,7 +202,7 @@ class RelayCollector(Collector):
         yield _gauge(
             "relay_write_behind_channels",
             "Channels with publications that were delivered and are not yet in the database.",
-            broker.dirty_count,
+            broker.channels.dirty_count,
         )
 
     def _memory(self) -> Iterator[Metric]:
@@ -212,7 +212,7 @@ class RelayCollector(Collector):
         yield _gauge(
             "relay_channels",
             "Channels in memory. One without listeners goes after about a minute.",
-            broker.channel_count,
+            len(broker.channels),
         )
         yield _gauge("relay_subscriptions", "Subscriptions of all sessions.", broker.subscription_count)
         yield _gauge(

@@ -17,7 +17,7 @@ from pathlib import Path
 import trio
 from quart import Blueprint, Response
 
-from relay import broker, janitor, logs, strictjson
+from relay import channels, janitor, logs, strictjson
 from relay.config import load_config
 from relay.core import Core
 from relay.dialects import DIALECTS
@@ -73,7 +73,7 @@ async def _serve(config_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    broker.IDLE_PERIOD = IDLE_PERIOD
+    channels.IDLE_PERIOD = IDLE_PERIOD
     janitor.UNLOAD_INTERVAL = CLEAN_INTERVAL
     raise_open_files()
     trio.run(_serve, Path(sys.argv[1]))

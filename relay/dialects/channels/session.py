@@ -8,7 +8,6 @@ import attrs
 import trio
 
 from relay import logs
-from relay.broker import Subscriber
 from relay.core import Core
 from relay.dialects.channels import protocol
 from relay.errors import Code, Disconnect, ProtocolError, Reason, RequestError
@@ -18,6 +17,7 @@ from relay.models import Position
 from relay.pace import Pace
 from relay.principal import Principal
 from relay.session import Session
+from relay.subscriber import Subscriber
 
 log = logs.get("relay.channels")
 

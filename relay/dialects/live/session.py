@@ -9,7 +9,6 @@ import attrs
 import trio
 
 from relay import logs
-from relay.broker import Subscriber
 from relay.clock import iso_ms
 from relay.core import Core
 from relay.dialects.live import protocol
@@ -23,6 +22,7 @@ from relay.pace import Pace
 from relay.principal import Principal
 from relay.rooms import checked_text
 from relay.session import Session
+from relay.subscriber import Subscriber
 
 log = logs.get("relay.live")
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import trio
 
-from relay.broker import Broker, Subscriber
+from relay.broker import Broker
 from relay.kinds import ChannelName
+from relay.subscriber import Subscriber
 from relay.timers import Timer, Timers
 
 

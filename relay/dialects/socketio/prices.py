@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from typing import Any
 
 from relay import logs, strictjson
-from relay.broker import Subscriber
 from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.errors import Code, Disconnect, RequestError
@@ -16,6 +15,7 @@ from relay.kinds import ChannelName, is_number
 from relay.models import Position, Publication
 from relay.pace import Pace
 from relay.store.keys import ApiKey
+from relay.subscriber import Subscriber
 
 NAMESPACE = "/api-ws"
 _UPDATE = b'42/api-ws,["price-update",'

@@ -41,7 +41,7 @@ def connect_packet(secret: object) -> str:
 
 def listeners(world: World) -> int:
     """How many subscribers the broker delivers bitcoin's price to."""
-    channel = world.server.core.broker._channels.get("market:BTC")
+    channel = world.server.core.broker.channels._channels.get("market:BTC")
     return 0 if channel is None else len(channel.subscribers())
 
 

@@ -1,0 +1,125 @@
+"""The channels that are in memory: loaded when somebody asks, kept while in use or not yet written, and let go after that."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from relay.channel import Channel, Encode
+from relay.clock import Clock
+from relay.history import History
+from relay.kinds import ChannelName
+from relay.models import Position, Publication
+
+IDLE_PERIOD = 60.0
+"""Seconds for which a channel without listeners stays in memory."""
+
+S = TypeVar("S")
+
+
+class Source(Protocol):
+    """Where channels are loaded from. Every callback is made synchronously, in commit order, before the caller wakes."""
+
+    async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
+        """Return the channel's head; of one that nothing was published to, offset 0 and the epoch that it will have."""
+
+    async def load_history(
+        self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
+    ) -> list[Publication]:
+        """Return what is kept of the channel, oldest first."""
+
+
+class Channels(Generic[S]):
+    """Every channel in memory, by its name."""
+
+    def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encode, int]) -> None:
+        """`deliveries`: as for `Channel`."""
+        self._source = source
+        self._clock = clock
+        self._deliveries = deliveries
+        self._channels: dict[str, Channel[S]] = {}
+        self._dirty: dict[str, Channel[S]] = {}
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    @property
+    def dirty_count(self) -> int:
+        """How many channels have something that is not in the store yet."""
+        return len(self._dirty)
+
+    def get(self, name: ChannelName) -> Channel[S] | None:
+        """Return the channel if it is in memory. A plain call."""
+        return self._channels.get(name.text)
+
+    def note_unwritten(self, channel: Channel[S]) -> None:
+        """Take note that a channel has something that is not in the store yet. A plain call."""
+        self._dirty[channel.name.text] = channel
+
+    async def pin(self, name: ChannelName) -> Channel[S]:
+        """Return the channel, loaded and kept in memory until the caller takes its pin off. A checkpoint where it is loaded."""
+        channel = await self.load(name)
+        channel.pins += 1
+        return channel
+
+    async def load(self, name: ChannelName) -> Channel[S]:
+        """Return the channel. A checkpoint where it is not in memory."""
+
+        def loaded(head: Position) -> None:
+            # Two may have asked at once; between the first answer and the second nothing of the channel was missed.
+            if name.text not in self._channels:
+                self._channels[name.text] = Channel(name, head, self._deliveries)
+
+        # The callback comes in the order of commits; what it made may have been let go before this task runs, and published to since.
+        while (channel := self._channels.get(name.text)) is None:
+            await self._source.load_head(name, loaded)
+        return channel
+
+    async def load_history(self, channel: Channel[S]) -> None:
+        """Have in memory all that the store keeps of a channel."""
+        await self._source.load_history(channel.name, channel.history.extend_back)
+
+    def expire(self, channel: Channel[S]) -> None:
+        """Forget what is older than the channel keeps. A plain call."""
+        period = channel.name.kind.history_period
+        if period is not None:
+            channel.history.expire(self._clock.now_ms() - int(period * 1000))
+
+    def take_dirty(self) -> list[Channel[S]]:
+        """Return the channels with something that is not in the store yet, and forget that they have. A plain call."""
+        dirty, self._dirty = self._dirty, {}
+        return list(dirty.values())
+
+    def put_back_dirty(self, channels: Sequence[Channel[S]]) -> None:
+        """Take back what could not be written, before what came later."""
+        self._dirty = {**{channel.name.text: channel for channel in channels}, **self._dirty}
+
+    def drop_unwritten(self, maximum: int) -> int:
+        """Let go of channels that nobody listens to and that wait to be written, all but `maximum`, oldest first. A plain call.
+
+        Returns how many. What was published to them is lost, and their offsets go on from the store's: their epoch must not.
+        """
+        unheard = [text for text, channel in self._dirty.items() if not channel.listened]
+        dropped = unheard[: max(len(unheard) - maximum, 0)]
+        for text in dropped:
+            del self._dirty[text], self._channels[text]
+        return len(dropped)
+
+    def forget(self, name: ChannelName) -> None:
+        """Forget what was published to a channel, as the store did. Its offsets go on. A plain call."""
+        channel = self._channels.get(name.text)
+        if channel is not None:
+            channel.history = History(name.kind.history_size, channel.offset)
+            channel.history.complete = True
+
+    def unload_idle(self, now: float) -> int:
+        """Let go of channels that were idle for IDLE_PERIOD; returns how many stay. A plain call."""
+        for text, channel in list(self._channels.items()):
+            if channel.in_use:
+                channel.idle_since = None
+            elif channel.idle_since is None:
+                channel.idle_since = now
+            elif now - channel.idle_since >= IDLE_PERIOD:
+                del self._channels[text]
+        return len(self._channels)
