@@ -10,7 +10,7 @@ connections meanwhile, an answer, another channel, a subscription's beginning or
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -47,7 +47,9 @@ class _Part:
 class Flusher:
     """Writes every outbox that has something new."""
 
-    def __init__(self) -> None:
+    def __init__(self, more_is_coming: Callable[[], bool] = lambda: False) -> None:
+        """`more_is_coming`: whether publications are about to be delivered that are not here yet, being committed for instance."""
+        self._more_is_coming = more_is_coming
         self._dirty: list[Outbox] = []
         self._sleeper: trio.lowlevel.Task | None = None
         self._channel: object = None  # whose publications wait in _parts
@@ -153,7 +155,12 @@ class Flusher:
         quiet_turns = 0
         seen = (0, 0)
         while quiet_turns < QUIET_TURNS and trio.current_time() < deadline:
-            await trio.lowlevel.checkpoint()
+            if self._more_is_coming():
+                # From another thread, which a busy loop here would keep from the interpreter.
+                with trio.move_on_at(deadline):
+                    await self._wait()
+            else:
+                await trio.lowlevel.checkpoint()
             now = self._waiting()
             quiet_turns = quiet_turns + 1 if now == seen else 0
             seen = now

@@ -201,7 +201,7 @@ async def open_server(
             raise StoreError(f"{config.store.path} cannot be written: {database.last_error}.") from None
         core = build_core(config, database, publications, clock, secret)
         enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
-        flusher = Flusher()
+        flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(core.broker, publications)
         for service in (
             flusher.run, core.timers.run, core.keys.run, core.metrics.run, write_behind.run,

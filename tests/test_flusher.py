@@ -323,3 +323,39 @@ async def test_it_gathers_no_longer_than_anything_comes(nursery: trio.Nursery, m
     for _ in range(3 * QUIET_TURNS):
         await trio.lowlevel.checkpoint()
     assert wire.writes[1:] == [trio.current_time()]  # no time has passed
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_it_sleeps_until_what_is_being_committed_is_there(
+    nursery: trio.Nursery, autojump_clock: MockClock, comes: bool
+) -> None:
+    """The thread that commits needs the interpreter; and what does not come in time is not waited for."""
+    committing = False
+    flusher = Flusher(lambda: committing)
+    some = audience(flusher, 1)
+    wire = some.wires[0]
+    send = wire.send_nowait
+
+    def costly(data: bytes) -> int:
+        autojump_clock.jump(0.006)
+        return send(data)
+
+    some.outboxes[0].write = costly
+    await nursery.start(flusher.run)
+    some.publish()
+    some.publish()
+    await wait_all_tasks_blocked()
+    ended = trio.current_time()
+    committing = True
+    some.publish()
+    await wait_all_tasks_blocked()
+    assert len(wire.writes) == 1
+    if comes:
+        committing = False
+        some.publish()
+        await wait_all_tasks_blocked()
+        assert wire.taken.endswith(b"3 ......4 ......")
+    else:
+        await trio.sleep(1)
+        assert wire.writes[1] - ended == pytest.approx(0.006 * 0.5 + 0.006)
+    assert len(wire.writes) == 2

@@ -78,6 +78,7 @@ class Database:
         self._waiting: deque[_Entry] = deque()
         self._sleeper: trio.lowlevel.Task | None = None
         self._ended = False
+        self._running = False
         self._reads = 0
         self._deadline = -math.inf  # what a killed process left is moved at once
         """When to look whether the database can be written again or, while it can, when to make a checkpoint."""
@@ -104,6 +105,11 @@ class Database:
     def waiting_reads(self) -> int:
         """How many reads wait for their connection, or are under way."""
         return self._reads
+
+    @property
+    def busy(self) -> bool:
+        """Whether operations wait for their transaction, or are in one."""
+        return bool(self._waiting) or self._running
 
     @property
     def healthy(self) -> bool:
@@ -236,7 +242,9 @@ class Database:
 
     async def _run_in_thread(self, loads: Sequence[_Entry], writes: Sequence[_Entry]) -> None:
         started = time.perf_counter()
+        self._running = True
         failure, changes = await self._writer.run(partial(_execute, loads, writes))
+        self._running = False
         self.last_batch_seconds = time.perf_counter() - started
         self.batches += 1
         self.operations += len(loads) + len(writes)

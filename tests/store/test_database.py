@@ -490,6 +490,20 @@ async def test_a_read_does_not_wait_for_the_writer(tmp_path: Path) -> None:
             assert await database.read(content) == [1]
 
 
+async def test_it_says_whether_something_is_being_written(tmp_path: Path) -> None:
+    async with opened(tmp_path) as database:
+        said = [database.busy]
+        async with busy(database):
+            said.append(database.busy)
+        said.append(database.busy)
+
+        def committed(_: None) -> None:
+            said.append(database.busy)
+
+        await database.write(insert(1), on_commit=committed)
+    assert said == [False, True, False, False]
+
+
 async def test_a_read_sees_one_state_though_others_commit_meanwhile(tmp_path: Path) -> None:
     begun, release = threading.Event(), threading.Event()
     seen: list[list[object]] = []
