@@ -1,0 +1,86 @@
+"""What is read of WebSocket frames, however they are cut into reads."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
+
+from relay.errors import Reason
+from relay.transports.websocket import _Events
+from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+
+LONE_PONG = frame(PONG)
+FRAMES = st.sampled_from(
+    [
+        LONE_PONG,
+        LONE_PONG,
+        frame(PONG, b"x"),
+        frame(PING),
+        frame(TEXT, b"text"),
+        frame(TEXT),
+        frame(BINARY, LONE_PONG),
+        frame(BINARY, LONE_PONG, fin=False) + frame(CONTINUATION, LONE_PONG),
+        frame(BINARY, LONE_PONG, fin=False) + LONE_PONG + frame(CONTINUATION, LONE_PONG[:2]),
+        frame(CLOSE, b"\x03\xe8"),
+        b"\xff\xff",
+    ]
+)
+
+
+class Sealed:
+    """An outbox as far as a reader uses it."""
+
+    def seal(self) -> None:
+        """Nothing more is to be sent."""
+
+
+def seen(data: bytes, cuts: list[int]) -> tuple[list[object], int, list[Reason]]:
+    """Return what comes of data that is cut so: events, with messages whole again, the number of pongs, and what broke the rules."""
+    pongs: list[None] = []
+    violations: list[Reason] = []
+    outbox: Any = Sealed()
+    events = _Events(outbox, 1000, lambda: pongs.append(None), violations.append)
+    found: list[object] = []
+    message = b""
+    for begin, end in pairwise([0, *cuts, len(data)]):
+        events.receive_data(data[begin:end])
+        for event in events.events():
+            if isinstance(event, TextMessage | BytesMessage):
+                message += event.data.encode() if isinstance(event.data, str) else event.data
+                if event.message_finished:
+                    found.append((type(event), message))
+                    message = b""
+            else:
+                found.append((type(event), event.code if isinstance(event, CloseConnection) else None))
+    return found, len(pongs), violations
+
+
+@given(st.lists(FRAMES, max_size=8), st.data())
+def test_reads_may_end_anywhere(frames: list[bytes], data: st.DataObject) -> None:
+    """A pong that comes alone is not taken apart: only what is one may be told by that, and nothing else may differ."""
+    wire = b"".join(frames)
+    ends = {sum(map(len, frames[:number])) for number in range(1, len(frames))}
+    cuts = data.draw(st.sets(st.integers(0, len(wire))))
+    by_byte = seen(wire, list(range(1, len(wire))))
+    for chosen in (cuts, ends, cuts | ends):
+        assert seen(wire, sorted(chosen)) == by_byte
+
+
+def test_a_pong_that_comes_alone_is_a_sign_of_life() -> None:
+    assert seen(LONE_PONG * 2, [6]) == ([], 2, [])
+
+
+def test_what_only_looks_like_a_pong_is_none() -> None:
+    """Six bytes in the middle of a message, read by themselves."""
+    whole = frame(BINARY, LONE_PONG)
+    assert seen(whole, [len(whole) - 6]) == ([(BytesMessage, LONE_PONG)], 0, [])
+    assert seen(whole, [len(whole) - 6, len(whole) - 3]) == ([(BytesMessage, LONE_PONG)], 0, [])
+
+
+def test_a_pong_between_two_fragments_is_one() -> None:
+    fragments = [frame(TEXT, b"a", fin=False), LONE_PONG, frame(CONTINUATION, b"b")]
+    assert seen(b"".join(fragments), [7, 13]) == ([(TextMessage, b"ab")], 1, [])
