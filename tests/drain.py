@@ -72,7 +72,7 @@ def restart_under_load(folder: Path, connections: int, *, senders: int = 4, paus
     try:
         server.start()
         crowd = Crowd(poller, Address(socket.AF_INET, passed.getsockname(), server.address))
-        rooms = _make_rooms(server.address, -(-connections // ROOM_MEMBERS))
+        rooms = make_rooms(server.address, -(-connections // ROOM_MEMBERS))
         members = [
             Member(
                 crowd,
@@ -137,7 +137,8 @@ def _are_ready(crowd: Crowd, number: int) -> bool:
     return crowd.ready >= number
 
 
-def _make_rooms(host: str, count: int) -> list[str]:
+def make_rooms(host: str, count: int) -> list[str]:
+    """Make so many rooms that everyone may enter, at a server that is at `host:port`; returns their ids."""
     connection = http.client.HTTPConnection(host, timeout=30)
     rooms = []
     for number in range(count):

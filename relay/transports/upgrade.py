@@ -29,7 +29,8 @@ RETRY_AFTER = 5.0
 """Seconds after which a client that was refused for lack of room may try again."""
 DISCONNECT_BATCH = 50
 """Sessions that are ended between two turns of the loop at shutdown, so that requests under way have theirs."""
-
+ENDS_PER_TURN = 20
+"""Connections whose end is taken up at a time, where many are gone at once: some milliseconds of work."""
 POLLS_PERIOD = 0.2
 """Seconds that a dialect has at shutdown to answer its own requests first: the end of many sessions would hold them up."""
 
@@ -58,6 +59,8 @@ class Upgrades:
         self._trusted = core.trusted_proxies
         self._sessions: dict[Session, WebSocket] = {}
         self._ending: Reason | None = None
+        self.ends = trio.Semaphore(ENDS_PER_TURN)
+        """Who may take up the end of a connection; see `WebSocket`."""
 
     @property
     def session_count(self) -> int:
@@ -186,6 +189,7 @@ class Connection:
             on_bytes=None if endpoint.only_pongs_count else session.alive,
             on_pong=session.alive if endpoint.only_pongs_count else None,
             on_violation=session.disconnect,
+            ends=self._upgrades.ends,
         )
         slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
         self._upgrades.entered(session, websocket)

@@ -76,13 +76,17 @@ class WebSocket:
         on_bytes: Callable[[], None] | None,
         on_pong: Callable[[], None] | None,
         on_violation: Callable[[Reason], None],
+        ends: trio.Semaphore,
     ) -> None:
-        """`on_bytes` and `on_pong` are told of signs of life, `on_violation` of what must end the connection; plain calls."""
+        """`on_bytes` and `on_pong` are told of signs of life, `on_violation` of what must end the connection; plain calls.
+
+        `ends` is shared: of connections that are gone all at once, so many are dealt with at a time.
+        """
         self._stream = stream
         self._outbox = outbox
         self._events = _Events(outbox, max_message_bytes, on_pong, on_violation)
         self._connection = WebSocketConnection(
-            _OutboxStream(stream, outbox, on_bytes),
+            _OutboxStream(stream, outbox, on_bytes, ends),
             self._events,  # type: ignore[arg-type]  # has what trio-websocket uses of a WSConnection
             max_message_size=2**63,  # counted in bytes by _Events
             receive_buffer_size=RECEIVE_BYTES,
@@ -120,21 +124,35 @@ class WebSocket:
 class _OutboxStream(trio.abc.Stream):
     """The stream that trio-websocket sees: reads come from the peer, writes join the outbox."""
 
-    __slots__ = ("_closed", "_on_bytes", "_outbox", "_stream")
+    __slots__ = ("_closed", "_ends", "_on_bytes", "_outbox", "_stream")
 
-    def __init__(self, stream: ByteStream, outbox: Outbox, on_bytes: Callable[[], None] | None) -> None:
+    def __init__(
+        self, stream: ByteStream, outbox: Outbox, on_bytes: Callable[[], None] | None, ends: trio.Semaphore
+    ) -> None:
         self._stream = stream
         self._outbox = outbox
         self._on_bytes = on_bytes
+        self._ends = ends
         self._closed = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._closed:
             raise trio.ClosedResourceError
-        data = await self._stream.receive_some(max_bytes)
-        if data and self._on_bytes is not None:
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            await self._take_turn()
+            raise
+        if not data:
+            await self._take_turn()
+        elif self._on_bytes is not None:
             self._on_bytes()
-        return bytes(data)
+        return data
+
+    async def _take_turn(self) -> None:
+        """Wait until few others are about to end: a turn of the loop with the ends of ten thousand would last for seconds."""
+        async with self._ends:
+            await trio.lowlevel.checkpoint()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._outbox.send(bytes(data))

@@ -72,6 +72,11 @@ class Member(Connection):
         self._rest, self._upgraded, self._ready = b"", False, False
         self.open()
 
+    def drop(self) -> None:
+        """Lose the connection, with nothing said. `start` comes back."""
+        self._leave()
+        self.close()
+
     def connected(self) -> None:
         """Ask for the upgrade."""
         self.send(

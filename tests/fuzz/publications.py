@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
+import orjson
 import trio
 
 from relay import strictjson
@@ -70,7 +71,7 @@ def _encode(draft: Draft) -> None:
             case "market":
                 frames += [feeds.encode_price(publication), *feeds.first_price(channel, [publication])]
                 packet = prices.encode(publication)
-                assert packet is None or json.loads(packet[packet.index(b"[") :])
+                assert packet is None or orjson.loads(packet[packet.index(b"[") :])
             case "event":
                 frames += [feeds.encode_chart(publication), *feeds.first_ratios(channel, [publication])]
             case "trades":
@@ -78,7 +79,7 @@ def _encode(draft: Draft) -> None:
         for frame in frames:
             if frame is not None:
                 # Not `strictjson`: what is as deep as a client may send is deeper in a frame.
-                json.loads(frame[HEAD_BYTES.get(frame[1], 2) :])
+                orjson.loads(frame[HEAD_BYTES.get(frame[1], 2) :])
 
 
 def take_array(data: bytes) -> None:

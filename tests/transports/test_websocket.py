@@ -1,16 +1,19 @@
-"""What is read of WebSocket frames, however they are cut into reads."""
+"""What is read of WebSocket frames, however they are cut into reads, and what becomes of connections that are gone."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from relay.errors import Reason
-from relay.transports.websocket import _Events
+from relay.transports.websocket import _Events, _OutboxStream
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 LONE_PONG = frame(PONG)
@@ -84,3 +87,41 @@ def test_what_only_looks_like_a_pong_is_none() -> None:
 def test_a_pong_between_two_fragments_is_one() -> None:
     fragments = [frame(TEXT, b"a", fin=False), LONE_PONG, frame(CONTINUATION, b"b")]
     assert seen(b"".join(fragments), [7, 13]) == ([(TextMessage, b"ab")], 1, [])
+
+
+class Gone:
+    """A stream whose peer is gone, and has said so or not."""
+
+    def __init__(self, *, reset: bool) -> None:
+        self._reset = reset
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """There is nothing any more."""
+        await trio.lowlevel.checkpoint()
+        if self._reset:
+            raise trio.BrokenResourceError
+        return b""
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_of_many_that_are_gone_few_end_in_one_turn(reset: bool) -> None:
+    """Between them others run: who stayed gets what was published meanwhile."""
+    stream: Any = Gone(reset=reset)
+    outbox: Any = Sealed()
+    ends = trio.Semaphore(3)
+    ended = 0
+
+    async def end() -> None:
+        nonlocal ended
+        with suppress(trio.BrokenResourceError):
+            assert await _OutboxStream(stream, outbox, None, ends).receive_some() == b""
+        ended += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(30):
+            nursery.start_soon(end)
+        seen_ended = [0]
+        while seen_ended[-1] < 30:
+            await trio.lowlevel.checkpoint()
+            seen_ended.append(ended)
+    assert max(after - before for before, after in pairwise(seen_ended)) <= 3
