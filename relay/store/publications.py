@@ -124,10 +124,7 @@ class Publications:
                     [(channel_id, p.offset, p.type, p.json.decode(), p.published_ms) for p in publications],
                 )
                 if channel.kind.history_size == 1 and publications:
-                    connection.execute(
-                        "DELETE FROM publications WHERE channel_id = ? AND offset < ?",
-                        (channel_id, publications[-1].offset),
-                    )
+                    _drop_all_but_last(connection, channel_id)
                 elif channel.kind.history_size > 1:
                     _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
                     _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
@@ -161,6 +158,8 @@ class Publications:
             for channel_id, name, offset, history_size in rows:
                 if history_size > 1:
                     _drop_older(connection, channel_id, offset - history_size)
+                else:
+                    _drop_all_but_last(connection, channel_id)
                 max_age = max_age_of(name)
                 if max_age is not None:
                     # Offsets and times grow together: only the old end of the channel is read.
@@ -279,6 +278,14 @@ def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Posit
 
 def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> None:
     connection.execute("DELETE FROM publications WHERE channel_id = ? AND offset <= ?", (channel_id, up_to))
+
+
+def _drop_all_but_last(connection: sqlite3.Connection, channel_id: int) -> None:
+    connection.execute(
+        "DELETE FROM publications WHERE channel_id = ?1 "
+        "AND offset < (SELECT max(offset) FROM publications WHERE channel_id = ?1)",
+        (channel_id,),
+    )
 
 
 def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:

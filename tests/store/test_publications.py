@@ -85,6 +85,20 @@ async def test_an_epoch_lasts_as_long_as_its_offsets(
         assert after.epoch != before.epoch
 
 
+async def test_of_a_channel_that_keeps_one_the_others_are_pruned(tmp_path: Path) -> None:
+    """A price is kept for ever, but only the last: also where each is committed before it is seen."""
+    market = Kinds(entities=(), history_period=None, durable=("market",)).parse("market:BTC")
+    async with run(tmp_path) as first:
+        for _ in range(5):
+            await first.publish(market)
+        assert await first.publications.prune(0, lambda name: None) is None
+        database = sqlite3.connect(tmp_path / "relay.db")
+        assert database.execute("SELECT offset FROM publications").fetchall() == [(5,)]
+        database.close()
+    async with run(tmp_path) as second:
+        assert ((await second.head(market)).offset, await second.offsets(market)) == (5, [5])
+
+
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_channel_that_is_no_longer_durable(tmp_path: Path, written: bool) -> None:
     """The configuration says so between two runs. From then on a crash may lose offsets, so its epoch must end with the crash."""
