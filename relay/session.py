@@ -84,7 +84,12 @@ class Session:
         self._scope.deadline = min(self._idle_deadline, self._deadline)
 
     def set_deadline(self, deadline: float, reason: Reason) -> None:
-        """End the session at this time (`trio.current_time()`; infinity: not at all) for this reason. Replaces the last."""
+        """End the session at this time (`trio.current_time()`; infinity: not at all) for this reason. Replaces the last.
+
+        Too late once it is ending, as where what should move the deadline took longer than that.
+        """
+        if self._scope.cancel_called:
+            return
         self._deadline = deadline
         self._deadline_reason = reason
         self._scope.deadline = min(self._idle_deadline, deadline)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 
 from relay.auth import mint
 from relay.dialects.live import open_live
 from relay.principal import Principal
+from relay.users import Users
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual
 
@@ -46,6 +48,25 @@ async def test_ten_seconds_to_authenticate(autojump_clock: trio.testing.MockCloc
         assert client.closed is not None
         assert client.closed_at is not None
         assert (client.closed[0], round(client.closed_at - begun, 2)) == (1008, 10.0)
+        assert client.messages[-1]["type"] == "auth:error"
+
+
+async def test_authentication_that_takes_too_long(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason of the end is that it was too late, though in the end the token was good: not that nothing was heard."""
+
+    async def slow(self: Users, principal: Principal) -> None:
+        with trio.CancelScope(shield=True):  # a write that was begun is not cancelled
+            await trio.sleep(11)
+
+    monkeypatch.setattr(Users, "seen", slow)
+    async with virtual(open_live) as world:
+        client = world.connect("/v1/live")
+        client.send(type="auth", token=token(world, "bob"))
+        await trio.sleep(12)
+        assert client.closed is not None
+        assert client.closed[0] == 1008
         assert client.messages[-1]["type"] == "auth:error"
 
 
