@@ -86,8 +86,7 @@ async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequen
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as ending:
             async with open_server(config, passed=passed, notifier=notifier) as server:
-                if server.certificates is not None:
-                    await ending.start(_reload_at_hangup, server.certificates)
+                await ending.start(_reload_at_hangup, server.certificates)
                 await notifier.ready(server.status)
                 await anext(aiter(signals))
                 ending.start_soon(_exit_at_second_signal, signals)
@@ -100,12 +99,15 @@ async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequen
 
 
 async def _reload_at_hangup(
-    certificates: Certificates, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    certificates: Certificates | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
-            await certificates.reload()
+            if certificates is None:
+                log.info("SIGHUP: there is nothing to reload. A changed configuration is taken up by a restart.")
+            else:
+                await certificates.reload()
 
 
 async def _exit_at_second_signal(signals: AsyncIterator[int]) -> None:

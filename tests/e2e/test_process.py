@@ -126,6 +126,17 @@ async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path:
                 one.close()
 
 
+async def test_sighup_ends_nothing(tmp_path: Path) -> None:
+    """Without TLS there is nothing to reload, which is no reason to go."""
+    async with relay_process(tmp_path) as server, live(server.address, "bob") as bob:
+        server.send_signal(signal.SIGHUP)
+        with trio.fail_after(5):
+            while "nothing to reload" not in server.log_text():
+                await trio.sleep(0.02)
+        assert (await bob.ask(type="ping"))["type"] == "pong"
+        assert await trio.to_thread.run_sync(server.stop) == 0
+
+
 async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     """A database of a newer Relay is not touched, and the message says what to do."""
     async with relay_process(tmp_path) as server:
