@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -45,38 +47,46 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("origin", GOOD)
-async def test_an_allowed_page_may_read_every_answer(tmp_path: Path, origin: str) -> None:
+@asynccontextmanager
+async def page(folder: Path, origin: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield what a page of an origin asks a server with, that allows some."""
     with trio.fail_after(20):
         async with (
-            serving(tmp_path, breaking, overrides=ALLOWED) as (_, address),
+            serving(folder, breaking, overrides=ALLOWED) as (_, address),
             httpx.AsyncClient(base_url=f"http://{address}", headers={"Origin": origin}) as http,
         ):
-            for status, (method, path, body) in REQUESTS.items():
-                answer = await http.request(method, path, content=body)
-                assert answer.status_code == status
-                assert answer.headers.get_list("access-control-allow-origin") == [origin]
-                assert answer.headers["vary"] == "Origin"
-                assert answer.headers["access-control-expose-headers"] == "Retry-After"
-                assert "access-control-allow-credentials" not in answer.headers
-                assert "secret words" not in answer.text
+            yield http
+
+
+async def answers(http: httpx.AsyncClient) -> list[httpx.Response]:
+    """Return an answer of every kind."""
+    found = []
+    for status, (method, path, body) in REQUESTS.items():
+        found.append(await http.request(method, path, content=body))
+        assert found[-1].status_code == status
+    return found
+
+
+@pytest.mark.parametrize("origin", GOOD)
+async def test_an_allowed_page_may_read_every_answer(tmp_path: Path, origin: str) -> None:
+    async with page(tmp_path, origin) as http:
+        for answer in await answers(http):
+            assert answer.headers.get_list("access-control-allow-origin") == [origin]
+            assert answer.headers["vary"] == "Origin"
+            assert answer.headers["access-control-expose-headers"] == "Retry-After"
+            assert "access-control-allow-credentials" not in answer.headers
+            assert "secret words" not in answer.text
 
 
 @pytest.mark.parametrize("origin", BAD)
 async def test_another_page_may_read_none(tmp_path: Path, origin: str) -> None:
-    with trio.fail_after(20):
-        async with (
-            serving(tmp_path, breaking, overrides=ALLOWED) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}", headers={"Origin": origin}) as http,
-        ):
-            for status, (method, path, body) in REQUESTS.items():
-                answer = await http.request(method, path, content=body)
-                assert answer.status_code == status
-                assert "access-control-allow-origin" not in answer.headers
-                assert answer.headers["vary"] == "Origin"
-            refused = await http.options("/v1/publish", headers=ASK)
-            assert (refused.status_code, refused.json()["status"]) == (403, 403)
-            assert not [name for name in refused.headers if name.startswith("access-control-allow")]
+    async with page(tmp_path, origin) as http:
+        for answer in await answers(http):
+            assert "access-control-allow-origin" not in answer.headers
+            assert answer.headers["vary"] == "Origin"
+        refused = await http.options("/v1/publish", headers=ASK)
+        assert (refused.status_code, refused.json()["status"]) == (403, 403)
+        assert not [name for name in refused.headers if name.startswith("access-control-allow")]
 
 
 @pytest.mark.parametrize("path", ["/v1/publish", "/healthz", "/nowhere", "/socket.io/?EIO=4&transport=polling"])

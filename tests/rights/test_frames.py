@@ -226,9 +226,32 @@ async def positions_of(world: World, cell: Cell) -> dict[str, Any]:
     return found
 
 
+class Verdict:
+    """What was wrong with answers, and who was told what only some may know."""
+
+    def __init__(self) -> None:
+        self._wrong: list[str] = []
+        self._told_private: set[str] = set()
+
+    def judge(self, row: str, role: str, got: str, expected: str, said: list[str]) -> None:
+        """Take in what a role was answered, and all that it was told."""
+        if got != expected:
+            self._wrong.append(f"{row}: {role} was answered {got}, not {expected}: {said}")
+        # An admin may hear anyone's notifications.
+        if found := leaks(role, said) - ({"word-notification"} if role == "admin" else set()):
+            self._wrong.append(f"{row}: {role} was told {found}")
+        if any("word-private-text" in text for text in said):
+            self._told_private.add(role)
+
+    def check(self) -> None:
+        """Fail if anything was wrong, or nobody was told what only some may know."""
+        assert not self._wrong, "\n".join(self._wrong)
+        assert self._told_private == {"member", "owner", "admin"}
+
+
 async def test_every_role_against_every_frame_of_live(tmp_path: Path) -> None:
     """Each is answered what the table says, and told nothing that is not theirs, though they ask for all that was missed."""
-    wrong, told_private = [], set()
+    verdict = Verdict()
     with trio.fail_after(60):
         async with open_world(tmp_path) as world:
             cell = await world.cell()
@@ -239,15 +262,8 @@ async def test_every_role_against_every_frame_of_live(tmp_path: Path) -> None:
                         continue  # that is how somebody else comes in
                     async with live_ear(world, role) as ear:
                         got = outcome(await ear.say(live_frame(world, cell, row, positions)))
-                    if got != expected[role]:
-                        wrong.append(f"{row}: {role} was answered {got}, not {expected[role]}: {ear.said}")
-                    # An admin may hear anyone's notifications.
-                    if found := leaks(role, ear.said) - ({"word-notification"} if role == "admin" else set()):
-                        wrong.append(f"{row}: {role} was told {found}")
-                    if any("word-private-text" in text for text in ear.said):
-                        told_private.add(role)
-    assert not wrong, "\n".join(wrong)
-    assert told_private == {"member", "owner", "admin"}
+                    verdict.judge(row, role, got, expected[role], ear.said)
+    verdict.check()
 
 
 async def test_whoever_is_nobody_stays_nobody(tmp_path: Path) -> None:
@@ -271,7 +287,7 @@ async def test_whoever_is_nobody_stays_nobody(tmp_path: Path) -> None:
 
 async def test_every_role_against_every_channel_of_channels(tmp_path: Path) -> None:
     """The same for the generic service: every kind of channel that the server has, for every role."""
-    wrong, told_private = [], set()
+    verdict = Verdict()
     with trio.fail_after(60):
         async with open_world(tmp_path) as world:
             cell = await world.cell()
@@ -285,15 +301,9 @@ async def test_every_role_against_every_channel_of_channels(tmp_path: Path) -> N
                     async with channels_ear(world, role) as ear:
                         data = {"channel": name, "since": since}
                         got = outcome(await ear.say({"type": type_, "data": data if target else {}}))
-                    if got != expected[role]:
-                        wrong.append(f"{row}: {role} was answered {got}, not {expected[role]}: {ear.said}")
-                    if found := leaks(role, ear.said) - ({"word-notification"} if role == "admin" else set()):
-                        wrong.append(f"{row}: {role} was told {found}")
-                    if any("word-private-text" in text for text in ear.said):
-                        told_private.add(role)
+                    verdict.judge(row, role, got, expected[role], ear.said)
             kinds = {kind.name for kind in world.server.core.kinds}
-    assert not wrong, "\n".join(wrong)
-    assert told_private == {"member", "owner", "admin"}
+    verdict.check()
     assert kinds == {row.split()[1].partition("/")[0] for row in CHANNELS if row.startswith("subscribe ")}
 
 
