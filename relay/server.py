@@ -43,6 +43,7 @@ from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
+from relay.store.sole import sole_server
 from relay.systemd import Notifier, take_listeners, take_notifier
 from relay.timers import Timers
 from relay.tokens import Tokens
@@ -191,6 +192,7 @@ async def open_server(
     """
     clock = clock or Clock()
     async with (
+        sole_server(config.store.path),
         open_database(config.store.path, synchronous=config.store.synchronous) as database,
         trio.open_nursery() as services,
     ):

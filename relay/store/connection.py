@@ -215,10 +215,10 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     """Return an error that says why the database at `path` cannot be used, and what to do."""
-    if isinstance(error, OSError):
-        return StoreError(_not_writable(path, error.strerror))
     if not path.parent.is_dir():
         return StoreError(f"The folder of the database does not exist: {path.parent}. Create it, or change store.path.")
+    if isinstance(error, OSError):
+        return StoreError(_not_writable(path, error.strerror))
     if path.is_dir():
         return StoreError(f"{path} is a folder, not a database file. Change store.path.")
     match _primary_code(error):
