@@ -19,6 +19,8 @@ from relay.store.connection import StoreError, open_sync, unusable
 from relay.store.migrations import check_version
 from relay.store.publications import mark_as_copy
 
+BESIDE = ("-wal", "-shm", "-journal", ".lock")
+"""What files beside a database, and of it, end with."""
 PAGES_PER_STEP = 1000
 """Pages (4 KiB) copied between two words of progress."""
 
@@ -57,17 +59,21 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         raise StoreError(f"The folder of the copy does not exist: {target.parent}. Create it first.")
     if target.is_dir():
         raise StoreError(f"{target} is a folder. Name the file that the copy is to be.")
+    # What lies beside a database is a part of it, whether it is there at this moment or not.
+    if target.resolve() in {source.resolve().with_name(source.resolve().name + suffix) for suffix in BESIDE}:
+        raise StoreError(f"{target} belongs to the database itself. Name another file.")
     if target.exists():
         if target.samefile(source):
             raise StoreError(f"{target} is the database itself. Name another file.")
         if not overwrite:
             raise StoreError(f"{target} exists already, and was left as it is. Name another file, or give --force.")
-    log = target.with_name(f"{target.name}-wal")
-    if log.exists() and log.stat().st_size:
-        # SQLite would take it for the copy's own, and play it into the copy.
-        raise StoreError(
-            f"{log} exists: something uses a database at {target}, or did when it was killed. Name another file."
-        )
+    for suffix in ("-wal", "-journal"):
+        log = target.with_name(f"{target.name}{suffix}")
+        if log.exists() and log.stat().st_size:
+            # SQLite would take it for the copy's own, and play it into the copy.
+            raise StoreError(
+                f"{log} exists: something uses a database at {target}, or did when it was killed. Name another file."
+            )
 
 
 def _copy(source: Path, part: Path, progress: Callable[[int, int], None]) -> None:

@@ -136,6 +136,18 @@ async def test_the_database_itself_and_one_in_use_are_never_replaced(tmp_path: P
     for same in (source, tmp_path / "link.db"):
         with pytest.raises(StoreError, match="is the database itself"):
             back_up(source, same, overwrite=True, progress=ignore)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    for suffix in ("-wal", "-shm", "-journal", ".lock"):
+        for part in (tmp_path / f"relay.db{suffix}", tmp_path / "folder" / f"relay.db{suffix}"):
+            with pytest.raises(StoreError, match="belongs to the database itself"):
+                back_up(source, part, overwrite=True, progress=ignore)
+    target.touch()
+    journal = tmp_path / "other.db-journal"
+    journal.write_text("what SQLite would play into the copy")
+    with pytest.raises(StoreError, match="exists: something uses a database"):
+        back_up(source, target, overwrite=True, progress=ignore)
+    journal.unlink()
+    target.unlink()
     with trio.fail_after(20):
         async with running_database(target) as used:
             await used.write(lambda connection: connection.execute("INSERT INTO meta VALUES ('x', '')").fetchall())
