@@ -82,7 +82,11 @@ class Broker:
         return outcome
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint."""
+        """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint.
+
+        Raises:
+            RequestError: the store cannot do its part, and none of them was published.
+        """
         outcomes: list[Outcome | None] = [None] * len(drafts)
         durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable]
         if durable:
@@ -93,7 +97,11 @@ class Broker:
         for i, draft in enumerate(drafts):
             if outcomes[i] is not None:
                 continue
-            channel = await self.channels.load(draft.channel)
+            try:
+                channel = await self.channels.load(draft.channel)
+            except RequestError as refusal:
+                outcomes[i] = refusal  # of this one: others are out already
+                continue
             outcomes[i] = self._publish_behind(channel, draft)
             published_bytes += ITEM_BYTES + draft.size
             if published_bytes >= YIELD_BYTES:
@@ -101,7 +109,13 @@ class Broker:
                 await trio.lowlevel.checkpoint()
         if not durable:
             await trio.lowlevel.checkpoint()
-        return [outcome for outcome in outcomes if outcome is not None]
+        result = [outcome for outcome in outcomes if outcome is not None]
+        unavailable = [
+            outcome for outcome in result if isinstance(outcome, RequestError) and outcome.code is Code.UNAVAILABLE
+        ]
+        if unavailable and len(unavailable) == len(drafts):
+            raise unavailable[0]
+        return result
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         def committed(outcomes: list[Outcome]) -> None:
@@ -109,7 +123,10 @@ class Broker:
                 if isinstance(outcome, Published) and not outcome.repeated:
                     self._deliver_committed(draft, outcome.position)
 
-        return await self._store.append(drafts, committed)
+        try:
+            return await self._store.append(drafts, committed)
+        except RequestError as refusal:
+            return [refusal] * len(drafts)
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
         self.publications[draft.channel.kind.name] += 1

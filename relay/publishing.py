@@ -73,7 +73,7 @@ class Publishing:
         type_, completed = complete(channel, type_, data)
         draft = Draft(channel, type_, completed, self._clock.now_ms(), size=size)
         if key is not None:
-            draft.idempotency = Idempotency(f"{scope} {channel.text}", key, self._idempotency_period)
+            draft.idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
         if type_ == channel.kind.default_type and (prepare := self._prepare.get(type_)) is not None:
             prepare(draft)
         return draft
@@ -89,7 +89,7 @@ class Publishing:
         """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint.
 
         Raises:
-            RequestError: the store cannot write; of the durable ones none was published.
+            RequestError: the store cannot do its part, and none of them was published.
         """
         return await self._broker.publish_many(drafts)
 

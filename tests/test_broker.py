@@ -12,6 +12,7 @@ import trio.testing
 
 from relay.broker import Broker, Outcome
 from relay.channels import IDLE_PERIOD
+from relay.errors import Code, RequestError
 from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Position, Publication, Published
@@ -180,3 +181,30 @@ async def test_a_channel_that_was_let_go_of_meanwhile_is_loaded_again() -> None:
         Kinds(entities=["task"], history_period=60.0, durable=())["task"].channel("1")
     )
     assert position == Position(6, "e")
+
+
+async def test_of_a_batch_each_is_answered_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published is said to be, though the store could not do its part for another; if it could for none, that is said."""
+    async with open_parts(tmp_path) as parts:
+        await publish(parts, "market:OLD", 1)
+        durable, old, new = (
+            Draft(parts.kinds.parse(name), "t", {"x": 1}, parts.clock.ms)
+            for name in ("community:a", "market:OLD", "market:NEW")
+        )
+
+        async def unavailable(*_: object) -> None:
+            raise RequestError(Code.UNAVAILABLE, "The server has too much to write.", retry_after=1.0)
+
+        monkeypatch.setattr(parts.broker._store, "load_head", unavailable)
+
+        async def outcomes(*drafts: Draft) -> list[object]:
+            found = await parts.broker.publish_many(drafts)
+            return [one.position.offset if isinstance(one, Published) else one.code for one in found]
+
+        assert await outcomes(durable, old, new) == [1, 2, Code.UNAVAILABLE]
+        with pytest.raises(RequestError, match="too much to write"):
+            await outcomes(new)
+        monkeypatch.setattr(parts.broker._store, "append", unavailable)
+        assert await outcomes(old, durable) == [3, Code.UNAVAILABLE]
+        with pytest.raises(RequestError, match="too much to write"):
+            await outcomes(new, durable)

@@ -152,6 +152,19 @@ async def test_an_idempotency_key_counts_within_its_sender_and_channel(tmp_path:
         assert (repeat.position, repeat.repeated) == (earlier.position, True)
 
 
+async def test_a_room_that_was_made_anew_knows_no_keys(tmp_path: Path) -> None:
+    """What was published to the one before under a key is no reason to publish nothing to this one."""
+    async with open_publishing(tmp_path) as (publishing, parts):
+        item = {"channel": "chatroom:r", "data": {"userId": "u", "message": "hi"}, "idempotencyKey": "welcome"}
+        for _ in range(2):
+            await parts.rooms.create(admin(), name="R", description=None, type_="public", id_="r")
+            [outcome] = await publishing.publish_many([draft(publishing, item)])
+            assert isinstance(outcome, Published)
+            assert not outcome.repeated
+            assert (await parts.rooms.get(admin(), "r")).message_count == 1
+            await parts.rooms.delete(admin(), "r")
+
+
 async def test_a_chat_message_becomes_a_message_of_its_room(tmp_path: Path) -> None:
     async with open_publishing(tmp_path) as (publishing, parts):
         room = await parts.rooms.create(admin(), name="Room", description=None, type_="private")
