@@ -59,7 +59,11 @@ class VirtualDatabase:
         return query(self.connection)
 
     async def write(
-        self, operation: Callable[[sqlite3.Connection], Any], *, on_commit: Callable[[Any], None] | None = None
+        self,
+        operation: Callable[[sqlite3.Connection], Any],
+        *,
+        on_commit: Callable[[Any], None] | None = None,
+        synced: bool = False,
     ) -> Any:
         """Run an operation in a transaction."""
         await trio.lowlevel.checkpoint()

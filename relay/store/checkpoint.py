@@ -35,16 +35,35 @@ def overwrite_beginning(connection: sqlite3.Connection) -> None:
         _write_something(connection)
 
 
-def move_log(connection: sqlite3.Connection) -> tuple[str | None, int]:
-    """Move what was committed from the log into the file, as far as readers let it; returns what went wrong, and all changes."""
+def move_log(connection: sqlite3.Connection) -> tuple[str | None, int, bool]:
+    """Move what was committed from the log into the file, as far as readers let it, and have all of it on the disk.
+
+    Returns what went wrong, all changes, and whether nothing is left to be moved.
+    """
     try:
         with _not_waiting(connection):
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            [(busy, logged, moved)] = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        complete = not busy and moved == logged
+        if not complete:
+            # A long read stands in the way, as of a backup: SQLite then syncs nothing.
+            _sync_log(connection)
     except sqlite3.Error as error:
         # One that somebody stands in the way of is no failure of the disk; it comes in its turn again.
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return str(error), connection.total_changes
-    return None, connection.total_changes
+            return str(error), connection.total_changes, False
+        complete = False
+    except OSError as error:
+        return _in_words(error), connection.total_changes, False
+    return None, connection.total_changes, complete
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Move what was committed from the log into the file, and empty the log; or leave it, if anybody stands in the way.
+
+    To wait for a reader would keep others from writing meanwhile.
+    """
+    with _not_waiting(connection):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def probe(connection: sqlite3.Connection, *, rewrite: bool = False) -> str | None:
@@ -57,7 +76,7 @@ def probe(connection: sqlite3.Connection, *, rewrite: bool = False) -> str | Non
             _write_something(connection, _rewrite_log if rewrite else None)
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     except (sqlite3.Error, OSError) as error:
-        return str(error) if isinstance(error, sqlite3.Error) else f"disk I/O error: {error.strerror}"
+        return str(error) if isinstance(error, sqlite3.Error) else _in_words(error)
     return None
 
 
@@ -77,15 +96,31 @@ def _write_something(
 
 def _rewrite_log(connection: sqlite3.Connection) -> None:
     """Write the log again, byte for byte, and sync it. No one else writes it meanwhile; SQLite holds no lock on this file."""
-    path = connection.execute("PRAGMA database_list").fetchone()[2]
-    descriptor = os.open(f"{path}-wal", os.O_RDWR)
-    try:
+    with _log_of(connection) as descriptor:
         position = 0
         while data := os.pread(descriptor, REWRITE_BYTES, position):
             position += os.pwrite(descriptor, data, position)
         os.fsync(descriptor)
+
+
+def _sync_log(connection: sqlite3.Connection) -> None:
+    """Have the log on the disk as it is."""
+    with _log_of(connection) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _log_of(connection: sqlite3.Connection) -> Iterator[int]:
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    descriptor = os.open(f"{path}-wal", os.O_RDWR)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _in_words(error: OSError) -> str:
+    return f"disk I/O error: {error.strerror}"
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import trio
 from relay import logs
 from relay.errors import Code, RequestError
 from relay.histogram import Histogram
-from relay.store.checkpoint import move_log, overwrite_beginning, probe, roll_back
+from relay.store.checkpoint import empty_log, move_log, overwrite_beginning, probe, roll_back
 from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable
 from relay.store.migrations import migrate
 
@@ -40,6 +40,8 @@ MAX_WAITING = 10_000
 """Operations that wait for one, and reads that wait for their connection; more are refused."""
 PROBE_INTERVAL = 1.0
 """Seconds between two looks whether a database that could not be written can be again."""
+FULL = 2
+"""SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 CHECKPOINT_ROWS = 2000
 """Changed rows after which the log is moved into the file: some 4 to 16 MB of log."""
 CHECKPOINT_INTERVAL = 1.0
@@ -59,12 +61,15 @@ log = logs.get("relay.store")
 class _Entry:
     """An operation that waits, and the task that waits for it (None: it was cancelled)."""
 
-    __slots__ = ("callback", "operation", "reads", "result", "task")
+    __slots__ = ("callback", "operation", "reads", "result", "synced", "task")
 
-    def __init__(self, operation: Operation, callback: Callable[[Any], None] | None, *, reads: bool) -> None:
+    def __init__(
+        self, operation: Operation, callback: Callable[[Any], None] | None, *, reads: bool, synced: bool = False
+    ) -> None:
         self.operation = operation
         self.callback = callback
         self.reads = reads
+        self.synced = synced
         self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         self.result: outcome.Outcome[Any] | None = None
 
@@ -135,9 +140,15 @@ class Database:
             self._reads -= 1
 
     async def write(
-        self, operation: Callable[[sqlite3.Connection], T], *, on_commit: Callable[[T], None] | None = None
+        self,
+        operation: Callable[[sqlite3.Connection], T],
+        *,
+        on_commit: Callable[[T], None] | None = None,
+        synced: bool = False,
     ) -> T:
         """Run an operation in a transaction that it shares with others; return what it returned, once it is committed.
+
+        If it is to be `synced`, it is then safe from a power failure, whatever the connection's synchronous mode is.
 
         `on_commit` is called with the result before this returns, synchronously, in the order of commits; it must not
         raise. What the operation raises is raised here, and it alone is rolled back. Cancelled before its turn, it is
@@ -147,7 +158,7 @@ class Database:
             RequestError: the database cannot be written, MAX_WAITING operations wait already, or the service has ended;
                 nothing of it was written.
         """
-        result: T = await self._enqueue(_Entry(operation, on_commit, reads=False))
+        result: T = await self._enqueue(_Entry(operation, on_commit, reads=False, synced=synced))
         return result
 
     async def load(
@@ -260,9 +271,9 @@ class Database:
 
     async def _look_after(self) -> None:
         """Move the log into the file."""
-        failure, self._changes = await self._writer.run(move_log)
+        failure, self._changes, complete = await self._writer.run(move_log)
         self._checkpoint_at = trio.current_time()
-        self._deadline = math.inf
+        self._deadline = math.inf if complete else self._checkpoint_at + CHECKPOINT_PERIOD
         if failure is not None:
             self._unsynced = True
             self._fail(failure)
@@ -294,6 +305,7 @@ def _execute(
         entry.result = _captured(entry.operation, connection)
     if not writes:
         return None, connection.total_changes
+    synchronous = _set_synchronous(connection, FULL) if any(entry.synced for entry in writes) else None
     try:
         connection.execute("BEGIN IMMEDIATE")
         for entry in writes:
@@ -311,7 +323,17 @@ def _execute(
             entry.result = outcome.Error(_unavailable())
         overwrite_beginning(connection)
         return str(error), connection.total_changes
+    finally:
+        if synchronous is not None:
+            _set_synchronous(connection, synchronous)
     return None, connection.total_changes
+
+
+def _set_synchronous(connection: sqlite3.Connection, mode: int) -> int:
+    """Set the synchronous mode, outside of a transaction; returns the one before."""
+    [(before,)] = connection.execute("PRAGMA synchronous").fetchall()
+    connection.execute(f"PRAGMA synchronous = {mode}")
+    return int(before)
 
 
 def _captured(operation: Operation, connection: sqlite3.Connection) -> outcome.Outcome[Any]:
@@ -365,10 +387,7 @@ async def _checkpoint(writer: Connection) -> None:
     """Move what was committed from the log beside the file into it. What is left, the next to open the file moves."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
         try:
-            await writer.run(
-                lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall(),
-                abandon_on_cancel=True,
-            )
+            await writer.run(empty_log, abandon_on_cancel=True)
         except sqlite3.Error as error:
             log.warning("the database was not checkpointed", cause=str(error))
 

@@ -9,20 +9,21 @@ import itertools
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from relay.clock import Clock
 from relay.errors import RequestError
 from relay.kinds import ChannelName
 from relay.models import Draft, Idempotency, Position, Publication, Published
-from relay.store.database import Database
+from relay.store.database import FULL, Database
 from relay.store.secrets import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
-"""Channels whose old publications are deleted in one transaction, so that pruning never holds up a publisher for long."""
+"""Channels whose old publications are looked for in one transaction."""
+PRUNE_ROWS = 2000
+"""Publications and keys, in all, after whose deletion the transaction ends, so that pruning never holds up a publisher for long."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-FULL = 2
-"""SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 
 Outcome = Published | RequestError
 
@@ -43,7 +44,9 @@ class Publications:
 
         To be called once, before anything is published; from now on an end is unclean until `close`.
         """
-        self._epochs = await self._database.write(_begin_run)
+        [(synchronous,)] = await self._database.load(lambda c: c.execute("PRAGMA synchronous").fetchall())
+        # On the disk before any position is handed out: else a loss of power would make this run as if it had not been.
+        self._epochs = await self._database.write(partial(_begin_run, synchronous=synchronous), synced=True)
 
     async def close(self) -> None:
         """Say that the end is clean: everything that was written behind is in the store."""
@@ -124,7 +127,7 @@ class Publications:
                     [(channel_id, p.offset, p.type, p.json.decode(), p.published_ms) for p in publications],
                 )
                 if channel.kind.history_size == 1 and publications:
-                    _drop_all_but_last(connection, channel_id)
+                    _drop_older(connection, channel_id, publications[-1].offset - 1)
                 elif channel.kind.history_size > 1:
                     _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
                     _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
@@ -142,24 +145,22 @@ class Publications:
         return stored if channel.kind.durable or self._renewed is None else self._renewed
 
     async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
-        """Delete old publications of the next PRUNE_CHANNELS channels, and keys that no longer count.
+        """Delete old publications of the next PRUNE_CHANNELS channels, and keys that no longer count; PRUNE_ROWS at most.
 
         `max_age_of` tells, of a channel's name, for how many seconds its publications are kept (None: for ever). Returns the id of
-        the last channel looked at, to go on from, or None after the last one.
+        the last channel that is done, to go on from, or None after the last one.
         """
         now_ms = self._clock.now_ms()
 
         def write(connection: sqlite3.Connection) -> int | None:
-            connection.execute("DELETE FROM idempotency WHERE expires_at <= ?", (now_ms,))
+            room = PRUNE_ROWS - _drop_expired_keys(connection, now_ms, PRUNE_ROWS)
+            last = after_id
             rows = connection.execute(
                 "SELECT id, name, offset, history_size FROM channels WHERE id > ? ORDER BY id LIMIT ?",
                 (after_id, PRUNE_CHANNELS),
             ).fetchall()
             for channel_id, name, offset, history_size in rows:
-                if history_size > 1:
-                    _drop_older(connection, channel_id, offset - history_size)
-                else:
-                    _drop_all_but_last(connection, channel_id)
+                up_to = offset - history_size if history_size > 1 else _last_offset(connection, channel_id) - 1
                 max_age = max_age_of(name)
                 if max_age is not None:
                     # Offsets and times grow together: only the old end of the channel is read.
@@ -167,15 +168,25 @@ class Publications:
                         "SELECT offset FROM publications WHERE channel_id = ? AND published_at >= ? ORDER BY offset LIMIT 1",
                         (channel_id, now_ms - int(max_age * 1000)),
                     ).fetchone()
-                    _drop_older(connection, channel_id, offset if kept is None else kept[0] - 1)
-            return rows[-1][0] if len(rows) == PRUNE_CHANNELS else None
+                    up_to = max(up_to, offset if kept is None else kept[0] - 1)
+                if room > 0:
+                    room -= _drop_some_older(connection, channel_id, up_to, room)
+                if room <= 0:
+                    return last
+                last = channel_id
+            return last if room <= 0 or len(rows) == PRUNE_CHANNELS else None
 
         return await self._database.write(write)
 
 
 def forget_channel(connection: sqlite3.Connection, name: str) -> None:
-    """Delete everything published to a channel; its offsets go on, so that no old position is ever answered wrongly."""
+    """Delete everything published to a channel, and the keys under which that counts once.
+
+    Its offsets go on, so that no old position is ever answered wrongly.
+    """
     connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
+    # All scopes that begin with the name and a space; the next character is "!".
+    connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (f"{name} ", f"{name}!"))
 
 
 def mark_as_copy(connection: sqlite3.Connection) -> None:
@@ -183,7 +194,7 @@ def mark_as_copy(connection: sqlite3.Connection) -> None:
     set_meta(connection, "copy", "yes")
 
 
-def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
+def _begin_run(connection: sqlite3.Connection, *, synchronous: int) -> dict[bool, str]:
     clean = get_meta(connection, "clean") == "yes"
     copy = get_meta(connection, "copy") == "yes"
     durable = get_meta(connection, "durable_epoch")
@@ -193,6 +204,7 @@ def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
         set_meta(connection, "durable_epoch", durable)
         connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
     set_meta(connection, "boot_id", _boot_id())
+    set_meta(connection, "synchronous", str(synchronous))
     behind = get_meta(connection, "behind_epoch")
     if behind is None or copy or not clean:
         behind = _new_epoch()
@@ -204,8 +216,10 @@ def _begin_run(connection: sqlite3.Connection) -> dict[bool, str]:
 
 def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
     """Tell whether the machine went down under the last run, and what it had committed last need not have been on the disk."""
-    [(synchronous,)] = connection.execute("PRAGMA synchronous")
-    return synchronous < FULL and get_meta(connection, "boot_id") != _boot_id()
+    if int(get_meta(connection, "synchronous") or 0) >= FULL:
+        return False
+    boot_id = _boot_id()
+    return not boot_id or get_meta(connection, "boot_id") != boot_id
 
 
 def _boot_id() -> str:
@@ -247,10 +261,12 @@ def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: in
         (draft.channel.text, epoch, draft.channel.kind.history_size),
     ).fetchone()
     channel_id, offset, channel_epoch = row
-    connection.execute(
-        "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
-        (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms),
-    )
+    if draft.channel.kind.history_size > 1 or draft.type == draft.channel.kind.default_type:
+        # Of which only the last value counts, what is no value must not push it out.
+        connection.execute(
+            "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
+            (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms),
+        )
     if key is not None:
         connection.execute(
             "INSERT OR REPLACE INTO idempotency (scope, key, offset, epoch, reference, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
@@ -280,12 +296,26 @@ def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> 
     connection.execute("DELETE FROM publications WHERE channel_id = ? AND offset <= ?", (channel_id, up_to))
 
 
-def _drop_all_but_last(connection: sqlite3.Connection, channel_id: int) -> None:
-    connection.execute(
-        "DELETE FROM publications WHERE channel_id = ?1 "
-        "AND offset < (SELECT max(offset) FROM publications WHERE channel_id = ?1)",
-        (channel_id,),
-    )
+def _drop_some_older(connection: sqlite3.Connection, channel_id: int, up_to: int, maximum: int) -> int:
+    """Delete the oldest of what is to be deleted; returns how many those are."""
+    return connection.execute(
+        "DELETE FROM publications WHERE channel_id = ?1 AND offset IN "
+        "(SELECT offset FROM publications WHERE channel_id = ?1 AND offset <= ?2 ORDER BY offset LIMIT ?3)",
+        (channel_id, up_to, maximum),
+    ).rowcount
+
+
+def _drop_expired_keys(connection: sqlite3.Connection, now_ms: int, maximum: int) -> int:
+    return connection.execute(
+        "DELETE FROM idempotency WHERE (scope, key) IN "
+        "(SELECT scope, key FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+        (now_ms, maximum),
+    ).rowcount
+
+
+def _last_offset(connection: sqlite3.Connection, channel_id: int) -> int:
+    [offset] = connection.execute("SELECT max(offset) FROM publications WHERE channel_id = ?", (channel_id,)).fetchone()
+    return offset or 0
 
 
 def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:

@@ -89,6 +89,14 @@ async def test_not_within_a_commit(tmp_path: Path) -> None:
 
 async def test_a_reader_that_stays_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_PERIOD", 0.05)
+    complete: list[bool] = []
+
+    def move_log(connection: sqlite3.Connection) -> tuple[str | None, int, bool]:
+        result = checkpoint.move_log(connection)
+        complete.append(result[2])
+        return result
+
+    monkeypatch.setattr(module, "move_log", move_log)
     async with opened(tmp_path) as database:
         await database.write(lambda connection: set_meta(connection, "x", ""))
         with closing(sqlite3.connect(tmp_path / "relay.db", isolation_level=None)) as other:
@@ -97,6 +105,38 @@ async def test_a_reader_that_stays_is_no_failure(tmp_path: Path, monkeypatch: py
             await database.write(lambda connection: set_meta(connection, "y", ""))
             await trio.sleep(0.2)
             assert database.healthy
+            assert not complete[-1]
+        await until(lambda: complete[-1])  # though nobody writes any more
+
+
+def test_what_a_reader_keeps_in_the_log_is_synced_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    with closing(open_sync(tmp_path / "relay.db")) as connection, closing(open_sync(tmp_path / "relay.db")) as reader:
+        connection.execute("CREATE TABLE meta (key PRIMARY KEY, value)")
+        assert checkpoint.move_log(connection)[2]
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM meta").fetchall()
+        set_meta(connection, "x", "")
+        assert checkpoint.move_log(connection)[::2] == (None, False)
+        assert synced == ["relay.db-wal"]
+        reader.execute("ROLLBACK")
+        assert checkpoint.move_log(connection)[::2] == (None, True)
+    assert synced == ["relay.db-wal"]
+
+
+async def test_closing_does_not_wait_for_a_reader(tmp_path: Path) -> None:
+    """It would keep everybody else from writing meanwhile: as a command does, while a backup reads."""
+    async with opened(tmp_path) as database:
+        await database.write(lambda connection: set_meta(connection, "x", ""))
+        with closing(open_sync(tmp_path / "relay.db", read_only=True)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM meta").fetchall()
+            await database.write(lambda connection: set_meta(connection, "y", ""))
+            begun = trio.current_time()
+            async with running_database(tmp_path / "relay.db"):
+                pass
+            assert trio.current_time() - begun < 2.0
 
 
 async def test_one_that_fails_is_a_database_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +147,7 @@ async def test_one_that_fails_is_a_database_that_fails(tmp_path: Path, monkeypat
         rewritten.append(rewrite)
         return "disk I/O error" if len(rewritten) < 3 else checkpoint.probe(connection, rewrite=rewrite)
 
-    monkeypatch.setattr(module, "move_log", lambda connection: ("disk I/O error", connection.total_changes))
+    monkeypatch.setattr(module, "move_log", lambda connection: ("disk I/O error", connection.total_changes, False))
     monkeypatch.setattr(module, "probe", probe)
     async with opened(tmp_path) as database:
         await until(lambda: not database.healthy)

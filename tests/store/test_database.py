@@ -490,6 +490,16 @@ async def test_a_read_does_not_wait_for_the_writer(tmp_path: Path) -> None:
             assert await database.read(content) == [1]
 
 
+async def test_a_synced_write(tmp_path: Path) -> None:
+    """It is committed with the mode in which a commit survives a loss of power; the others are not."""
+
+    def mode(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    async with opened(tmp_path) as database:
+        assert [await database.write(mode, synced=synced) for synced in (False, True, False)] == [1, 2, 1]
+
+
 async def test_it_says_whether_something_is_being_written(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         said = [database.busy]

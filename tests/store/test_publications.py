@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import pytest
 
 from relay.broker import Broker
 from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Position
+from relay.models import Draft, Idempotency, Position
 from relay.presence import Presence
 from relay.store.database import running_database
 from relay.store.publications import Publications
@@ -21,6 +21,7 @@ from relay.timers import Timers
 from relay.write_behind import WriteBehind
 from tests.parts import SetClock
 
+MARKET = Kinds(entities=(), history_period=None, durable=("market",)).parse("market:BTC")
 DURABLE = Kinds(entities=(), history_period=60.0, durable=("trades",))["trades"].channel()
 BEHIND = Kinds(entities=(), history_period=60.0, durable=())["trades"].channel()
 
@@ -87,16 +88,45 @@ async def test_an_epoch_lasts_as_long_as_its_offsets(
 
 async def test_of_a_channel_that_keeps_one_the_others_are_pruned(tmp_path: Path) -> None:
     """A price is kept for ever, but only the last: also where each is committed before it is seen."""
-    market = Kinds(entities=(), history_period=None, durable=("market",)).parse("market:BTC")
     async with run(tmp_path) as first:
-        for _ in range(5):
-            await first.publish(market)
+        for type_ in ("market:price", "market:price", "market:price", "market:halt"):
+            await first.broker.publish(Draft(MARKET, type_, {}, first.clock.ms))
         assert await first.publications.prune(0, lambda name: None) is None
-        database = sqlite3.connect(tmp_path / "relay.db")
-        assert database.execute("SELECT offset FROM publications").fetchall() == [(5,)]
-        database.close()
+        with closing(sqlite3.connect(tmp_path / "relay.db")) as database:
+            assert database.execute("SELECT offset FROM publications").fetchall() == [(3,)]
     async with run(tmp_path) as second:
-        assert ((await second.head(market)).offset, await second.offsets(market)) == (5, [5])
+        assert ((await second.head(MARKET)).offset, await second.offsets(MARKET)) == (4, [3])
+
+
+async def test_what_is_no_price_takes_the_place_of_none(tmp_path: Path) -> None:
+    """Whether the last price is in memory when it comes or not."""
+    async with run(tmp_path) as first:
+        await first.broker.publish(Draft(MARKET, "market:price", {}, first.clock.ms))
+    async with run(tmp_path) as second:
+        assert (await second.head(MARKET)).offset == 1
+        await second.broker.publish(Draft(MARKET, "market:halt", {}, second.clock.ms))
+        assert await second.offsets(MARKET) == [1]
+
+
+async def test_pruning_goes_by_a_bounded_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a minute of many publications is not deleted in one transaction, which others would have to wait for."""
+    monkeypatch.setattr("relay.store.publications.PRUNE_ROWS", 5)
+    small = attrs.evolve(DURABLE, kind=attrs.evolve(DURABLE.kind, history_size=4))
+
+    async with run(tmp_path) as first:
+        for number in range(16):
+            key = Idempotency("s", str(number), 10.0)
+            await first.broker.publish(Draft(small, "t", {}, first.clock.ms, idempotency=key))
+        first.clock.ms += 20_000
+        rows = [32]
+        last: int | None = 0
+        with closing(sqlite3.connect(tmp_path / "relay.db")) as database:
+            while last is not None:
+                last = await first.publications.prune(last, lambda name: None)
+                rows += database.execute(
+                    "SELECT (SELECT count(*) FROM publications) + (SELECT count(*) FROM idempotency)"
+                ).fetchone()
+    assert rows == [32, 27, 22, 17, 12, 7, 4]
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -158,6 +188,23 @@ async def test_the_machine_goes_down(
         assert await second.offsets(DURABLE) == [1, 2, 3]
         assert await second.head(DURABLE) == after
     assert (after.epoch != before.epoch) == (booted and not clean and synchronous == "normal")
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_what_counts_is_how_the_last_run_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Who makes commits synchronous after a loss of power may have lost some. Where uptimes have no name, any end may be one."""
+    monkeypatch.setattr("relay.store.publications.BOOT_ID_FILE", tmp_path / "boot_id")
+    if known:
+        (tmp_path / "boot_id").write_text("a\n")
+    async with run(tmp_path, clean=False, synchronous="normal") as first:
+        before = await first.publish(DURABLE)
+    if known:
+        (tmp_path / "boot_id").write_text("b\n")
+    async with run(tmp_path, clean=False, synchronous="full" if known else "normal") as second:
+        after = await second.publish(DURABLE)
+        assert after.epoch != before.epoch
 
 
 @pytest.mark.parametrize(("lost", "kept"), [(2, [3, 4]), (3, [4]), (4, [])])
