@@ -167,7 +167,7 @@ class Broker:
         """Tell those who listen now, and for whom `to` is true: neither kept nor counted. A plain call."""
         publication = Publication(name, type_, 0, "", 0, data=data)
         frames: dict[Encode, bytes | None] = {}
-        for subscriber in self._listeners(name):
+        for subscriber in [*self._listeners(name), *self._resuming(name)]:
             if to(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
@@ -226,7 +226,7 @@ class Broker:
             subscription = Subscription(name, counted)
             subscriber.subscriptions[name.text] = subscription
             self.subscription_count += 1
-            self._pending.setdefault(name.text, set()).add(subscriber)
+            self._note_pending(subscriber, subscription)
         return subscription
 
     async def subscribe(
@@ -262,6 +262,7 @@ class Broker:
                     # A resume of what is live already: the replay must not overtake or repeat what is delivered.
                     channel.leave(subscriber.encode, subscriber.sink)
                     subscription.live = False
+                    self._note_pending(subscriber, subscription)
                 position = since
             frame = answer(position, recovered)
             if frame is not None:
@@ -390,6 +391,14 @@ class Broker:
     def _listeners(self, name: ChannelName) -> list[Subscriber]:
         channel = self.channels.get(name)
         return [] if channel is None else channel.subscribers()
+
+    def _resuming(self, name: ChannelName) -> list[Subscriber]:
+        """Those who listened already, and are not live while they are given once more what they ask for."""
+        pending = self._pending.get(name.text, ())
+        return [subscriber for subscriber in pending if subscriber.subscriptions[name.text].present]
+
+    def _note_pending(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        self._pending.setdefault(subscription.channel.text, set()).add(subscriber)
 
     def _forget_pending(self, subscriber: Subscriber, subscription: Subscription) -> None:
         text = subscription.channel.text

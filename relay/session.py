@@ -79,7 +79,9 @@ class Session:
         self._scope = trio.CancelScope(deadline=self._idle_deadline)
 
     def alive(self) -> None:
-        """The peer showed that it lives: the idle deadline moves. A plain call."""
+        """The peer showed that it lives: the idle deadline moves, unless it has passed. A plain call."""
+        if self._scope.cancel_called:
+            return
         self._idle_deadline = trio.current_time() + self._idle_timeout
         self._scope.deadline = min(self._idle_deadline, self._deadline)
 

@@ -19,7 +19,7 @@ from relay.models import Draft, Position, Publication, Published
 from relay.outbox import Outbox, flush
 from relay.presence import Presence
 from relay.timers import Timers
-from tests.parts import Ear, Parts, SetClock, admin, encode, open_parts
+from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user
 
 SIZE = 100
 """Of the history of a `task` channel."""
@@ -208,3 +208,69 @@ async def test_of_a_batch_each_is_answered_for_itself(tmp_path: Path, monkeypatc
         assert await outcomes(old, durable) == [3, Code.UNAVAILABLE]
         with pytest.raises(RequestError, match="too much to write"):
             await outcomes(new, durable)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, removed: bool) -> None:
+    """Who asks once more for what it hears already, and reads slowly, is not live meanwhile: it is found all the same."""
+    opened = trio.Event()
+    opened.set()
+    told: list[str] = []
+    resumed: list[object] = []
+    gate = Gate()
+    gate.opened = opened
+    async with open_parts(tmp_path) as parts, trio.open_nursery() as nursery:
+        await parts.rooms.create(admin(), name="R", description=None, type_="private", id_="den")
+        for member in ("u", "v"):
+            await parts.rooms.add_member(admin(), "den", member)
+        name = parts.kinds.parse("chatroom:den")
+        start = await publish(parts, name.text, 1)
+        await publish(parts, name.text, 40)
+        flusher = Flusher()
+        outbox = Outbox(
+            gate,
+            flusher,
+            1000,
+            on_blocked=lambda: nursery.start_soon(outbox.drain),
+            on_overflow=lambda: pytest.fail("it overflowed"),
+        )
+        await nursery.start(flusher.run)
+        with parts.broker.attach(outbox, encode) as subscriber:
+            parts.broker.identify(subscriber, "u")
+            subscriber.on_revoked = lambda channel, _: told.append(channel.text)
+
+            async def join(since: Position | None) -> None:
+                with parts.broker.reserved(subscriber, [name], maximum=5) as [subscription]:
+                    await parts.broker.subscribe(
+                        subscriber, subscription, outbox=outbox, since=since, answer=lambda position, recovered: None
+                    )
+
+            async def again() -> None:
+                try:
+                    await join(start)
+                    resumed.append(True)
+                except RequestError as refusal:
+                    resumed.append(refusal.code)
+
+            await join(None)
+            gate.opened = trio.Event()
+            nursery.start_soon(again)
+            await trio.testing.wait_all_tasks_blocked()
+            assert resumed == []
+            if removed:
+                await parts.rooms.remove_member(admin(), "den", "u")
+            async with listening(parts, user("v"), name.text):
+                gate.opened.set()
+                with trio.fail_after(5):
+                    while not resumed:
+                        await trio.sleep(0.01)
+                await publish(parts, name.text, 1)
+                await trio.testing.wait_all_tasks_blocked()
+            heard = b'"offset":42' in gate.taken.replace(b" ", b"")
+            if removed:
+                assert (told, resumed, heard) == ([name.text], [Code.FORBIDDEN], False)
+            else:
+                assert (told, resumed, heard) == ([], [True], True)
+                assert b"user:online" in gate.taken, "somebody came meanwhile"
+        assert parts.broker.pending_count == 0
+        nursery.cancel_scope.cancel()
