@@ -267,10 +267,13 @@ def test_serve_runs_the_server_and_exits_with_its_code(folder: Path, server: Any
     ("error", "message"),
     [
         (
-            ExceptionGroup("", [ExceptionGroup("", [OSError(errno.EADDRINUSE, "Address already in use")])]),
-            "cannot listen on 127.0.0.1 port 8080: Address already in use; change server.host or server.port",
+            ExceptionGroup("", [ExceptionGroup("", [OSError(errno.EADDRINUSE, "cannot listen on x port 1: in use")])]),
+            "cannot listen on x port 1: in use; change server.host or server.port",
         ),
-        (socket.gaierror(-2, "Name or service not known"), "cannot listen on 127.0.0.1 port 8080: Name or service"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "cannot listen on x port 1: not known"),
+            "cannot listen on x port 1: not known; change server.host or server.port",
+        ),
         (StoreError("The database is odd."), "The database is odd."),
     ],
 )
@@ -403,7 +406,22 @@ def test_a_key_of_nobody_or_with_an_unknown_scope_is_refused(folder: Path) -> No
     assert not (folder / "relay.db").exists()
 
 
+def test_a_database_that_there_is_not(folder: Path) -> None:
+    """To make one is said, for it is hardly the one that a server uses; to list what is in it makes none."""
+    missing = f"there is no database at {folder / 'relay.db'}. Run this in the folder of the server"
+    for args in (["list"], ["revoke", "key_x"], ["tier", "key_x", "pro"]):
+        assert missing in failed("keys", *args)
+    assert not (folder / "relay.db").exists()
+    for args in (["keys", "create", "--user", "u"], ["token", "u"]):
+        result = relay(*args)
+        assert f"There was no database at {folder / 'relay.db'}, so one was made." in result.stderr
+        assert len(result.stdout.splitlines()) == 1
+        assert "was made" not in relay(*args).stderr
+        (folder / "relay.db").unlink()
+
+
 def test_the_table_of_keys() -> None:
+    done("token", "alice")
     result = relay("keys", "list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "There are no keys yet; make one with: relay keys create --user USER" in result.stderr
@@ -437,6 +455,7 @@ def test_a_key_is_revoked_and_moved(folder: Path) -> None:
 
 
 def test_an_unknown_key_is_an_error() -> None:
+    done("token", "alice")
     for args in (["revoke", "key_x"], ["tier", "key_x", "pro"]):
         assert "Error: there is no key with the ID key_x; `relay keys list` shows all" in failed("keys", *args)
     text = failed("keys", "revoke", "rk_live_abc")
@@ -466,7 +485,7 @@ def test_a_database_that_cannot_be_used_is_one_clear_sentence(folder: Path) -> N
 
 
 def test_a_database_without_room_is_one_clear_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done("keys", "list")
+    done("token", "alice")
 
     def full(*args: object, **kwargs: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")

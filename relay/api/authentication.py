@@ -74,7 +74,9 @@ async def publisher_of(core: Core, request: Request) -> Principal:
     """Return who a request comes from, of those who may publish: an admin, or a key with scope `publish`. Raises as `user_of`."""
     principal = await principal_of(core, request)
     if not principal.is_admin and "publish" not in principal.scopes:
-        raise RequestError(Code.FORBIDDEN, "Publishing needs an API key with scope publish, or the token of an admin.")
+        raise RequestError(
+            Code.FORBIDDEN, "Publishing needs an API key with scope publish or admin, or the token of an admin."
+        )
     return principal
 
 

@@ -25,7 +25,10 @@ from relay.store.database import Database
 PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+_OF_OTHERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via", "Origin")
+"""Headers of requests that somebody passed on, or that a web page makes."""
+_OTHER_SITES = ("cross-site", "same-site")
+"""What browsers say of a page that asks for something elsewhere (Fetch Metadata, 2.3)."""
 
 
 @attrs.frozen
@@ -73,15 +76,17 @@ def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> b
     """Tell whether a request comes from an address that may read metrics, as far as one can be sure of that.
 
     This machine's own addresses count only for a request that was made to this machine and passed on by nobody: a proxy that adds no
-    X-Forwarded-For would make everyone local, one that hands on its client's would believe anyone, and a web page can have its own
-    name resolved to 127.0.0.1.
+    X-Forwarded-For would make everyone local, one that hands on its client's would believe anyone, and a web page, which may be open
+    on this machine, can ask for whatever it likes, also under a name of its own that is resolved to 127.0.0.1.
     """
     address = ip_address(address_of(core, request))
     if address not in allowed:
         return False
     if not address.is_loopback:
         return True
-    return not any(name in request.headers for name in _FORWARDED) and _is_local(request.headers.get("Host", ""))
+    if any(name in request.headers for name in _OF_OTHERS) or request.headers.get("Sec-Fetch-Site") in _OTHER_SITES:
+        return False
+    return _is_local(request.headers.get("Host", ""))
 
 
 def _is_local(host: str) -> bool:

@@ -76,4 +76,5 @@ def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float)
     for poster in posters:
         poster.stopping = True
     load.poller.poll_until(lambda: all(one.finished for one in posters), STOP_TIMEOUT)
+    step(0.0)  # what was refused at the end
     result.latencies, result.latency_of = latencies, "from sending a request to its answer"

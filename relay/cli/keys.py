@@ -26,6 +26,11 @@ def keys() -> None:
     """Create, list, revoke and change API keys.
 
     It works before the first start of the server and while it runs.
+
+    \b
+    Example:
+      relay keys create --user alice --tier pro
+      relay keys list
     """
 
 
@@ -69,6 +74,7 @@ def create(
             scopes=scopes,
             now_ms=Clock().now_ms(),
         ),
+        create=True,
     )
     click.echo(secret)
     click.echo(

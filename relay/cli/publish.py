@@ -117,7 +117,8 @@ def _post(server: SplitResult, body: bytes, key: str, tls: Callable[[], ssl.SSLC
             "name the one to trust with --ca FILE, or use the host name that it is for"
         ) from None
     except ssl.SSLError as error:
-        raise click.ClickException(f"no TLS connection with {where}: {error.reason or error}") from None
+        plain = "; does that port speak plain HTTP? Then use http://" if error.reason == "WRONG_VERSION_NUMBER" else ""
+        raise click.ClickException(f"no TLS connection with {where}: {error.reason or error}{plain}") from None
     except (OSError, UnicodeError) as error:  # UnicodeError: no such host name can exist
         reason = getattr(error, "strerror", None) or error
         raise click.ClickException(f"nothing answers at {where} ({reason}); is `relay serve` running there?") from None

@@ -41,10 +41,7 @@ def serve(context: click.Context, config_file: Path | None, host: str | None, po
         if isinstance(cause, StoreError):
             raise click.ClickException(str(cause)) from None
         if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in ADDRESS_ERRORS):
-            where = f"{config.server.host} port {config.server.port}"
-            raise click.ClickException(
-                f"cannot listen on {where}: {cause.strerror}; change server.host or server.port"
-            ) from None
+            raise click.ClickException(f"{cause.strerror}; change server.host or server.port") from None
         raise
     context.exit(code)
 

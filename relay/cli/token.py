@@ -69,4 +69,4 @@ def _secret(config: Config) -> str:
         )
     from relay.store.secrets import get_or_create
 
-    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"))
+    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=True)

@@ -178,8 +178,8 @@ def hints(config: Config) -> Iterator[str]:
     hidden = _hidden_folder(Path(sys.prefix), Path(sys.base_prefix), Path(__file__))
     if hidden is not None:
         yield f"This installation is in {hidden}, which the service may not see, so that it would not start. Install Relay"
-        yield "elsewhere, as with: sudo python3 -m venv /opt/relay && sudo /opt/relay/bin/pip install relay-server"
-        yield "and print the unit with: /opt/relay/bin/relay systemd"
+        yield "elsewhere, as with: sudo python3 -m venv /opt/relay && sudo /opt/relay/bin/pip install ."
+        yield "in the folder that you installed it from, and print the unit with: /opt/relay/bin/relay systemd"
 
 
 def _files(config: Config, file: Path | None) -> Iterator[str]:

@@ -62,7 +62,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring the database to the newest version, each step in a transaction of its own.
 
     Raises:
-        StoreError: the file was written by a newer Relay.
+        StoreError: the file was written by a newer Relay, or by another program.
         sqlite3.Error: a step failed; the file is as it was before that step.
     """
     while (version := _version(connection)) < len(MIGRATIONS):
@@ -70,6 +70,8 @@ def migrate(connection: sqlite3.Connection) -> None:
         try:
             # Another process may have been quicker.
             if _version(connection) == version:
+                if version == 0:
+                    _check_empty(connection)
                 for statement in MIGRATIONS[version].split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
@@ -94,6 +96,15 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
     if version > len(MIGRATIONS):
         raise _newer(version)
     return version
+
+
+def _check_empty(connection: sqlite3.Connection) -> None:
+    table = connection.execute("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite%' LIMIT 1").fetchone()
+    if table is not None:
+        path = connection.execute("PRAGMA database_list").fetchone()[2]
+        raise StoreError(
+            f"{path} is a database of another program (with {table[0]}). Move it away, or change store.path."
+        )
 
 
 def _newer(version: int) -> StoreError:

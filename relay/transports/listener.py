@@ -73,7 +73,8 @@ def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[sock
     except OSError as error:
         for one in sockets:
             one.close()
-        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
+        # A name that is not found is told from an address that is taken by the class.
+        raise type(error)(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     return sockets
 
 

@@ -240,13 +240,16 @@ async def test_this_machine_reads_metrics_but_not_who_comes_through_it(tmp_path:
         {"X-Forwarded-For": "127.0.0.1, 203.0.113.9"},
         {"Via": "1.1 proxy"},
         {"Host": "relay.example.org"},
+        # A page in a browser on this machine.
+        {"Origin": "https://evil.example.org"},
+        {"Sec-Fetch-Site": "cross-site"},
         # A page whose name resolves to this machine.
         {"Host": "127.0.0.1.evil.example.org"},
         {"Host": ""},
         {"Host": "["},
     ]
     async with scraped(tmp_path) as (_, _, scraper):
-        for headers in ({}, {"Host": "localhost:8080"}, {"Host": "[::1]:8080"}):
+        for headers in ({}, {"Host": "localhost:8080"}, {"Host": "[::1]:8080"}, {"Sec-Fetch-Site": "none"}):
             assert (await scraper.http.get("/metrics", headers=headers)).status_code == 200, headers
         for headers in refused:
             assert (await scraper.http.get("/metrics", headers=headers)).status_code == 401, headers

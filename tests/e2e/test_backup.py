@@ -77,7 +77,7 @@ async def test_backups_of_a_server_at_work(tmp_path: Path) -> None:
 async def test_a_database_that_is_not_as_it_should_be(tmp_path: Path) -> None:
     """The check names what is wrong, and exits with 1."""
     server = RelayProcess(tmp_path)
-    server.command("keys", "list")
+    server.command("keys", "create", "--user", "u")
     with closing(sqlite3.connect(tmp_path / "relay.db")) as database, database:
         database.execute("INSERT INTO channels VALUES (1, 'trades', 'e', 3, 0, 500)")
         database.execute("INSERT INTO publications VALUES (1, 4, 't', '{}', 1)")

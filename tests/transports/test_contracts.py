@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import random
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -328,3 +329,8 @@ def test_a_port_that_is_taken_is_named() -> None:
     [taken] = open_listeners("127.0.0.1", 0)
     with taken, pytest.raises(OSError, match=f"127.0.0.1 port {taken.getsockname()[1]}"):
         open_listeners("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_host_that_there_is_not_is_told_from_a_port_that_is_taken() -> None:
+    with pytest.raises(socket.gaierror, match="cannot listen on no host port 0: "):
+        open_listeners("no host", 0)

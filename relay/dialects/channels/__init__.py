@@ -9,7 +9,7 @@ from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.channels import protocol
 from relay.dialects.channels.session import ChannelsSession
-from relay.errors import Disconnect, Reason, RequestError
+from relay.errors import Code, Disconnect, Reason, RequestError
 from relay.heartbeat import Heartbeat
 from relay.limits import ConnectionCounter
 from relay.session import Session
@@ -57,6 +57,8 @@ class Channels:
         token = parse_qs(session.query).get("token", [""])[0]
         try:
             with core.failures.counted(session.address):
+                if not token:
+                    raise RequestError(Code.UNAUTHORIZED, "A token is missing: connect to /api/ws?token=...")
                 principal = await core.tokens.authenticate(token)
         except RequestError as refusal:
             # Only after the handshake can a browser see why.
