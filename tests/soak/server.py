@@ -67,7 +67,9 @@ async def _serve(config_file: Path) -> None:
         async with open_server(config, dialects=[*DIALECTS, Census]) as server:
             host, port = server.addresses[0]
             print(f"{host}:{port}", flush=True)
-            os.close(sys.stdout.fileno())  # all is said: whoever started this reads until here
+            # All is said: whoever started this reads until here. Into a gap SQLite would put a file, whenever it opens its next.
+            with Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
             await anext(aiter(signals))
             await server.drain()
 
