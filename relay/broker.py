@@ -20,11 +20,11 @@ from relay.channels import Channels, Source
 from relay.clock import Clock
 from relay.errors import Code, Disconnect, Reason, RequestError
 from relay.kinds import ChannelName
-from relay.models import Draft, Position, Publication, Published
+from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.recent import Recent
-from relay.subscriber import Subscriber, Subscription
+from relay.subscriber import Pending, Subscriber, Subscription
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded between two looks at the outbox's room."""
@@ -32,8 +32,6 @@ YIELD_BYTES = 64 * 1024
 """Bytes published in bulk after which other tasks run, so that a big batch never closes a healthy reader."""
 ITEM_BYTES = 256
 """What one publication counts towards YIELD_BYTES beside its data."""
-
-Outcome = Published | RequestError
 
 
 class Store(Source, Protocol):
@@ -55,7 +53,8 @@ class Broker:
     def __init__(self, store: Store, presence: Presence, clock: Clock) -> None:
         self._store = store
         self._presence = presence
-        self._pending: dict[str, set[Subscriber]] = {}
+        self.pending = Pending()
+        """Subscriptions that are about to begin, or to begin anew."""
         self.recent_keys = Recent()
         self.publications: defaultdict[str, int] = defaultdict(int)
         """How many there were, by the kind of their channel."""
@@ -167,7 +166,7 @@ class Broker:
         """Tell those who listen now, and for whom `to` is true: neither kept nor counted. A plain call."""
         publication = Publication(name, type_, 0, "", 0, data=data)
         frames: dict[Encode, bytes | None] = {}
-        for subscriber in [*self._listeners(name), *self._resuming(name)]:
+        for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
             if to(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
@@ -226,7 +225,7 @@ class Broker:
             subscription = Subscription(name, counted)
             subscriber.subscriptions[name.text] = subscription
             self.subscription_count += 1
-            self._note_pending(subscriber, subscription)
+            self.pending.add(subscriber, subscription)
         return subscription
 
     async def subscribe(
@@ -262,7 +261,7 @@ class Broker:
                     # A resume of what is live already: the replay must not overtake or repeat what is delivered.
                     channel.leave(subscriber.encode, subscriber.sink)
                     subscription.live = False
-                    self._note_pending(subscriber, subscription)
+                    self.pending.add(subscriber, subscription)
                 position = since
             frame = answer(position, recovered)
             if frame is not None:
@@ -351,7 +350,7 @@ class Broker:
         if subscription.live:
             return
         subscription.live = True
-        self._forget_pending(subscriber, subscription)
+        self.pending.discard(subscriber, subscription)
         channel.join(subscriber.encode, subscriber.sink, subscriber)
         if channel.name.kind.presence and subscriber.user_id is not None and not subscription.present:
             subscription.present = True
@@ -365,7 +364,7 @@ class Broker:
 
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions of those who lost the right to a channel, and tell them. A plain call."""
-        for subscriber in [*self._listeners(name), *self._pending.get(name.text, ())]:
+        for subscriber in [*self.channels.listeners(name), *self.pending.of(name)]:
             subscription = subscriber.subscriptions.get(name.text)
             if subscription is not None and of(subscriber):
                 self._end(subscriber, subscription)
@@ -378,7 +377,7 @@ class Broker:
         if subscriber.subscriptions.get(name.text) is subscription:
             del subscriber.subscriptions[name.text]
             self.subscription_count -= 1
-        self._forget_pending(subscriber, subscription)
+        self.pending.discard(subscriber, subscription)
         if subscription.live:
             subscription.live = False
             channel = self.channels.get(name)
@@ -387,26 +386,6 @@ class Broker:
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
-
-    def _listeners(self, name: ChannelName) -> list[Subscriber]:
-        channel = self.channels.get(name)
-        return [] if channel is None else channel.subscribers()
-
-    def _resuming(self, name: ChannelName) -> list[Subscriber]:
-        """Those who listened already, and are not live while they are given once more what they ask for."""
-        pending = self._pending.get(name.text, ())
-        return [subscriber for subscriber in pending if subscriber.subscriptions[name.text].present]
-
-    def _note_pending(self, subscriber: Subscriber, subscription: Subscription) -> None:
-        self._pending.setdefault(subscription.channel.text, set()).add(subscriber)
-
-    def _forget_pending(self, subscriber: Subscriber, subscription: Subscription) -> None:
-        text = subscription.channel.text
-        waiting = self._pending.get(text)
-        if waiting is not None:
-            waiting.discard(subscriber)
-            if not waiting:
-                del self._pending[text]
 
     async def recent(self, name: ChannelName) -> tuple[Position, list[Publication]]:
         """Return a channel's head and what is kept of it, oldest first. A checkpoint where the store is asked."""
@@ -418,8 +397,3 @@ class Broker:
             return channel.position, channel.history.all()
         finally:
             channel.pins -= 1
-
-    @property
-    def pending_count(self) -> int:
-        """How many channels have a subscription that is about to begin."""
-        return len(self._pending)

@@ -53,6 +53,11 @@ class Channels(Generic[S]):
         """Return the channel if it is in memory. A plain call."""
         return self._channels.get(name.text)
 
+    def listeners(self, name: ChannelName) -> list[S]:
+        """Return who listens to a channel. A plain call."""
+        channel = self._channels.get(name.text)
+        return [] if channel is None else channel.subscribers()
+
     def note_unwritten(self, channel: Channel[S]) -> None:
         """Take note that a channel has something that is not in the store yet. A plain call."""
         self._dirty[channel.name.text] = channel

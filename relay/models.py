@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 
 from relay import strictjson
+from relay.errors import RequestError
 from relay.kinds import ChannelName
 
 
@@ -142,3 +143,7 @@ class Published:
     position: Position
     repeated: bool = False
     reference: str | None = None
+
+
+Outcome = Published | RequestError
+"""What became of one of several drafts."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relay.broker import Broker, Outcome
+from relay.broker import Broker
 from relay.clock import Clock
 from relay.errors import Code, FieldError, RequestError
 from relay.kinds import ChannelName, Kinds, complete
-from relay.models import Draft, Idempotency
+from relay.models import Draft, Idempotency, Outcome
 from relay.notifications import Notifications
 from relay.rooms import Rooms
 

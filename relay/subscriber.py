@@ -1,8 +1,8 @@
-"""A connection as the broker sees it, and its places in channels."""
+"""A connection as the broker sees it, its places in channels, and those that are about to be taken."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -58,3 +58,34 @@ class Subscriber:
         frame = self.encode(publication)
         if frame is not None:
             self.sink.push(frame)
+
+
+class Pending:
+    """Who has a subscription that is not live yet, by channel: so that a right that is lost meanwhile ends that too."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, set[Subscriber]] = {}
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def add(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        """Take note of one. A plain call."""
+        self._subscribers.setdefault(subscription.channel.text, set()).add(subscriber)
+
+    def discard(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        """Forget it, as it is live or has ended. A plain call; idempotent."""
+        text = subscription.channel.text
+        waiting = self._subscribers.get(text)
+        if waiting is not None:
+            waiting.discard(subscriber)
+            if not waiting:
+                del self._subscribers[text]
+
+    def of(self, name: ChannelName) -> Iterable[Subscriber]:
+        """Return who waits for a channel."""
+        return self._subscribers.get(name.text, ())
+
+    def resuming(self, name: ChannelName) -> list[Subscriber]:
+        """Return those of them who listened already, and are given once more what they ask for."""
+        return [subscriber for subscriber in self.of(name) if subscriber.subscriptions[name.text].present]

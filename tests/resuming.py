@@ -19,12 +19,12 @@ import attrs
 import trio
 import trio.testing
 
-from relay.broker import Broker, Outcome
+from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
 from relay.errors import Code, Disconnect, RequestError
 from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Position, Publication, Published
+from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.store.database import Database, open_database

@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from relay.broker import Broker, Outcome
+from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
 from relay.errors import Code, RequestError
 from relay.flusher import Flusher
 from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Position, Publication, Published
+from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox, flush
 from relay.presence import Presence
 from relay.timers import Timers
@@ -272,5 +272,5 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
             else:
                 assert (told, resumed, heard) == ([], [True], True)
                 assert b"user:online" in gate.taken, "somebody came meanwhile"
-        assert parts.broker.pending_count == 0
+        assert len(parts.broker.pending) == 0
         nursery.cancel_scope.cancel()

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from relay.broker import Outcome
 from relay.errors import Code, RequestError
 from relay.kinds import complete
-from relay.models import Draft, Idempotency
+from relay.models import Draft, Idempotency, Outcome
 from tests.parts import START_MS, Parts, listening, open_parts, user
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import trio
 
-from relay.broker import Outcome
 from relay.clock import iso_ms
 from relay.errors import Code, RequestError
 from relay.kinds import complete
-from relay.models import Draft, Idempotency
+from relay.models import Draft, Idempotency, Outcome
 from relay.principal import Principal
 from relay.rooms import Rooms
 from relay.store.rooms import Room, RoomType

@@ -9,9 +9,9 @@ import trio
 import trio.testing
 
 from relay import write_behind
-from relay.broker import Broker, Outcome
+from relay.broker import Broker
 from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Position, Publication
+from relay.models import Draft, Outcome, Position, Publication
 from relay.presence import Presence
 from relay.timers import Timers
 from relay.write_behind import WriteBehind

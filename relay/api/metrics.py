@@ -229,7 +229,7 @@ class RelayCollector(Collector):
             "handshake_limits": len(core.handshakes),
             "message_limits": len(core.messages),
             "idempotency_keys": len(broker.recent_keys),
-            "pending_subscriptions": broker.pending_count,
+            "pending_subscriptions": len(broker.pending),
             "presence_rooms": core.presence.room_count,
             "api_keys": core.keys.cached_count,
             "api_keys_in_use": core.keys.watched_count,

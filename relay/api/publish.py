@@ -14,10 +14,9 @@ from relay.api.ahead import work_through
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
 from relay.api.draining import Interrupted
-from relay.broker import Outcome
 from relay.core import Core
 from relay.errors import Code, ProtocolError, RequestError
-from relay.models import Draft
+from relay.models import Draft, Outcome
 from relay.principal import Principal
 from relay.publishing import MAX_ITEM_BYTES, Publishing, too_large
 

@@ -28,7 +28,8 @@ import trio
 from relay import logs
 from relay.errors import Code, RequestError
 from relay.histogram import Histogram
-from relay.store.checkpoint import empty_log, move_log, overwrite_beginning, probe, roll_back
+from relay.store.batch import OWN_ERRORS, PROBE_INTERVAL, Entry, execute, unavailable
+from relay.store.checkpoint import empty_log, move_log, probe, roll_back
 from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable
 from relay.store.migrations import migrate
 
@@ -38,10 +39,6 @@ MAX_BATCH = 1000
 """Operations in one transaction."""
 MAX_WAITING = 10_000
 """Operations that wait for one, and reads that wait for their connection; more are refused."""
-PROBE_INTERVAL = 1.0
-"""Seconds between two looks whether a database that could not be written can be again."""
-FULL = 2
-"""SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 CHECKPOINT_ROWS = 2000
 """Changed rows after which the log is moved into the file: some 4 to 16 MB of log."""
 CHECKPOINT_INTERVAL = 1.0
@@ -50,28 +47,8 @@ CHECKPOINT_PERIOD = 60.0
 """Seconds after which the log is moved into the file, and synced, however little was written."""
 
 T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], Any]
-
-OWN_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-"""SQLite's errors that are about one operation's values or calls; all others are the database's."""
 
 log = logs.get("relay.store")
-
-
-class _Entry:
-    """An operation that waits, and the task that waits for it (None: it was cancelled)."""
-
-    __slots__ = ("callback", "operation", "reads", "result", "synced", "task")
-
-    def __init__(
-        self, operation: Operation, callback: Callable[[Any], None] | None, *, reads: bool, synced: bool = False
-    ) -> None:
-        self.operation = operation
-        self.callback = callback
-        self.reads = reads
-        self.synced = synced
-        self.task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
-        self.result: outcome.Outcome[Any] | None = None
 
 
 class Database:
@@ -80,7 +57,7 @@ class Database:
     def __init__(self, writer: Connection, reader: Connection) -> None:
         self._writer = writer
         self._reader = reader
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[Entry] = deque()
         self._sleeper: trio.lowlevel.Task | None = None
         self._ended = False
         self._running = False
@@ -158,7 +135,7 @@ class Database:
             RequestError: the database cannot be written, MAX_WAITING operations wait already, or the service has ended;
                 nothing of it was written.
         """
-        result: T = await self._enqueue(_Entry(operation, on_commit, reads=False, synced=synced))
+        result: T = await self._enqueue(Entry(operation, on_commit, reads=False, synced=synced))
         return result
 
     async def load(
@@ -173,16 +150,16 @@ class Database:
             RequestError: the database cannot be read; or as `write`.
         """
         try:
-            result: T = await self._enqueue(_Entry(query, on_loaded, reads=True))
+            result: T = await self._enqueue(Entry(query, on_loaded, reads=True))
         except sqlite3.Error as error:
             if isinstance(error, OWN_ERRORS):
                 raise
             raise _unreadable(error) from error
         return result
 
-    async def _enqueue(self, entry: _Entry) -> Any:
+    async def _enqueue(self, entry: Entry) -> Any:
         if self._ended:
-            raise _unavailable()
+            raise unavailable()
         if len(self._waiting) >= MAX_WAITING:
             raise RequestError(Code.UNAVAILABLE, "The server has too much to write. Try again.", retry_after=1.0)
         self._waiting.append(entry)
@@ -216,10 +193,10 @@ class Database:
             self._ended = True
             for entry in self._waiting:
                 if entry.task is not None:
-                    trio.lowlevel.reschedule(entry.task, outcome.Error(_unavailable()))
+                    trio.lowlevel.reschedule(entry.task, outcome.Error(unavailable()))
             self._waiting.clear()
 
-    def _take(self) -> list[_Entry]:
+    def _take(self) -> list[Entry]:
         if len(self._waiting) <= MAX_BATCH:
             batch, self._waiting = list(self._waiting), deque()
             return batch
@@ -234,14 +211,14 @@ class Database:
         with trio.move_on_at(self._deadline):
             await trio.lowlevel.wait_task_rescheduled(abort)
 
-    async def _run_batch(self, batch: list[_Entry]) -> None:
+    async def _run_batch(self, batch: list[Entry]) -> None:
         loads = [entry for entry in batch if entry.reads]
         writes = [entry for entry in batch if not entry.reads]
         if self.healthy:
             await self._run_in_thread(loads, writes)
         else:
             for entry in writes:
-                entry.result = outcome.Error(_unavailable())
+                entry.result = outcome.Error(unavailable())
             if loads:
                 await self._run_in_thread(loads, [])
         for entry in (*loads, *writes):
@@ -251,10 +228,10 @@ class Database:
             if entry.task is not None and entry.result is not None:
                 trio.lowlevel.reschedule(entry.task, entry.result)
 
-    async def _run_in_thread(self, loads: Sequence[_Entry], writes: Sequence[_Entry]) -> None:
+    async def _run_in_thread(self, loads: Sequence[Entry], writes: Sequence[Entry]) -> None:
         started = time.perf_counter()
         self._running = True
-        failure, changes = await self._writer.run(partial(_execute, loads, writes))
+        failure, changes = await self._writer.run(partial(execute, loads, writes))
         self._running = False
         self.last_batch_seconds = time.perf_counter() - started
         self.batches += 1
@@ -297,56 +274,6 @@ class Database:
         self._deadline = trio.current_time() + PROBE_INTERVAL
 
 
-def _execute(
-    loads: Sequence[_Entry], writes: Sequence[_Entry], connection: sqlite3.Connection
-) -> tuple[str | None, int]:
-    """Run a batch, in the thread. Every entry gets its result; returns what went wrong with the transaction, and all changes."""
-    for entry in loads:
-        entry.result = _captured(entry.operation, connection)
-    if not writes:
-        return None, connection.total_changes
-    synchronous = _set_synchronous(connection, FULL) if any(entry.synced for entry in writes) else None
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        for entry in writes:
-            connection.execute("SAVEPOINT operation")
-            entry.result = _captured(entry.operation, connection)
-            if isinstance(entry.result, outcome.Error):
-                if _is_failure(entry.result.error):
-                    raise entry.result.error  # everybody's
-                connection.execute("ROLLBACK TO operation")
-            connection.execute("RELEASE operation")
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        roll_back(connection)
-        for entry in writes:
-            entry.result = outcome.Error(_unavailable())
-        overwrite_beginning(connection)
-        return str(error), connection.total_changes
-    finally:
-        if synchronous is not None:
-            _set_synchronous(connection, synchronous)
-    return None, connection.total_changes
-
-
-def _set_synchronous(connection: sqlite3.Connection, mode: int) -> int:
-    """Set the synchronous mode, outside of a transaction; returns the one before."""
-    [(before,)] = connection.execute("PRAGMA synchronous").fetchall()
-    connection.execute(f"PRAGMA synchronous = {mode}")
-    return int(before)
-
-
-def _captured(operation: Operation, connection: sqlite3.Connection) -> outcome.Outcome[Any]:
-    try:
-        return outcome.Value(operation(connection))
-    except Exception as error:  # noqa: BLE001 - it is the caller's, and raised there
-        return outcome.Error(error)
-
-
-def _is_failure(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and not isinstance(error, OWN_ERRORS)
-
-
 def _read(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
     connection.execute("BEGIN")
     try:
@@ -357,11 +284,7 @@ def _read(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connecti
 
 def _unreadable(error: sqlite3.Error) -> RequestError:
     log.error("database cannot be read", cause=str(error))
-    return _unavailable()
-
-
-def _unavailable() -> RequestError:
-    return RequestError(Code.UNAVAILABLE, "The database is not available.", retry_after=PROBE_INTERVAL)
+    return unavailable()
 
 
 @asynccontextmanager

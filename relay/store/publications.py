@@ -15,8 +15,9 @@ from pathlib import Path
 from relay.clock import Clock
 from relay.errors import RequestError
 from relay.kinds import ChannelName
-from relay.models import Draft, Idempotency, Position, Publication, Published
-from relay.store.database import FULL, Database
+from relay.models import Draft, Idempotency, Outcome, Position, Publication, Published
+from relay.store.batch import FULL
+from relay.store.database import Database
 from relay.store.secrets import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
@@ -24,8 +25,6 @@ PRUNE_CHANNELS = 200
 PRUNE_ROWS = 2000
 """Publications and keys, in all, after whose deletion the transaction ends, so that pruning never holds up a publisher for long."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-
-Outcome = Published | RequestError
 
 
 class Publications:

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 
 from relay import keys
 from relay.api.publish import ITEMS_PER_TURN, MAX_ERRORS, Lines
-from relay.broker import Outcome
 from relay.dialects.live import open_live
 from relay.errors import Code, RequestError
-from relay.models import Draft, Position, Published
+from relay.models import Draft, Outcome, Position, Published
 from relay.publishing import MAX_ITEM_BYTES, Publishing
 from relay.server import Server
 from tests.api.probe import create_key, revoke_key

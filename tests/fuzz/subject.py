@@ -7,12 +7,11 @@ from typing import Any
 
 import attrs
 
-from relay.broker import Outcome
 from relay.clock import Clock
 from relay.config import Config
 from relay.core import Core
 from relay.errors import Code, RequestError
-from relay.models import Draft, Position, Published
+from relay.models import Draft, Outcome, Position, Published
 from relay.publishing import Publishing
 from relay.server import build_core
 from tests.running import SECRET
