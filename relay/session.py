@@ -105,6 +105,7 @@ class Session:
     def ping(self) -> None:
         """Send a ping, behind what waits to be sent; with no room for it there is none. A plain call."""
         # Who reads slowly answers late, but answers. Without a ping it would count as dead.
+        self.outbox.settle()  # what waits outside of it takes its room, too
         if self.outbox.size + len(PING) <= self.outbox.max_bytes:
             self.outbox.push(PING)
 

@@ -18,6 +18,7 @@ from relay.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS
 from relay.kinds import Kinds
 from relay.models import Position, Publication
 from relay.outbox import Outbox
+from relay.session import Session
 
 KINDS = Kinds(entities=(), history_period=None, durable=())
 CHANNELS = ("trades", "market:A", "community:1")
@@ -359,3 +360,15 @@ async def test_it_sleeps_until_what_is_being_committed_is_there(
         await trio.sleep(1)
         assert wire.writes[1] - ended == pytest.approx(0.006 * 0.5 + 0.006)
     assert len(wire.writes) == 2
+
+
+async def test_a_ping_takes_no_room_from_what_waits() -> None:
+    """A slow reader who has just room for what was published is not ended by a ping."""
+    flusher, wire = Flusher(), Wire(room=0)
+    ends: list[str] = []
+    outbox = Outbox(wire, flusher, 100, on_blocked=lambda: None, on_overflow=lambda: ends.append("overflow"))
+    session = Session(outbox, dialect="live", address="", query="", idle_timeout=60)
+    outbox.shared = 1
+    flusher.fan_out("channel", "words", [outbox], b"x" * 99, None)
+    session.ping()
+    assert (ends, outbox.size) == ([], 99)

@@ -7,6 +7,7 @@ two of them would ever share a commit, or a write to a subscriber.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AbstractContextManager
 
 import trio
 
@@ -16,13 +17,20 @@ MAX_AHEAD_BYTES = 64 * 1024
 """Bytes of a body that wait to be worked on; beyond, no more is read."""
 
 
-async def work_through(body: AsyncIterable[bytes], work: Callable[[bytes], Awaitable[None]]) -> None:
+async def work_through(
+    body: AsyncIterable[bytes],
+    work: Callable[[bytes], Awaitable[None]],
+    *,
+    while_reading: AbstractContextManager[None],
+) -> None:
     """Have `work` take the body, each time all that has come since the last. `work` must not raise.
 
+    `while_reading` may end the reading, by cancelling it, and nothing else.
+
     Raises:
-        RequestError: as the body, once everything that came before is worked on.
+        RequestError: as the body and `while_reading`, once everything that came before is worked on.
     """
-    ahead = _Ahead(body)
+    ahead = _Ahead(body, while_reading)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ahead.read)
         while data := await ahead.take():
@@ -34,9 +42,10 @@ async def work_through(body: AsyncIterable[bytes], work: Callable[[bytes], Await
 class _Ahead:
     """What was read and not taken."""
 
-    def __init__(self, body: AsyncIterable[bytes]) -> None:
+    def __init__(self, body: AsyncIterable[bytes], while_reading: AbstractContextManager[None]) -> None:
         self.error: RequestError | None = None
         self._body = body
+        self._while_reading = while_reading
         self._pieces: list[bytes] = []
         self._size = 0
         self._ended = False
@@ -45,12 +54,13 @@ class _Ahead:
     async def read(self) -> None:
         """Read the body to its end, or its error."""
         try:
-            async for data in self._body:
-                self._pieces.append(data)
-                self._size += len(data)
-                self._change()
-                while self._size >= MAX_AHEAD_BYTES:
-                    await self._changed.wait()
+            with self._while_reading:
+                async for data in self._body:
+                    self._pieces.append(data)
+                    self._size += len(data)
+                    self._change()
+                    while self._size >= MAX_AHEAD_BYTES:
+                        await self._changed.wait()
         except RequestError as error:
             self.error = error
         self._ended = True

@@ -13,7 +13,6 @@ from relay import strictjson
 from relay.api.ahead import work_through
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
-from relay.api.draining import Interrupted
 from relay.core import Core
 from relay.errors import Code, ProtocolError, RequestError
 from relay.models import Draft, Outcome
@@ -38,12 +37,11 @@ def blueprint(core: Core) -> Blueprint:
         scope = scope_of(principal)
         if request.mimetype == LINES:
             lines = Lines(core.publishing, scope)
-            with while_valid(core, principal):
-                try:
-                    await work_through(request.body, lines.feed)
-                except Interrupted as interrupted:
-                    raise lines.stopped(interrupted) from interrupted
-                await lines.end()
+            try:
+                await work_through(request.body, lines.feed, while_reading=while_valid(core, principal))
+            except RequestError as error:
+                raise lines.stopped(error) from error
+            await lines.end()
             return success(lines.report())
         request.max_content_length = core.config.limits.max_publish_bytes
         body = await request.body
@@ -130,7 +128,7 @@ class Lines:
 
     def stopped(self, by: RequestError) -> RequestError:
         """Return what to say if no more lines are taken: up to where they were."""
-        taken = f"Your first {self._line} lines were taken, {self._published} of them published, and none after them."
+        taken = f"Of your lines the first {self._line} were taken, and {self._published} of them published; none after them."
         return RequestError(by.code, f"{by.message} {taken}", retry_after=by.retry_after)
 
     def report(self) -> dict[str, Any]:

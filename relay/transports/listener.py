@@ -19,7 +19,7 @@ from relay.errors import Code, ProtocolError, RequestError
 from relay.transports.answer import refuse
 from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.http import HttpServer
-from relay.transports.stream import ByteStream
+from relay.transports.stream import ByteStream, UnexpectedTlsError
 from relay.transports.tls import PlainHttpError
 
 BACKLOG = 4096
@@ -165,6 +165,9 @@ class Listener:
         except PlainHttpError as error:
             plain = ByteStream(stream.sock, stream.peer)
             await refuse(plain, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
+            return None
+        except UnexpectedTlsError as error:
+            await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
             return None
         except ProtocolError as error:
             await refuse(stream, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0], status=431)

@@ -22,8 +22,14 @@ SEND_TIMEOUT = 30.0
 """Seconds without the kernel taking a byte after which a write is given up: the peer of an answer does not read."""
 RELEASE_TIMEOUT = 10.0
 """Seconds for which the kernel goes on trying to deliver what a closed connection left to a peer that acknowledges nothing."""
+_TLS_HANDSHAKE = b"\x16"
+"""What a connection that speaks TLS begins with (RFC 8446, 5.1), and no request does."""
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
+
+
+class UnexpectedTlsError(ProtocolError):
+    """What came is a handshake of TLS."""
 
 
 class ByteStream(trio.abc.HalfCloseableStream):
@@ -87,9 +93,12 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
         Raises:
             ProtocolError: it is longer than MAX_HEAD_BYTES.
+            UnexpectedTlsError: TLS is spoken, where there is none.
         """
         received = begin
         while True:
+            if received.startswith(_TLS_HANDSHAKE):
+                raise UnexpectedTlsError("This port does not speak TLS: use http:// or ws://.")
             end = received.find(_END_OF_HEAD)
             if 0 <= end <= MAX_HEAD_BYTES:
                 end += len(_END_OF_HEAD)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import trio
@@ -24,7 +25,7 @@ async def test_what_came_meanwhile_comes_at_once(autojump_clock: trio.testing.Mo
         taken.append(data)
         await trio.sleep(3.25)
 
-    await work_through(body(), work)
+    await work_through(body(), work, while_reading=nullcontext())
     assert taken == [b"0", b"123", b"456", b"789"]
 
 
@@ -45,7 +46,7 @@ async def test_no_more_is_read_than_may_wait() -> None:
         assert read - worked <= len(data) + MAX_AHEAD_BYTES
         worked += len(data)
 
-    await work_through(body(), work)
+    await work_through(body(), work, while_reading=nullcontext())
     assert worked == 5 * MAX_AHEAD_BYTES
 
 
@@ -63,5 +64,33 @@ async def test_an_error_comes_after_everything_before_it() -> None:
         taken += data
 
     with pytest.raises(RequestError, match="before the body did"):
-        await work_through(body(), work)
+        await work_through(body(), work, while_reading=nullcontext())
     assert taken == b"12"
+
+
+async def test_what_ends_the_reading_leaves_the_work(autojump_clock: trio.testing.MockClock) -> None:
+    """What came before is worked on to its end, and then the reason is told."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"1"
+        await trio.sleep(1)
+        yield b"2"
+        await trio.sleep_forever()
+
+    @contextmanager
+    def for_two_seconds() -> Iterator[None]:
+        with trio.move_on_after(2):
+            yield
+        raise RequestError(Code.UNAUTHORIZED, "The token has expired.")
+
+    taken = b""
+
+    async def work(data: bytes) -> None:
+        nonlocal taken
+        await trio.sleep(1.75)
+        taken += data
+
+    with pytest.raises(RequestError, match="expired"):
+        await work_through(body(), work, while_reading=for_two_seconds())
+    assert taken == b"12"
+    assert trio.current_time() == pytest.approx(3.5)

@@ -371,7 +371,11 @@ async def test_a_stream_ends_when_its_key_is_revoked(tmp_path: Path, monkeypatch
             while await head_of(to) < 1:
                 await trio.sleep(0.01)
             await revoke_key(tmp_path, [key.id])
-            assert (await connection.answer()).status == 401
+            ended = await connection.answer()
+    assert ended.status == 401
+    assert ended.json["message"].endswith(
+        "Of your lines the first 1 were taken, and 1 of them published; none after them."
+    )
 
 
 async def test_a_stream_leaves_its_connection_to_the_next_request(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -211,6 +212,18 @@ async def test_heads_that_are_slow_or_endless() -> None:
             await until(stream, b"ok")
             answer = await exchange(stream, b"GET / HTTP/1.1\r\nX: " + b"x" * (MAX_HEAD_BYTES + 100))
             assert answer.startswith(b"HTTP/1.1 431")
+        await relay.is_well()
+
+
+async def test_tls_on_a_port_without_it() -> None:
+    """Its handshake would never become a head: it is answered at once, so that the peer says what is wrong and not "timed out"."""
+    incoming, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, hello, server_hostname="localhost").do_handshake()
+    async with world(head_timeout=60) as relay:
+        answer = await relay.say(hello.read())
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"This port does not speak TLS: use http:// or ws://." in answer
         await relay.is_well()
 
 
