@@ -108,7 +108,7 @@ async def test_requests_are_finished_or_answered_and_new_work_is_refused(tmp_pat
             status, body = await stream.answer()
             assert (status, json.loads(body)["message"]) == (
                 503,
-                "The server is shutting down. Your first 3 lines were taken, 2 of them published, and none after them.",
+                "The server is shutting down. Of your lines the first 3 were taken, and 2 of them published; none after them.",
             )
             status, body = await stalled.answer()
             assert (status, json.loads(body)["message"]) == (503, "The server is shutting down.")
