@@ -24,7 +24,7 @@ from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.recent import Recent
-from relay.subscriber import Pending, Subscriber, Subscription
+from relay.subscriber import MakeAnswer, Pending, Subscriber, Subscription
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded between two looks at the outbox's room."""
@@ -235,7 +235,7 @@ class Broker:
         *,
         outbox: Outbox,
         since: Position | None,
-        answer: Callable[[Position, bool | None], bytes | None],
+        answer: MakeAnswer,
     ) -> None:
         """Answer, replay what was missed and go live: no gap, no repeat. A checkpoint where it must wait.
 
@@ -270,7 +270,7 @@ class Broker:
                 await self._catch_up(channel, subscriber, subscription, outbox, position.offset)
             self._go_live(channel, subscriber, subscription)
         finally:
-            channel.pins -= 1
+            self.channels.unpin(channel)
 
     async def subscribe_from_history(
         self,
@@ -307,7 +307,7 @@ class Broker:
                 self._go_live(channel, subscriber, subscription)
         finally:
             for channel in channels:
-                channel.pins -= 1
+                self.channels.unpin(channel)
 
     async def _load_missed(self, channel: Channel[Subscriber], since: Position) -> None:
         """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
@@ -383,6 +383,7 @@ class Broker:
             channel = self.channels.get(name)
             assert channel is not None  # it is in use
             channel.leave(subscriber.encode, subscriber.sink)
+            self.channels.let_go_if_empty(channel)
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
@@ -396,4 +397,4 @@ class Broker:
             self.channels.expire(channel)
             return channel.position, channel.history.all()
         finally:
-            channel.pins -= 1
+            self.channels.unpin(channel)

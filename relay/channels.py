@@ -68,6 +68,19 @@ class Channels(Generic[S]):
         channel.pins += 1
         return channel
 
+    def unpin(self, channel: Channel[S]) -> None:
+        """Take a pin off. A plain call."""
+        channel.pins -= 1
+        self.let_go_if_empty(channel)
+
+    def let_go_if_empty(self, channel: Channel[S]) -> None:
+        """Let go of a channel that nobody uses, if nothing was ever published to it. A plain call.
+
+        Those that were published to are as many as there are; of the others, anyone who may subscribe can make up any number.
+        """
+        if not channel.offset and not channel.in_use and self._channels.get(channel.name.text) is channel:
+            del self._channels[channel.name.text]
+
     async def load(self, name: ChannelName) -> Channel[S]:
         """Return the channel. A checkpoint where it is not in memory."""
 

@@ -9,7 +9,10 @@ import attrs
 from relay.channel import Encode, Sink
 from relay.errors import Code, RequestError
 from relay.kinds import ChannelName
-from relay.models import Publication
+from relay.models import Position, Publication
+
+MakeAnswer = Callable[[Position, bool | None], bytes | None]
+"""Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
 
 
 @attrs.define(eq=False)

@@ -43,11 +43,13 @@ subscribe notifications/owner  unauthorized  forbidden  forbidden  forbidden  ok
 subscribe market              unauthorized  ok         ok         ok         ok     ok
 subscribe trades              unauthorized  ok         ok         ok         ok     ok
 subscribe community           unauthorized  ok         ok         ok         ok     ok
+subscribe broadcast           unauthorized  ok         ok         ok         ok     ok
 unsubscribe private           unauthorized  ok         ok         ok         ok     ok
 unsubscribe notifications/owner  unauthorized  ok      ok         ok         ok     ok
 unsubscribe market            unauthorized  ok         ok         ok         ok     ok
 unsubscribe trades            unauthorized  ok         ok         ok         ok     ok
 unsubscribe community         unauthorized  ok         ok         ok         ok     ok
+unsubscribe broadcast         unauthorized  ok         ok         ok         ok     ok
 chat:send public              unauthorized  ok         ok         ok         ok     ok
 chat:send group               unauthorized  forbidden  forbidden  ok         ok     ok
 chat:send private             unauthorized  not_found  not_found  ok         ok     ok

@@ -114,6 +114,11 @@ def encode(publication: Publication) -> bytes | None:
     return text_frame(strictjson.dumps(message))
 
 
+def encode_unasked(publication: Publication) -> bytes | None:
+    """Return the same, for those whose notifications wait. See `unasked`."""
+    return encode(publication)
+
+
 def answer(type_: str, data: Mapping[str, object], now_ms: int) -> bytes:
     """Return a message to this client alone (the payload; the session makes the frame)."""
     return strictjson.dumps({"type": type_, "data": data, "timestamp": timestamp(now_ms)})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 import trio
 
@@ -17,7 +15,8 @@ from relay.models import Position
 from relay.pace import Pace
 from relay.principal import Principal
 from relay.session import Session
-from relay.subscriber import Subscriber
+from relay.subscriber import MakeAnswer, Subscriber
+from relay.unasked import Unasked
 
 log = logs.get("relay.channels")
 
@@ -25,13 +24,15 @@ log = logs.get("relay.channels")
 class ChannelsSession:
     """What one connection of an authenticated user does."""
 
-    __slots__ = ("_core", "_pace", "_principal", "_session", "_subscriber")
+    __slots__ = ("_core", "_own", "_pace", "_principal", "_session", "_subscriber", "_unasked")
 
     def __init__(self, core: Core, session: Session, subscriber: Subscriber, principal: Principal) -> None:
         self._core = core
         self._session = session
         self._subscriber = subscriber
         self._principal = principal
+        self._own = core.kinds["user"].channel(principal.user_id)
+        self._unasked = Unasked(core.broker, subscriber, session.outbox, self._own)
         self._pace = Pace(core.config.limits.frames_per_minute)
 
     async def run(self) -> None:
@@ -45,14 +46,14 @@ class ChannelsSession:
         self._subscriber.on_revoked = self._revoked
         self._subscriber.is_admin = principal.is_admin
         core.broker.identify(self._subscriber, principal.user_id)
-        # Notifications come unasked.
-        await self._join(
-            core.kinds["user"].channel(principal.user_id), None, lambda position, recovered: None, counted=False
-        )
-        while (message := await session.receive()) is not None:
-            if isinstance(message, bytes):
-                raise Disconnect(Reason.BINARY)
-            await self._take(message)
+        await self._unasked.open(protocol.encode_unasked)
+        try:
+            while (message := await self._unasked.receive(session.receive)) is not None:
+                if isinstance(message, bytes):
+                    raise Disconnect(Reason.BINARY)
+                await self._take(message)
+        finally:
+            self._unasked.close()
 
     async def _take(self, message: str) -> None:
         try:
@@ -66,13 +67,15 @@ class ChannelsSession:
             await self._session.send(protocol.error(refusal, self._core.clock.now_ms()))
 
     async def _handle(self, command: protocol.Command) -> None:
+        if not isinstance(command, protocol.Subscribe):
+            await self._unasked.begin()
         match command:
             case protocol.Ping():
                 await self._session.send(protocol.answer("pong", {}, self._core.clock.now_ms()))
             case protocol.Subscribe(channel, text, since):
                 await self._subscribe(channel, text, since)
             case protocol.Unsubscribe(channel, text):
-                if channel.id != self._principal.user_id or channel.kind.audience is not Audience.OWNER:
+                if channel.text != self._own.text:
                     self._core.broker.unsubscribe(self._subscriber, channel)  # a user's own goes on coming unasked
                 await self._session.send(protocol.answer("unsubscribed", {"channel": text}, self._core.clock.now_ms()))
 
@@ -87,22 +90,20 @@ class ChannelsSession:
                 data["recovered"] = recovered
             return text_frame(protocol.answer("subscribed", data, self._core.clock.now_ms()))
 
-        await self._join(channel, since, answer)
-
-    async def _join(
-        self,
-        channel: ChannelName,
-        since: Position | None,
-        answer: Callable[[Position, bool | None], bytes | None],
-        *,
-        counted: bool = True,
-    ) -> None:
+        make_answer: MakeAnswer = answer
+        own = channel.text == self._own.text
+        if own:
+            make_answer = self._unasked.ahead_of(since, answer)
+        else:
+            await self._unasked.begin()
         broker, subscriber = self._core.broker, self._subscriber
         maximum = self._core.config.limits.max_subscriptions
-        with broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+        with broker.reserved(subscriber, [channel], maximum=maximum, counted=not own) as [subscription]:
             if channel.kind.audience is Audience.ROOM:
-                await self._core.rooms.may_read(self._principal, channel.id)
-            await broker.subscribe(subscriber, subscription, outbox=self._session.outbox, since=since, answer=answer)
+                await self._core.rooms.may_read(principal, channel.id)
+            await broker.subscribe(
+                subscriber, subscription, outbox=self._session.outbox, since=since, answer=make_answer
+            )
 
     def _revoked(self, channel: ChannelName, reason: str) -> None:
         data = {"channel": protocol.name_of(channel), "reason": reason}

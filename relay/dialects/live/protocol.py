@@ -17,7 +17,7 @@ One whole exchange, `>` from the client:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -32,7 +32,6 @@ MAX_REQUEST_ID_CHARACTERS = 128
 MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
 
 RequestId = str | int | float | None
-MakeAnswer = Callable[[Position, bool | None], bytes | None]
 
 ERROR_CODES: Mapping[Code, str] = {
     Code.INVALID_REQUEST: "invalid_request",
@@ -174,6 +173,11 @@ def encode(publication: Publication) -> bytes:
     return text_frame(head + b',"data":' + publication.json + b"}")
 
 
+def encode_unasked(publication: Publication) -> bytes:
+    """Return the same, for those whose broadcasts wait. See `unasked`."""
+    return encode(publication)
+
+
 def encode_with(publication: Publication, fields: Mapping[str, object]) -> bytes:
     """Return a publication as a frame with these fields added to its data: the sender's own copy."""
     return text_frame(
@@ -249,8 +253,10 @@ def _target(body: Mapping[str, Any], kinds: Kinds, user_id: str | None, *, all_s
         case "community":
             community = kinds["community"].channel(_text(body, "communityId"))
             return Target(word, (community,), {"communityId": community.id})
+        case "broadcast":
+            return Target(word, (kinds["broadcast"].channel(),), {})
         case _:
-            raise ProtocolError("channel must be chatroom, notifications, market, trades or community.")
+            raise ProtocolError("channel must be chatroom, notifications, market, trades, community or broadcast.")
 
 
 def _symbols(body: Mapping[str, Any], kinds: Kinds) -> tuple[ChannelName, ...]:

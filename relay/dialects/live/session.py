@@ -22,7 +22,8 @@ from relay.pace import Pace
 from relay.principal import Principal
 from relay.rooms import checked_text
 from relay.session import Session
-from relay.subscriber import Subscriber
+from relay.subscriber import MakeAnswer, Subscriber
+from relay.unasked import Unasked
 
 log = logs.get("relay.live")
 
@@ -30,7 +31,7 @@ log = logs.get("relay.live")
 class LiveSession:
     """What one connection may do, and does."""
 
-    __slots__ = ("_core", "_pace", "_principal", "_session", "_subscriber", "_typing")
+    __slots__ = ("_core", "_pace", "_principal", "_session", "_subscriber", "_typing", "_unasked")
 
     def __init__(self, core: Core, typing: Typing, session: Session, subscriber: Subscriber) -> None:
         self._core = core
@@ -38,6 +39,7 @@ class LiveSession:
         self._session = session
         self._subscriber = subscriber
         self._principal: Principal | None = None
+        self._unasked = Unasked(core.broker, subscriber, session.outbox, core.kinds["broadcast"].channel())
         self._pace = Pace(core.config.limits.frames_per_minute)
 
     async def run(self) -> None:
@@ -46,10 +48,13 @@ class LiveSession:
         session.last_words = self._last_words
         session.set_deadline(trio.current_time() + self._core.config.limits.auth_timeout, Reason.UNAUTHORIZED)
         self._subscriber.on_revoked = self._revoked
-        while (message := await session.receive()) is not None:
-            if isinstance(message, bytes):
-                raise Disconnect(Reason.BINARY)
-            await self._take(message)
+        try:
+            while (message := await self._unasked.receive(session.receive)) is not None:
+                if isinstance(message, bytes):
+                    raise Disconnect(Reason.BINARY)
+                await self._take(message)
+        finally:
+            self._unasked.close()
 
     async def _take(self, message: str) -> None:
         """Handle one frame; a refusal is answered and the session goes on."""
@@ -74,6 +79,8 @@ class LiveSession:
             await self._session.send(protocol.error(refusal, request, request_id))
 
     async def _handle(self, command: protocol.Command, request_id: protocol.RequestId) -> None:
+        if not isinstance(command, protocol.Subscribe):
+            await self._unasked.begin()
         match command:
             case protocol.Ping():
                 timestamp = iso_ms(self._core.clock.now_ms())
@@ -83,6 +90,7 @@ class LiveSession:
             case _ if self._principal is None:
                 raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
             case protocol.Subscribe(target, since) if target.word == "market":
+                await self._unasked.begin()
                 await self._subscribe_market(target, request_id)
             case protocol.Subscribe(target, since):
                 await self._subscribe(self._principal, target, since, request_id)
@@ -132,7 +140,7 @@ class LiveSession:
         answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
         await session.send(answer)
         if first:
-            await self._join(core.kinds["broadcast"].channel(), None, lambda position, recovered: None, counted=False)
+            await self._unasked.open(protocol.encode_unasked)
 
     async def _leave_what_admins_hear(self, principal: Principal) -> None:
         """End each subscription that only an admin may have. One whose right cannot be looked up is ended too."""
@@ -169,22 +177,20 @@ class LiveSession:
 
         if target.word == "notifications" and channel.id != principal.user_id and not principal.is_admin:
             raise RequestError(Code.FORBIDDEN, "These are another user's notifications.")
-        await self._join(channel, since, answer)
-
-    async def _join(
-        self,
-        channel: ChannelName,
-        since: Position | None,
-        answer: protocol.MakeAnswer,
-        *,
-        counted: bool = True,
-    ) -> None:
+        make_answer: MakeAnswer = answer
+        unasked = target.word == "broadcast"
+        if unasked:
+            make_answer = self._unasked.ahead_of(since, answer)
+        else:
+            await self._unasked.begin()
         broker, subscriber = self._core.broker, self._subscriber
         maximum = self._core.config.limits.max_subscriptions
-        with broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
-            if channel.kind.audience is Audience.ROOM and self._principal is not None:
-                await self._core.rooms.may_read(self._principal, channel.id)
-            await broker.subscribe(subscriber, subscription, outbox=self._session.outbox, since=since, answer=answer)
+        with broker.reserved(subscriber, [channel], maximum=maximum, counted=not unasked) as [subscription]:
+            if channel.kind.audience is Audience.ROOM:
+                await self._core.rooms.may_read(principal, channel.id)
+            await broker.subscribe(
+                subscriber, subscription, outbox=self._session.outbox, since=since, answer=make_answer
+            )
 
     async def _subscribe_market(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
         broker, subscriber = self._core.broker, self._subscriber
@@ -212,7 +218,7 @@ class LiveSession:
             for name in channels or self._market():
                 self._core.broker.unsubscribe(self._subscriber, name)
             fields = {"symbols": [name.id for name in self._market()]}
-        else:
+        elif target.word != "broadcast":  # which goes on coming unasked
             self._core.broker.unsubscribe(self._subscriber, channels[0])
         await self._session.send(protocol.answer("unsubscribed", {"channel": target.word, **fields}, request_id))
 
@@ -236,9 +242,13 @@ class LiveSession:
 
     async def _chat(self, principal: Principal, command: protocol.ChatSend, request_id: protocol.RequestId) -> None:
         core = self._core
-        # What is refused for its own sake costs no message.
-        checked_text(command.message)
-        await self._may_read(principal, command.room)
+        try:
+            # What is refused for its own sake costs no message, but it is a frame.
+            checked_text(command.message)
+            await self._may_read(principal, command.room)
+        except RequestError:
+            self._pace.spend()
+            raise
         self._pace.check(core.messages.take(principal.user_id, trio.current_time()), "You send messages too fast.")
         fields: dict[str, object] = {}
         if command.client_message_id is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import trio
 import trio.testing
@@ -175,3 +177,38 @@ async def test_a_flood_is_closed(autojump_clock: trio.testing.MockClock) -> None
         assert errors
         assert {message["data"]["code"] for message in errors} == {"rate_limited"}
         assert trio.current_time() - begun > 10
+
+
+async def test_a_flood_of_messages_that_cannot_be_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    """What is refused for its own sake costs no message, but it is a frame like any other."""
+    async with virtual(open_live) as world:
+        client = await authenticated(world, "bob")
+        begun = trio.current_time()
+        for number in range(1000):
+            client.send(type="chat:send", chatroomId="none" if number % 2 else await room(world), message=" ")
+            await settle()
+        codes = Counter(message["data"]["code"] for message in client.messages)
+        assert codes["not_found"] + codes["invalid_request"] == 599, "of 600 frames, with `auth`"
+        assert codes["rate_limited"] == 401
+        while client.closed is None:
+            for _ in range(20):
+                client.send(type="chat:send", chatroomId="none", message="Hello")
+            await trio.sleep(0.5)
+            assert trio.current_time() - begun < 30
+        assert client.closed[0] == 1008
+
+
+async def test_channels_that_are_made_up_do_not_stay(autojump_clock: trio.testing.MockClock) -> None:
+    """Whoever may subscribe to anything can name any number of channels that nobody publishes to."""
+    async with virtual(open_live) as world:
+        client = await authenticated(world, "bob")
+        for round_ in range(20):
+            client.send(type="subscribe", channel="market", symbols=[f"S{round_}X{number}" for number in range(100)])
+            await settle()
+            assert len(world.core.broker.channels) <= 101  # with broadcast
+            client.send(type="unsubscribe", channel="market")
+            await settle()
+        assert len(world.core.broker.channels) == 1
+        client.leave()
+        await settle()
+        assert len(world.core.broker.channels) == 0

@@ -1,0 +1,127 @@
+"""A channel that a connection listens to without having asked: what is published first waits until the client could say what it has.
+
+Who comes back asks, as the first thing, for what it missed. Were it given at once what is published meanwhile, it would see that
+ahead of what it missed and then once more; and if it dropped just then, would take that for its position, and never learn of the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from relay import logs
+from relay.broker import Broker
+from relay.channel import Encode
+from relay.errors import RequestError
+from relay.kinds import ChannelName
+from relay.models import Position
+from relay.outbox import Outbox
+from relay.subscriber import MakeAnswer, Subscriber
+
+HOLD_PERIOD = 0.5
+"""Seconds that a client has for its first words: a round trip on a slow network. Any words end the wait."""
+MAX_HELD_FRAMES = 64
+"""Frames that wait; with one more, they wait no longer."""
+
+Message = TypeVar("Message")
+
+log = logs.get("relay.session")
+
+
+class Unasked:
+    """One connection's subscription to such a channel, as long as it is not live; after that there is nothing of it here."""
+
+    __slots__ = ("_broker", "_channel", "_deadline", "_held", "_holding", "_outbox", "_subscriber")
+
+    def __init__(self, broker: Broker, subscriber: Subscriber, outbox: Outbox, channel: ChannelName) -> None:
+        self._broker = broker
+        self._subscriber = subscriber
+        self._outbox = outbox
+        self._channel = channel
+        self._deadline = math.inf  # of waiting for the client's words; infinity: nothing waits
+        self._holding: _Holding | None = None
+        self._held: Subscriber | None = None
+
+    async def open(self, encode: Encode) -> None:
+        """Have what is published from now on wait. A checkpoint where the channel must be loaded.
+
+        `encode` is the words of the dialect, as a function of its own: who is held is told apart by it from who is live.
+        """
+        self._holding = _Holding(self._outbox)
+        self._held = self._broker.attach(self._holding, encode)
+        self._deadline = trio.current_time() + HOLD_PERIOD
+        await self._subscribe(self._held, lambda position, recovered: None)
+
+    async def receive(self, receive: Callable[[], Awaitable[Message]]) -> Message:
+        """Return the client's next message, by `receive`; where it is long in coming, the subscription begins meanwhile."""
+        while self._deadline < math.inf:
+            with trio.move_on_at(self._deadline):
+                return await receive()
+            await self.begin()
+        return await receive()
+
+    async def begin(self) -> None:
+        """Go live, with what waits first. Where the store cannot read, that is tried again. A checkpoint where it must wait."""
+        if self._deadline < math.inf:
+            self._deadline = trio.current_time() + HOLD_PERIOD
+            await self._subscribe(self._subscriber, self.ahead_of(None, lambda position, recovered: None))
+
+    def ahead_of(self, since: Position | None, answer: MakeAnswer) -> MakeAnswer:
+        """Return the answer to a subscription to the channel that the client did ask for: with it this one ends. A plain call.
+
+        What waits goes before the answer; but where the client named a position it is among what it missed.
+        """
+
+        def answered(position: Position, recovered: bool | None) -> bytes | None:
+            if since is None and self._holding is not None:
+                self._holding.let_go()
+            self.close()
+            return answer(position, recovered)
+
+        return answered
+
+    def close(self) -> None:
+        """Forget what waits. A plain call; idempotent."""
+        self._deadline = math.inf
+        if self._held is not None:
+            self._broker.detach(self._held)
+        self._held = self._holding = None
+
+    async def _subscribe(self, subscriber: Subscriber, answer: MakeAnswer) -> None:
+        broker = self._broker
+        try:
+            with broker.reserved(subscriber, [self._channel], maximum=0, counted=False) as [subscription]:
+                await broker.subscribe(subscriber, subscription, outbox=self._outbox, since=None, answer=answer)
+        except RequestError as refusal:
+            log.warning("cannot listen, trying again", channel=self._channel.text, cause=refusal.message)
+
+
+class _Holding:
+    """A sink that keeps its frames until they are let go, or are too many; what comes after that it passes on."""
+
+    __slots__ = ("_frames", "_outbox")
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._frames: list[bytes] | None = []
+
+    def push(self, frame: bytes) -> None:
+        """Take a frame. See `channel.Sink`."""
+        if self._frames is not None and len(self._frames) < MAX_HELD_FRAMES:
+            self._frames.append(frame)
+        else:
+            self.let_go()
+            self._outbox.push(frame)
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Take a frame; none takes the place of another here."""
+        self.push(frame)
+
+    def let_go(self) -> None:
+        """Give the outbox what was kept. A plain call."""
+        frames, self._frames = self._frames, None
+        for frame in frames or ():
+            self._outbox.push(frame)
