@@ -202,6 +202,10 @@ def _get(url: str) -> bytes:
                     raise JwksError(f"the answer has more than {MAX_DOCUMENT_BYTES} bytes")
                 if time.monotonic() > deadline:
                     raise JwksError("the answer did not come in time")
-    except (OSError, http.client.HTTPException) as error:
+    except (
+        OSError,
+        UnicodeError,
+        http.client.HTTPException,
+    ) as error:  # a host name that there cannot be is the second
         raise JwksError(f"{type(error).__name__}: {error}") from error
     return document

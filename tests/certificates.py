@@ -20,13 +20,24 @@ from cryptography.x509.oid import NameOID
 
 
 def write_certificate(
-    folder: Path, *, name: str = "relay", expires_in: float = 30 * 86400.0, passphrase: str = ""
+    folder: Path,
+    *,
+    name: str = "relay",
+    expires_in: float = 30 * 86400.0,
+    passphrase: str = "",
+    names: x509.ExtensionType | None = None,
 ) -> int:
-    """Write `NAME.crt` and `NAME.key`, new ones if there were any; returns the serial number. `expires_in` is in seconds."""
+    """Write `NAME.crt` and `NAME.key`, new ones if there were any; returns the serial number.
+
+    `expires_in` is in seconds; `names` is what it says that it is for, in place of localhost.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    if names is None:
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -35,7 +46,7 @@ def write_certificate(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=2))
         .not_valid_after(now + timedelta(seconds=expires_in))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

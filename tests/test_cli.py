@@ -193,6 +193,16 @@ def test_check_says_that_it_is_served_with_tls(folder: Path, expires_in: float, 
     assert f"Certificate: for localhost, 127.0.0.1, {until} 20" in text
 
 
+def test_check_says_where_the_keys_of_tokens_come_from(folder: Path) -> None:
+    url = "https://login.example.org/jwks"
+    configured(folder, f'[auth]\njwt_algorithms = ["RS256"]\njwt_jwks_url = "{url}"\n')
+    assert f"Tokens: RS256, with the public keys at {url}." in done("check")
+
+
+def test_check_of_a_file_that_cannot_be() -> None:
+    assert "File name too long" in failed("check", f"--database={'x' * 300}")
+
+
 def test_check_without_a_file() -> None:
     text = done("check")
     assert "No file, all at its default." in text

@@ -269,6 +269,7 @@ def test_what_is_no_setting(tmp_path: Path, text: str, key_path: str, message: s
         ("server.allowed_origins", '["https://*.example.org/"]', "is no origin"),
         ("server.trusted_proxies", '["10.0.0.1/8"]', "is neither an IP address nor a network"),
         ("server.trusted_proxies", '["::1", "::1"]', "is there twice"),
+        ("server.trusted_proxies", '["::ffff:10.0.0.1"]', "is of IPv4, in the notation of IPv6"),
         ("store.path", '""', "must be the path of a file"),
         ("store.path", '"a\\u0000b"', "must be the path of a file"),
         ("limits.max_outbox_bytes", "9" * 400, "is not a sensible number"),
@@ -564,6 +565,7 @@ def test_a_key_of_several_lines_is_no_secret(tmp_path: Path) -> None:
     [
         ("login.example.org/jwks", "is no address"),
         ("https://", "is no address"),
+        ("https://login..example.org/jwks", "is no address"),
         ("https://login.example.org:port/", "is no address"),
         ("https://login.example.org/a b", "is no address"),
         ("https://[::1/", "is no address"),

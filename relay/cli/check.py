@@ -94,6 +94,8 @@ def _tokens(auth: AuthConfig) -> str:
     names = ", ".join(auth.jwt_algorithms)
     if auth.jwt_public_key_file is not None:
         return f"{names}, with the public key in {auth.jwt_public_key_file}"
+    if auth.jwt_jwks_url:
+        return f"{names}, with the public keys at {auth.jwt_jwks_url}"
     return (
         f"{names}, with {'the configured secret' if auth.jwt_secret else 'a secret of its own, kept in the database'}"
     )

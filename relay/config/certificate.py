@@ -97,6 +97,6 @@ def _hosts(leaf: Any) -> tuple[str, ...]:
 
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return ()
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
+        return ()  # it is for saying it only: what a certificate holds that is not understood here, clients may understand
     return tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress))

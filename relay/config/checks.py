@@ -121,11 +121,15 @@ def origin(_instance: object, _attribute: object, value: str) -> None:
 
 def network(_instance: object, _attribute: object, value: str) -> None:
     try:
-        ipaddress.ip_network(value)
+        found = ipaddress.ip_network(value)
     except ValueError:
         raise ValueError(
             f'{quoted(value)} is neither an IP address nor a network; use one such as "10.0.0.7" or "10.0.0.0/8"'
         ) from None
+    if isinstance(found, ipaddress.IPv6Network) and found.network_address.ipv4_mapped is not None:
+        raise ValueError(
+            f'{quoted(value)} is of IPv4, in the notation of IPv6; write it such as "10.0.0.7" or "10.0.0.0/8"'
+        )
 
 
 def database(_instance: object, _attribute: object, value: Path) -> None:
@@ -157,6 +161,7 @@ def jwks_url(_instance: object, _attribute: object, value: str) -> None:
     try:
         url = urlsplit(value)
         named, _ = url.hostname, url.port
+        (named or "").encode("idna")  # no name has an empty part, or one of over 63 characters
     except ValueError:
         named = None
     if not named or not value.isascii() or any(character in value for character in " \\#"):

@@ -36,9 +36,9 @@ def back_up(source: Path, target: Path, *, overwrite: bool, progress: Callable[[
     """
     if not source.exists():
         raise StoreError(f"There is no database at {source}: nothing to back up. Is store.path right?")
-    _check_target(source, target, overwrite)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
+        _check_target(source, target, overwrite)
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         try:
             _copy(source, part, progress)
@@ -65,6 +65,9 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
     if target.exists():
         if target.samefile(source):
             raise StoreError(f"{target} is the database itself. Name another file.")
+        if not target.is_file():
+            # A device such as /dev/null would be replaced for the whole machine.
+            raise StoreError(f"{target} is no ordinary file. Name the file that the copy is to be.")
         if not overwrite:
             raise StoreError(f"{target} exists already, and was left as it is. Name another file, or give --force.")
     for suffix in ("-wal", "-journal"):

@@ -34,7 +34,11 @@ def verify(path: Path) -> Iterator[Finding]:
     Raises:
         StoreError: there is no database, or it cannot be read at all.
     """
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise StoreError(f"There can be no database at {path}: {error.strerror}.") from error
+    if not exists:
         raise StoreError(f"There is no database at {path}.")
     try:
         with closing(open_sync(path, read_only=True)) as connection:
@@ -91,13 +95,18 @@ def _offsets(connection: sqlite3.Connection) -> Finding:
     publications = 0
     problems = []
     rows = connection.execute(
-        "SELECT p.channel_id, c.name, c.offset, c.history_size, count(*), count(DISTINCT p.offset), min(p.offset), max(p.offset) "
+        "SELECT p.channel_id, c.name, c.offset, c.history_size, count(*), count(DISTINCT p.offset), min(p.offset), max(p.offset), "
+        "sum(typeof(p.offset) <> 'integer') + (typeof(c.offset) NOT IN ('integer', 'null')) "
+        "+ (typeof(c.history_size) NOT IN ('integer', 'null')) "
         "FROM publications AS p LEFT JOIN channels AS c ON c.id = p.channel_id GROUP BY p.channel_id"
     )
-    for channel_id, name, head, history_size, count, distinct, first, last in rows:
+    for channel_id, name, head, history_size, count, distinct, first, last, wrong in rows:
         publications += count
         if name is None:
             problems.append(f"{count} publications belong to channel number {channel_id}, which is not there")
+            continue
+        if wrong:
+            problems.append(f"{name}: {wrong} of its numbers are no integers")
             continue
         if distinct < count:
             problems.append(f"{name}: {count - distinct} offsets are there twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sqlite3
 from collections.abc import Iterator
@@ -173,6 +174,18 @@ async def test_places_that_will_not_do(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=words):
             back_up(source, tmp_path / target, overwrite=False, progress=ignore)
         source.unlink()
+
+
+async def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    """A device such as /dev/null is for the whole machine; here it is a pipe."""
+    source, pipe = tmp_path / "relay.db", tmp_path / "pipe"
+    await publish(source)
+    os.mkfifo(pipe)
+    with pytest.raises(StoreError, match="is no ordinary file"):
+        back_up(source, pipe, overwrite=True, progress=ignore)
+    assert pipe.is_fifo()
+    with pytest.raises(StoreError, match="File name too long"):
+        back_up(source, tmp_path / ("x" * 300), overwrite=True, progress=ignore)
 
 
 async def test_what_is_no_database_of_relay_is_not_copied(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ async def test_it_says_what_it_verified(tmp_path: Path) -> None:
         ("UPDATE channels SET offset = 6 WHERE id = 1", "chatroom:r: its head says 6, but its newest publication has offset 5"),
         ("UPDATE channels SET offset = 6 WHERE id = 2", "market:X: goes up to offset 7, but its head says 6"),
         ("INSERT INTO publications VALUES (2, 0, 't', '{}', 1)", "market:X: the offset 0 is below 1"),
+        ("UPDATE publications SET offset = 'x' WHERE offset = 4", "chatroom:r: 1 of its numbers are no integers"),
+        ("UPDATE channels SET offset = x'00' WHERE id = 1", "chatroom:r: 1 of its numbers are no integers"),
         ("DELETE FROM channels WHERE id = 1", "3 publications belong to channel number 1, which is not there"),
         ("DELETE FROM messages WHERE id = 'm1'", "the room r says 2 messages, and has 1"),
         ("UPDATE members SET room_id = 'gone'", "1 members belong to the room gone, which is not there"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography import x509
 
 from relay.clock import Clock
 from relay.config.certificate import CertificateError
@@ -190,3 +191,16 @@ def test_without_a_certificate_there_is_nothing_to_serve(tmp_path: Path) -> None
     with pytest.raises(CertificateError) as caught:
         open_certificates(tmp_path)
     assert caught.value.setting == "tls_cert"
+
+
+async def test_names_that_are_not_understood_are_no_reason_to_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A certificate may name what is no host, such as an address of X.400. It serves all the same."""
+    write_certificate(tmp_path)
+    certificates = open_certificates(tmp_path)
+    x400 = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, bytes.fromhex("3002a300"))
+    serial = write_certificate(tmp_path, names=x400)
+    await certificates.reload()
+    assert (await until_logged(caplog, "certificate renewed"))["hosts"] == ""
+    assert await served(certificates) == serial
