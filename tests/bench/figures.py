@@ -34,6 +34,7 @@ FIGURES = {
     "publications_per_s": "publications/s",
     "deliveries_per_s": "deliveries/s",
     "server_cpu_percent": "% of a core",
+    "longest_pause_at_most_ms": "ms pause at most",
     "latency_ms.p50": "p50 ms",
     "latency_ms.p99": "p99 ms",
     "latency_ms.max": "max ms",
@@ -57,18 +58,28 @@ def main() -> int:
     options = parser.parse_args()
     if not options.relay:
         parser.error("there is no relay beside this Python: say --relay")
-    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only.split(",")}
+    if shutil.which(options.relay) is None:
+        parser.error(f"--relay: there is no command {options.relay}")
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    names = options.only.split(",")
+    if unknown := [name for name in names if name not in LOADS]:
+        parser.error(f"--only: no such load as {', '.join(map(repr, unknown))}; there are {', '.join(LOADS)}")
+    reports: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     failed = False
     for number in range(options.rounds):
         for name, rounds in reports.items():
             print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr)
             command = [options.relay, "bench", *LOADS[name], "--json"]
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            failed = failed or bool(done.returncode)
+            if not done.stdout:
+                print(f"  failed with {done.returncode}: {done.stderr.strip()}", file=sys.stderr)
+                continue
             report = json.loads(done.stdout)
             rounds.append(report)
             if done.returncode:
-                failed = True
-                print(f"  failed: {report['problems'] or report.get('audit')}", file=sys.stderr)
+                print(f"  failed: {report['problems'] or report.get('audit')} {done.stderr.strip()}", file=sys.stderr)
     for name, rounds in reports.items():
         print(f"\n{name}: relay bench {' '.join(LOADS[name])}")
         for path, words in FIGURES.items():
