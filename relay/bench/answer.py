@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import attrs
 
+NO_RELAY = "what answers there is no Relay"
+MAX_HEAD_BYTES = 64 * 1024
+MAX_SHOWN_BYTES = 80
 _HEAD_END = b"\r\n\r\n"
+_BEGIN = b"HTTP/1."
+
+
+class NoAnswerError(Exception):
+    """What came is no answer of a Relay; the text is for people."""
 
 
 @attrs.frozen
@@ -26,16 +35,39 @@ class Answer:
             return str(self.status)
         return f"{self.status}, {message}"
 
+    def data(self) -> Any:
+        """Return the data of a Relay's answer, None if it has none."""
+        try:
+            return json.loads(self.body)["data"]
+        except (ValueError, KeyError, TypeError):
+            return None
+
 
 def read(data: bytes) -> tuple[Answer, int] | None:
-    """Return the first answer and its size in bytes, or None if it is not complete."""
+    """Return the first answer and its size in bytes, or None if it is not complete.
+
+    Raises:
+        NoAnswerError: it is none, or one of another server's; a Relay says how long its answers are.
+    """
+    if not data.startswith(_BEGIN[: len(data)]):
+        raise NoAnswerError(f"{NO_RELAY}: it says {line_of(data)!r}")
     end = data.find(_HEAD_END)
     if end < 0:
+        if len(data) > MAX_HEAD_BYTES:
+            raise NoAnswerError(f"{NO_RELAY}: the head of its answer does not end")
         return None
     first, *lines = data[:end].decode("latin-1").split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     begin = end + len(_HEAD_END)
-    size = begin + int(headers.get("content-length", 0))
+    status, length = first[len(_BEGIN) + 1 :].strip()[:3], headers.get("content-length", "0")
+    if not status.isdecimal() or not length.isdecimal() or "transfer-encoding" in headers:
+        raise NoAnswerError(f"{NO_RELAY}: it answers {line_of(data)!r}")
+    size = begin + int(length)
     if len(data) < size:
         return None
-    return Answer(int(first.split(" ")[1]), data[begin:size], headers.get("connection", "").lower() == "close"), size
+    return Answer(int(status), data[begin:size], headers.get("connection", "").lower() == "close"), size
+
+
+def line_of(data: bytes) -> str:
+    """Return the first line of what came, to be shown."""
+    return data.partition(b"\n")[0][:MAX_SHOWN_BYTES].decode(errors="replace").rstrip()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from relay.bench import answer
-from relay.bench.answer import Answer
+from relay.bench.answer import NO_RELAY, Answer, NoAnswerError
 from relay.bench.connection import Address, Connection
 from relay.bench.latency import Latencies
 from relay.bench.poller import Poller
@@ -54,7 +54,12 @@ class Stream(Connection):
     def received(self, data: bytes) -> None:
         """Take in the answer; one that comes before the end is a refusal."""
         self._data += data
-        found = answer.read(self._data)
+        try:
+            found = answer.read(self._data)
+        except NoAnswerError as error:
+            self.close()
+            self.ended(str(error))
+            return
         if found is not None:
             self.answer = found[0]
             self.is_open = False
@@ -101,13 +106,21 @@ class Poster(Connection):
     def received(self, data: bytes) -> None:
         """Take in an answer, and send the next request."""
         self._data += data
-        found = answer.read(self._data)
+        try:
+            found = answer.read(self._data)
+        except NoAnswerError as error:
+            self.close()
+            self.ended(str(error))
+            return
         if found is None:
             return
         got, size = found
         self._data = self._data[size:]
         self._latencies.add(time.monotonic_ns() - self._sent_ns)
-        if got.status == 200:
+        if got.status == 200 and not _published(got):
+            self.refusal = f"{NO_RELAY}: it answers 200, and not where the publication is"
+            self.stopping = True
+        elif got.status == 200:
             self.accepted += 1
         else:
             self.refusal = got.said()
@@ -128,3 +141,9 @@ class Poster(Connection):
         body = self._body()
         self._sent_ns = time.monotonic_ns()
         self.send(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+
+
+def _published(got: Answer) -> bool:
+    """Tell whether an answer names the place of one publication."""
+    data = got.data()
+    return isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) and "offset" in data[0]
