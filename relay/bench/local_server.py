@@ -73,7 +73,7 @@ def local_server() -> Iterator[LocalServer]:
         config.touch(0o600)
         config.write_text(_CONFIG.format(secret=secret))
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
-        relay = [sys.executable, "-m", "relay"]
+        relay = [sys.executable, "-P", "-m", "relay"]  # -P: the user's folder may hold modules of any name
         create = [*relay, "keys", "create", "--user", "bench", "--scope", "publish", "--config", str(config)]
         made = subprocess.run(
             create, capture_output=True, text=True, env=environment, check=False, start_new_session=True

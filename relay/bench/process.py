@@ -32,5 +32,6 @@ def usage(pid: int | None) -> Usage:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ticks = int(fields[_USER_TIME]) + int(fields[_USER_TIME + 1])
     status = Path(f"/proc/{pid}/status").read_text()
-    memory = next((line for line in status.splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
-    return Usage(time.monotonic(), own.user + own.system, ticks / _TICKS, int(memory.split()[1]))
+    # A process that has ended and was not waited for yet has none.
+    memory = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), None)
+    return Usage(time.monotonic(), own.user + own.system, ticks / _TICKS, memory)
