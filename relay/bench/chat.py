@@ -10,7 +10,7 @@ from itertools import islice
 from relay.bench import marker
 from relay.bench.churn import Churn
 from relay.bench.fanout import MAX_BURST
-from relay.bench.load import Load, bases
+from relay.bench.load import Load
 from relay.bench.subject import chatroom
 from relay.bench.subscriber import State, Subscriber
 
@@ -18,16 +18,13 @@ MAX_UNCONFIRMED = 1000
 """Messages of one sender that did not come back yet; past it, it does not write."""
 
 
-def run(
-    load: Load, *, members: int, senders: int, seconds: float, rate: float, flaky: float | None, run_id: str
-) -> None:
+def run(load: Load, *, members: int, senders: int, seconds: float, rate: float, flaky: float | None) -> None:
     """Have `senders` of the members write `rate` messages a second in all, in turn."""
     room = load.target.create_room()
     crowd, subscribers = load.connect(chatroom(room), members)
     load.result.latencies, load.result.latency_of = crowd.latencies, "from sending to each member's delivery"
     if load.stop.requested:
         return
-    begin_at = bases(subscribers)
     writing = subscribers[:senders]
     churn = Churn(subscribers, flaky, time.monotonic()) if flaky else None
     gc.freeze()
@@ -45,17 +42,18 @@ def run(
             one = _next_ready(writing, due_count)
             if one is not None:
                 sent += 1
-                _write(one, room, sent, run_id)
+                _write(one, room, sent, load.run_id)
         return min(due, next_at)
 
     load.run("chatting", seconds, step)
-    result = load.result
-    if churn is not None and not churn.end(load):
-        result.problems.append("not all dropped clients came back")
+    result, ended = load.result, load.usage()
+    if churn is not None:
+        churn.end(load)
     load.drain(lambda: crowd.refused > 0 or not any(one.unconfirmed for one in writing if one.state is State.READY))
-    load.wait_for(subscribers, [sent - crowd.refused], begin_at)
-    result.took(before, load.usage(), each=("deliveries", crowd.deliveries))
-    result.figures |= {"messages": sent, "messages_per_s": sent / result.figures["seconds"]}
+    load.wait_for(subscribers, [sent - crowd.refused])
+    seconds = result.took(before, ended)
+    result.delivered(crowd, before, load.usage())
+    result.figures |= {"messages": sent, "messages_per_s": sent / seconds}
 
 
 def _next_ready(writing: list[Subscriber], number: int) -> Subscriber | None:
@@ -70,6 +68,6 @@ def _may_write(sender: Subscriber) -> bool:
 
 
 def _write(sender: Subscriber, room: str, sequence: int, run_id: str) -> None:
-    text = marker.write(time.monotonic_ns(), 0, sequence)
+    text = marker.write(run_id, time.monotonic_ns(), 0, sequence)
     message = {"type": "chat:send", "chatroomId": room, "message": text, "clientMessageId": f"{run_id}-{sequence}"}
     sender.post(sequence, message)

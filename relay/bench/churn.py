@@ -38,12 +38,15 @@ class Churn:
             heapq.heapreplace(timers, (now + after, number))
         return timers[0][0] if timers else float("inf")
 
-    def end(self, load: Load) -> bool:
-        """Bring everybody back; returns whether all are there."""
+    def end(self, load: Load) -> None:
+        """Bring everybody back, and count those who do not come as a problem."""
         for one in self._subscribers:
             if one.state is State.CLOSED and not one.failed:
                 one.start()
-        return load.drain(lambda: all(one.state is State.READY or one.failed for one in self._subscribers))
+        load.drain(lambda: all(one.state is State.READY or one.failed for one in self._subscribers))
+        away = sum(one.away for one in self._subscribers)
+        if away:
+            load.result.problems.append(f"{away} dropped clients could not come back")
 
     def _lasts(self) -> float:
         return self._random.expovariate(self._rate)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import time
 from typing import Any
 
 from relay.bench import marker
+from relay.bench.answer import NO_RELAY
+from relay.bench.audit import Audit
 from relay.bench.churn import Churn
-from relay.bench.load import Load, bases
+from relay.bench.counters import Counters
+from relay.bench.load import Load
 from relay.bench.publisher import Stream
 from relay.bench.subject import Subject, line
 from relay.bench.target import TargetError
@@ -39,10 +41,10 @@ def run(
     if load.stop.requested:
         return
     stream = open_stream(load, key)
-    begin_at = bases(subscribers)
-    source = Source(subject, stream)
+    source = Source(subject, stream, load.run_id)
     churn = Churn(subscribers, flaky, time.monotonic()) if flaky else None
     gc.freeze()
+    counters = load.target.counters() if subject.latest else None
     before = load.usage()
 
     def step(now: float) -> float:
@@ -63,23 +65,46 @@ def run(
         return min(due, next_at)
 
     load.run("publishing", seconds, step)
-    if churn is not None and not churn.end(load):
-        load.result.problems.append("not all dropped clients came back")
+    result, ended = load.result, load.usage()
+    if churn is not None:
+        churn.end(load)
     stream.finish()
-    load.wait_for(subscribers, source.published, begin_at)
-    result = load.result
-    result.took(before, load.usage(), each=("deliveries", crowd.deliveries))
+    load.wait_for(subscribers, source.published)
+    seconds = result.took(before, ended)
+    result.delivered(crowd, before, load.usage())
+    result.figures |= {"publications": source.count, "publications_per_s": source.count / seconds}
+    if crowd.audit.replaced:
+        _explain_replaced(load, crowd.audit, counters)
     report = finish_stream(load, stream)
-    result.figures |= {"publications": source.count, "publications_per_s": source.count / result.figures["seconds"]}
     if report["failed"]:
         result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
+
+
+def _explain_replaced(load: Load, audit: Audit, before: Counters | None) -> None:
+    """Count as lost what did not come and the server did not replace either, or say that this cannot be told."""
+    after = load.target.counters()
+    grown = after.replaced - before.replaced if before is not None and after is not None else None
+    if grown is None:
+        load.result.doubts.append(
+            f"{audit.replaced:,} prices were replaced by newer ones or lost. Which, the server's /metrics would tell; "
+            "it cannot be read from here."
+        )
+    elif grown > audit.replaced:
+        load.result.doubts.append(
+            f"{audit.replaced:,} prices were replaced by newer ones or lost. Which cannot be told, "
+            f"as the server replaced {grown:,}, those of other clients among them."
+        )
+    else:
+        audit.lost += audit.replaced - grown
+        audit.replaced = grown
 
 
 class Source:
     """Publications, over all channels in turn, each with its mark."""
 
-    def __init__(self, subject: Subject, stream: Stream) -> None:
+    def __init__(self, subject: Subject, stream: Stream, run_id: str) -> None:
         self._stream = stream
+        self._run_id = run_id
         self._halves = [line(subject, channel, "%mark%").split(b"%mark%") for channel in range(len(subject.channels))]
         self.published = [0] * len(subject.channels)
         self.count = 0
@@ -89,7 +114,7 @@ class Source:
         channel = self.count % len(self.published)
         self.count += 1
         self.published[channel] = sequence = self.published[channel] + 1
-        mark = marker.write(time.monotonic_ns(), channel, sequence).encode()
+        mark = marker.write(self._run_id, time.monotonic_ns(), channel, sequence).encode()
         self._stream.publish(mark.join(self._halves[channel]))
         return sequence
 
@@ -117,8 +142,10 @@ def finish_stream(load: Load, stream: Stream) -> dict[str, Any]:
     load.drain(lambda: stream.done)
     if stream.answer is None or stream.answer.status != 200:
         raise TargetError(f"publishing ended: {_ending(stream)}")
-    data: dict[str, Any] = json.loads(stream.answer.body)["data"]
-    return data
+    report = stream.answer.data()
+    if not isinstance(report, dict) or not report.keys() >= {"published", "failed", "errors"}:
+        raise TargetError(f"publishing ended: {NO_RELAY}: its answer does not say what was published")
+    return report
 
 
 def _ending(stream: Stream) -> str:

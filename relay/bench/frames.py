@@ -66,13 +66,13 @@ class Batch:
     """Bytes of the piece that were complete frames."""
 
 
-def batch(data: bytes) -> Batch:
-    """Return what a piece of bytes holds."""
+def batch(data: bytes, mark: bytes) -> Batch:
+    """Return what a piece of bytes holds; publications of ours have a mark that begins with `mark`."""
     found, consumed = split(data)
-    deliveries = [one for opcode, payload in found if (one := delivery(opcode, payload)) is not None]
+    deliveries = [one for opcode, payload in found if (one := delivery(opcode, payload, mark)) is not None]
     return Batch(deliveries, len(deliveries) < len(found), consumed)
 
 
-def delivery(opcode: int, payload: bytes) -> Delivery | None:
+def delivery(opcode: int, payload: bytes, mark: bytes) -> Delivery | None:
     """Return the publication that a frame is, or None if it is none of ours."""
-    return read(payload) if opcode == TEXT else None
+    return read(payload, mark) if opcode == TEXT else None

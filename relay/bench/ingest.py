@@ -9,7 +9,7 @@ import time
 from relay.bench import marker
 from relay.bench.fanout import MAX_WAITING_BYTES, finish_stream, open_stream
 from relay.bench.latency import Latencies
-from relay.bench.load import Load
+from relay.bench.load import Load, raise_open_files
 from relay.bench.publisher import Poster
 from relay.bench.subject import Subject, line
 from relay.bench.target import TargetError
@@ -31,7 +31,7 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
         if stream.done:
             finish_stream(load, stream)
         while stream.is_open and stream.waiting_bytes < MAX_WAITING_BYTES:
-            mark = marker.write(time.monotonic_ns(), 0, sent).encode()
+            mark = marker.write(load.run_id, time.monotonic_ns(), 0, sent).encode()
             stream.publish((before_mark + mark + behind_mark) * lines)
             sent += lines
             if stream.waiting_bytes == 0 and time.monotonic() - now > BLOCKED_PERIOD:
@@ -51,11 +51,12 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
 
 def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
     """Send single publications over connections that are kept alive, on each the next one when the last is answered."""
+    raise_open_files(connections)
     numbers = itertools.count(1)
     latencies = Latencies()
 
     def body() -> bytes:
-        return line(subject, 0, marker.write(time.monotonic_ns(), 0, next(numbers))).rstrip()
+        return line(subject, 0, marker.write(load.run_id, time.monotonic_ns(), 0, next(numbers))).rstrip()
 
     key = load.target.key
     posters = [Poster(load.poller, load.target.address, key, body, latencies) for _ in range(connections)]

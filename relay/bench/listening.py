@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.bench.counters import longest_lag
 from relay.bench.load import Load, unused
 from relay.bench.subject import Subject
 
@@ -16,6 +17,10 @@ def run_connect(load: Load, subject: Subject, *, connections: int) -> None:
 def run_idle(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
     """Hold connections, with nothing but heartbeats on them."""
     load.connect(subject, connections)
+    counters = load.target.counters()
     before = load.usage()
     load.run("holding", seconds, unused)
     load.result.took(before, load.usage())
+    later = load.target.counters()
+    if counters is not None and later is not None and (lag := longest_lag(counters, later)) is not None:
+        load.result.figures["longest_pause_at_most_ms"] = lag * 1000

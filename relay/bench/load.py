@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +38,8 @@ class Load:
     stop: Stop
     progress: Progress
     result: Result
+    run_id: str = attrs.field(factory=lambda: secrets.token_hex(4))
+    """What tells this run's channels and publications from any other's."""
 
     def usage(self) -> Usage:
         """Return what the server and this process have used."""
@@ -51,24 +54,23 @@ class Load:
         Raises:
             TargetError: none became ready, or more are wanted than this process may open.
         """
-        _raise_open_files(connections)
+        raise_open_files(connections)
         self.progress.phase("connecting", connections)
-        crowd = Crowd(self.poller, self.target.address, subject)
+        crowd = Crowd(self.poller, self.target.address, subject, self.run_id)
         tokens = [self.target.token(number) if subject.authenticates else "" for number in range(connections)]
         subscribers = [Subscriber(crowd, token) for token in tokens]
         before = self.usage()
-        started = failed = 0
+        started = 0
         under_way: list[Subscriber] = []
         deadline = before.at + CONNECT_TIMEOUT
-        while crowd.ready + failed < connections and not self.stop.requested and time.monotonic() < deadline:
+        while (started < connections or under_way) and not self.stop.requested and time.monotonic() < deadline:
             while started < connections and len(under_way) < MAX_HANDSHAKES:
                 subscribers[started].start()
                 under_way.append(subscribers[started])
                 started += 1
             self.poller.poll(1.0)
-            failed += sum(one.failed for one in under_way)
             under_way = [one for one in under_way if one.state is not State.READY and not one.failed]
-            self.progress.at(crowd.ready + failed)
+            self.progress.at(started - len(under_way))
         after = self.usage()
         self.poller.poll_until(lambda: self.stop.requested, SETTLE_PERIOD)
         for late in under_way:
@@ -102,28 +104,11 @@ class Load:
             self.poller.poll_until(lambda: False, DRAIN_CHECK_INTERVAL)
         return True
 
-    def wait_for(self, subscribers: list[Subscriber], published: list[int], bases: list[int]) -> None:
-        """Wait until every subscriber has all that was published, and count what it lacks then."""
-
-        def expected() -> list[int]:
-            tops = [max(column) for column in zip(*(one.track.positions for one in subscribers), strict=True)]
-            return [max(base + count, top) for base, count, top in zip(bases, published, tops, strict=True)]
-
-        def complete() -> bool:
-            wanted = expected()
-            return all(one.track.positions == wanted for one in subscribers if one.state is State.READY)
-
-        if subscribers:
-            self.drain(complete)
-            wanted = expected()
-            for one in subscribers:
-                if one.state is State.READY:
-                    one.track.close(wanted)
-
-
-def bases(subscribers: list[Subscriber]) -> list[int]:
-    """Return where each channel stands before anything is published."""
-    return [max(column) for column in zip(*(one.track.positions for one in subscribers), strict=True)]
+    def wait_for(self, subscribers: list[Subscriber], published: list[int]) -> None:
+        """Wait until everybody who is there has all that was published, and count what each lacks then, those who are gone too."""
+        self.drain(lambda: all(one.track.complete(published) for one in subscribers if one.state is State.READY))
+        for one in subscribers:
+            one.track.close(published)
 
 
 def unused(_: Any) -> float:
@@ -131,7 +116,12 @@ def unused(_: Any) -> float:
     return float("inf")
 
 
-def _raise_open_files(connections: int) -> None:
+def raise_open_files(connections: int) -> None:
+    """Let this process open as many connections.
+
+    Raises:
+        TargetError: it may not.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if connections > hard - RESERVED_FILES:

@@ -1,15 +1,15 @@
 """The mark in a publication that tells, without decoding JSON, when it was sent and which one it is. Pure.
 
-    @@<sent: 16 hex digits of monotonic nanoseconds>@@<channel>:<sequence>;
+    @@<run>@@<sent: 16 hex digits of monotonic nanoseconds>@@<channel>:<sequence>;
 
-The channel is its index in the load, and the sequence counts the publications on it from 1.
+The run tells the load's own publications from those of another that runs at the same time. The channel is its index in the load, and the
+sequence counts the publications on it from 1.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-_BEGIN = b"@@"
 _SENT_DIGITS = 16
 _OFFSET = b'"offset":'
 _OWN = b'"clientMessageId":'
@@ -25,19 +25,27 @@ class Delivery(NamedTuple):
     sequence: int
     own: bool
     """Whether this is the copy of the connection that sent it."""
+    shift: int
+    """How far the position is ahead of the sequence: the same for all of a channel, as long as nobody else publishes there."""
 
 
-def write(sent_ns: int, channel: int, sequence: int) -> str:
+def begin(run_id: str) -> bytes:
+    """Return how the marks of a run begin."""
+    return f"@@{run_id}@@".encode()
+
+
+def write(run_id: str, sent_ns: int, channel: int, sequence: int) -> str:
     """Return the mark."""
-    return f"@@{sent_ns:016x}@@{channel}:{sequence};"
+    return f"@@{run_id}@@{sent_ns:016x}@@{channel}:{sequence};"
 
 
-def read(payload: bytes) -> Delivery | None:
-    """Return what the mark in a message says, or None if there is none."""
-    begin = payload.find(_BEGIN)
+def read(payload: bytes, mark: bytes) -> Delivery | None:
+    """Return what the mark in a message says, or None if there is none that begins with `mark`."""
+    begin = payload.find(mark)
     if begin < 0:
         return None
-    sent, end = begin + 2, begin + 2 + _SENT_DIGITS
+    sent = begin + len(mark)
+    end = sent + _SENT_DIGITS
     try:
         channel, _, sequence = payload[end + 2 : payload.index(b";", end)].partition(b":")
         number = int(sequence)
@@ -47,6 +55,7 @@ def read(payload: bytes) -> Delivery | None:
         else:
             first = offset + len(_OFFSET)
             position = int(payload[first : payload.index(b",", first)])
-        return Delivery(int(channel), position, int(payload[sent:end], 16), number, _OWN in payload)
+        sent_ns = int(payload[sent:end], 16)
+        return Delivery(int(channel), position, sent_ns, number, _OWN in payload, position - number)
     except ValueError:  # somebody else's text
         return None

@@ -33,7 +33,7 @@ def write(result: Result, *, as_json: bool) -> None:
         console.print(Text(note, style="yellow"), soft_wrap=True)
     for problem in result.problems:
         console.print(Text(f"Problem: {problem}", style="bold red"), soft_wrap=True)
-    if result.audit is not None and not result.problems:
+    if result.proven():
         console.print(Text("Audit: nothing lost, nothing twice, everything in order.", style="green"))
 
 
@@ -73,5 +73,9 @@ def _histogram(latencies: Latencies) -> Table:
     rows = latencies.histogram()
     most = max(count for _, count in rows)
     for top, count in rows:
-        table.add_row(f"below {top:,.3g} ms", f"{count:,}", "█" * round(BAR_WIDTH * count / most))
+        table.add_row(
+            f"below {top:,.3g} ms" if top < 100 else f"below {top:,.0f} ms",
+            f"{count:,}",
+            "█" * round(BAR_WIDTH * count / most),
+        )
     return table

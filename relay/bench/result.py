@@ -34,6 +34,8 @@ class Result:
     """What is wrong, with which the command fails."""
     notes: list[str] = attrs.field(factory=list)
     """What a reader of the figures must know."""
+    doubts: list[str] = attrs.field(factory=list)
+    """What cannot be told to be right or wrong. With one, the audit is not said to have found everything right."""
     generator_was_limit: bool = False
     interrupted: bool = False
 
@@ -70,6 +72,17 @@ class Result:
         self.generator_was_limit = generator > BUSY_SHARE and (server is None or server < BUSY_SHARE)
         return seconds
 
+    def delivered(self, crowd: Crowd, before: Usage, after: Usage) -> None:
+        """Take in what the subscribers got up to the last delivery; `after` is past what the server did for it."""
+        count, seconds = crowd.deliveries, max(crowd.last_delivery_ns / 1e9 - before.at, 1e-9)
+        self.figures |= {"deliveries": count, "deliveries_per_s": count / seconds}
+        if after.server_cpu is not None and before.server_cpu is not None and count:
+            self.figures["server_cpu_us_per_delivery"] = (after.server_cpu - before.server_cpu) * 1e6 / count
+
+    def proven(self) -> bool:
+        """Tell whether the audit has shown that everything came as it should."""
+        return bool(self.crowd is not None and self.crowd.deliveries and not self.problems and not self.doubts)
+
     def conclude(self) -> None:
         """Say what is wrong and what is to be known; to be called last."""
         crowd = self.crowd
@@ -85,6 +98,7 @@ class Result:
                 self.problems.append(f"{crowd.refused} requests of clients were refused")
             if self.problems:
                 self.problems += crowd.reasons
+        self.notes += self.doubts
         rate = self.settings.get("rate")
         sent = self.figures.get("publications_per_s", self.figures.get("messages_per_s"))
         if rate and sent is not None and sent < rate * KEPT_UP_SHARE and not self.interrupted:

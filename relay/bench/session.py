@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,8 +51,3 @@ def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Loa
     result.conclude()
     report.write(result, as_json=as_json)
     return not result.problems
-
-
-def new_run_id() -> str:
-    """Return what tells this run's channels from any other's."""
-    return secrets.token_hex(4)

@@ -38,6 +38,10 @@ class Subject(Protocol):
     def latest(self) -> bool:
         """Whether a newer publication may replace one that a slow reader did not get yet."""
 
+    @property
+    def ordered(self) -> bool:
+        """Whether there is one publisher, so that publications come in the order of their sequences."""
+
     def path(self, token: str) -> str:
         """Return what to upgrade at."""
 
@@ -59,6 +63,7 @@ class Live:
     channels: Sequence[str]
     fields: dict[str, Any] = attrs.field(factory=dict)
     latest: bool = False
+    ordered: bool = True
     authenticates: bool = True
 
     def path(self, token: str) -> str:
@@ -92,6 +97,7 @@ class Channels:
 
     channels: Sequence[str]
     latest: bool = False
+    ordered: bool = True
     authenticates: bool = True
 
     def path(self, token: str) -> str:
@@ -122,6 +128,7 @@ class Feeds:
 
     channels: Sequence[str] = ("trades",)
     latest: bool = False
+    ordered: bool = True
     authenticates: bool = False
 
     def path(self, token: str) -> str:
@@ -165,7 +172,7 @@ def market(symbols: int, run: str) -> Subject:
 
 def chatroom(room: str) -> Subject:
     """Return the subject of a chat."""
-    return Live({"channel": "chatroom", "chatroomId": room}, (f"chatroom:{room}",))
+    return Live({"channel": "chatroom", "chatroomId": room}, (f"chatroom:{room}",), ordered=False)
 
 
 def line(subject: Subject, channel: int, text: str) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from relay.bench import frames
+from relay.bench import frames, marker
+from relay.bench.answer import NO_RELAY, line_of
 from relay.bench.audit import Audit, Track
 from relay.bench.connection import Address, Connection
 from relay.bench.frames import Batch
@@ -23,6 +24,7 @@ MAX_BATCHES = 512
 MAX_BATCH_BYTES = 16 * 1024
 MAX_REASONS = 5
 _HEAD_END = b"\r\n\r\n"
+_HTTP = b"HTTP/1.1 "
 
 
 class State(enum.Enum):
@@ -41,6 +43,7 @@ class Crowd:
     poller: Poller
     address: Address
     subject: Subject
+    run_id: str
     audit: Audit = attrs.field(factory=Audit)
     latencies: Latencies = attrs.field(factory=Latencies)
     """From the sending of a publication to each of its deliveries."""
@@ -48,6 +51,8 @@ class Crowd:
     """From the first packet to the answer to the subscription."""
     ready: int = 0
     deliveries: int = 0
+    last_delivery_ns: int = 0
+    """When the last one came, on the monotonic clock."""
     refused: int = 0
     """Requests of clients that were answered with an error."""
     reasons: list[str] = attrs.field(factory=list)
@@ -55,6 +60,11 @@ class Crowd:
     remaining: dict[int, int] = attrs.field(factory=dict)
     """By sequence, how many subscribers a publication in flight has yet to reach. Kept where a window is."""
     batches: dict[bytes, Batch] = attrs.field(factory=dict)
+    mark: bytes = attrs.field(init=False)
+    """How the marks of this load's publications begin."""
+
+    def __attrs_post_init__(self) -> None:
+        self.mark = marker.begin(self.run_id)
 
     def reason(self, text: str) -> None:
         """Remember why something went wrong."""
@@ -65,7 +75,7 @@ class Crowd:
         """Return what a piece of bytes holds."""
         found = self.batches.get(data)
         if found is None:
-            found = frames.batch(data)
+            found = frames.batch(data, self.mark)
             if len(data) <= MAX_BATCH_BYTES:
                 if len(self.batches) >= MAX_BATCHES:
                     self.batches.clear()
@@ -80,11 +90,11 @@ class Subscriber(Connection):
         "_crowd",
         "_epoch",
         "_opened_ns",
+        "_resent",
         "_rest",
         "_since",
         "_token",
         "failed",
-        "sequence",
         "state",
         "track",
         "unconfirmed",
@@ -98,13 +108,18 @@ class Subscriber(Connection):
         self._since: Standing | None = None
         self._epoch = ""
         self._opened_ns = 0
+        self._resent: set[int] = set()  # own messages that were sent again on this connection
         self.state = State.CLOSED
         self.failed = False
-        self.track = Track(crowd.audit, len(crowd.subject.channels), latest=crowd.subject.latest)
-        self.sequence = 0
-        """That of the last delivery."""
+        subject = crowd.subject
+        self.track = Track(crowd.audit, len(subject.channels), latest=subject.latest, ordered=subject.ordered)
         self.unconfirmed: dict[int, bytes] = {}
         """Own messages that did not come back yet, by sequence."""
+
+    @property
+    def away(self) -> bool:
+        """Whether it dropped and is not back."""
+        return self._since is not None
 
     # -- what the load does -------------------------------------------------------------------------------------------
 
@@ -166,12 +181,15 @@ class Subscriber(Connection):
     def _received_slowly(self, data: bytes) -> None:
         data = self._rest + data
         if self.state is State.CONNECTING:
+            if not data.startswith(_HTTP[: len(data)]):
+                self._fail(f"{NO_RELAY}: it says {line_of(data)!r}")
+                return
             end = data.find(_HEAD_END)
             if end < 0:
                 self._rest = data
                 return
             if not data.startswith(b"HTTP/1.1 101"):
-                self._fail(f"the upgrade was refused: {_first_line(data)}")
+                self._fail(f"the upgrade was refused: {line_of(data)}")
                 return
             data = data[end + len(_HEAD_END) :]
             self.state = State.SUBSCRIBING
@@ -180,31 +198,45 @@ class Subscriber(Connection):
         found, consumed = frames.split(data)
         self._rest = data[consumed:]
         for opcode, payload in found:
-            if self.state is State.READY and (delivery := frames.delivery(opcode, payload)) is not None:
+            if (
+                self.state is State.READY
+                and (delivery := frames.delivery(opcode, payload, self._crowd.mark)) is not None
+            ):
                 self._deliver([delivery])
             else:
                 self._take(opcode, payload)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
-        crowd, positions = self._crowd, self.track.positions
+        crowd, track = self._crowd, self.track
+        positions, shifts = track.positions, track.shifts
         add, now = crowd.latencies.add, time.monotonic_ns()
         remaining = crowd.remaining
-        for channel, position, sent_ns, sequence, own in deliveries:
-            if own:
-                self.unconfirmed.pop(sequence, None)
-            if position == positions[channel] + 1:
-                positions[channel] = position
-            elif own and position <= positions[channel] and self._since is not None:
+        count = 0
+        for channel, position, sent_ns, sequence, own, shift in deliveries:
+            if own and self._confirmed(sequence) and position <= positions[channel]:
                 continue  # sent again after a drop, and answered with the message that came already
-            elif not self.track.unexpected(channel, position):
+            if position == positions[channel] + 1 and shift == shifts[channel]:
+                positions[channel] = position
+            elif not track.unexpected(channel, position, sequence):
                 continue
-            crowd.deliveries += 1
+            count += 1
             add(now - sent_ns)
-            self.sequence = sequence
             if remaining and sequence in remaining:
                 remaining[sequence] -= 1
                 if not remaining[sequence]:
                     del remaining[sequence]
+        if count:
+            track.delivered += count
+            crowd.deliveries += count
+            crowd.last_delivery_ns = now
+
+    def _confirmed(self, sequence: int) -> bool:
+        """Take in the own copy of a message; returns whether it may be the answer to one that was sent again. Each has one."""
+        self.unconfirmed.pop(sequence, None)
+        if sequence not in self._resent:
+            return False
+        self._resent.remove(sequence)
+        return True
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == frames.PING:
@@ -213,11 +245,15 @@ class Subscriber(Connection):
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
             self._fail(f"closed with {code} {payload[2:].decode(errors='replace')}".rstrip())
         elif opcode == frames.TEXT and self.state is not State.CLOSED:
-            self._hear(json.loads(payload))
+            self._hear(payload)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, payload: bytes) -> None:
         try:
+            message = json.loads(payload)
             standing = self._crowd.subject.standing(message)
+        except (ValueError, LookupError, TypeError):
+            self._fail(f"{NO_RELAY}: it sends {line_of(payload)!r}")
+            return
         except Refused as refusal:
             if self.state is State.READY:
                 self._crowd.refused += 1
@@ -231,19 +267,20 @@ class Subscriber(Connection):
             self._foreign(message)
 
     def _subscribed(self, standing: Standing) -> None:
-        crowd, positions = self._crowd, self.track.positions
+        crowd = self._crowd
         self.state = State.READY
         self._epoch = standing.epoch
         crowd.ready += 1
         if self._since is None:
             crowd.handshakes.add(time.monotonic_ns() - self._opened_ns)
-            positions[:] = standing.offsets
+            self.track.begin(standing.offsets)
             return
+        self._since = None
         crowd.audit.reconnected += 1
         if not standing.recovered:
             crowd.audit.not_recovered += 1
-            crowd.audit.missed += max(0, standing.offsets[0] - positions[0])
-            positions[:] = standing.offsets
+            self.track.reload(0, standing.offsets[0])
+        self._resent = set(self.unconfirmed)
         for frame in self.unconfirmed.values():
             self.send(frame)
 
@@ -251,10 +288,7 @@ class Subscriber(Connection):
         """Take in what somebody else published on the one channel of this load: it has a place in the order too."""
         offset = message.get("offset")
         if message["type"] == "trade:created" and isinstance(offset, int):
-            if offset == self.track.positions[0] + 1:
-                self.track.positions[0] = offset
-            else:
-                self.track.unexpected(0, offset)
+            self.track.foreign(0, offset)
 
     def _fail(self, why: str) -> None:
         self.close()
@@ -264,12 +298,8 @@ class Subscriber(Connection):
         crowd = self._crowd
         if self.state is State.READY:
             crowd.ready -= 1
-            for sequence in [one for one in crowd.remaining if one > self.sequence]:
+            for sequence in [one for one in crowd.remaining if one > self.track.highest(0)]:
                 crowd.remaining[sequence] -= 1
                 if not crowd.remaining[sequence]:
                     del crowd.remaining[sequence]
         self.state = State.CLOSED
-
-
-def _first_line(head: bytes) -> str:
-    return head.partition(b"\r\n")[0].decode(errors="replace")

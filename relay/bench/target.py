@@ -13,7 +13,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from relay.bench import counters
+from relay.bench.answer import NO_RELAY
 from relay.bench.connection import Address
+from relay.bench.counters import Counters
 from relay.bench.local_server import local_server
 
 REQUEST_TIMEOUT = 30.0
@@ -51,6 +54,29 @@ class Target:
 
     def create_room(self) -> str:
         """Create a public chat room; returns its id."""
+        headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
+        try:
+            status, body = self._request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
+            answer = json.loads(body)
+            if status != http.client.CREATED:
+                raise TargetError(f"no chat room could be created: {status}, {answer['message']}")
+            return str(answer["data"]["id"])
+        except (OSError, http.client.HTTPException) as error:
+            raise TargetError(f"no chat room could be created at {self.url}: {error}") from None
+        except (ValueError, KeyError, TypeError):
+            raise TargetError(f"no chat room could be created at {self.url}: {NO_RELAY}") from None
+
+    def counters(self) -> Counters | None:
+        """Return what the server counts about itself, None where it does not tell this client."""
+        headers = {"X-API-Key": self._key} if self._key else {}
+        try:
+            status, body = self._request("GET", counters.PATH, None, headers)
+        except (OSError, http.client.HTTPException):  # who needs it says that it could not be read
+            return None
+        return counters.read(body.decode(errors="replace")) if status == http.client.OK else None
+
+    def _request(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Return the status and the body of an answer. Blocks; between the parts of a load only."""
         host, tls = self.address.host, self.address.tls
         connection = (
             http.client.HTTPConnection(host, timeout=REQUEST_TIMEOUT)
@@ -58,15 +84,9 @@ class Target:
             else http.client.HTTPSConnection(host, timeout=REQUEST_TIMEOUT, context=tls)
         )
         try:
-            headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
-            connection.request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answer = json.loads(response.read())
-            if response.status != http.client.CREATED:
-                raise TargetError(f"no chat room could be created: {response.status}, {answer.get('message')}")
-            return str(answer["data"]["id"])
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise TargetError(f"no chat room could be created at {self.url}: {error}") from None
+            return response.status, response.read()
         finally:
             connection.close()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from relay.cli.parameters import tls_options
 
@@ -71,8 +72,12 @@ def server_options(command: Command) -> Command:
         tls: Callable[[], ssl.SSLContext],
         **options: Any,
     ) -> None:
-        if url is None and pid is not None:
-            raise click.UsageError("--pid is for a server at --url")
+        if url is None:
+            context = click.get_current_context()
+            for parameter, option in (("pid", "--pid"), ("tokens", "--token"), ("key", "--key")):
+                # In the environment they may be for other commands.
+                if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
+                    raise click.UsageError(f"{option} is for a server at --url")
         from relay.bench.session import Server
 
         command(server=Server(url, tokens, key, pid, tls), **options)
@@ -147,12 +152,12 @@ def fanout(
         if window is not None:
             raise click.UsageError("--flaky goes with --rate, not with --window")
         rate, durable = rate or FLAKY_RATE, True
+    durable = durable or dialect == "channels"
     from relay.bench import fanout as fanout_load
-    from relay.bench.session import new_run_id
     from relay.bench.subject import one_channel
 
     def body(load: Load) -> None:
-        subject = one_channel(dialect, new_run_id(), durable=durable)
+        subject = one_channel(dialect, load.run_id, durable=durable)
         fanout_load.run(
             load, subject, connections=connections, seconds=seconds, rate=rate, window=window or WINDOW, flaky=flaky
         )
@@ -184,11 +189,10 @@ def market(server: Server, symbols: int, connections: int, rate: float, seconds:
       relay bench market --symbols 50 --connections 1000 --rate 100
     """
     from relay.bench import fanout as fanout_load
-    from relay.bench.session import new_run_id
     from relay.bench.subject import market as market_subject
 
     def body(load: Load) -> None:
-        subject = market_subject(symbols, new_run_id())
+        subject = market_subject(symbols, load.run_id)
         fanout_load.run(load, subject, connections=connections, seconds=seconds, rate=rate, window=WINDOW, flaky=None)
 
     settings = {"symbols": symbols, "connections": connections, "rate": rate, "seconds": seconds}
@@ -217,12 +221,9 @@ def chat(
     if senders > connections:
         raise click.UsageError("--senders are members: there cannot be more of them than --connections")
     from relay.bench import chat as chat_load
-    from relay.bench.session import new_run_id
 
     def body(load: Load) -> None:
-        chat_load.run(
-            load, members=connections, senders=senders, seconds=seconds, rate=rate, flaky=flaky, run_id=new_run_id()
-        )
+        chat_load.run(load, members=connections, senders=senders, seconds=seconds, rate=rate, flaky=flaky)
 
     settings = {"connections": connections, "senders": senders, "rate": rate, "seconds": seconds, "flaky": flaky}
     _run("chat", settings, server, body, as_json)
@@ -240,11 +241,10 @@ def connect(server: Server, dialect: str, connections: int, as_json: bool) -> No
       relay bench connect --connections 5000
     """
     from relay.bench import listening
-    from relay.bench.session import new_run_id
     from relay.bench.subject import one_channel
 
     def body(load: Load) -> None:
-        subject = one_channel(dialect, new_run_id(), durable=False)
+        subject = one_channel(dialect, load.run_id, durable=False)
         listening.run_connect(load, subject, connections=connections)
 
     _run("connect", {"dialect": dialect, "connections": connections}, server, body, as_json)
@@ -263,11 +263,10 @@ def idle(server: Server, dialect: str, connections: int, seconds: float, as_json
       relay bench idle --connections 10000 --seconds 120
     """
     from relay.bench import listening
-    from relay.bench.session import new_run_id
     from relay.bench.subject import one_channel
 
     def body(load: Load) -> None:
-        subject = one_channel(dialect, new_run_id(), durable=False)
+        subject = one_channel(dialect, load.run_id, durable=False)
         listening.run_idle(load, subject, connections=connections, seconds=seconds)
 
     _run("idle", {"dialect": dialect, "connections": connections, "seconds": seconds}, server, body, as_json)
@@ -289,11 +288,10 @@ def ingest(server: Server, durable: bool, lines: int, seconds: float, as_json: b
       relay bench ingest --durable --lines 100
     """
     from relay.bench import ingest as ingest_load
-    from relay.bench.session import new_run_id
     from relay.bench.subject import one_channel
 
     def body(load: Load) -> None:
-        subject = one_channel("live", new_run_id(), durable=durable)
+        subject = one_channel("live", load.run_id, durable=durable)
         ingest_load.run_lines(load, subject, lines=lines, seconds=seconds)
 
     _run("ingest", {"durable": durable, "lines": lines, "seconds": seconds}, server, body, as_json)
@@ -312,11 +310,10 @@ def posts(server: Server, durable: bool, connections: int, seconds: float, as_js
       relay bench posts --connections 32 --durable
     """
     from relay.bench import ingest as ingest_load
-    from relay.bench.session import new_run_id
     from relay.bench.subject import one_channel
 
     def body(load: Load) -> None:
-        subject = one_channel("live", new_run_id(), durable=durable)
+        subject = one_channel("live", load.run_id, durable=durable)
         ingest_load.run_posts(load, subject, connections=connections, seconds=seconds)
 
     _run("posts", {"durable": durable, "connections": connections, "seconds": seconds}, server, body, as_json)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,53 +21,17 @@ from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
 from relay.bench.process import Usage
 from relay.bench.result import Result as BenchResult
-from relay.bench.subject import Feeds, Subject, one_channel
+from relay.bench.subject import Feeds, Subject, chatroom, one_channel
 from relay.bench.subscriber import Crowd, State, Subscriber
-from relay.cli import main
 from relay.frames import PING, text_frame
+from tests.bench_command.commands import bench, children, failed, measured
+from tests.bench_command.conftest import SETTINGS
 from tests.certificates import write_certificate
 from tests.running import RelayProcess, token
 
 RUN_TIMEOUT = 20
 NOWHERE = Address(2, ("127.0.0.1", 1), "127.0.0.1:1")
-
-SETTINGS = """
-[limits]
-messages_per_minute = 100000
-"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    process = RelayProcess(tmp_path_factory.mktemp("server"), SETTINGS)
-    process.start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture(scope="module")
-def key(server: RelayProcess) -> str:
-    return server.command("keys", "create", "--user", "bench", "--scope", "publish")
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("RELAY_")]:
-        monkeypatch.delenv(name)
-
-
-def bench(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["bench", *arguments], catch_exceptions=False)
-
-
-def measured(server: RelayProcess, key: str, *arguments: str) -> dict[str, Any]:
-    where = ["--url", f"http://{server.address}", "--token", token("bench"), "--key", key, "--pid", str(server.pid)]
-    result = bench(*arguments, *where, "--json")
-    assert result.exit_code == 0, result.output
-    report: dict[str, Any] = json.loads(result.stdout)
-    assert report["ok"] is True
-    assert report["problems"] == []
-    return report
+RUN = "0123abcd"
 
 
 # Loads
@@ -182,7 +142,7 @@ def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, m
         while not any(b"authenticated" in log.read_bytes() for log in tmp_path.glob("*/relay.log")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        [own] = _children(process.pid)
+        [own] = children(process.pid)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=RUN_TIMEOUT)
@@ -197,19 +157,7 @@ def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 # What cannot be
-
-
-def failed(*arguments: str, code: int = 1) -> str:
-    result = bench(*arguments)
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    return result.stderr
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -247,7 +195,7 @@ def test_options_that_exclude_each_other() -> None:
 
 def listening(subject: Subject, offset: int = 0) -> Subscriber:
     """Return a subscriber that is subscribed, with no server behind it."""
-    subscriber = Subscriber(Crowd(Poller(), NOWHERE, subject), "token")
+    subscriber = Subscriber(Crowd(Poller(), NOWHERE, subject, RUN), "token")
     subscriber.state = State.CONNECTING
     subscriber.received(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
     answer = {"type": "subscribed", "data": {"offset": offset, "epoch": "e"}}
@@ -256,24 +204,31 @@ def listening(subject: Subject, offset: int = 0) -> Subscriber:
     return subscriber
 
 
-def published(offset: int) -> bytes:
-    note = marker.write(time.monotonic_ns(), 0, offset)
-    return text_frame(b'{"type":"trade:created","offset":%d,"data":{"note":"%b"}}' % (offset, note.encode()))
+def published(offset: int, sequence: int | None = None, *, run: str = RUN, own: bool = False) -> bytes:
+    """Return what a subscriber gets at this offset; by default the publication of the same number."""
+    note = marker.write(run, time.monotonic_ns(), 0, offset if sequence is None else sequence)
+    more = ',"clientMessageId":"c"' if own else ""
+    return text_frame(f'{{"type":"trade:created","offset":{offset},"data":{{"note":"{note}"{more}}}}}'.encode())
 
 
-def audited(*offsets: int, last: int, at: int = 0) -> Audit:
-    """Return the audit of a subscriber that stood at `at` and got these offsets one by one, of `last`."""
-    subscriber = listening(one_channel("live", "x", durable=False), at)
-    for offset in offsets:
-        subscriber.received(published(offset))
+def audited(*got: int | tuple[int, int], last: int, at: int = 0, subject: Subject | None = None) -> Audit:
+    """Return the audit of a subscriber that stood at `at` and got these one by one, of `last` that were published.
+
+    Each is an offset, or an offset and the publication that stood there; else that is the one which belongs there.
+    """
+    subscriber = listening(subject or one_channel("live", "x", durable=False), at)
+    for one in got:
+        offset, sequence = one if isinstance(one, tuple) else (one, one - at)
+        subscriber.received(published(offset, sequence))
+    assert subscriber.track.complete([last]) is (subscriber.track.delivered >= last)
     subscriber.track.close([last])
     audit: Audit = subscriber._crowd.audit
-    assert subscriber._crowd.deliveries == subscriber._crowd.latencies.count == len(offsets) - audit.duplicated
+    assert subscriber._crowd.deliveries == subscriber._crowd.latencies.count == len(got) - audit.duplicated
     return audit
 
 
 def test_the_audit_counts_what_is_wrong() -> None:
-    assert audited(8, 9, 10, last=10, at=7) == Audit()
+    assert audited(8, 9, 10, last=3, at=7) == Audit()
     assert audited(1, 2, last=4) == Audit(lost=2)
     assert audited(1, 4, last=4) == Audit(lost=2)
     assert audited(1, 3, 2, 4, last=4) == Audit(out_of_order=1)
@@ -281,11 +236,38 @@ def test_the_audit_counts_what_is_wrong() -> None:
     assert audited(1, MAX_HOLES + 3, last=MAX_HOLES + 3) == Audit(lost=MAX_HOLES + 1)
 
 
+def test_the_audit_looks_at_what_was_published_and_not_at_the_offsets_alone() -> None:
+    assert audited(1, 2, (3, 2), 4, 5, last=5) == Audit(duplicated=1, lost=1), "another one's content"
+    assert audited(1, 2, (3, 2), (4, 3), (5, 4), last=4) == Audit(duplicated=1), "published twice"
+    assert audited(1, (2, 3), (3, 4), last=4) == Audit(lost=1), "not published, with no gap"
+    assert audited(1, (2, 3), (3, 2), 4, last=4) == Audit(out_of_order=1), "published in another order"
+    assert audited(1, 2, (3, 2), last=3) == Audit(duplicated=1, lost=1), "another one's content, at the end"
+    assert audited(1, (2, 1), last=1, at=0) == Audit(duplicated=1), "the last one twice"
+
+
+def test_of_several_senders_each_message_must_come_once_in_whatever_order() -> None:
+    room = chatroom("x")
+    assert audited((1, 2), (2, 1), (3, 3), (4, 6), (5, 4), (6, 5), last=6, subject=room) == Audit()
+    assert audited((1, 2), (2, 1), (3, 2), (4, 3), last=3, subject=room) == Audit(duplicated=1)
+    assert audited((1, 2), (2, 2), (3, 3), last=3, subject=room) == Audit(duplicated=1, lost=1)
+    assert audited((1, 3), (2, 2), (3, 5), last=5, subject=room) == Audit(lost=2)
+
+
+@given(st.permutations(range(1, 30)), st.integers(0, 100))
+def test_any_order_of_several_senders_is_right_and_of_one_sender_only_its_own(order: list[int], at: int) -> None:
+    got = [(at + number, sequence) for number, sequence in enumerate(order, 1)]
+    assert audited(*got, last=29, at=at, subject=chatroom("x")) == Audit()
+    late = sum(sequence < max(order[:number], default=0) for number, sequence in enumerate(order))
+    assert audited(*got, last=29, at=at) == Audit(out_of_order=late)
+
+
 def test_prices_may_be_replaced_but_the_last_one_must_come() -> None:
     audit = Audit()
-    track = Track(audit, 2, latest=True)
-    assert track.unexpected(0, 5)
-    assert not track.unexpected(0, 4)
+    track = Track(audit, 2, latest=True, ordered=True)
+    assert track.unexpected(0, 5, 5)
+    assert not track.unexpected(0, 4, 4)
+    track.delivered = 1
+    assert not track.complete([5, 3])
     track.close([5, 3])
     assert audit == Audit(replaced=4, duplicated=1, lost=3)
 
@@ -347,18 +329,35 @@ def test_a_resume_that_is_not_recovered_is_no_loss() -> None:
     subscriber.drop()
     subscriber.state = State.SUBSCRIBING
     answer = {"type": "subscribed", "data": {"offset": 9, "epoch": "e", "recovered": False}}
-    subscriber.received(text_frame(json.dumps(answer).encode()) + published(10))
-    subscriber.track.close([10])
+    subscriber.received(text_frame(json.dumps(answer).encode()) + published(10, 7))
+    assert subscriber.track.complete([7])
+    subscriber.track.close([7])
     assert subscriber._crowd.audit == Audit(reconnected=1, not_recovered=1, missed=6)
+
+
+def test_a_message_that_was_sent_again_may_be_answered_again_once() -> None:
+    subscriber = listening(chatroom("x"))
+    for sequence in (1, 2):
+        subscriber.post(sequence, {"type": "chat:send"})
+    subscriber.received(published(1, own=True))
+    subscriber.drop()
+    subscriber.state = State.SUBSCRIBING
+    answer = {"type": "subscribed", "data": {"offset": 1, "epoch": "e", "recovered": True}}
+    subscriber.received(text_frame(json.dumps(answer).encode()) + published(2))
+    subscriber.received(published(2, own=True))  # the answer to what was sent again
+    assert subscriber._crowd.audit == Audit(reconnected=1)
+    subscriber.received(published(2, own=True))
+    subscriber.received(published(1, own=True))
+    assert subscriber._crowd.audit == Audit(reconnected=1, duplicated=2)
 
 
 def test_another_publisher_of_the_same_channel_is_no_disorder() -> None:
     subscriber = listening(one_channel("live", "x", durable=False))
     other = text_frame(b'{"type":"trade:created","offset":2,"data":{"note":"not ours"}}')
-    subscriber.received(published(1) + other + published(3))
+    subscriber.received(published(1) + other + published(3, 2) + published(4, 1, run="another") + published(5, 3))
     subscriber.track.close([3])
     assert subscriber._crowd.audit == Audit()
-    assert subscriber._crowd.deliveries == 2
+    assert subscriber._crowd.deliveries == 3
 
 
 # The parts
@@ -366,16 +365,20 @@ def test_another_publisher_of_the_same_channel_is_no_disorder() -> None:
 
 @given(st.integers(0, 2**63), st.integers(0, 200), st.integers(1, 2**40), st.booleans())
 def test_a_mark_says_what_was_written(sent: int, channel: int, sequence: int, own: bool) -> None:
-    text = marker.write(sent, channel, sequence)
+    text, mark = marker.write(RUN, sent, channel, sequence), marker.begin(RUN)
     data = {"note": text, **({"clientMessageId": "c"} if own else {})}
     payload = json.dumps({"type": "t", "offset": 7, "data": data}, separators=(",", ":")).encode()
-    assert marker.read(payload) == Delivery(channel, 7, sent, sequence, own)
-    assert marker.read(text.encode()) == Delivery(channel, sequence, sent, sequence, False)
+    assert marker.read(payload, mark) == Delivery(channel, 7, sent, sequence, own, 7 - sequence)
+    assert marker.read(text.encode(), mark) == Delivery(channel, sequence, sent, sequence, False, 0)
+    assert marker.read(payload, marker.begin("another")) is None
 
 
 @given(st.binary())
-def test_other_text_is_no_mark(payload: bytes) -> None:
-    assert marker.read(payload) is None or b"@@" in payload
+def test_other_text_is_no_mark(rest: bytes) -> None:
+    mark = marker.begin(RUN)
+    assert marker.read(rest, mark) is None
+    found = marker.read(mark + rest, mark)
+    assert found is None or b":" in rest
 
 
 @given(st.lists(st.integers(0, MAX_US), min_size=1))
