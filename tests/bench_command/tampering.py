@@ -1,6 +1,7 @@
 """A proxy before a server that spoils what it passes on: `python tampering.py UPSTREAM_PORT MODE...`; it prints its own port.
 
 drop:N          every Nth publication of a connection is not passed on
+keep:N          of the publications to a connection only the first N are passed on
 repeat:N        every Nth message of a chat is sent to the server twice, under two ids
 content:N       every Nth publication gets the mark of the one before, at its own offset
 refuse-after:N  WebSockets after the first N are answered with 503
@@ -64,6 +65,8 @@ def to_client() -> Change:
             return
         count += 1
         if "drop" in MODES and count % MODES["drop"] == 0:
+            return
+        if "keep" in MODES and count > MODES["keep"]:
             return
         if "content" in MODES and count % MODES["content"] == 0 and last:
             yield text_frame(payload.replace(found.group(), last))

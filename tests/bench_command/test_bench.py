@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.bench import answer, frames, marker
+from relay.bench import answer, counters, frames, marker
+from relay.bench import report as bench_report
 from relay.bench.audit import MAX_HOLES, Audit, Track
 from relay.bench.connection import Address
+from relay.bench.counters import Counters, longest_lag
 from relay.bench.latency import MAX_US, Latencies
 from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
@@ -390,6 +393,31 @@ def test_latencies_are_right_to_three_percent(microseconds: list[int]) -> None:
     assert latencies.percentile_ms(0.5) == pytest.approx(median, rel=0.032)
     assert latencies.summary()["max"] == max(microseconds) / 1000
     assert sum(count for _, count in latencies.histogram()) == len(microseconds)
+
+
+def test_the_longest_pause_is_as_near_as_the_buckets_tell() -> None:
+    before = Counters(0, {0.1: 5, 1.0: 6, math.inf: 6}, 0.7)
+    assert longest_lag(before, before) is None
+    assert longest_lag(before, Counters(0, {0.1: 8, 1.0: 10, math.inf: 10}, 2.7)) == 1.0
+    assert longest_lag(before, Counters(0, {0.1: 7, 1.0: 9, math.inf: 9}, 0.9)) == pytest.approx(0.2), "all together"
+    assert longest_lag(before, Counters(0, {0.1: 8, 1.0: 9, math.inf: 10}, 4.7)) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("text", ["", "relay_loop_lag_seconds_sum x", "<html>", "a b\nc"])
+def test_other_text_holds_no_counters(text: str) -> None:
+    assert counters.read(text) is None
+
+
+def test_durations_over_a_second_are_shown_without_exponents(capsys: pytest.CaptureFixture[str]) -> None:
+    result = BenchResult("fanout", {})
+    result.latencies = Latencies()
+    for us in (5, 70_000, 900_000, 20_000_000):
+        result.latencies.add(us * 1000)
+    bench_report.write(result, as_json=False)
+    shown = capsys.readouterr().out
+    for row in ("below 0.008 ms", "below 131 ms", "below 1,049 ms", "below 33,554 ms"):
+        assert row in shown
+    assert "e+" not in shown
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
