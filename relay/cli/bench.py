@@ -183,6 +183,7 @@ def market(server: Server, symbols: int, connections: int, rate: float, seconds:
     """Publish the prices of many symbols to subscribers of all of them.
 
     A slow reader may get a newer price in the place of an older one; that is counted as replaced, and is no loss.
+    How many those were the server's /metrics tells; where it cannot be read, they cannot be told from lost ones.
 
     \b
     Example:
@@ -256,7 +257,8 @@ def connect(server: Server, dialect: str, connections: int, as_json: bool) -> No
 @seconds_option(60, MAX_IDLE_SECONDS)
 @server_options
 def idle(server: Server, dialect: str, connections: int, seconds: float, as_json: bool) -> None:
-    """Hold connections while nothing is published: their memory, and the CPU time of their heartbeats.
+    """Hold connections while nothing is published: their memory, the CPU time of their heartbeats, and the longest
+    pause of the server's loop, as far as its /metrics tells.
 
     \b
     Example:
