@@ -221,9 +221,11 @@ class Subscriber(Connection):
                 continue
             count += 1
             add(now - sent_ns)
-            if remaining and sequence in remaining:
-                remaining[sequence] -= 1
-                if not remaining[sequence]:
+            if sequence in remaining:
+                left = remaining[sequence] - 1
+                if left:
+                    remaining[sequence] = left
+                else:
                     del remaining[sequence]
         if count:
             track.delivered += count
