@@ -25,6 +25,8 @@ HOLD_PERIOD = 0.5
 """Seconds that a client has for its first words: a round trip on a slow network. Any words end the wait."""
 MAX_HELD_FRAMES = 64
 """Frames that wait; with one more, they wait no longer."""
+MAX_HELD_BYTES = 64 * 1024
+"""Bytes of those: far from what an outbox takes at once."""
 
 Message = TypeVar("Message")
 
@@ -106,15 +108,17 @@ class Unasked:
 class _Holding:
     """A sink that keeps its frames until they are let go, or are too many; what comes after that it passes on."""
 
-    __slots__ = ("_frames", "_outbox")
+    __slots__ = ("_frames", "_outbox", "_size")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._frames: list[bytes] | None = []
+        self._size = 0
 
     def push(self, frame: bytes) -> None:
         """Take a frame. See `channel.Sink`."""
-        if self._frames is not None and len(self._frames) < MAX_HELD_FRAMES:
+        self._size += len(frame)
+        if self._frames is not None and len(self._frames) < MAX_HELD_FRAMES and self._size <= MAX_HELD_BYTES:
             self._frames.append(frame)
         else:
             self.let_go()

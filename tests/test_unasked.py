@@ -64,10 +64,10 @@ async def arrive(world: Virtual, way: Way) -> VirtualSocket:
     return client
 
 
-async def publish(world: Virtual, way: Way, count: int = 1) -> None:
-    """Publish to the channel, each an own number."""
-    item = {"channel": way.channel, "type": "note", "data": {"message": "x"}}
-    drafts = [world.core.publishing.draft(item, scope="test", size=50) for _ in range(count)]
+async def publish(world: Virtual, way: Way, count: int = 1, message: str = "x") -> None:
+    """Publish to the channel, so often."""
+    item = {"channel": way.channel, "type": "note", "data": {"message": message}}
+    drafts = [world.core.publishing.draft(item, scope="test", size=len(message)) for _ in range(count)]
     await world.core.publishing.publish_many(drafts)
     await settle()
 
@@ -161,6 +161,13 @@ async def test_more_than_may_wait_does_not(way: Way, autojump_clock: trio.testin
         await trio.sleep(2 * HOLD_PERIOD)
         await publish(world, way)
         assert seen(client) == list(range(1, MAX_HELD_FRAMES + 4))
+
+
+async def test_large_ones_wait_no_longer_either(way: Way, autojump_clock: trio.testing.MockClock) -> None:
+    async with opened(way) as world:
+        client = await arrive(world, way)
+        await publish(world, way, 5, message="x" * 15_000)
+        assert seen(client) == [1, 2, 3, 4, 5]
 
 
 async def test_who_goes_meanwhile_leaves_nothing(way: Way, autojump_clock: trio.testing.MockClock) -> None:
