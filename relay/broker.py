@@ -356,6 +356,13 @@ class Broker:
             subscription.present = True
             self._presence.entered(subscriber, channel.name)
 
+    def hand_over(self, name: ChannelName, held: Subscriber, to: Subscriber) -> None:
+        """Have `to` listen, uncounted, to a channel that `held` listens to. A plain call."""
+        channel = self.channels.get(name)
+        assert channel is not None  # it is in use
+        assert held.subscriptions[name.text].live
+        self._go_live(channel, to, self._reserve(to, name, 0, counted=False))
+
     def unsubscribe(self, subscriber: Subscriber, name: ChannelName) -> None:
         """Leave a channel. A plain call; idempotent."""
         subscription = subscriber.subscriptions.get(name.text)

@@ -6,7 +6,6 @@ ahead of what it missed and then once more; and if it dropped just then, would t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -20,6 +19,7 @@ from relay.kinds import ChannelName
 from relay.models import Position
 from relay.outbox import Outbox
 from relay.subscriber import MakeAnswer, Subscriber
+from relay.timers import Timer, Timers
 
 HOLD_PERIOD = 0.5
 """Seconds that a client has for its first words: a round trip on a slow network. Any words end the wait."""
@@ -36,16 +36,19 @@ log = logs.get("relay.session")
 class Unasked:
     """One connection's subscription to such a channel, as long as it is not live; after that there is nothing of it here."""
 
-    __slots__ = ("_broker", "_channel", "_deadline", "_held", "_holding", "_outbox", "_subscriber")
+    __slots__ = ("_broker", "_channel", "_held", "_holding", "_outbox", "_subscriber", "_timer", "_timers")
 
-    def __init__(self, broker: Broker, subscriber: Subscriber, outbox: Outbox, channel: ChannelName) -> None:
+    def __init__(
+        self, broker: Broker, timers: Timers, subscriber: Subscriber, outbox: Outbox, channel: ChannelName
+    ) -> None:
         self._broker = broker
+        self._timers = timers
         self._subscriber = subscriber
         self._outbox = outbox
         self._channel = channel
-        self._deadline = math.inf  # of waiting for the client's words; infinity: nothing waits
+        self._timer: Timer | None = None  # of waiting for the client's words
         self._holding: _Holding | None = None
-        self._held: Subscriber | None = None
+        self._held: Subscriber | None = None  # None: nothing waits
 
     async def open(self, encode: Encode) -> None:
         """Have what is published from now on wait. A checkpoint where the channel must be loaded.
@@ -54,32 +57,39 @@ class Unasked:
         """
         self._holding = _Holding(self._outbox)
         self._held = self._broker.attach(self._holding, encode)
-        self._deadline = trio.current_time() + HOLD_PERIOD
-        await self._subscribe(self._held, lambda position, recovered: None)
+        await self._load(self._held)
 
     def receive(self, receive: Callable[[], Awaitable[Message]]) -> Awaitable[Message]:
         """Await the client's next message, by `receive`; where it is long in coming, the subscription begins meanwhile."""
-        # Once nothing waits, a coroutine of its own would be 0.3 KB more for each connection.
-        return receive() if self._deadline == math.inf else self._receive_meanwhile(receive)
+        if self._held is None:
+            return receive()
+        if not self._live:
+            return self._receive_meanwhile(receive)
+        if self._timer is None:
+            # No time limit on what is awaited: to cancel that would cost each connection ten times as much.
+            self._timer = self._timers.call_at(trio.current_time() + HOLD_PERIOD, self._go_live)
+        return receive()
 
     async def _receive_meanwhile(self, receive: Callable[[], Awaitable[Message]]) -> Message:
-        while self._deadline < math.inf:
-            with trio.move_on_at(self._deadline):
+        while self._held is not None:
+            with trio.move_on_after(HOLD_PERIOD):
                 return await receive()
-            await self.begin()
+            await self.begin()  # the store could not read before
         return await receive()
 
     async def begin(self) -> None:
-        """Go live, with what waits first. Where the store cannot read, that is tried again. A checkpoint where it must wait."""
-        if self._deadline < math.inf:
-            self._deadline = trio.current_time() + HOLD_PERIOD
-            await self._subscribe(self._subscriber, self.ahead_of(None, lambda position, recovered: None))
+        """Go live, with what waits first. A checkpoint where the store could not read before."""
+        if self._held is not None and not self._live:
+            await self._load(self._held)
+        if self._live:
+            self._go_live()
 
     def ahead_of(self, since: Position | None, answer: MakeAnswer) -> MakeAnswer:
         """Return the answer to a subscription to the channel that the client did ask for: with it this one ends. A plain call.
 
-        What waits goes before the answer; but where the client named a position it is among what it missed.
+        What waits goes before the answer; but where the client named a position it is among what it missed. Until the answer it waits on.
         """
+        self._disarm()
 
         def answered(position: Position, recovered: bool | None) -> bytes | None:
             if since is None and self._holding is not None:
@@ -91,16 +101,34 @@ class Unasked:
 
     def close(self) -> None:
         """Forget what waits. A plain call; idempotent."""
-        self._deadline = math.inf
+        self._disarm()
         if self._held is not None:
             self._broker.detach(self._held)
         self._held = self._holding = None
 
-    async def _subscribe(self, subscriber: Subscriber, answer: MakeAnswer) -> None:
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def _live(self) -> bool:
+        """Whether what is published comes here to wait."""
+        return self._held is not None and any(one.live for one in self._held.subscriptions.values())
+
+    def _go_live(self) -> None:
+        if self._held is not None and self._holding is not None:
+            self._holding.let_go()
+            self._broker.hand_over(self._channel, self._held, self._subscriber)
+            self.close()
+
+    async def _load(self, held: Subscriber) -> None:
         broker = self._broker
         try:
-            with broker.reserved(subscriber, [self._channel], maximum=0, counted=False) as [subscription]:
-                await broker.subscribe(subscriber, subscription, outbox=self._outbox, since=None, answer=answer)
+            with broker.reserved(held, [self._channel], maximum=0, counted=False) as [subscription]:
+                await broker.subscribe(
+                    held, subscription, outbox=self._outbox, since=None, answer=lambda position, recovered: None
+                )
         except RequestError as refusal:
             log.warning("cannot listen, trying again", channel=self._channel.text, cause=refusal.message)
 

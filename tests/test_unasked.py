@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import attrs
 import pytest
@@ -10,6 +11,7 @@ import trio
 import trio.testing
 
 from relay.auth import mint
+from relay.channels import IDLE_PERIOD
 from relay.dialects.channels import open_channels
 from relay.dialects.live import open_live
 from relay.errors import Code, RequestError
@@ -193,3 +195,29 @@ async def test_a_store_that_cannot_read_for_a_while(
         await trio.sleep(2 * HOLD_PERIOD)
         await publish(world, way)
         assert seen(client) == [1]
+
+
+async def test_a_resume_that_lasts_longer_than_the_wait(
+    way: Way, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits goes on waiting while the store is asked for what was missed."""
+    load_history = Publications.load_history
+
+    async def slowly(self: Publications, *arguments: Any) -> Any:
+        await trio.sleep(3 * HOLD_PERIOD)
+        return await load_history(self, *arguments)
+
+    async with opened(way) as world:
+        await publish(world, way, 3)
+        epoch = await epoch_of(world, way)
+        now = trio.current_time()
+        world.core.broker.channels.unload_idle(now)
+        world.core.broker.channels.unload_idle(now + IDLE_PERIOD)
+        monkeypatch.setattr(Publications, "load_history", slowly)
+        client = await arrive(world, way)
+        await publish(world, way)
+        way.subscribe(client, since={"offset": 1, "epoch": epoch})
+        await trio.sleep(2 * HOLD_PERIOD)
+        await publish(world, way)
+        await trio.sleep(2 * HOLD_PERIOD)
+        assert seen(client) == ["subscribed", 2, 3, 4, 5]

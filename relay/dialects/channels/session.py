@@ -32,7 +32,7 @@ class ChannelsSession:
         self._subscriber = subscriber
         self._principal = principal
         self._own = core.kinds["user"].channel(principal.user_id)
-        self._unasked = Unasked(core.broker, subscriber, session.outbox, self._own)
+        self._unasked = Unasked(core.broker, core.timers, subscriber, session.outbox, self._own)
         self._pace = Pace(core.config.limits.frames_per_minute)
 
     async def run(self) -> None:

@@ -39,7 +39,7 @@ class LiveSession:
         self._session = session
         self._subscriber = subscriber
         self._principal: Principal | None = None
-        self._unasked = Unasked(core.broker, subscriber, session.outbox, core.kinds["broadcast"].channel())
+        self._unasked = Unasked(core.broker, core.timers, subscriber, session.outbox, core.kinds["broadcast"].channel())
         self._pace = Pace(core.config.limits.frames_per_minute)
 
     async def run(self) -> None:
