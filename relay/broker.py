@@ -250,11 +250,11 @@ class Broker:
         channel = await self.channels.pin(subscription.channel)
         try:
             if since is not None:
-                await self._load_missed(channel, since)
+                await self.channels.load_missed(channel, since)
             await outbox.wait_for_room()
             subscription.check()
             # Only now: while it waited the history may have gone past the position.
-            recovered = self._can_resume(channel, since) if since is not None else None
+            recovered = self.channels.can_resume(channel, since) if since is not None else None
             position = channel.position
             if recovered and since is not None:
                 if subscription.live:
@@ -308,18 +308,6 @@ class Broker:
         finally:
             for channel in channels:
                 self.channels.unpin(channel)
-
-    async def _load_missed(self, channel: Channel[Subscriber], since: Position) -> None:
-        """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
-        ours = since.epoch == channel.epoch and since.offset <= channel.offset
-        if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
-            await self.channels.load_history(channel)
-
-    def _can_resume(self, channel: Channel[Subscriber], since: Position) -> bool:
-        if since.epoch != channel.epoch or since.offset > channel.offset:
-            return False
-        self.channels.expire(channel)
-        return channel.history.reaches(since.offset)
 
     async def _catch_up(
         self,

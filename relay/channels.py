@@ -98,6 +98,19 @@ class Channels(Generic[S]):
         """Have in memory all that the store keeps of a channel."""
         await self._source.load_history(channel.name, channel.history.extend_back)
 
+    async def load_missed(self, channel: Channel[S], since: Position) -> None:
+        """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
+        ours = since.epoch == channel.epoch and since.offset <= channel.offset
+        if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
+            await self.load_history(channel)
+
+    def can_resume(self, channel: Channel[S], since: Position) -> bool:
+        """Tell whether everything that follows a position is in memory. A plain call."""
+        if since.epoch != channel.epoch or since.offset > channel.offset:
+            return False
+        self.expire(channel)
+        return channel.history.reaches(since.offset)
+
     def expire(self, channel: Channel[S]) -> None:
         """Forget what is older than the channel keeps. A plain call."""
         period = channel.name.kind.history_period

@@ -34,7 +34,10 @@ log = logs.get("relay.session")
 
 
 class Unasked:
-    """One connection's subscription to such a channel, as long as it is not live; after that there is nothing of it here."""
+    """One connection's subscription to such a channel, as long as it is not live; after that there is nothing of it here.
+
+    For a `with`, at whose end what waits is forgotten.
+    """
 
     __slots__ = ("_broker", "_channel", "_held", "_holding", "_outbox", "_subscriber", "_timer", "_timers")
 
@@ -49,6 +52,12 @@ class Unasked:
         self._timer: Timer | None = None  # of waiting for the client's words
         self._holding: _Holding | None = None
         self._held: Subscriber | None = None  # None: nothing waits
+
+    def __enter__(self) -> Unasked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
 
     async def open(self, encode: Encode) -> None:
         """Have what is published from now on wait. A checkpoint where the channel must be loaded.
@@ -94,12 +103,12 @@ class Unasked:
         def answered(position: Position, recovered: bool | None) -> bytes | None:
             if since is None and self._holding is not None:
                 self._holding.let_go()
-            self.close()
+            self._close()
             return answer(position, recovered)
 
         return answered
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Forget what waits. A plain call; idempotent."""
         self._disarm()
         if self._held is not None:
@@ -120,7 +129,7 @@ class Unasked:
         if self._held is not None and self._holding is not None:
             self._holding.let_go()
             self._broker.hand_over(self._channel, self._held, self._subscriber)
-            self.close()
+            self._close()
 
     async def _load(self, held: Subscriber) -> None:
         broker = self._broker

@@ -46,14 +46,12 @@ class ChannelsSession:
         self._subscriber.on_revoked = self._revoked
         self._subscriber.is_admin = principal.is_admin
         core.broker.identify(self._subscriber, principal.user_id)
-        await self._unasked.open(protocol.encode_unasked)
-        try:
+        with self._unasked:
+            await self._unasked.open(protocol.encode_unasked)
             while (message := await self._unasked.receive(session.receive)) is not None:
                 if isinstance(message, bytes):
                     raise Disconnect(Reason.BINARY)
                 await self._take(message)
-        finally:
-            self._unasked.close()
 
     async def _take(self, message: str) -> None:
         try:

@@ -48,13 +48,11 @@ class LiveSession:
         session.last_words = self._last_words
         session.set_deadline(trio.current_time() + self._core.config.limits.auth_timeout, Reason.UNAUTHORIZED)
         self._subscriber.on_revoked = self._revoked
-        try:
+        with self._unasked:
             while (message := await self._unasked.receive(session.receive)) is not None:
                 if isinstance(message, bytes):
                     raise Disconnect(Reason.BINARY)
                 await self._take(message)
-        finally:
-            self._unasked.close()
 
     async def _take(self, message: str) -> None:
         """Handle one frame; a refusal is answered and the session goes on."""
