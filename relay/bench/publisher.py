@@ -14,15 +14,34 @@ from relay.bench.poller import Poller
 PATH = "/v1/publish"
 
 
-class Stream(Connection):
+class _Publisher(Connection):
+    """What comes to a publisher: answers, and nothing else."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, poller: Poller, address: Address) -> None:
+        super().__init__(poller, address)
+        self._data = b""  # what came and is no whole answer yet
+
+    def _read(self, data: bytes) -> tuple[Answer, int] | None:
+        """Take in what came; returns the first answer, once it is whole, with its size. What is none ends the connection."""
+        self._data += data
+        try:
+            return answer.read(self._data)
+        except NoAnswerError as error:
+            self.close()
+            self.ended(str(error))
+            return None
+
+
+class Stream(_Publisher):
     """One request whose body is lines, each a publication, for as long as the load goes on."""
 
-    __slots__ = ("_data", "_key", "answer", "broken", "is_open")
+    __slots__ = ("_key", "answer", "broken", "is_open")
 
     def __init__(self, poller: Poller, address: Address, key: str) -> None:
         super().__init__(poller, address)
         self._key = key
-        self._data = b""
         self.is_open = False
         self.answer: Answer | None = None
         self.broken = ""
@@ -53,13 +72,7 @@ class Stream(Connection):
 
     def received(self, data: bytes) -> None:
         """Take in the answer; one that comes before the end is a refusal."""
-        self._data += data
-        try:
-            found = answer.read(self._data)
-        except NoAnswerError as error:
-            self.close()
-            self.ended(str(error))
-            return
+        found = self._read(data)
         if found is not None:
             self.answer = found[0]
             self.is_open = False
@@ -71,10 +84,10 @@ class Stream(Connection):
         self.broken = why
 
 
-class Poster(Connection):
+class Poster(_Publisher):
     """Single requests, one after the other."""
 
-    __slots__ = ("_body", "_data", "_head", "_latencies", "_sent_ns", "accepted", "broken", "refusal", "stopping")
+    __slots__ = ("_body", "_head", "_latencies", "_sent_ns", "accepted", "broken", "refusal", "stopping")
 
     def __init__(
         self, poller: Poller, address: Address, key: str, body: Callable[[], bytes], latencies: Latencies
@@ -85,7 +98,6 @@ class Poster(Connection):
             "Content-Type: application/json\r\nContent-Length: "
         ).encode()
         self._body = body
-        self._data = b""
         self._latencies = latencies
         self._sent_ns = 0
         self.accepted = 0
@@ -105,13 +117,7 @@ class Poster(Connection):
 
     def received(self, data: bytes) -> None:
         """Take in an answer, and send the next request."""
-        self._data += data
-        try:
-            found = answer.read(self._data)
-        except NoAnswerError as error:
-            self.close()
-            self.ended(str(error))
-            return
+        found = self._read(data)
         if found is None:
             return
         got, size = found
