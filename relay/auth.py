@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.kinds import MAX_ID_CHARACTERS
 from relay.principal import Principal
 

@@ -17,8 +17,8 @@ import trio
 
 from relay.channel import Channel, Encode, PatientSink, Sink
 from relay.channels import Channels, Source
-from relay.clock import Clock
-from relay.errors import Code, Disconnect, Reason, RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.kinds import ChannelName
 from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar, cast
 
-from relay import logs
+from relay.ground import logs
 from relay.history import History
 from relay.kinds import ChannelName
 from relay.models import Position, Publication

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from relay.channel import Channel, Encode
-from relay.clock import Clock
+from relay.ground.clock import Clock
 from relay.history import History
 from relay.kinds import ChannelName
 from relay.models import Position, Publication

@@ -6,9 +6,10 @@ import attrs
 
 from relay.addresses import TrustedProxies
 from relay.broker import Broker
-from relay.clock import Clock
 from relay.config import Config
 from relay.failures import Failures
+from relay.ground.clock import Clock
+from relay.ground.timers import Timers
 from relay.keys import ApiKeys
 from relay.kinds import Kinds
 from relay.limits import Buckets
@@ -17,7 +18,6 @@ from relay.notifications import Notifications
 from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
-from relay.timers import Timers
 from relay.tokens import Tokens
 from relay.users import Users
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from relay.addresses import limit_key
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.limits import Buckets
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import trio
 
-from relay import logs
 from relay.broker import Broker
-from relay.errors import RequestError
+from relay.ground import logs
+from relay.ground.errors import RequestError
 from relay.kinds import Kinds
 from relay.limits import Buckets
 from relay.store.publications import Publications

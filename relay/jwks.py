@@ -16,10 +16,10 @@ import jwt
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay import logs, strictjson
 from relay.auth import PublicKey, public_key
 from relay.config.public_key import MIN_RSA_BITS
-from relay.errors import ProtocolError
+from relay.ground import logs, strictjson
+from relay.ground.errors import ProtocolError
 
 REFRESH_INTERVAL = 300.0
 """Seconds between two looks at the issuer's keys."""

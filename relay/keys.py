@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import trio
 
-from relay import logs
 from relay.auth import principal_of_key
-from relay.errors import Code, RequestError
+from relay.ground import logs
+from relay.ground.errors import Code, RequestError
 from relay.principal import Principal
 from relay.store import keys as store
 from relay.store.database import Database

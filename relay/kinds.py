@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from relay.errors import Code, FieldError, RequestError
+from relay.ground.errors import Code, FieldError, RequestError
 
 MAX_ID_CHARACTERS = 256
 """Length of a channel's id. User ids are the longest that there are, and bounded by as much."""

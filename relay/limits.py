@@ -9,7 +9,7 @@ import math
 from collections import OrderedDict
 from itertools import islice
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 
 MAX_KEYS = 100_000
 """Buckets kept at once; past it those that were idle longest are forgotten, which is to their owner's advantage."""

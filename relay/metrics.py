@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import trio
 
 from relay.channel import Encode
-from relay.errors import Code, Reason
-from relay.histogram import Histogram
+from relay.ground.errors import Code, Reason
+from relay.ground.histogram import Histogram
 from relay.limits import ConnectionCounter
 
 LAG_INTERVAL = 0.25

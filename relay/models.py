@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import attrs
 
-from relay import strictjson
-from relay.errors import RequestError
+from relay.ground import strictjson
+from relay.ground.errors import RequestError
 from relay.kinds import ChannelName
 
 

@@ -6,8 +6,8 @@ import secrets
 from typing import Any, Literal
 
 from relay.broker import Broker
-from relay.clock import Clock
-from relay.errors import Code, FieldError, RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, FieldError, RequestError
 from relay.kinds import Kinds, complete
 from relay.models import Draft
 from relay.store import notifications as store

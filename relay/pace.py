@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from relay.errors import Code, Disconnect, Reason, RequestError
+from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.limits import FloodGuard, TokenBucket
 
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import trio
 
+from relay.ground.timers import Timer, Timers
 from relay.kinds import ChannelName
-from relay.timers import Timer, Timers
 
 
 class Listener(Protocol):

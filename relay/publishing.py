@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay.broker import Broker
-from relay.clock import Clock
-from relay.errors import Code, FieldError, RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, FieldError, RequestError
 from relay.kinds import ChannelName, Kinds, complete
 from relay.models import Draft, Idempotency, Outcome
 from relay.notifications import Notifications

@@ -17,8 +17,8 @@ import attrs
 
 from relay.auth import is_user_id
 from relay.broker import Broker
-from relay.clock import Clock, iso_ms
-from relay.errors import Code, FieldError, RequestError
+from relay.ground.clock import Clock, iso_ms
+from relay.ground.errors import Code, FieldError, RequestError
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Idempotency, Origin, Publication, Published
 from relay.presence import Presence

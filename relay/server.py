@@ -13,22 +13,23 @@ from functools import partial
 import attrs
 import trio
 
-from relay import logs
 from relay.addresses import TrustedProxies
 from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.auth import TokenVerifier
 from relay.broker import Broker
-from relay.clock import Clock
 from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.errors import Reason, RequestError
 from relay.failures import Failures
 from relay.flusher import Flusher
 from relay.garbage import Garbage
+from relay.ground import logs
+from relay.ground.clock import Clock
+from relay.ground.errors import Reason, RequestError
+from relay.ground.timers import Timers
 from relay.janitor import Janitor
 from relay.jwks import Jwks
 from relay.keys import ApiKeys
@@ -45,7 +46,6 @@ from relay.store.publications import Publications
 from relay.store.secrets import get_or_create
 from relay.store.sole import sole_server
 from relay.systemd import Notifier, take_listeners, take_notifier
-from relay.timers import Timers
 from relay.tokens import Tokens
 from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import trio
 
-from relay import logs
-from relay.errors import Disconnect, Reason
 from relay.frames import PING, text_frame
+from relay.ground import logs
+from relay.ground.errors import Disconnect, Reason
 from relay.outbox import Outbox
 
 CLOSE_TIMEOUT = 2.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from relay.channel import Encode, Sink
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.kinds import ChannelName
 from relay.models import Position, Publication
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 import attrs
 import trio
 
-from relay import logs
+from relay.ground import logs
 
 FIRST_PASSED_FILE = 3
 """The file descriptor of the first socket that is passed; SD_LISTEN_FDS_START."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.auth import TokenVerifier, UnknownKey
-from relay.clock import Clock
+from relay.ground.clock import Clock
 from relay.jwks import Jwks
 from relay.principal import Principal
 

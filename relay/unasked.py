@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import trio
 
-from relay import logs
 from relay.broker import Broker
 from relay.channel import Encode
-from relay.errors import RequestError
+from relay.ground import logs
+from relay.ground.errors import RequestError
+from relay.ground.timers import Timer, Timers
 from relay.kinds import ChannelName
 from relay.models import Position
 from relay.outbox import Outbox
 from relay.subscriber import MakeAnswer, Subscriber
-from relay.timers import Timer, Timers
 
 HOLD_PERIOD = 0.5
 """Seconds that a client has for its first words: a round trip on a slow network. Any words end the wait."""

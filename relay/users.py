@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from relay import logs
-from relay.clock import Clock
-from relay.errors import RequestError
+from relay.ground import logs
+from relay.ground.clock import Clock
+from relay.ground.errors import RequestError
 from relay.principal import Principal
 from relay.store.database import Database
 from relay.store.users import Profile, get_many, upsert

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import trio
 
-from relay import logs
 from relay.broker import Broker, Store
 from relay.channel import Channel
-from relay.errors import RequestError
+from relay.ground import logs
+from relay.ground.errors import RequestError
 from relay.kinds import ChannelName
 from relay.models import Position, Publication
 from relay.subscriber import Subscriber

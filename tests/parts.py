@@ -12,8 +12,9 @@ import attrs
 import trio
 
 from relay.broker import Broker
-from relay.clock import Clock
 from relay.flusher import Flusher
+from relay.ground.clock import Clock
+from relay.ground.timers import Timers
 from relay.kinds import Kinds
 from relay.models import Publication
 from relay.notifications import Notifications
@@ -24,7 +25,6 @@ from relay.rooms import Rooms
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
 from relay.subscriber import Subscriber
-from relay.timers import Timers
 from relay.users import Users
 
 START_MS = 1_760_000_000_000

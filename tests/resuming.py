@@ -21,8 +21,9 @@ import trio.testing
 
 from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
-from relay.errors import Code, Disconnect, RequestError
 from relay.flusher import Flusher
+from relay.ground.errors import Code, Disconnect, RequestError
+from relay.ground.timers import Timers
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox
@@ -30,7 +31,6 @@ from relay.presence import Presence
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.subscriber import Subscriber
-from relay.timers import Timers
 from relay.write_behind import WriteBehind
 from tests.parts import SetClock
 

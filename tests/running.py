@@ -17,8 +17,8 @@ import httpx
 import trio
 
 from relay.auth import mint
-from relay.clock import Clock
 from relay.config import Config, load_config
+from relay.ground.clock import Clock
 from relay.server import Server, open_server
 from tests.activation import with_sockets
 

@@ -16,17 +16,17 @@ EDGES = ("relay.api", "relay.bench", "relay.cli", "relay.dialects", "relay.serve
 """What stands around the core. `python -m relay` is the command line's."""
 
 VALUES = (
-    "relay.errors",
+    "relay.ground.errors",
     "relay.kinds",
     "relay.models",
     "relay.history",
-    "relay.histogram",
-    "relay.strictjson",
-    "relay.clock",
+    "relay.ground.histogram",
+    "relay.ground.strictjson",
+    "relay.ground.clock",
 )
 IN_MEMORY = (
     *("relay.broker", "relay.channel", "relay.presence", "relay.outbox", "relay.limits", "relay.auth", "relay.heartbeat"),
-    *("relay.timers", "relay.recent", "relay.frames", "relay.session", "relay.write_behind"),
+    *("relay.ground.timers", "relay.recent", "relay.frames", "relay.session", "relay.write_behind"),
 )  # fmt: skip
 """What needs nothing of the store but what it says itself, as a Protocol."""
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))
@@ -136,7 +136,9 @@ def test_the_core_knows_nothing_of_its_edges() -> None:
 
 def test_the_store_knows_values_alone() -> None:
     """What it stores is given to it."""
-    assert arrows(GRAPH, inside("relay.store"), GRAPH.keys() - inside("relay.store", "relay.logs", *VALUES)) == []
+    assert (
+        arrows(GRAPH, inside("relay.store"), GRAPH.keys() - inside("relay.store", "relay.ground.logs", *VALUES)) == []
+    )
 
 
 def test_what_lives_in_memory_asks_for_its_store() -> None:

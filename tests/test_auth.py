@@ -29,7 +29,7 @@ from relay.auth import (
     mint,
     principal_of_key,
 )
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.principal import Principal
 
 SECRET = "a-secret-of-sixty-four-bytes-or-more-that-is-used-by-these-tests-only"

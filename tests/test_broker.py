@@ -12,13 +12,13 @@ import trio.testing
 
 from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
-from relay.errors import Code, RequestError
 from relay.flusher import Flusher
+from relay.ground.errors import Code, RequestError
+from relay.ground.timers import Timers
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox, flush
 from relay.presence import Presence
-from relay.timers import Timers
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user
 
 SIZE = 100

@@ -24,8 +24,8 @@ from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorith
 
 from relay import jwks as module
 from relay.auth import TokenVerifier, UnknownKey, mint
-from relay.clock import Clock
-from relay.errors import Code, RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, RequestError
 from relay.jwks import (
     FETCH_TIMEOUT,
     MAX_DOCUMENT_BYTES,

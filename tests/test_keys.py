@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from relay import keys
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.keys import ApiKeys
 from relay.principal import Principal
 from relay.store import keys as store

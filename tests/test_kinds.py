@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.kinds import MAX_ID_CHARACTERS, Audience, ChannelName, Kinds, complete, is_number
 
 PERIOD = 86400.0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.limits import (
     FLOOD_PAUSE,
     FLOOD_PERIOD,

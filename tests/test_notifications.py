@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.kinds import complete
 from relay.models import Draft, Idempotency, Outcome
 from tests.parts import START_MS, Parts, listening, open_parts, user

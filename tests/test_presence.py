@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay import presence as module
+from relay.ground.timers import Timers
 from relay.kinds import ChannelName, Kinds
 from relay.presence import Presence
-from relay.timers import Timers
 
 KINDS = Kinds(entities=(), history_period=60.0, durable=())
 GRACE = 5.0

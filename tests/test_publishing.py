@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from relay import publishing as module
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Published
 from relay.publishing import MAX_ITEM_BYTES, MAX_UNKNOWN_NAMED, Publishing

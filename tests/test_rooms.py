@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from relay.clock import iso_ms
-from relay.errors import Code, RequestError
+from relay.ground.clock import iso_ms
+from relay.ground.errors import Code, RequestError
 from relay.kinds import complete
 from relay.models import Draft, Idempotency, Outcome
 from relay.principal import Principal

@@ -14,7 +14,7 @@ from relay.auth import mint
 from relay.channels import IDLE_PERIOD
 from relay.dialects.channels import open_channels
 from relay.dialects.live import open_live
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.store.publications import Publications
 from relay.unasked import HOLD_PERIOD, MAX_HELD_FRAMES
 from tests.running import SECRET

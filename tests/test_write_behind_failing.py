@@ -12,8 +12,9 @@ import trio
 
 from relay import write_behind as module
 from relay.broker import Broker
-from relay.clock import Clock
-from relay.errors import RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import RequestError
+from relay.ground.timers import Timers
 from relay.kinds import Kinds
 from relay.models import Draft, Position
 from relay.presence import Presence
@@ -22,7 +23,6 @@ from relay.store.database import Database, running_database
 from relay.store.publications import Publications
 from relay.store.secrets import set_meta
 from relay.store.verification import verify
-from relay.timers import Timers
 from relay.write_behind import WriteBehind
 
 KINDS = Kinds(entities=(), history_period=3600.0, durable=())

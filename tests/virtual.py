@@ -12,12 +12,12 @@ from typing import Any
 import trio
 import trio.testing
 
-from relay.clock import Clock
 from relay.config import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory
-from relay.errors import Reason
 from relay.flusher import Flusher
+from relay.ground.clock import Clock
+from relay.ground.errors import Reason
 from relay.outbox import Outbox
 from relay.server import build_core
 from relay.session import Session

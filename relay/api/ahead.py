@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 
 import trio
 
-from relay.errors import RequestError
+from relay.ground.errors import RequestError
 
 MAX_AHEAD_BYTES = 64 * 1024
 """Bytes of a body that wait to be worked on; beyond, no more is read."""

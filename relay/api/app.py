@@ -10,16 +10,16 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from relay import logs, strictjson
 from relay.api import health
 from relay.api.connection import Connection
 from relay.api.cors import Cors
 from relay.api.draining import Draining
 from relay.api.errors import ErrorAnswer, error_answer
 from relay.api.health import Readiness
-from relay.clock import Clock
 from relay.core import Core
-from relay.errors import Code, ProtocolError, RequestError
+from relay.ground import logs, strictjson
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.origins import OriginPolicy
 
 _CODES = {

@@ -22,7 +22,7 @@ from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 
 from relay.api.draining import STALL_TIMEOUT, STREAM_TIMEOUT, Draining
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 
 LINGER_TIMEOUT = 1.0
 """Seconds for which a body that nobody asked for is read and thrown away, behind the answer: a reset would take the answer with it."""

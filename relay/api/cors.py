@@ -9,7 +9,7 @@ from __future__ import annotations
 from quart import Request
 from werkzeug.datastructures import Headers
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.origins import OriginPolicy
 
 METHODS = "GET, HEAD, POST, PUT, DELETE"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import trio
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 
 STALL_TIMEOUT = 2.0
 """Seconds without a byte after which a body that is wanted whole is waited for no more, once the server is about to end."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from relay.clock import iso_ms
-from relay.errors import Code, RequestError
+from relay.ground.clock import iso_ms
+from relay.ground.errors import Code, RequestError
 
 FEEDS_PREFIX = "/api/v1/"
 """Below it errors have the shape of the feeds' API."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quart import Blueprint, Response
 
-from relay import strictjson
 from relay.api.draining import Draining
+from relay.ground import strictjson
 from relay.jwks import Jwks
 from relay.store.database import Database
 

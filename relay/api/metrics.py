@@ -19,7 +19,7 @@ from relay.addresses import TrustedProxies
 from relay.api.authentication import address_of, admin_of
 from relay.core import Core
 from relay.flusher import Flusher
-from relay.histogram import Histogram
+from relay.ground.histogram import Histogram
 from relay.store.database import Database
 
 PATH = "/metrics"

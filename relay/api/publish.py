@@ -9,12 +9,12 @@ from typing import Any
 import trio
 from quart import Blueprint, Response, request
 
-from relay import strictjson
 from relay.api.ahead import work_through
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
 from relay.core import Core
-from relay.errors import Code, ProtocolError, RequestError
+from relay.ground import strictjson
+from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.models import Draft, Outcome
 from relay.principal import Principal
 from relay.publishing import MAX_ITEM_BYTES, Publishing, too_large

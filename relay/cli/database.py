@@ -26,7 +26,7 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
     """
     import trio
 
-    from relay.errors import RequestError
+    from relay.ground.errors import RequestError
     from relay.store.connection import StoreError
     from relay.store.database import running_database
 

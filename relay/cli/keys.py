@@ -11,8 +11,8 @@ import click
 from relay.cli.database import transact
 from relay.cli.parameters import user_id
 from relay.cli.settings import config_option, load
-from relay.clock import Clock, iso_ms
-from relay.logs import printable
+from relay.ground.clock import Clock, iso_ms
+from relay.ground.logs import printable
 
 if TYPE_CHECKING:
     from relay.store.keys import ApiKey

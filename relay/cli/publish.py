@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from relay.cli.parameters import tls_options
-from relay.logs import printable
+from relay.ground.logs import printable
 
 REQUEST_TIMEOUT = 30.0
 MAX_ANSWER_BYTES = 1_048_576

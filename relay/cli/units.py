@@ -16,7 +16,7 @@ import attrs
 import click
 
 from relay.config import Config
-from relay.logs import printable
+from relay.ground.logs import printable
 
 STATE_FOLDER = Path("/var/lib")
 """Where systemd makes the folders of StateDirectory=."""

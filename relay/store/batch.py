@@ -9,7 +9,7 @@ from typing import Any
 import outcome
 import trio
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.store.checkpoint import overwrite_beginning, roll_back
 
 FULL = 2

@@ -21,7 +21,7 @@ import outcome
 import trio
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
-from relay import logs
+from relay.ground import logs
 
 T = TypeVar("T")
 

@@ -25,9 +25,9 @@ from typing import Any, Literal, TypeVar
 import outcome
 import trio
 
-from relay import logs
-from relay.errors import Code, RequestError
-from relay.histogram import Histogram
+from relay.ground import logs
+from relay.ground.errors import Code, RequestError
+from relay.ground.histogram import Histogram
 from relay.store.batch import OWN_ERRORS, PROBE_INTERVAL, Entry, execute, unavailable
 from relay.store.checkpoint import empty_log, move_log, probe, roll_back
 from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable

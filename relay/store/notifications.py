@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from relay import strictjson
+from relay.ground import strictjson
 
 
 @attrs.frozen

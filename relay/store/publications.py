@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from relay.clock import Clock
-from relay.errors import RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import RequestError
 from relay.kinds import ChannelName
 from relay.models import Draft, Idempotency, Outcome, Position, Publication, Published
 from relay.store.batch import FULL

@@ -6,10 +6,10 @@ from http import HTTPStatus
 
 import trio
 
-from relay import logs, strictjson
 from relay.api.errors import error_answer
-from relay.clock import Clock
-from relay.errors import RequestError
+from relay.ground import logs, strictjson
+from relay.ground.clock import Clock
+from relay.ground.errors import RequestError
 from relay.transports.stream import ByteStream
 
 SEND_TIMEOUT = 5.0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import trio
 
-from relay import logs
 from relay.config.certificate import CertificateError, load_certificate
+from relay.ground import logs
 from relay.transports.tls import Buffers, TlsStream
 
 POLL_INTERVAL = 10.0

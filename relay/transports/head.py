@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import h11
 
-from relay.errors import ProtocolError
+from relay.ground.errors import ProtocolError
 
 
 @attrs.frozen

@@ -14,8 +14,8 @@ from typing import Protocol
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from relay import logs
-from relay.errors import Code, ProtocolError, RequestError
+from relay.ground import logs
+from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.transports.answer import refuse
 from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.http import HttpServer

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import trio
 
-from relay.errors import ProtocolError
+from relay.ground.errors import ProtocolError
 
 DEFAULT_RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 16 * 1024

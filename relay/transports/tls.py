@@ -15,8 +15,8 @@ from contextlib import suppress
 
 import trio
 
-from relay import logs
-from relay.errors import ProtocolError
+from relay.ground import logs
+from relay.ground.errors import ProtocolError
 from relay.transports.stream import DEFAULT_RECEIVE_BYTES, SEND_TIMEOUT, ByteStream
 
 MAX_PIECE_BYTES = 64 * 1024

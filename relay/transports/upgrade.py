@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from relay import logs
 from relay.addresses import client_address, limit_key
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
-from relay.errors import Code, Reason, RequestError
+from relay.ground import logs
+from relay.ground.errors import Code, Reason, RequestError
 from relay.limits import ConnectionCounter
 from relay.origins import OriginPolicy
 from relay.outbox import Flusher, Outbox

@@ -19,7 +19,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from relay.errors import Code, Reason, RequestError
+from relay.ground.errors import Code, Reason, RequestError
 from relay.outbox import Outbox
 from relay.transports.head import RequestHead
 from relay.transports.stream import ByteStream

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from relay.api.ahead import MAX_AHEAD_BYTES, work_through
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 
 
 async def test_what_came_meanwhile_comes_at_once(autojump_clock: trio.testing.MockClock) -> None:

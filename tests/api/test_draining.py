@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from relay.api.draining import Draining, Interrupted
-from relay.errors import Code
+from relay.ground.errors import Code
 
 
 async def waits(draining: Draining, timeout: float, *, each: bool, seconds: float = math.inf) -> float:

@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from trio_websocket import open_websocket_url
 
-from relay.histogram import Histogram
+from relay.ground.histogram import Histogram
 from relay.metrics import Metrics
 from relay.server import Server
 from tests.api.probe import create_key

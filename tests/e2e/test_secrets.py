@@ -12,7 +12,7 @@ import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
 from relay.auth import mint
-from relay.clock import Clock
+from relay.ground.clock import Clock
 from relay.transports.stream import MAX_HEAD_BYTES
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection

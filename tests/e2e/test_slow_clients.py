@@ -20,7 +20,7 @@ import trio
 import relay.session
 import relay.transports.stream
 from relay.api.connection import LINGER_TIMEOUT
-from relay.errors import Reason
+from relay.ground.errors import Reason
 from relay.server import Server
 from relay.session import Session
 from relay.transports.stream import MAX_UNSENT_BYTES

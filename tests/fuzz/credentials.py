@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.auth import TokenVerifier, is_user_id, mint
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.store import keys
 from relay.store.migrations import migrate
 from tests.fuzz.decoder import Decoder

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NoReturn
 
-from relay import strictjson
 from relay.dialects.channels import protocol as channels
 from relay.dialects.live import protocol as live
 from relay.dialects.socketio import engineio
 from relay.dialects.socketio import protocol as socketio
-from relay.errors import Code, ProtocolError, RequestError
+from relay.ground import strictjson
+from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.kinds import Audience
 from relay.models import Position
 from tests.fuzz.decoder import Decoder

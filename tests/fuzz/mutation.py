@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from relay import strictjson
-from relay.errors import ProtocolError
+from relay.ground import strictjson
+from relay.ground.errors import ProtocolError
 
 MAX_BYTES = 80_000
 """Length of an input that was blown up: past every bound on a message of a client."""

@@ -11,14 +11,14 @@ from zlib import crc32
 import orjson
 import trio
 
-from relay import strictjson
 from relay.api.app import decode_json
 from relay.api.publish import Lines, _publish_array
 from relay.dialects.channels import protocol as channels
 from relay.dialects.feeds import protocol as feeds
 from relay.dialects.live import protocol as live
 from relay.dialects.socketio import prices
-from relay.errors import RequestError
+from relay.ground import strictjson
+from relay.ground.errors import RequestError
 from relay.kinds import ChannelName
 from relay.models import Draft, Publication
 from tests.fuzz.decoder import Decoder

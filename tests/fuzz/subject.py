@@ -7,10 +7,10 @@ from typing import Any
 
 import attrs
 
-from relay.clock import Clock
 from relay.config import Config
 from relay.core import Core
-from relay.errors import Code, RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, RequestError
 from relay.models import Draft, Outcome, Position, Published
 from relay.publishing import Publishing
 from relay.server import build_core

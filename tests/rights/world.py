@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from relay.auth import mint
-from relay.clock import Clock
+from relay.ground.clock import Clock
 from relay.principal import Principal
 from relay.server import Server
 from relay.store import keys

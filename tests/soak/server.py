@@ -17,11 +17,12 @@ from pathlib import Path
 import trio
 from quart import Blueprint, Response
 
-from relay import channels, janitor, logs, strictjson
+from relay import channels, janitor
 from relay.config import load_config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
+from relay.ground import logs, strictjson
 from relay.server import open_server, raise_open_files
 
 IDLE_PERIOD = 1.0

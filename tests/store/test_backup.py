@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.clock import Clock
+from relay.ground.clock import Clock
 from relay.kinds import Kinds
 from relay.models import Draft, Position
 from relay.store.backup import back_up

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.errors import RequestError
+from relay.ground.errors import RequestError
 from relay.store import checkpoint
 from relay.store import database as module
 from relay.store.connection import open_sync

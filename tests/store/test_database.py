@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.store import connection as connection_module
 from relay.store import database as module
 from relay.store.checkpoint import probe

@@ -12,12 +12,12 @@ import attrs
 import pytest
 
 from relay.broker import Broker
+from relay.ground.timers import Timers
 from relay.kinds import ChannelName, Kinds
 from relay.models import Draft, Idempotency, Position
 from relay.presence import Presence
 from relay.store.database import running_database
 from relay.store.publications import Publications
-from relay.timers import Timers
 from relay.write_behind import WriteBehind
 from tests.parts import SetClock
 

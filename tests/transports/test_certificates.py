@@ -15,8 +15,8 @@ import pytest
 import trio
 from cryptography import x509
 
-from relay.clock import Clock
 from relay.config.certificate import CertificateError
+from relay.ground.clock import Clock
 from relay.transports.certificates import Certificates
 from tests.certificates import serial_number, write_certificate
 

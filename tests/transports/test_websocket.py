@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
-from relay.errors import Reason
+from relay.ground.errors import Reason
 from relay.transports.websocket import _Events, _OutboxStream
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
-from relay import logs
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.channels import protocol
 from relay.dialects.channels.session import ChannelsSession
-from relay.errors import Code, Disconnect, Reason, RequestError
+from relay.ground import logs
+from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.heartbeat import Heartbeat
 from relay.limits import ConnectionCounter
 from relay.session import Session

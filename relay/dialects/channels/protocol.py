@@ -21,9 +21,9 @@ from typing import Any
 
 import attrs
 
-from relay import strictjson
-from relay.errors import Code, ProtocolError, RequestError
 from relay.frames import text_frame
+from relay.ground import strictjson
+from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.kinds import ChannelName, Kinds
 from relay.models import Position, Publication
 

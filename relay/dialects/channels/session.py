@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 import trio
 
-from relay import logs
 from relay.core import Core
 from relay.dialects.channels import protocol
-from relay.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.frames import text_frame
+from relay.ground import logs
+from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.kinds import Audience, ChannelName
 from relay.models import Position
 from relay.pace import Pace

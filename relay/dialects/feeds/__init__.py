@@ -12,7 +12,7 @@ from relay.channel import Encode
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.feeds import protocol
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.heartbeat import Heartbeat
 from relay.kinds import ChannelName
 from relay.limits import ConnectionCounter

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from relay import strictjson
 from relay.frames import text_frame
+from relay.ground import strictjson
 from relay.kinds import ChannelName, is_number
 from relay.models import Publication
 

@@ -9,7 +9,7 @@ from relay.api.app import json_body, success
 from relay.api.authentication import principal_of, user_of
 from relay.core import Core
 from relay.dialects.live import rest
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.store.rooms import Room
 
 DEFAULT_ROOMS = 20

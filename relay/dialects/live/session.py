@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from relay import logs
-from relay.clock import iso_ms
 from relay.core import Core
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
-from relay.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.frames import text_frame
+from relay.ground import logs
+from relay.ground.clock import iso_ms
+from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.kinds import Audience, ChannelName
 from relay.models import Position, Publication
 from relay.outbox import Outbox

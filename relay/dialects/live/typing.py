@@ -5,9 +5,9 @@ from __future__ import annotations
 import trio
 
 from relay.broker import Broker
+from relay.ground.timers import Timer, Timers
 from relay.kinds import ChannelName
 from relay.subscriber import Subscriber
-from relay.timers import Timer, Timers
 
 
 class Typing:

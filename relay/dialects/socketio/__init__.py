@@ -15,7 +15,7 @@ from relay.dialects.socketio.namespaces import SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
 from relay.dialects.socketio.sessions import Engine, Settings
-from relay.errors import Code, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.limits import ConnectionCounter
 from relay.origins import OriginPolicy
 

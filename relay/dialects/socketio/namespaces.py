@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import trio
 
-from relay import logs
 from relay.dialects.socketio import protocol
 from relay.dialects.socketio.protocol import Packet, PacketType
 from relay.dialects.socketio.sessions import Engine
-from relay.errors import ProtocolError, Reason, RequestError
-from relay.timers import Timers
+from relay.ground import logs
+from relay.ground.errors import ProtocolError, Reason, RequestError
+from relay.ground.timers import Timers
 
 MAX_REFUSALS = 20
 """Connections that a session is refused before it ends: else it could try one key after the other, as fast as it can send."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from relay import logs, strictjson
 from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
-from relay.errors import Code, Disconnect, RequestError
+from relay.ground import logs, strictjson
+from relay.ground.errors import Code, Disconnect, RequestError
 from relay.kinds import ChannelName, is_number
 from relay.models import Position, Publication
 from relay.pace import Pace

@@ -24,8 +24,8 @@ import re
 
 import attrs
 
-from relay import strictjson
-from relay.errors import ProtocolError
+from relay.ground import strictjson
+from relay.ground.errors import ProtocolError
 
 MAX_ATTACHMENTS = 10
 """Attachments of one packet; the reference parser's bound."""

@@ -20,7 +20,7 @@ from relay.dialects.socketio.engineio import (
     encode_payload,
     open_packet,
 )
-from relay.errors import ProtocolError
+from relay.ground.errors import ProtocolError
 
 MAX_BYTES = 1_000_000
 

@@ -13,8 +13,8 @@ import trio.testing
 
 from relay.dialects.socketio.namespaces import Namespace, Refused, Socket, SocketIO
 from relay.dialects.socketio.sessions import Engine, Framer, SessionClosed, Settings
-from relay.errors import Code, Reason, RequestError
-from relay.timers import Timers
+from relay.ground.errors import Code, Reason, RequestError
+from relay.ground.timers import Timers
 from tests.dialects.socketio.engine_client import Frames, Polling, World, echoing
 
 TWO_ATTACHMENTS = '452-["message",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]'

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio.packet import Packet as OraclePacket  # type: ignore[import-untyped]
 
-from relay import strictjson
 from relay.dialects.socketio.protocol import (
     MAX_ATTACHMENTS,
     MAX_ID_DIGITS,
@@ -20,8 +19,9 @@ from relay.dialects.socketio.protocol import (
     decode,
     encode,
 )
-from relay.errors import ProtocolError
-from relay.strictjson import MAX_NESTING
+from relay.ground import strictjson
+from relay.ground.errors import ProtocolError
+from relay.ground.strictjson import MAX_NESTING
 
 MAX_BYTES = 1_000
 CONNECT, DISCONNECT, EVENT, ACK = PacketType.CONNECT, PacketType.DISCONNECT, PacketType.EVENT, PacketType.ACK

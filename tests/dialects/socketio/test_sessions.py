@@ -20,10 +20,10 @@ from relay.dialects.socketio.sessions import (
     SessionClosed,
     Settings,
 )
-from relay.errors import ProtocolError, Reason
+from relay.ground.errors import ProtocolError, Reason
+from relay.ground.timers import Timers
 from relay.kinds import Kinds
 from relay.models import Position, Publication
-from relay.timers import Timers
 from tests.dialects.socketio.engine_client import ENGINE, echoing
 
 MESSAGE = PacketType.MESSAGE

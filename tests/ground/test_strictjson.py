@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay import strictjson
-from relay.errors import ProtocolError
+from relay.ground import strictjson
+from relay.ground.errors import ProtocolError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from relay.timers import MAX_BATCH, MIN_COMPACT, Timer, Timers
+from relay.ground.timers import MAX_BATCH, MIN_COMPACT, Timer, Timers
 
 
 async def test_callbacks_are_called_at_their_deadlines(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

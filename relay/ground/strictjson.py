@@ -11,7 +11,7 @@ import json
 
 import orjson
 
-from relay.errors import ProtocolError
+from relay.ground.errors import ProtocolError
 
 MAX_NESTING = 128
 """Levels of arrays and objects in one document. orjson reads 1,024 but writes only 254."""
