@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
 from relay.ground.errors import Code, RequestError
-from relay.kinds import MAX_ID_CHARACTERS
-from relay.principal import Principal
+from relay.model.kinds import MAX_ID_CHARACTERS
+from relay.model.principal import Principal
 
 MAX_TOKEN_CHARACTERS = 8192
 """A longer token is refused unread: whoever sends it has shown nothing yet."""

@@ -19,8 +19,8 @@ from relay.channel import Channel, Encode, PatientSink, Sink
 from relay.channels import Channels, Source
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.kinds import ChannelName
-from relay.models import Draft, Outcome, Position, Publication, Published
+from relay.model.kinds import ChannelName
+from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.recent import Recent

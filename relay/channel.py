@@ -9,8 +9,8 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from relay.ground import logs
 from relay.history import History
-from relay.kinds import ChannelName
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName
+from relay.model.publication import Position, Publication
 from relay.outbox import Outbox
 
 log = logs.get("relay.broker")

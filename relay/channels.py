@@ -9,8 +9,8 @@ from typing import Generic, Protocol, TypeVar
 from relay.channel import Channel, Encode
 from relay.ground.clock import Clock
 from relay.history import History
-from relay.kinds import ChannelName
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName
+from relay.model.publication import Position, Publication
 
 IDLE_PERIOD = 60.0
 """Seconds for which a channel without listeners stays in memory."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from relay.models import Publication
+from relay.model.publication import Publication
 
 
 class History:

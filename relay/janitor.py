@@ -9,8 +9,8 @@ import trio
 from relay.broker import Broker
 from relay.ground import logs
 from relay.ground.errors import RequestError
-from relay.kinds import Kinds
 from relay.limits import Buckets
+from relay.model.kinds import Kinds
 from relay.store.publications import Publications
 
 UNLOAD_INTERVAL = 10.0

@@ -12,7 +12,7 @@ import trio
 from relay.auth import principal_of_key
 from relay.ground import logs
 from relay.ground.errors import Code, RequestError
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.store import keys as store
 from relay.store.database import Database
 from relay.store.keys import ApiKey

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from relay.broker import Broker
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.kinds import Kinds, complete
-from relay.models import Draft
+from relay.model.kinds import Kinds, complete
+from relay.model.publication import Draft
 from relay.store import notifications as store
 from relay.store.database import Database
 from relay.store.notifications import Notification

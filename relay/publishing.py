@@ -8,8 +8,8 @@ from typing import Any
 from relay.broker import Broker
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.kinds import ChannelName, Kinds, complete
-from relay.models import Draft, Idempotency, Outcome
+from relay.model.kinds import ChannelName, Kinds, complete
+from relay.model.publication import Draft, Idempotency, Outcome
 from relay.notifications import Notifications
 from relay.rooms import Rooms
 

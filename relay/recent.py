@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import islice
 
-from relay.models import Published
+from relay.model.publication import Published
 
 MAX_KEYS = 100_000
 """Keys remembered at once; past it the oldest are forgotten early."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.ground.errors import Code, RequestError
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.store import rooms as store
 from relay.store.rooms import Room, Transaction
 

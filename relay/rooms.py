@@ -19,10 +19,10 @@ from relay.auth import is_user_id
 from relay.broker import Broker
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Idempotency, Origin, Publication, Published
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.principal import Principal
+from relay.model.publication import Draft, Idempotency, Origin, Publication, Published
 from relay.presence import Presence
-from relay.principal import Principal
 from relay.rights import existing, managed, not_found, readable, visible
 from relay.store import messages as message_store
 from relay.store import rooms as store

@@ -33,9 +33,9 @@ from relay.ground.timers import Timers
 from relay.janitor import Janitor
 from relay.jwks import Jwks
 from relay.keys import ApiKeys
-from relay.kinds import Kinds
 from relay.limits import Buckets
 from relay.metrics import Metrics
+from relay.model.kinds import Kinds
 from relay.notifications import Notifications
 from relay.presence import Presence
 from relay.publishing import Publishing

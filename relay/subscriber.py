@@ -8,8 +8,8 @@ import attrs
 
 from relay.channel import Encode, Sink
 from relay.ground.errors import Code, RequestError
-from relay.kinds import ChannelName
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName
+from relay.model.publication import Position, Publication
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""

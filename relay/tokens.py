@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.auth import TokenVerifier, UnknownKey
 from relay.ground.clock import Clock
 from relay.jwks import Jwks
-from relay.principal import Principal
+from relay.model.principal import Principal
 
 
 class Tokens:

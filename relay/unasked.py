@@ -16,8 +16,8 @@ from relay.channel import Encode
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
-from relay.kinds import ChannelName
-from relay.models import Position
+from relay.model.kinds import ChannelName
+from relay.model.publication import Position
 from relay.outbox import Outbox
 from relay.subscriber import MakeAnswer, Subscriber
 

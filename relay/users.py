@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.store.database import Database
 from relay.store.users import Profile, get_many, upsert
 

@@ -10,8 +10,8 @@ from relay.broker import Broker, Store
 from relay.channel import Channel
 from relay.ground import logs
 from relay.ground.errors import RequestError
-from relay.kinds import ChannelName
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName
+from relay.model.publication import Position, Publication
 from relay.subscriber import Subscriber
 
 WRITE_INTERVAL = 0.5

@@ -24,8 +24,8 @@ from relay.channels import IDLE_PERIOD
 from relay.flusher import Flusher
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.ground.timers import Timers
-from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Outcome, Position, Publication, Published
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.store.database import Database, open_database

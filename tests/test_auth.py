@@ -30,7 +30,7 @@ from relay.auth import (
     principal_of_key,
 )
 from relay.ground.errors import Code, RequestError
-from relay.principal import Principal
+from relay.model.principal import Principal
 
 SECRET = "a-secret-of-sixty-four-bytes-or-more-that-is-used-by-these-tests-only"
 PREVIOUS = "the-secret-before-that-one-which-is-as-long-and-used-nowhere-else-either"

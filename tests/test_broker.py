@@ -15,8 +15,8 @@ from relay.channels import IDLE_PERIOD
 from relay.flusher import Flusher
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
-from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Outcome, Position, Publication, Published
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.outbox import Outbox, flush
 from relay.presence import Presence
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user

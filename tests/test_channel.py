@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from relay.channel import Channel
 from relay.flusher import Flusher
-from relay.kinds import Kinds
-from relay.models import Position, Publication
+from relay.model.kinds import Kinds
+from relay.model.publication import Position, Publication
 from relay.outbox import Outbox, flush
 
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())

@@ -15,8 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.channel import Channel
 from relay.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS_PER_TURN, Flusher
-from relay.kinds import Kinds
-from relay.models import Position, Publication
+from relay.model.kinds import Kinds
+from relay.model.publication import Position, Publication
 from relay.outbox import Outbox
 from relay.session import Session
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relay.history import History
-from relay.kinds import Kinds
-from relay.models import Publication
+from relay.model.kinds import Kinds
+from relay.model.publication import Publication
 
 CHANNEL = Kinds(entities=["task"], history_period=1.0, durable=()).parse("task:1")
 

@@ -13,7 +13,7 @@ import trio
 from relay import keys
 from relay.ground.errors import Code, RequestError
 from relay.keys import ApiKeys
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.store import keys as store
 from relay.store.database import Database, running_database
 from relay.store.keys import ApiKey, Tier

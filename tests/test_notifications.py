@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from relay.ground.errors import Code, RequestError
-from relay.kinds import complete
-from relay.models import Draft, Idempotency, Outcome
+from relay.model.kinds import complete
+from relay.model.publication import Draft, Idempotency, Outcome
 from tests.parts import START_MS, Parts, listening, open_parts, user
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay import presence as module
 from relay.ground.timers import Timers
-from relay.kinds import ChannelName, Kinds
+from relay.model.kinds import ChannelName, Kinds
 from relay.presence import Presence
 
 KINDS = Kinds(entities=(), history_period=60.0, durable=())

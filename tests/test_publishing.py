@@ -12,8 +12,8 @@ import trio
 
 from relay import publishing as module
 from relay.ground.errors import Code, RequestError
-from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Published
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Draft, Published
 from relay.publishing import MAX_ITEM_BYTES, MAX_UNKNOWN_NAMED, Publishing
 from tests.parts import START_MS, Parts, admin, listening, open_parts, user
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay import broker, write_behind
-from relay.models import Position
+from relay.model.publication import Position
 from tests.resuming import CHANNELS, HISTORY_PERIOD, HISTORY_SIZE, World, open_world
 
 EXAMPLES = int(os.environ.get("RELAY_EXAMPLES", "60"))

@@ -11,8 +11,8 @@ import trio.testing
 from relay import write_behind
 from relay.broker import Broker
 from relay.ground.timers import Timers
-from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Outcome, Position, Publication
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Draft, Outcome, Position, Publication
 from relay.presence import Presence
 from relay.write_behind import WriteBehind
 from tests.parts import SetClock

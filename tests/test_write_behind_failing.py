@@ -15,8 +15,8 @@ from relay.broker import Broker
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
-from relay.kinds import Kinds
-from relay.models import Draft, Position
+from relay.model.kinds import Kinds
+from relay.model.publication import Draft, Position
 from relay.presence import Presence
 from relay.store import database as database_module
 from relay.store.database import Database, running_database

@@ -11,7 +11,7 @@ from quart import Request
 from relay.addresses import client_address, limit_key
 from relay.core import Core
 from relay.ground.errors import Code, RequestError
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.store.keys import ApiKey
 
 

@@ -15,8 +15,8 @@ from relay.api.authentication import publisher_of, while_valid
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.models import Draft, Outcome
-from relay.principal import Principal
+from relay.model.principal import Principal
+from relay.model.publication import Draft, Outcome
 from relay.publishing import MAX_ITEM_BYTES, Publishing, too_large
 
 PATH = "/v1/publish"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
-from relay.kinds import ChannelName
-from relay.models import Draft, Idempotency, Outcome, Position, Publication, Published
+from relay.model.kinds import ChannelName
+from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
 from relay.store.batch import FULL
 from relay.store.database import Database
 from relay.store.secrets import get_meta, set_meta

@@ -14,7 +14,7 @@ from relay import keys
 from relay.api.app import success
 from relay.api.authentication import admin_of, principal_of, publisher_of, user_of, while_valid
 from relay.core import Core
-from relay.principal import Principal
+from relay.model.principal import Principal
 from tests.api.probe import create_key, revoke_key, serving
 from tests.http_client import HttpConnection, http_connection
 from tests.running import bearer, token

@@ -18,7 +18,7 @@ from relay import keys
 from relay.api.publish import ITEMS_PER_TURN, MAX_ERRORS, Lines
 from relay.dialects.live import open_live
 from relay.ground.errors import Code, RequestError
-from relay.models import Draft, Outcome, Position, Published
+from relay.model.publication import Draft, Outcome, Position, Published
 from relay.publishing import MAX_ITEM_BYTES, Publishing
 from relay.server import Server
 from tests.api.probe import create_key, revoke_key

@@ -14,7 +14,7 @@ from relay.dialects.base import Endpoint
 from relay.frames import text_frame
 from relay.heartbeat import Heartbeat
 from relay.limits import ConnectionCounter
-from relay.models import Position, Publication
+from relay.model.publication import Position, Publication
 from relay.session import Session
 from tests.clients import connect, live
 from tests.e2e.test_live_chat import publish

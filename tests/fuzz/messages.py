@@ -14,8 +14,8 @@ from relay.dialects.socketio import engineio
 from relay.dialects.socketio import protocol as socketio
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.kinds import Audience
-from relay.models import Position
+from relay.model.kinds import Audience
+from relay.model.publication import Position
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import mutated
 from tests.fuzz.subject import CORE, NOW_MS

@@ -19,8 +19,8 @@ from relay.dialects.live import protocol as live
 from relay.dialects.socketio import prices
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.kinds import ChannelName
-from relay.models import Draft, Publication
+from relay.model.kinds import ChannelName
+from relay.model.publication import Draft, Publication
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import mutated
 from tests.fuzz.subject import CORE, Broker, make_publishing, with_broker

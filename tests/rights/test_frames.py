@@ -23,7 +23,7 @@ from relay.dialects.live import protocol as live_protocol
 from relay.dialects.socketio.namespaces import SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, PriceConnection
 from relay.dialects.socketio.sessions import Engine
-from relay.principal import Principal
+from relay.model.principal import Principal
 from tests.api.raw import raw_connection
 from tests.clients import connect
 from tests.rights.world import KEY_ROLES, ROOM_TYPES, TOKEN_ROLES, UNKNOWN_ROLES, Cell, World, leaks, open_world, table

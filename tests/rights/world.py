@@ -14,7 +14,7 @@ import attrs
 
 from relay.auth import mint
 from relay.ground.clock import Clock
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.server import Server
 from relay.store import keys
 from relay.store.rooms import RoomType

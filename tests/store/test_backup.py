@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from relay.ground.clock import Clock
-from relay.kinds import Kinds
-from relay.models import Draft, Position
+from relay.model.kinds import Kinds
+from relay.model.publication import Draft, Position
 from relay.store.backup import back_up
 from relay.store.connection import StoreError
 from relay.store.database import running_database

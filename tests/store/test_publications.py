@@ -13,8 +13,8 @@ import pytest
 
 from relay.broker import Broker
 from relay.ground.timers import Timers
-from relay.kinds import ChannelName, Kinds
-from relay.models import Draft, Idempotency, Position
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Draft, Idempotency, Position
 from relay.presence import Presence
 from relay.store.database import running_database
 from relay.store.publications import Publications

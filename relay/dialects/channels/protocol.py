@@ -24,8 +24,8 @@ import attrs
 from relay.frames import text_frame
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.kinds import ChannelName, Kinds
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Position, Publication
 
 ERROR_CODES: Mapping[Code, str] = {
     Code.INVALID_REQUEST: "invalid_request",

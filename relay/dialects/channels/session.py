@@ -10,10 +10,10 @@ from relay.dialects.channels import protocol
 from relay.frames import text_frame
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
-from relay.kinds import Audience, ChannelName
-from relay.models import Position
+from relay.model.kinds import Audience, ChannelName
+from relay.model.principal import Principal
+from relay.model.publication import Position
 from relay.pace import Pace
-from relay.principal import Principal
 from relay.session import Session
 from relay.subscriber import MakeAnswer, Subscriber
 from relay.unasked import Unasked

@@ -14,9 +14,9 @@ from relay.dialects.base import Endpoint
 from relay.dialects.feeds import protocol
 from relay.ground.errors import Code, RequestError
 from relay.heartbeat import Heartbeat
-from relay.kinds import ChannelName
 from relay.limits import ConnectionCounter
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName
+from relay.model.publication import Position, Publication
 from relay.pace import Pace
 from relay.session import Session
 

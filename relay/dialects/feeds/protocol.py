@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 
 from relay.frames import text_frame
 from relay.ground import strictjson
-from relay.kinds import ChannelName, is_number
-from relay.models import Publication
+from relay.model.kinds import ChannelName, is_number
+from relay.model.publication import Publication
 
 MAX_INIT_TRADES = 50
 MAX_INIT_RATIOS = 500

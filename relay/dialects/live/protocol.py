@@ -25,8 +25,8 @@ import attrs
 from relay.frames import text_frame
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.kinds import ChannelName, Kinds
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName, Kinds
+from relay.model.publication import Position, Publication
 
 MAX_REQUEST_ID_CHARACTERS = 128
 MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128

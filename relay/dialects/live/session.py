@@ -15,11 +15,11 @@ from relay.frames import text_frame
 from relay.ground import logs
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
-from relay.kinds import Audience, ChannelName
-from relay.models import Position, Publication
+from relay.model.kinds import Audience, ChannelName
+from relay.model.principal import Principal
+from relay.model.publication import Position, Publication
 from relay.outbox import Outbox
 from relay.pace import Pace
-from relay.principal import Principal
 from relay.rooms import checked_text
 from relay.session import Session
 from relay.subscriber import MakeAnswer, Subscriber

@@ -6,7 +6,7 @@ import trio
 
 from relay.broker import Broker
 from relay.ground.timers import Timer, Timers
-from relay.kinds import ChannelName
+from relay.model.kinds import ChannelName
 from relay.subscriber import Subscriber
 
 

@@ -11,8 +11,8 @@ from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
-from relay.kinds import ChannelName, is_number
-from relay.models import Position, Publication
+from relay.model.kinds import ChannelName, is_number
+from relay.model.publication import Position, Publication
 from relay.pace import Pace
 from relay.store.keys import ApiKey
 from relay.subscriber import Subscriber

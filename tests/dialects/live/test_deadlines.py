@@ -10,7 +10,7 @@ import trio.testing
 
 from relay.auth import mint
 from relay.dialects.live import open_live
-from relay.principal import Principal
+from relay.model.principal import Principal
 from relay.users import Users
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual

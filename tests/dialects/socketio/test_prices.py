@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from relay.models import Draft
+from relay.model.publication import Draft
 from relay.store import keys
 from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, Polling, World, pricing
 

@@ -22,8 +22,8 @@ from relay.dialects.socketio.sessions import (
 )
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timers
-from relay.kinds import Kinds
-from relay.models import Position, Publication
+from relay.model.kinds import Kinds
+from relay.model.publication import Position, Publication
 from tests.dialects.socketio.engine_client import ENGINE, echoing
 
 MESSAGE = PacketType.MESSAGE

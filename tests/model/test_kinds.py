@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.ground.errors import Code, RequestError
-from relay.kinds import MAX_ID_CHARACTERS, Audience, ChannelName, Kinds, complete, is_number
+from relay.model.kinds import MAX_ID_CHARACTERS, Audience, ChannelName, Kinds, complete, is_number
 
 PERIOD = 86400.0
 KINDS = Kinds(entities=["task", "order"], history_period=PERIOD, durable=())

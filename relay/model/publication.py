@@ -9,7 +9,7 @@ import attrs
 
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.kinds import ChannelName
+from relay.model.kinds import ChannelName
 
 
 @attrs.frozen
