@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import attrs
 
-from relay.addresses import TrustedProxies
+from relay.admission.addresses import TrustedProxies
+from relay.admission.auth_failures import Failures
+from relay.admission.rate_limits import Buckets
 from relay.broker import Broker
 from relay.config import Config
-from relay.failures import Failures
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.keys import ApiKeys
-from relay.limits import Buckets
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
 from relay.notifications import Notifications

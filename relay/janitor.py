@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import trio
 
+from relay.admission.rate_limits import Buckets
 from relay.broker import Broker
 from relay.ground import logs
 from relay.ground.errors import RequestError
-from relay.limits import Buckets
 from relay.model.kinds import Kinds
 from relay.store.publications import Publications
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 import trio
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.channel import Encode
 from relay.ground.errors import Code, Reason
 from relay.ground.histogram import Histogram
-from relay.limits import ConnectionCounter
 
 LAG_INTERVAL = 0.25
 """Seconds between two looks at how late the loop is."""

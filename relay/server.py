@@ -13,7 +13,9 @@ from functools import partial
 import attrs
 import trio
 
-from relay.addresses import TrustedProxies
+from relay.admission.addresses import TrustedProxies
+from relay.admission.auth_failures import Failures
+from relay.admission.rate_limits import Buckets
 from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
@@ -23,7 +25,6 @@ from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.failures import Failures
 from relay.flusher import Flusher
 from relay.garbage import Garbage
 from relay.ground import logs
@@ -33,7 +34,6 @@ from relay.ground.timers import Timers
 from relay.janitor import Janitor
 from relay.jwks import Jwks
 from relay.keys import ApiKeys
-from relay.limits import Buckets
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
 from relay.notifications import Notifications

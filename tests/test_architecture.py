@@ -25,7 +25,7 @@ VALUES = (
     "relay.ground.clock",
 )
 IN_MEMORY = (
-    *("relay.broker", "relay.channel", "relay.presence", "relay.outbox", "relay.limits", "relay.auth", "relay.heartbeat"),
+    *("relay.broker", "relay.channel", "relay.presence", "relay.outbox", "relay.admission.rate_limits", "relay.auth", "relay.heartbeat"),
     *("relay.ground.timers", "relay.recent", "relay.frames", "relay.session", "relay.write_behind"),
 )  # fmt: skip
 """What needs nothing of the store but what it says itself, as a Protocol."""

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.admission.origins import OriginPolicy
 from relay.config import (
     AuthConfig,
     Config,
@@ -22,7 +23,6 @@ from relay.config import (
     load_config,
     render_example,
 )
-from relay.origins import OriginPolicy
 from tests.certificates import write_certificate
 
 ROOT = Path(__file__).parent.parent

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import trio
 
+from relay.admission.rate_limits import MAX_SWEPT, Buckets
 from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
 from relay.janitor import UNLOAD_INTERVAL, Janitor
-from relay.limits import MAX_SWEPT, Buckets
 from relay.model.publication import Position, Published
 from relay.recent import MAX_SWEPT as MAX_KEYS_SWEPT
 from relay.recent import Recent

@@ -10,6 +10,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
+from relay.admission.origins import OriginPolicy
 from relay.api import health
 from relay.api.connection import Connection
 from relay.api.cors import Cors
@@ -20,7 +21,6 @@ from relay.core import Core
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.origins import OriginPolicy
 
 _CODES = {
     400: Code.INVALID_REQUEST,

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import trio
 from quart import Request
 
-from relay.addresses import client_address, limit_key
+from relay.admission.addresses import client_address, limit_key
 from relay.core import Core
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal

@@ -9,8 +9,8 @@ from __future__ import annotations
 from quart import Request
 from werkzeug.datastructures import Headers
 
+from relay.admission.origins import OriginPolicy
 from relay.ground.errors import Code, RequestError
-from relay.origins import OriginPolicy
 
 METHODS = "GET, HEAD, POST, PUT, DELETE"
 REQUEST_HEADERS = "Authorization, Content-Type, X-API-Key"

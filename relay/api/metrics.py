@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 from quart import Blueprint, Request, Response, request
 
-from relay.addresses import TrustedProxies
+from relay.admission.addresses import TrustedProxies
 from relay.api.authentication import address_of, admin_of
 from relay.core import Core
 from relay.flusher import Flusher

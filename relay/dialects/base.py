@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.heartbeat import Heartbeat
-from relay.limits import ConnectionCounter
 from relay.session import Session
 
 if TYPE_CHECKING:

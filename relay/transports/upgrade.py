@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from relay.addresses import client_address, limit_key
+from relay.admission.addresses import client_address, limit_key
+from relay.admission.origins import OriginPolicy
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.ground import logs
 from relay.ground.errors import Code, Reason, RequestError
-from relay.limits import ConnectionCounter
-from relay.origins import OriginPolicy
 from relay.outbox import Flusher, Outbox
 from relay.session import Session
 from relay.transports.answer import refuse

@@ -7,14 +7,14 @@ from typing import Any
 
 import trio
 
+from relay.admission.origins import OriginPolicy
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.socketio.namespaces import Namespace, Socket, SocketIO
 from relay.dialects.socketio.server import EngineServer
 from relay.dialects.socketio.sessions import Engine, Settings
 from relay.frames import binary_frame
-from relay.limits import ConnectionCounter
-from relay.origins import OriginPolicy
 from relay.session import Session
 
 MAX_CONNECTIONS = 10_000

@@ -8,12 +8,12 @@ import httpx
 import trio
 from quart import Blueprint
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
 from relay.frames import text_frame
 from relay.heartbeat import Heartbeat
-from relay.limits import ConnectionCounter
 from relay.model.publication import Position, Publication
 from relay.session import Session
 from tests.clients import connect, live

@@ -15,12 +15,12 @@ from werkzeug.datastructures import MultiDict
 from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, Message, TextMessage
 
-from relay.addresses import TrustedProxies, client_address, limit_key
+from relay.admission.addresses import TrustedProxies, client_address, limit_key
+from relay.admission.origins import OriginPolicy
 from relay.dialects import DIALECTS
 from relay.dialects.live import rest
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
-from relay.origins import OriginPolicy
 from relay.transports.head import parse_head, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES
 from relay.transports.websocket import _Events, accept_handshake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.channels import protocol
@@ -11,7 +12,6 @@ from relay.dialects.channels.session import ChannelsSession
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.heartbeat import Heartbeat
-from relay.limits import ConnectionCounter
 from relay.session import Session
 
 PATH = "/api/ws"

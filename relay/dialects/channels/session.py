@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import trio
 
+from relay.admission.frame_rate import Pace
 from relay.core import Core
 from relay.dialects.channels import protocol
 from relay.frames import text_frame
@@ -13,7 +14,6 @@ from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, Request
 from relay.model.kinds import Audience, ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
-from relay.pace import Pace
 from relay.session import Session
 from relay.subscriber import MakeAnswer, Subscriber
 from relay.unasked import Unasked

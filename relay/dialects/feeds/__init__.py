@@ -8,16 +8,16 @@ from urllib.parse import unquote
 
 import attrs
 
+from relay.admission.frame_rate import Pace
+from relay.admission.rate_limits import ConnectionCounter
 from relay.channel import Encode
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.feeds import protocol
 from relay.ground.errors import Code, RequestError
 from relay.heartbeat import Heartbeat
-from relay.limits import ConnectionCounter
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
-from relay.pace import Pace
 from relay.session import Session
 
 PREFIX = "/api/v1/ws/"

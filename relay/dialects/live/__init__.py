@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.live.protocol import encode, encode_unasked
@@ -9,7 +10,6 @@ from relay.dialects.live.routes import blueprint
 from relay.dialects.live.session import LiveSession
 from relay.dialects.live.typing import Typing
 from relay.heartbeat import Heartbeat
-from relay.limits import ConnectionCounter
 from relay.session import Session
 
 PATH = "/v1/live"

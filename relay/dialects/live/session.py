@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
+from relay.admission.frame_rate import Pace
 from relay.core import Core
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
@@ -19,7 +20,6 @@ from relay.model.kinds import Audience, ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.outbox import Outbox
-from relay.pace import Pace
 from relay.rooms import checked_text
 from relay.session import Session
 from relay.subscriber import MakeAnswer, Subscriber

@@ -7,7 +7,9 @@ import secrets
 import trio
 from quart import request
 
-from relay.addresses import limit_key
+from relay.admission.addresses import limit_key
+from relay.admission.origins import OriginPolicy
+from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of
 from relay.core import Core
 from relay.dialects.base import Endpoint
@@ -16,8 +18,6 @@ from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
 from relay.dialects.socketio.sessions import Engine, Settings
 from relay.ground.errors import Code, RequestError
-from relay.limits import ConnectionCounter
-from relay.origins import OriginPolicy
 
 PATH = "/socket.io/"
 SLACK = 5.0

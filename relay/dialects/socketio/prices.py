@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
+from relay.admission.frame_rate import Pace
 from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.model.kinds import ChannelName, is_number
 from relay.model.publication import Position, Publication
-from relay.pace import Pace
 from relay.store.keys import ApiKey
 from relay.subscriber import Subscriber
 

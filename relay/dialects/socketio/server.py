@@ -11,15 +11,15 @@ from urllib.parse import parse_qs
 import trio
 from quart import Blueprint, Response, request
 
+from relay.admission.origins import OriginPolicy
+from relay.admission.rate_limits import ConnectionCounter
 from relay.api.errors import STATUS
 from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
 from relay.dialects.socketio.sessions import Application, Engine, Framer, SessionClosed, Settings
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
-from relay.limits import ConnectionCounter
 from relay.metrics import UPGRADED, SessionCounts
-from relay.origins import OriginPolicy
 from relay.session import Session
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

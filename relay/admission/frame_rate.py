@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
+from relay.admission.rate_limits import FloodGuard, TokenBucket
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.limits import FloodGuard, TokenBucket
 
 
 class Pace:

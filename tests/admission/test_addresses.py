@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.addresses import MAX_HOPS, TrustedProxies, client_address, limit_key
+from relay.admission.addresses import MAX_HOPS, TrustedProxies, client_address, limit_key
 
 LOCAL = TrustedProxies(["127.0.0.1", "::1"])
 PRIVATE = TrustedProxies(["127.0.0.1", "::1", "10.0.0.0/8", "fd00::/8"])

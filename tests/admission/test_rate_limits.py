@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.ground.errors import Code, RequestError
-from relay.limits import (
+from relay.admission.rate_limits import (
     FLOOD_PAUSE,
     FLOOD_PERIOD,
     FULL_RETRY_AFTER,
@@ -16,6 +15,7 @@ from relay.limits import (
     FloodGuard,
     TokenBucket,
 )
+from relay.ground.errors import Code, RequestError
 
 # -- buckets ----------------------------------------------------------------------------------------------------------
 

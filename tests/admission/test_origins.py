@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.origins import OriginPolicy
+from relay.admission.origins import OriginPolicy
 
 HOST = b"relay.example.org"
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import trio
 
-from relay.addresses import limit_key
+from relay.admission.addresses import limit_key
+from relay.admission.rate_limits import Buckets
 from relay.ground.errors import Code, RequestError
-from relay.limits import Buckets
 
 
 class Failures:
