@@ -21,9 +21,9 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
-from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.recent import Recent
+from relay.sessions.outbox import Outbox
 from relay.subscriber import MakeAnswer, Pending, Subscriber, Subscription
 
 CATCH_UP_BATCH = 64

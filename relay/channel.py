@@ -11,7 +11,7 @@ from relay.ground import logs
 from relay.history import History
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
-from relay.outbox import Outbox
+from relay.sessions.outbox import Outbox
 
 log = logs.get("relay.broker")
 

@@ -25,7 +25,6 @@ from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.flusher import Flusher
 from relay.garbage import Garbage
 from relay.ground import logs
 from relay.ground.clock import Clock
@@ -40,6 +39,7 @@ from relay.notifications import Notifications
 from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
+from relay.sessions.flusher import Flusher
 from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications

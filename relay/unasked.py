@@ -18,7 +18,7 @@ from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position
-from relay.outbox import Outbox
+from relay.sessions.outbox import Outbox
 from relay.subscriber import MakeAnswer, Subscriber
 
 HOLD_PERIOD = 0.5

@@ -12,16 +12,16 @@ import attrs
 import trio
 
 from relay.broker import Broker
-from relay.flusher import Flusher
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.notifications import Notifications
-from relay.outbox import Outbox
 from relay.presence import Presence
 from relay.rooms import Rooms
+from relay.sessions.flusher import Flusher
+from relay.sessions.outbox import Outbox
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
 from relay.subscriber import Subscriber

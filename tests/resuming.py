@@ -21,13 +21,13 @@ import trio.testing
 
 from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
-from relay.flusher import Flusher
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
-from relay.outbox import Outbox
 from relay.presence import Presence
+from relay.sessions.flusher import Flusher
+from relay.sessions.outbox import Outbox
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
 from relay.subscriber import Subscriber

@@ -25,8 +25,8 @@ VALUES = (
     "relay.ground.clock",
 )
 IN_MEMORY = (
-    *("relay.broker", "relay.channel", "relay.presence", "relay.outbox", "relay.admission.rate_limits", "relay.auth", "relay.heartbeat"),
-    *("relay.ground.timers", "relay.recent", "relay.frames", "relay.session", "relay.write_behind"),
+    *("relay.broker", "relay.channel", "relay.presence", "relay.sessions.outbox", "relay.admission.rate_limits", "relay.auth", "relay.sessions.heartbeat"),
+    *("relay.ground.timers", "relay.recent", "relay.sessions.frames", "relay.sessions.session", "relay.write_behind"),
 )  # fmt: skip
 """What needs nothing of the store but what it says itself, as a Protocol."""
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))
@@ -153,7 +153,7 @@ def test_values_know_only_values() -> None:
 
 def test_a_session_is_above_the_broker() -> None:
     """What a session holds on to does not hold on to sessions."""
-    assert arrows(GRAPH, CORE - {"relay.session"}, {"relay.session"}) == []
+    assert arrows(GRAPH, CORE - {"relay.sessions.session"}, {"relay.sessions.session"}) == []
 
 
 def test_edges_do_not_reach_up() -> None:

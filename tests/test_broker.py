@@ -12,13 +12,13 @@ import trio.testing
 
 from relay.broker import Broker
 from relay.channels import IDLE_PERIOD
-from relay.flusher import Flusher
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
-from relay.outbox import Outbox, flush
 from relay.presence import Presence
+from relay.sessions.flusher import Flusher
+from relay.sessions.outbox import Outbox, flush
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user
 
 SIZE = 100

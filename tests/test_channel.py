@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.channel import Channel
-from relay.flusher import Flusher
 from relay.model.kinds import Kinds
 from relay.model.publication import Position, Publication
-from relay.outbox import Outbox, flush
+from relay.sessions.flusher import Flusher
+from relay.sessions.outbox import Outbox, flush
 
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
 

@@ -15,12 +15,12 @@ import trio.testing
 from relay.config import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory
-from relay.flusher import Flusher
 from relay.ground.clock import Clock
 from relay.ground.errors import Reason
-from relay.outbox import Outbox
 from relay.server import build_core
-from relay.session import Session
+from relay.sessions.flusher import Flusher
+from relay.sessions.outbox import Outbox
+from relay.sessions.session import Session
 from relay.store.migrations import migrate
 from relay.store.publications import Publications
 from tests.running import SECRET

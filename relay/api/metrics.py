@@ -18,8 +18,8 @@ from quart import Blueprint, Request, Response, request
 from relay.admission.addresses import TrustedProxies
 from relay.api.authentication import address_of, admin_of
 from relay.core import Core
-from relay.flusher import Flusher
 from relay.ground.histogram import Histogram
+from relay.sessions.flusher import Flusher
 from relay.store.database import Database
 
 PATH = "/metrics"

@@ -9,8 +9,8 @@ import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.heartbeat import Heartbeat
-from relay.session import Session
+from relay.sessions.heartbeat import Heartbeat
+from relay.sessions.session import Session
 
 if TYPE_CHECKING:
     from quart import Blueprint

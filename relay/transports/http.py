@@ -28,7 +28,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import wrap_app
 
 from relay.ground.errors import ProtocolError
-from relay.outbox import GONE
+from relay.sessions.outbox import GONE
 from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 

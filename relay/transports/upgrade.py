@@ -18,8 +18,8 @@ from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.ground import logs
 from relay.ground.errors import Code, Reason, RequestError
-from relay.outbox import Flusher, Outbox
-from relay.session import Session
+from relay.sessions.outbox import Flusher, Outbox
+from relay.sessions.session import Session
 from relay.transports.answer import refuse
 from relay.transports.head import RequestHead
 from relay.transports.stream import ByteStream

@@ -20,7 +20,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from relay.ground.errors import Code, Reason, RequestError
-from relay.outbox import Outbox
+from relay.sessions.outbox import Outbox
 from relay.transports.head import RequestHead
 from relay.transports.stream import ByteStream
 

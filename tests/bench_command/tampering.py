@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from relay.frames import text_frame
+from relay.sessions.frames import text_frame
 
 MODES = {name: int(value or 0) for name, _, value in (mode.partition(":") for mode in sys.argv[2:])}
 MARK = re.compile(rb"@@.*?;")

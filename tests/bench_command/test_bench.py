@@ -26,7 +26,7 @@ from relay.bench.process import Usage
 from relay.bench.result import Result as BenchResult
 from relay.bench.subject import Feeds, Subject, chatroom, one_channel
 from relay.bench.subscriber import Crowd, State, Subscriber
-from relay.frames import PING, text_frame
+from relay.sessions.frames import PING, text_frame
 from tests.bench_command.commands import bench, children, failed, measured
 from tests.bench_command.conftest import SETTINGS
 from tests.certificates import write_certificate

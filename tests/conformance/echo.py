@@ -14,8 +14,8 @@ from relay.dialects.base import Endpoint
 from relay.dialects.socketio.namespaces import Namespace, Socket, SocketIO
 from relay.dialects.socketio.server import EngineServer
 from relay.dialects.socketio.sessions import Engine, Settings
-from relay.frames import binary_frame
-from relay.session import Session
+from relay.sessions.frames import binary_frame
+from relay.sessions.session import Session
 
 MAX_CONNECTIONS = 10_000
 ECHO_PATH = "/echo"

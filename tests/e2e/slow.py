@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from relay.server import Server
-from relay.session import Session
+from relay.sessions.session import Session
 from relay.store import keys
 from tests.e2e.hostile import RawConnection
 from tests.e2e.wire import PING, PONG, TEXT, frame, handshake, text

@@ -12,10 +12,10 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
-from relay.frames import text_frame
-from relay.heartbeat import Heartbeat
 from relay.model.publication import Position, Publication
-from relay.session import Session
+from relay.sessions.frames import text_frame
+from relay.sessions.heartbeat import Heartbeat
+from relay.sessions.session import Session
 from tests.clients import connect, live
 from tests.e2e.test_live_chat import publish
 from tests.running import config_for, running

@@ -17,12 +17,12 @@ import httpx
 import pytest
 import trio
 
-import relay.session
+import relay.sessions.session
 import relay.transports.stream
 from relay.api.connection import LINGER_TIMEOUT
 from relay.ground.errors import Reason
 from relay.server import Server
-from relay.session import Session
+from relay.sessions.session import Session
 from relay.transports.stream import MAX_UNSENT_BYTES
 from tests.e2e.hostile import RawConnection, http_client, raw, raw_websocket
 from tests.e2e.slow import (
@@ -107,7 +107,7 @@ async def test_who_falls_behind_is_closed_as_too_slow(
     tmp_path: Path, reads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory stays within the outbox's bound, the session ends in time, presence too, and the others get everything."""
-    monkeypatch.setattr(relay.session, "CLOSE_TIMEOUT", CLOSE_TIMEOUT)
+    monkeypatch.setattr(relay.sessions.session, "CLOSE_TIMEOUT", CLOSE_TIMEOUT)
     monkeypatch.setattr(relay.transports.stream, "RELEASE_TIMEOUT", RELEASE_TIMEOUT)
     async with scene(tmp_path, SETTINGS) as (server, address, room, witness), http_client(address) as http:
         before = sessions_of(server)
@@ -304,7 +304,7 @@ async def test_who_is_gone_is_let_go(tmp_path: Path, how: str, monkeypatch: pyte
 
     Where a network of its own is not permitted, its process is stopped in both cases.
     """
-    monkeypatch.setattr(relay.session, "CLOSE_TIMEOUT", CLOSE_TIMEOUT)
+    monkeypatch.setattr(relay.sessions.session, "CLOSE_TIMEOUT", CLOSE_TIMEOUT)
     monkeypatch.setattr(relay.transports.stream, "RELEASE_TIMEOUT", RELEASE_TIMEOUT)
     with _network() if how == "vanished" else nullcontext() as cable:
         network, host = cable or (None, "127.0.0.1")

@@ -33,13 +33,13 @@ def report_of(before: Usage, after: Usage) -> Report:
 
 
 USAGE = Usage(
-    50 << 20, 16, {"relay_tasks": 21.0, "relay_channels": 0.0}, Counter({"relay.session.Session": 0}), 100_000
+    50 << 20, 16, {"relay_tasks": 21.0, "relay_channels": 0.0}, Counter({"relay.sessions.session.Session": 0}), 100_000
 )
 
 
 def test_what_is_as_it_was_is_no_leak() -> None:
     later = attrs.evolve(
-        USAGE, memory=54 << 20, files=15, objects=Counter({"relay.session.Session": MAX_OBJECTS_GROWN})
+        USAGE, memory=54 << 20, files=15, objects=Counter({"relay.sessions.session.Session": MAX_OBJECTS_GROWN})
     )
     assert report_of(USAGE, later).leaks == []
 
@@ -52,8 +52,8 @@ def test_whatever_is_more_than_it_was_is_a_leak() -> None:
         (attrs.evolve(USAGE, values={**USAGE.values, "relay_tasks": 22.0}), "relay_tasks: 21 became 22"),
         (attrs.evolve(USAGE, values={**USAGE.values, "relay_channels": 1.0}), "relay_channels: 0 became 1"),
         (
-            attrs.evolve(USAGE, objects=Counter({"relay.session.Session": MAX_OBJECTS_GROWN + 1})),
-            "objects of relay.session.Session: 0 became 51",
+            attrs.evolve(USAGE, objects=Counter({"relay.sessions.session.Session": MAX_OBJECTS_GROWN + 1})),
+            "objects of relay.sessions.session.Session: 0 became 51",
         ),
     ]:
         assert report_of(USAGE, more).leaks == [words]

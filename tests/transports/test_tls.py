@@ -18,8 +18,8 @@ import pytest
 import trio
 
 from relay.config.certificate import load_certificate
-from relay.flusher import Flusher
-from relay.outbox import Outbox
+from relay.sessions.flusher import Flusher
+from relay.sessions.outbox import Outbox
 from relay.transports.tls import MAX_ANSWERS_BYTES, MAX_PIECE_BYTES, Buffers, PlainHttpError, TlsStream
 from tests.certificates import trusting, write_certificate
 

@@ -11,8 +11,8 @@ from relay.dialects.channels import protocol
 from relay.dialects.channels.session import ChannelsSession
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.heartbeat import Heartbeat
-from relay.session import Session
+from relay.sessions.heartbeat import Heartbeat
+from relay.sessions.session import Session
 
 PATH = "/api/ws"
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import attrs
 
-from relay.frames import text_frame
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Position, Publication
+from relay.sessions.frames import text_frame
 
 ERROR_CODES: Mapping[Code, str] = {
     Code.INVALID_REQUEST: "invalid_request",

@@ -8,13 +8,13 @@ import trio
 from relay.admission.frame_rate import Pace
 from relay.core import Core
 from relay.dialects.channels import protocol
-from relay.frames import text_frame
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.model.kinds import Audience, ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
-from relay.session import Session
+from relay.sessions.frames import text_frame
+from relay.sessions.session import Session
 from relay.subscriber import MakeAnswer, Subscriber
 from relay.unasked import Unasked
 

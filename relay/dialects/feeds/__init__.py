@@ -15,10 +15,10 @@ from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.feeds import protocol
 from relay.ground.errors import Code, RequestError
-from relay.heartbeat import Heartbeat
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
-from relay.session import Session
+from relay.sessions.heartbeat import Heartbeat
+from relay.sessions.session import Session
 
 PREFIX = "/api/v1/ws/"
 MAX_TRADES_MESSAGE_BYTES = 512

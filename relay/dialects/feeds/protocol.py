@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from relay.frames import text_frame
 from relay.ground import strictjson
 from relay.model.kinds import ChannelName, is_number
 from relay.model.publication import Publication
+from relay.sessions.frames import text_frame
 
 MAX_INIT_TRADES = 50
 MAX_INIT_RATIOS = 500

@@ -9,8 +9,8 @@ from relay.dialects.live.protocol import encode, encode_unasked
 from relay.dialects.live.routes import blueprint
 from relay.dialects.live.session import LiveSession
 from relay.dialects.live.typing import Typing
-from relay.heartbeat import Heartbeat
-from relay.session import Session
+from relay.sessions.heartbeat import Heartbeat
+from relay.sessions.session import Session
 
 PATH = "/v1/live"
 

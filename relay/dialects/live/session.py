@@ -12,16 +12,16 @@ from relay.admission.frame_rate import Pace
 from relay.core import Core
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
-from relay.frames import text_frame
 from relay.ground import logs
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.model.kinds import Audience, ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
-from relay.outbox import Outbox
 from relay.rooms import checked_text
-from relay.session import Session
+from relay.sessions.frames import text_frame
+from relay.sessions.outbox import Outbox
+from relay.sessions.session import Session
 from relay.subscriber import MakeAnswer, Subscriber
 from relay.unasked import Unasked
 

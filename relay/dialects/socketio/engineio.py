@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from relay.frames import binary_frame, text_frame
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError
+from relay.sessions.frames import binary_frame, text_frame
 
 MAX_PAYLOAD_PACKETS = 1_000
 """Packets in one payload of a client. Clients put all that they have into one, up to the bytes that the handshake allows."""

@@ -20,7 +20,7 @@ from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.metrics import UPGRADED, SessionCounts
-from relay.session import Session
+from relay.sessions.session import Session
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 

@@ -16,10 +16,10 @@ import attrs
 import trio
 
 from relay.dialects.socketio.engineio import Encoded, Packet, PacketType, decode_frame, encode, encode_payload
-from relay.frames import text_frame
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timer, Timers
-from relay.session import Session
+from relay.sessions.frames import text_frame
+from relay.sessions.session import Session
 
 UPGRADE_TIMEOUT = 10.0
 """Seconds that a client has to complete an upgrade."""

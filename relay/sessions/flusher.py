@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 import trio
 
-from relay.outbox import GONE, Outbox, flush
+from relay.sessions.outbox import GONE, Outbox, flush
 
 GATHER_SHARE = 0.5
 """How long to gather under load before the next flush, as a share of what the last one took."""

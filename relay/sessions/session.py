@@ -13,10 +13,10 @@ from typing import Protocol
 
 import trio
 
-from relay.frames import PING, text_frame
 from relay.ground import logs
 from relay.ground.errors import Disconnect, Reason
-from relay.outbox import Outbox
+from relay.sessions.frames import PING, text_frame
+from relay.sessions.outbox import Outbox
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that the peer has to take what is left for it and answer a close."""

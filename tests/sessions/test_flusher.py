@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.channel import Channel
-from relay.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS_PER_TURN, Flusher
 from relay.model.kinds import Kinds
 from relay.model.publication import Position, Publication
-from relay.outbox import Outbox
-from relay.session import Session
+from relay.sessions.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS_PER_TURN, Flusher
+from relay.sessions.outbox import Outbox
+from relay.sessions.session import Session
 
 KINDS = Kinds(entities=(), history_period=None, durable=())
 CHANNELS = ("trades", "market:A", "community:1")

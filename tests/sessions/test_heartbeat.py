@@ -8,7 +8,7 @@ from random import Random
 import trio
 from trio.testing import MockClock
 
-from relay.heartbeat import SLOTS, Heartbeat
+from relay.sessions.heartbeat import SLOTS, Heartbeat
 
 INTERVAL = 30.0
 TICK = INTERVAL / SLOTS

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-import relay.outbox
-from relay.flusher import SENDS_PER_TURN, Flusher
-from relay.outbox import MAX_WRITE_BYTES, Outbox, flush
+import relay.sessions.outbox
+from relay.sessions.flusher import SENDS_PER_TURN, Flusher
+from relay.sessions.outbox import MAX_WRITE_BYTES, Outbox, flush
 
 _HEAD = struct.Struct("!II")
 MIN_FRAME = _HEAD.size
@@ -67,7 +67,7 @@ class Wire:
             raise self.broken
         whole = len(data) >= MIN_FRAME and _HEAD.unpack_from(data)[0] == len(data)
         torn = split(self.taken)[1] > 0
-        assert len(data) <= relay.outbox.MAX_WRITE_BYTES or whole or torn, "too much was joined"
+        assert len(data) <= relay.sessions.outbox.MAX_WRITE_BYTES or whole or torn, "too much was joined"
         took = int(min(len(data), self.room))
         self.room -= took
         self.taken += data[:took]
@@ -368,7 +368,7 @@ def test_whatever_happens_whole_frames_go_out_in_order(
         assert not model.outbox.blocked
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(relay.outbox, "MAX_WRITE_BYTES", max_write_bytes)
+        monkeypatch.setattr(relay.sessions.outbox, "MAX_WRITE_BYTES", max_write_bytes)
         virtually(test)
 
 
@@ -519,7 +519,7 @@ async def test_what_was_gathered_when_the_kernel_refused_still_goes_out(monkeypa
         await outbox.wait_until_written()
         assert connection.wire.numbers == [1, 2, 3, 4, 9, 10]
 
-    monkeypatch.setattr(relay.outbox, "MAX_WRITE_BYTES", 40)
+    monkeypatch.setattr(relay.sessions.outbox, "MAX_WRITE_BYTES", 40)
     await inside(test)
 
 
@@ -593,7 +593,7 @@ async def test_room_that_a_flush_made_is_told_of_though_the_kernel_refused_the_r
         assert outbox.blocked
         await outbox.send(frames.make(70))
 
-    monkeypatch.setattr(relay.outbox, "MAX_WRITE_BYTES", 25)
+    monkeypatch.setattr(relay.sessions.outbox, "MAX_WRITE_BYTES", 25)
     await inside(test)
 
 
