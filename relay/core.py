@@ -7,7 +7,8 @@ import attrs
 from relay.admission.addresses import TrustedProxies
 from relay.admission.auth_failures import Failures
 from relay.admission.rate_limits import Buckets
-from relay.broker import Broker
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
 from relay.config import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
@@ -15,7 +16,6 @@ from relay.keys import ApiKeys
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
 from relay.notifications import Notifications
-from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
 from relay.tokens import Tokens

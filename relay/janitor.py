@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from relay.admission.rate_limits import Buckets
-from relay.broker import Broker
+from relay.broker.broker import Broker
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.model.kinds import Kinds

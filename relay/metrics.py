@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.channel import Encode
+from relay.broker.channel import Encode
 from relay.ground.errors import Code, Reason
 from relay.ground.histogram import Histogram
 

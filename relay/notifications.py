@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, Literal
 
-from relay.broker import Broker
+from relay.broker.broker import Broker
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.model.kinds import Kinds, complete

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from relay.broker import Broker
+from relay.broker.broker import Broker
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.model.kinds import ChannelName, Kinds, complete

@@ -16,13 +16,14 @@ from typing import Any
 import attrs
 
 from relay.auth import is_user_id
-from relay.broker import Broker
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.subscription import Subscriber
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Idempotency, Origin, Publication, Published
-from relay.presence import Presence
 from relay.rights import existing, managed, not_found, readable, visible
 from relay.store import messages as message_store
 from relay.store import rooms as store
@@ -30,7 +31,6 @@ from relay.store.database import Database
 from relay.store.messages import Message
 from relay.store.publications import forget_channel
 from relay.store.rooms import Member, Room, RoomType, Transaction
-from relay.subscriber import Subscriber
 
 MAX_MESSAGE_CHARACTERS = 4000
 MAX_MESSAGE_ID_CHARACTERS = 64

@@ -20,7 +20,9 @@ from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.auth import TokenVerifier
-from relay.broker import Broker
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.write_behind import WriteBehind
 from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
@@ -36,7 +38,6 @@ from relay.keys import ApiKeys
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
 from relay.notifications import Notifications
-from relay.presence import Presence
 from relay.publishing import Publishing
 from relay.rooms import Rooms
 from relay.sessions.flusher import Flusher
@@ -53,7 +54,6 @@ from relay.transports.listener import Listener, open_listeners
 from relay.transports.stream import ByteStream
 from relay.transports.upgrade import Upgrades
 from relay.users import Users
-from relay.write_behind import WriteBehind
 
 log = logs.get("relay")
 

@@ -11,20 +11,20 @@ from typing import Any
 import attrs
 import trio
 
-from relay.broker import Broker
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.subscription import Subscriber
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.notifications import Notifications
-from relay.presence import Presence
 from relay.rooms import Rooms
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
-from relay.subscriber import Subscriber
 from relay.users import Users
 
 START_MS = 1_760_000_000_000

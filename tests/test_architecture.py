@@ -19,14 +19,14 @@ VALUES = (
     "relay.ground.errors",
     "relay.model.kinds",
     "relay.model.publication",
-    "relay.history",
+    "relay.broker.history",
     "relay.ground.histogram",
     "relay.ground.strictjson",
     "relay.ground.clock",
 )
 IN_MEMORY = (
-    *("relay.broker", "relay.channel", "relay.presence", "relay.sessions.outbox", "relay.admission.rate_limits", "relay.auth", "relay.sessions.heartbeat"),
-    *("relay.ground.timers", "relay.recent", "relay.sessions.frames", "relay.sessions.session", "relay.write_behind"),
+    *("relay.broker.broker", "relay.broker.channel", "relay.broker.presence", "relay.sessions.outbox", "relay.admission.rate_limits", "relay.auth", "relay.sessions.heartbeat"),
+    *("relay.ground.timers", "relay.broker.idempotency", "relay.sessions.frames", "relay.sessions.session", "relay.broker.write_behind"),
 )  # fmt: skip
 """What needs nothing of the store but what it says itself, as a Protocol."""
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))
@@ -204,11 +204,11 @@ def test_the_reader_sees_every_form_of_import(tmp_path: Path) -> None:
     assert graph == {
         "relay": set(),
         "relay.store": {"relay.store.rows"},
-        "relay.store.rows": {"relay.broker", "relay.model.kinds"},
+        "relay.store.rows": {"relay.broker.broker", "relay.model.kinds"},
         "relay.model.kinds": {"sqlite3.dbapi2"},
-        "relay.broker": {"typing", "quart", "relay.model.kinds", "relay.store"},
+        "relay.broker.broker": {"typing", "quart", "relay.model.kinds", "relay.store"},
     }
     assert arrows(graph, graph, ["sqlite3.dbapi2"]) == ["relay.model.kinds -> sqlite3.dbapi2"]
-    assert cycle(graph) == ["relay.broker", "relay.store", "relay.store.rows", "relay.broker"]
-    graph["relay.store.rows"].remove("relay.broker")
+    assert cycle(graph) == ["relay.broker.broker", "relay.store", "relay.store.rows", "relay.broker.broker"]
+    graph["relay.store.rows"].remove("relay.broker.broker")
     assert cycle(graph) == []

@@ -7,12 +7,12 @@ from typing import Any, cast
 import trio
 
 from relay.admission.rate_limits import MAX_SWEPT, Buckets
-from relay.broker import Broker
-from relay.channels import IDLE_PERIOD
+from relay.broker.broker import Broker
+from relay.broker.idempotency import MAX_SWEPT as MAX_KEYS_SWEPT
+from relay.broker.idempotency import Recent
+from relay.broker.registry import IDLE_PERIOD
 from relay.janitor import UNLOAD_INTERVAL, Janitor
 from relay.model.publication import Position, Published
-from relay.recent import MAX_SWEPT as MAX_KEYS_SWEPT
-from relay.recent import Recent
 
 
 def test_full_buckets_are_swept_and_others_stay() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from relay.channel import Channel
+from relay.broker.channel import Channel
 from relay.model.kinds import Kinds
 from relay.model.publication import Position, Publication
 from relay.sessions.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS_PER_TURN, Flusher

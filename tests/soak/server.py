@@ -17,7 +17,8 @@ from pathlib import Path
 import trio
 from quart import Blueprint, Response
 
-from relay import channels, janitor
+from relay import janitor
+from relay.broker import registry as channels
 from relay.config import load_config
 from relay.core import Core
 from relay.dialects import DIALECTS

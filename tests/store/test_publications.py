@@ -11,14 +11,14 @@ from typing import Literal
 import attrs
 import pytest
 
-from relay.broker import Broker
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Idempotency, Position
-from relay.presence import Presence
 from relay.store.database import running_database
 from relay.store.publications import Publications
-from relay.write_behind import WriteBehind
 from tests.parts import SetClock
 
 MARKET = Kinds(entities=(), history_period=None, durable=("market",)).parse("market:BTC")

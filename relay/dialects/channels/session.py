@@ -6,6 +6,8 @@ import attrs
 import trio
 
 from relay.admission.frame_rate import Pace
+from relay.broker.server_side import Unasked
+from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
 from relay.dialects.channels import protocol
 from relay.ground import logs
@@ -15,8 +17,6 @@ from relay.model.principal import Principal
 from relay.model.publication import Position
 from relay.sessions.frames import text_frame
 from relay.sessions.session import Session
-from relay.subscriber import MakeAnswer, Subscriber
-from relay.unasked import Unasked
 
 log = logs.get("relay.channels")
 

@@ -10,7 +10,7 @@ import attrs
 
 from relay.admission.frame_rate import Pace
 from relay.admission.rate_limits import ConnectionCounter
-from relay.channel import Encode
+from relay.broker.channel import Encode
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.feeds import protocol

@@ -9,6 +9,8 @@ import attrs
 import trio
 
 from relay.admission.frame_rate import Pace
+from relay.broker.server_side import Unasked
+from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
@@ -22,8 +24,6 @@ from relay.rooms import checked_text
 from relay.sessions.frames import text_frame
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
-from relay.subscriber import MakeAnswer, Subscriber
-from relay.unasked import Unasked
 
 log = logs.get("relay.live")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from relay.broker import Broker
+from relay.broker.broker import Broker
+from relay.broker.subscription import Subscriber
 from relay.ground.timers import Timer, Timers
 from relay.model.kinds import ChannelName
-from relay.subscriber import Subscriber
 
 
 class Typing:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from relay.admission.frame_rate import Pace
+from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
@@ -15,7 +16,6 @@ from relay.ground.errors import Code, Disconnect, RequestError
 from relay.model.kinds import ChannelName, is_number
 from relay.model.publication import Position, Publication
 from relay.store.keys import ApiKey
-from relay.subscriber import Subscriber
 
 NAMESPACE = "/api-ws"
 _UPDATE = b'42/api-ws,["price-update",'

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.channel import Channel
+from relay.broker.channel import Channel
 from relay.dialects.socketio.engineio import Packet, PacketType
 from relay.dialects.socketio.sessions import (
     LINGER_TIMEOUT,

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import trio
 
-from relay.broker import Broker, Store
-from relay.channel import Channel
+from relay.broker.broker import Broker, Store
+from relay.broker.channel import Channel
+from relay.broker.subscription import Subscriber
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
-from relay.subscriber import Subscriber
 
 WRITE_INTERVAL = 0.5
 """Seconds between two writes: what a crash can lose of a channel that is written behind."""

@@ -17,9 +17,9 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay import broker, write_behind
+from relay.broker import broker, write_behind
 from relay.model.publication import Position
-from tests.resuming import CHANNELS, HISTORY_PERIOD, HISTORY_SIZE, World, open_world
+from tests.broker.resuming import CHANNELS, HISTORY_PERIOD, HISTORY_SIZE, World, open_world
 
 EXAMPLES = int(os.environ.get("RELAY_EXAMPLES", "60"))
 CLIENTS = 3

@@ -10,13 +10,13 @@ import pytest
 import trio
 import trio.testing
 
-from relay.broker import Broker
-from relay.channels import IDLE_PERIOD
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.registry import IDLE_PERIOD
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
-from relay.presence import Presence
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user

@@ -7,8 +7,8 @@ import time
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from relay.broker.idempotency import Recent
 from relay.model.publication import Position, Published
-from relay.recent import Recent
 
 SCOPES, KEYS = st.sampled_from("st"), st.sampled_from("abcd")
 MAX_KEYS = 4

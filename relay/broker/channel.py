@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar, cast
 
+from relay.broker.history import History
 from relay.ground import logs
-from relay.history import History
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
 from relay.sessions.outbox import Outbox

@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import trio
 
-from relay.broker import Broker
-from relay.channel import Encode
+from relay.broker.broker import Broker
+from relay.broker.channel import Encode
+from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position
 from relay.sessions.outbox import Outbox
-from relay.subscriber import MakeAnswer, Subscriber
 
 HOLD_PERIOD = 0.5
 """Seconds that a client has for its first words: a round trip on a slow network. Any words end the wait."""

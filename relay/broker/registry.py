@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from relay.channel import Channel, Encode
+from relay.broker.channel import Channel, Encode
+from relay.broker.history import History
 from relay.ground.clock import Clock
-from relay.history import History
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from relay.history import History
+from relay.broker.history import History
 from relay.model.kinds import Kinds
 from relay.model.publication import Publication
 

@@ -12,10 +12,10 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay import presence as module
+from relay.broker import presence as module
+from relay.broker.presence import Presence
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
-from relay.presence import Presence
 
 KINDS = Kinds(entities=(), history_period=60.0, durable=())
 GRACE = 5.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.channel import Channel
+from relay.broker.channel import Channel
 from relay.model.kinds import Kinds
 from relay.model.publication import Position, Publication
 from relay.sessions.flusher import Flusher

@@ -11,12 +11,12 @@ import trio
 import trio.testing
 
 from relay.auth import mint
-from relay.channels import IDLE_PERIOD
+from relay.broker.registry import IDLE_PERIOD
+from relay.broker.server_side import HOLD_PERIOD, MAX_HELD_FRAMES
 from relay.dialects.channels import open_channels
 from relay.dialects.live import open_live
 from relay.ground.errors import Code, RequestError
 from relay.store.publications import Publications
-from relay.unasked import HOLD_PERIOD, MAX_HELD_FRAMES
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual
 

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay import write_behind as module
-from relay.broker import Broker
+from relay.broker import write_behind as module
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.write_behind import WriteBehind
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.model.publication import Draft, Position
-from relay.presence import Presence
 from relay.store import database as database_module
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
 from relay.store.secrets import set_meta
 from relay.store.verification import verify
-from relay.write_behind import WriteBehind
 
 KINDS = Kinds(entities=(), history_period=3600.0, durable=())
 

@@ -8,13 +8,13 @@ import pytest
 import trio
 import trio.testing
 
-from relay import write_behind
-from relay.broker import Broker
+from relay.broker import write_behind
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication
-from relay.presence import Presence
-from relay.write_behind import WriteBehind
 from tests.parts import SetClock
 
 KINDS = Kinds(entities=(), history_period=60.0, durable=())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from relay.channel import Encode, Sink
+from relay.broker.channel import Encode, Sink
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication

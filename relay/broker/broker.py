@@ -15,16 +15,16 @@ from typing import Protocol
 import attrs
 import trio
 
-from relay.channel import Channel, Encode, PatientSink, Sink
-from relay.channels import Channels, Source
+from relay.broker.channel import Channel, Encode, PatientSink, Sink
+from relay.broker.idempotency import Recent
+from relay.broker.presence import Presence
+from relay.broker.registry import Channels, Source
+from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
-from relay.presence import Presence
-from relay.recent import Recent
 from relay.sessions.outbox import Outbox
-from relay.subscriber import MakeAnswer, Pending, Subscriber, Subscription
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded between two looks at the outbox's room."""

@@ -19,19 +19,19 @@ import attrs
 import trio
 import trio.testing
 
-from relay.broker import Broker
-from relay.channels import IDLE_PERIOD
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.broker.registry import IDLE_PERIOD
+from relay.broker.subscription import Subscriber
+from relay.broker.write_behind import WriteBehind
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
-from relay.presence import Presence
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
-from relay.subscriber import Subscriber
-from relay.write_behind import WriteBehind
 from tests.parts import SetClock
 
 HISTORY_SIZE = 12
