@@ -13,9 +13,9 @@ from relay.auth import principal_of_key
 from relay.ground import logs
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
-from relay.store import keys as store
+from relay.store import api_keys as store
+from relay.store.api_keys import ApiKey
 from relay.store.database import Database
-from relay.store.keys import ApiKey
 
 CACHE_PERIOD = 1.0
 """Seconds for which a key that was found is not looked up again: what a revocation can be late."""

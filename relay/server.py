@@ -43,9 +43,9 @@ from relay.rooms import Rooms
 from relay.sessions.flusher import Flusher
 from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
+from relay.store.meta import get_or_create
 from relay.store.publications import Publications
-from relay.store.secrets import get_or_create
-from relay.store.sole import sole_server
+from relay.store.server_lock import sole_server
 from relay.systemd import Notifier, take_listeners, take_notifier
 from relay.tokens import Tokens
 from relay.transports.certificates import Certificates

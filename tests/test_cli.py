@@ -27,10 +27,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.cli import main
 from relay.config import Config, load_config
+from relay.store.api_keys import list_all
 from relay.store.connection import StoreError
 from relay.store.database import running_database
-from relay.store.keys import list_all
-from relay.store.secrets import get_or_create
+from relay.store.meta import get_or_create
 from tests.certificates import write_certificate
 
 SECRET = "s" * 32
@@ -500,7 +500,7 @@ def test_a_database_without_room_is_one_clear_sentence(folder: Path, monkeypatch
     def full(*args: object, **kwargs: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr("relay.store.keys.create", full)
+    monkeypatch.setattr("relay.store.api_keys.create", full)
     text = failed("keys", "create", "--user", "u")
     assert text == f"Error: {folder / 'relay.db'} cannot be written: database or disk is full\n"
 

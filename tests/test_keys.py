@@ -14,10 +14,10 @@ from relay import keys
 from relay.ground.errors import Code, RequestError
 from relay.keys import ApiKeys
 from relay.model.principal import Principal
-from relay.store import keys as store
+from relay.store import api_keys as store
+from relay.store.api_keys import ApiKey, Tier
 from relay.store.database import Database, running_database
-from relay.store.keys import ApiKey, Tier
-from relay.store.secrets import set_meta
+from relay.store.meta import set_meta
 
 INTERVAL = 0.05
 

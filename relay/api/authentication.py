@@ -12,7 +12,7 @@ from relay.admission.addresses import client_address, limit_key
 from relay.core import Core
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
-from relay.store.keys import ApiKey
+from relay.store.api_keys import ApiKey
 
 
 def address_of(core: Core, request: Request) -> str:

@@ -15,7 +15,7 @@ from relay.ground.clock import Clock, iso_ms
 from relay.ground.logs import printable
 
 if TYPE_CHECKING:
-    from relay.store.keys import ApiKey
+    from relay.store.api_keys import ApiKey
 
 TIERS = click.Choice(["free", "pro"])
 SCOPES = click.Choice(["connect", "publish", "admin"])
@@ -61,7 +61,7 @@ def create(
       RELAY_KEY=$(relay keys create --user ops --scope publish)
     """
     config = load(config_file)
-    from relay.store.keys import create as create_key
+    from relay.store.api_keys import create as create_key
 
     key, secret = transact(
         config,
@@ -95,7 +95,7 @@ def list_(as_json: bool, config_file: Path | None) -> None:
       relay keys list --json
     """
     config = load(config_file)
-    from relay.store.keys import list_all
+    from relay.store.api_keys import list_all
 
     found = transact(config, list_all)
     if as_json:
@@ -117,7 +117,7 @@ def revoke(key_id: str, config_file: Path | None) -> None:
       relay keys revoke key_0123456789abcdef
     """
     config = load(config_file)
-    from relay.store.keys import revoke as revoke_key
+    from relay.store.api_keys import revoke as revoke_key
 
     if not transact(config, lambda connection: revoke_key(connection, key_id, Clock().now_ms())):
         raise _unknown(key_id)
@@ -136,7 +136,7 @@ def tier_(key_id: str, tier: Literal["free", "pro"], config_file: Path | None) -
       relay keys tier key_0123456789abcdef pro
     """
     config = load(config_file)
-    from relay.store.keys import set_tier
+    from relay.store.api_keys import set_tier
 
     if not transact(config, lambda connection: set_tier(connection, key_id, tier)):
         raise _unknown(key_id)

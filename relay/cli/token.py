@@ -67,6 +67,6 @@ def _secret(config: Config) -> str:
             f"only a public key is configured (auth.{setting}), with which no token can be signed; get one "
             'from its issuer, or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
         )
-    from relay.store.secrets import get_or_create
+    from relay.store.meta import get_or_create
 
     return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=True)

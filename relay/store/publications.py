@@ -18,7 +18,7 @@ from relay.model.kinds import ChannelName
 from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
 from relay.store.batch import FULL
 from relay.store.database import Database
-from relay.store.secrets import get_meta, set_meta
+from relay.store.meta import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
 """Channels whose old publications are looked for in one transaction."""

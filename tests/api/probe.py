@@ -17,9 +17,9 @@ from relay.config import Config
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.server import Server
-from relay.store import keys
+from relay.store import api_keys as keys
+from relay.store.api_keys import ApiKey, Tier
 from relay.store.database import Database, running_database
-from relay.store.keys import ApiKey, Tier
 from tests.parts import SetClock
 from tests.running import config_for, running
 

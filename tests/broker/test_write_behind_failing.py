@@ -21,8 +21,8 @@ from relay.model.kinds import Kinds
 from relay.model.publication import Draft, Position
 from relay.store import database as database_module
 from relay.store.database import Database, running_database
+from relay.store.meta import set_meta
 from relay.store.publications import Publications
-from relay.store.secrets import set_meta
 from relay.store.verification import verify
 
 KINDS = Kinds(entities=(), history_period=3600.0, durable=())

@@ -17,7 +17,7 @@ import trio
 
 from relay.server import Server
 from relay.sessions.session import Session
-from relay.store import keys
+from relay.store import api_keys as keys
 from tests.e2e.hostile import RawConnection
 from tests.e2e.wire import PING, PONG, TEXT, frame, handshake, text
 from tests.running import token

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
-from relay.store import keys
+from relay.store import api_keys as keys
 from tests.clients import connect, live
 from tests.e2e.test_live_chat import make_room
 from tests.running import bearer, config_for, running, token

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.auth import TokenVerifier, is_user_id, mint
 from relay.ground.errors import Code, RequestError
-from relay.store import keys
+from relay.store import api_keys as keys
 from relay.store.migrations import migrate
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import bytes_mutated, json_mutated, mutated

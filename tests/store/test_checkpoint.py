@@ -17,7 +17,7 @@ from relay.store import checkpoint
 from relay.store import database as module
 from relay.store.connection import open_sync
 from relay.store.database import Database, running_database
-from relay.store.secrets import get_meta, set_meta
+from relay.store.meta import get_meta, set_meta
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from relay.store import database as module
 from relay.store.checkpoint import probe
 from relay.store.connection import Connection, StoreError
 from relay.store.database import Database, open_database, running_database
-from relay.store.secrets import get_meta, set_meta
+from relay.store.meta import get_meta, set_meta
 
 LIMIT = 20.0
 UNAVAILABLE = "unavailable: The database is not available."
@@ -833,7 +833,7 @@ async def test_what_is_delivered_survives_a_killed_process(tmp_path: Path) -> No
 import sys, trio
 from pathlib import Path
 from relay.store.database import running_database
-from relay.store.secrets import set_meta
+from relay.store.meta import set_meta
 async def main():
     async with running_database(Path(sys.argv[1])) as database, trio.open_nursery() as nursery:
         async def writer(first):

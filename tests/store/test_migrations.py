@@ -146,7 +146,7 @@ def test_processes_that_start_at_once_migrate_one_file_together(tmp_path: Path) 
 import sys, trio
 from pathlib import Path
 from relay.store.database import running_database
-from relay.store.secrets import get_or_create
+from relay.store.meta import get_or_create
 async def main():
     print("ready", flush=True)
     sys.stdin.readline()

@@ -15,7 +15,7 @@ from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.model.kinds import ChannelName, is_number
 from relay.model.publication import Position, Publication
-from relay.store.keys import ApiKey
+from relay.store.api_keys import ApiKey
 
 NAMESPACE = "/api-ws"
 _UPDATE = b'42/api-ws,["price-update",'

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from relay.store import keys
+from relay.store import api_keys as keys
 from tests.running import bearer, config_for, running
 
 ROOMS = "/v1/chatrooms"

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from relay.model.publication import Draft
-from relay.store import keys
+from relay.store import api_keys as keys
 from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, Polling, World, pricing
 
 LIMIT = '44/api-ws,{"message":"Connection limit exceeded"}'

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from relay.store.connection import StoreError
-from relay.store.sole import sole_server
+from relay.store.server_lock import sole_server
 from tests.running import config_for, relay_process, running
 
 

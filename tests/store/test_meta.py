@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.store.meta import get_meta, get_or_create, set_meta
 from relay.store.migrations import migrate
-from relay.store.secrets import get_meta, get_or_create, set_meta
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from relay.store import keys
-from relay.store.keys import ApiKey
+from relay.store import api_keys as keys
+from relay.store.api_keys import ApiKey
 from relay.store.migrations import migrate
 
 
