@@ -7,19 +7,19 @@ import attrs
 from relay.admission.addresses import TrustedProxies
 from relay.admission.auth_failures import Failures
 from relay.admission.rate_limits import Buckets
+from relay.auth.api_keys import ApiKeys
+from relay.auth.tokens import Tokens
+from relay.auth.users import Users
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.config import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.keys import ApiKeys
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
 from relay.notifications import Notifications
 from relay.publishing import Publishing
 from relay.rooms import Rooms
-from relay.tokens import Tokens
-from relay.users import Users
 
 
 @attrs.frozen

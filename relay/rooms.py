@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from relay.auth import is_user_id
+from relay.auth.verifier import is_user_id
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber

@@ -19,7 +19,11 @@ from relay.admission.rate_limits import Buckets
 from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
-from relay.auth import TokenVerifier
+from relay.auth.api_keys import ApiKeys
+from relay.auth.jwks import Jwks
+from relay.auth.tokens import Tokens
+from relay.auth.users import Users
+from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.write_behind import WriteBehind
@@ -33,8 +37,6 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Reason, RequestError
 from relay.ground.timers import Timers
 from relay.janitor import Janitor
-from relay.jwks import Jwks
-from relay.keys import ApiKeys
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
 from relay.notifications import Notifications
@@ -47,13 +49,11 @@ from relay.store.meta import get_or_create
 from relay.store.publications import Publications
 from relay.store.server_lock import sole_server
 from relay.systemd import Notifier, take_listeners, take_notifier
-from relay.tokens import Tokens
 from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.stream import ByteStream
 from relay.transports.upgrade import Upgrades
-from relay.users import Users
 
 log = logs.get("relay")
 

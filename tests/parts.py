@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import trio
 
+from relay.auth.users import Users
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber
@@ -25,7 +26,6 @@ from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
-from relay.users import Users
 
 START_MS = 1_760_000_000_000
 

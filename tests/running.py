@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import trio
 
-from relay.auth import mint
+from relay.auth.verifier import mint
 from relay.config import Config, load_config
 from relay.ground.clock import Clock
 from relay.server import Server, open_server

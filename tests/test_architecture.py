@@ -25,7 +25,7 @@ VALUES = (
     "relay.ground.clock",
 )
 IN_MEMORY = (
-    *("relay.broker.broker", "relay.broker.channel", "relay.broker.presence", "relay.sessions.outbox", "relay.admission.rate_limits", "relay.auth", "relay.sessions.heartbeat"),
+    *("relay.broker.broker", "relay.broker.channel", "relay.broker.presence", "relay.sessions.outbox", "relay.admission.rate_limits", "relay.auth.verifier", "relay.sessions.heartbeat"),
     *("relay.ground.timers", "relay.broker.idempotency", "relay.sessions.frames", "relay.sessions.session", "relay.broker.write_behind"),
 )  # fmt: skip
 """What needs nothing of the store but what it says itself, as a Protocol."""

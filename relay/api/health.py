@@ -5,8 +5,8 @@ from __future__ import annotations
 from quart import Blueprint, Response
 
 from relay.api.draining import Draining
+from relay.auth.jwks import Jwks
 from relay.ground import strictjson
-from relay.jwks import Jwks
 from relay.store.database import Database
 
 _CAUSES = {

@@ -40,7 +40,7 @@ def token(user: str, name: str, admin: bool, expires: int, config_file: Path | N
     """
     config = load(config_file)
     secret = _secret(config)
-    from relay.auth import mint
+    from relay.auth.verifier import mint
 
     first, _, last = name.strip().rpartition(" ") if " " in name.strip() else (name.strip(), "", "")
     click.echo(

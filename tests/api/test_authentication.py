@@ -10,9 +10,9 @@ import pytest
 import trio
 from quart import Blueprint, Request, Response, request
 
-from relay import keys
 from relay.api.app import success
 from relay.api.authentication import admin_of, principal_of, publisher_of, user_of, while_valid
+from relay.auth import api_keys as keys
 from relay.core import Core
 from relay.model.principal import Principal
 from tests.api.probe import create_key, revoke_key, serving

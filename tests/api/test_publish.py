@@ -14,8 +14,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import keys
 from relay.api.publish import ITEMS_PER_TURN, MAX_ERRORS, Lines
+from relay.auth import api_keys as keys
 from relay.dialects.live import open_live
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Draft, Outcome, Position, Published

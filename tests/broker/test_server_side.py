@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.auth import mint
+from relay.auth.verifier import mint
 from relay.broker.registry import IDLE_PERIOD
 from relay.broker.server_side import HOLD_PERIOD, MAX_HELD_FRAMES
 from relay.dialects.channels import open_channels

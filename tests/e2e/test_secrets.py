@@ -11,7 +11,7 @@ import httpx
 import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
-from relay.auth import mint
+from relay.auth.verifier import mint
 from relay.ground.clock import Clock
 from relay.transports.stream import MAX_HEAD_BYTES
 from tests.api.probe import create_key

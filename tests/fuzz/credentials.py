@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.auth import TokenVerifier, is_user_id, mint
+from relay.auth.verifier import TokenVerifier, is_user_id, mint
 from relay.ground.errors import Code, RequestError
 from relay.store import api_keys as keys
 from relay.store.migrations import migrate

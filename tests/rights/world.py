@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from relay.auth import mint
+from relay.auth.verifier import mint
 from relay.ground.clock import Clock
 from relay.model.principal import Principal
 from relay.server import Server

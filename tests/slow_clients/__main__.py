@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from relay.auth import mint
+from relay.auth.verifier import mint
 from relay.bench.local_server import LocalServer, local_server
 
 MAX_RATIO = 1.5

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from relay.auth import is_user_id
+from relay.auth.verifier import is_user_id
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.notifications import PRIORITIES

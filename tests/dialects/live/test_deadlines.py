@@ -8,10 +8,10 @@ import pytest
 import trio
 import trio.testing
 
-from relay.auth import mint
+from relay.auth.users import Users
+from relay.auth.verifier import mint
 from relay.dialects.live import open_live
 from relay.model.principal import Principal
-from relay.users import Users
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from relay.auth import TokenVerifier, UnknownKey
+from relay.auth.jwks import Jwks
+from relay.auth.verifier import TokenVerifier, UnknownKey
 from relay.ground.clock import Clock
-from relay.jwks import Jwks
 from relay.model.principal import Principal
 
 

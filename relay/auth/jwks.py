@@ -16,7 +16,7 @@ import jwt
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.auth import PublicKey, public_key
+from relay.auth.verifier import PublicKey, public_key
 from relay.config.public_key import MIN_RSA_BITS
 from relay.ground import logs, strictjson
 from relay.ground.errors import ProtocolError

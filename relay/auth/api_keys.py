@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import trio
 
-from relay.auth import principal_of_key
+from relay.auth.verifier import principal_of_key
 from relay.ground import logs
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 import trio
 
-from relay import keys
+from relay.auth import api_keys as keys
+from relay.auth.api_keys import ApiKeys
 from relay.ground.errors import Code, RequestError
-from relay.keys import ApiKeys
 from relay.model.principal import Principal
 from relay.store import api_keys as store
 from relay.store.api_keys import ApiKey, Tier

@@ -22,11 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from relay import jwks as module
-from relay.auth import TokenVerifier, UnknownKey, mint
-from relay.ground.clock import Clock
-from relay.ground.errors import Code, RequestError
-from relay.jwks import (
+from relay.auth import jwks as module
+from relay.auth.jwks import (
     FETCH_TIMEOUT,
     MAX_DOCUMENT_BYTES,
     MAX_KEYS,
@@ -38,7 +35,10 @@ from relay.jwks import (
     JwksError,
     parse,
 )
-from relay.tokens import Tokens
+from relay.auth.tokens import Tokens
+from relay.auth.verifier import TokenVerifier, UnknownKey, mint
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, RequestError
 from tests.clients import connect
 from tests.running import SECRET, config_for, running
 

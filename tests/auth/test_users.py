@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import trio
 
-import relay.users
+import relay.auth.users
+from relay.auth.users import Users
 from relay.store.database import Database, open_database
 from relay.store.users import Profile
-from relay.users import Users
 from tests.parts import SetClock, open_parts, user
 
 
@@ -48,7 +48,7 @@ async def test_what_is_no_news_is_not_written(tmp_path: Path) -> None:
 
 async def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the bound, those that were seen longest ago are forgotten, and written again when they come back."""
-    monkeypatch.setattr(relay.users, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(relay.auth.users, "MAX_REMEMBERED", 2)
     async with open_parts(tmp_path) as parts:
         a, b, c = (user(name, first_name=name) for name in "abc")
         for one in (a, b, a, c):  # b is the one that was seen longest ago

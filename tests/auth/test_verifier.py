@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.auth import (
+from relay.auth.verifier import (
     MAX_AVATAR_CHARACTERS,
     MAX_CLOCK_SKEW,
     MAX_NAME_CHARACTERS,
