@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
 from relay.admission.auth_failures import Failures
 from relay.admission.rate_limits import Buckets
@@ -12,14 +13,13 @@ from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.chat.notifications import Notifications
+from relay.chat.rooms import Rooms
 from relay.config import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
-from relay.notifications import Notifications
-from relay.publishing import Publishing
-from relay.rooms import Rooms
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from functools import partial
 import attrs
 import trio
 
+from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
 from relay.admission.auth_failures import Failures
 from relay.admission.rate_limits import Buckets
@@ -27,6 +28,8 @@ from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.write_behind import WriteBehind
+from relay.chat.notifications import Notifications
+from relay.chat.rooms import Rooms
 from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
@@ -39,9 +42,6 @@ from relay.ground.timers import Timers
 from relay.janitor import Janitor
 from relay.metrics import Metrics
 from relay.model.kinds import Kinds
-from relay.notifications import Notifications
-from relay.publishing import Publishing
-from relay.rooms import Rooms
 from relay.sessions.flusher import Flusher
 from relay.store.connection import StoreError
 from relay.store.database import Database, open_database

@@ -15,13 +15,13 @@ from relay.auth.users import Users
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber
+from relay.chat.notifications import Notifications
+from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.model.principal import Principal
 from relay.model.publication import Publication
-from relay.notifications import Notifications
-from relay.rooms import Rooms
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database, running_database

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 from quart import Blueprint, Response, request
 
+from relay.access.publishing import MAX_ITEM_BYTES, Publishing, too_large
 from relay.api.ahead import work_through
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
@@ -17,7 +18,6 @@ from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Outcome
-from relay.publishing import MAX_ITEM_BYTES, Publishing, too_large
 
 PATH = "/v1/publish"
 LINES = "application/x-ndjson"

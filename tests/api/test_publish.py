@@ -14,12 +14,12 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.access.publishing import MAX_ITEM_BYTES, Publishing
 from relay.api.publish import ITEMS_PER_TURN, MAX_ERRORS, Lines
 from relay.auth import api_keys as keys
 from relay.dialects.live import open_live
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Draft, Outcome, Position, Published
-from relay.publishing import MAX_ITEM_BYTES, Publishing
 from relay.server import Server
 from tests.api.probe import create_key, revoke_key
 from tests.api.raw import Answer, RawConnection, raw_connection

@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 
+from relay.access.publishing import Publishing
 from relay.config import Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Draft, Outcome, Position, Published
-from relay.publishing import Publishing
 from relay.server import build_core
 from tests.running import SECRET
 

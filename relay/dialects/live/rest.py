@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 
 from relay.auth.verifier import is_user_id
+from relay.chat.notifications import PRIORITIES
+from relay.chat.rooms import MAX_CLIENT_MESSAGE_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, ROOM_ID_RULE, is_room_id
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.notifications import PRIORITIES
-from relay.rooms import MAX_CLIENT_MESSAGE_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, ROOM_ID_RULE, is_room_id
 from relay.store.messages import Message
 from relay.store.notifications import Notification
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType

@@ -11,6 +11,7 @@ import trio
 from relay.admission.frame_rate import Pace
 from relay.broker.server_side import Unasked
 from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.chat.rooms import checked_text
 from relay.core import Core
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
@@ -20,7 +21,6 @@ from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, Request
 from relay.model.kinds import Audience, ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
-from relay.rooms import checked_text
 from relay.sessions.frames import text_frame
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session

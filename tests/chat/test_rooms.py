@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import trio
 
+from relay.chat.rooms import Rooms
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import complete
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Idempotency, Outcome
-from relay.rooms import Rooms
 from relay.store.rooms import Room, RoomType
 from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, user
 

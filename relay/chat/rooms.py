@@ -19,12 +19,12 @@ from relay.auth.verifier import is_user_id
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber
+from relay.chat.rights import existing, managed, not_found, readable, visible
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Idempotency, Origin, Publication, Published
-from relay.rights import existing, managed, not_found, readable, visible
 from relay.store import messages as message_store
 from relay.store import rooms as store
 from relay.store.database import Database

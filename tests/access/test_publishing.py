@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from relay import publishing as module
+from relay.access import publishing as module
+from relay.access.publishing import MAX_ITEM_BYTES, MAX_UNKNOWN_NAMED, Publishing
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Published
-from relay.publishing import MAX_ITEM_BYTES, MAX_UNKNOWN_NAMED, Publishing
 from tests.parts import START_MS, Parts, admin, listening, open_parts, user
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay.broker.broker import Broker
+from relay.chat.notifications import Notifications
+from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.model.kinds import ChannelName, Kinds, complete
 from relay.model.publication import Draft, Idempotency, Outcome
-from relay.notifications import Notifications
-from relay.rooms import Rooms
 
 MAX_ITEM_BYTES = 65_536
 MAX_KEY_CHARACTERS = 128
