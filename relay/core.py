@@ -18,8 +18,8 @@ from relay.chat.rooms import Rooms
 from relay.config import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.metrics import Metrics
 from relay.model.kinds import Kinds
+from relay.ops.metrics import Metrics
 
 
 @attrs.frozen

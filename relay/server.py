@@ -34,21 +34,21 @@ from relay.config import AuthConfig, Config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
-from relay.garbage import Garbage
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import Reason, RequestError
 from relay.ground.timers import Timers
-from relay.janitor import Janitor
-from relay.metrics import Metrics
 from relay.model.kinds import Kinds
+from relay.ops.gc_tuning import Garbage
+from relay.ops.janitor import Janitor
+from relay.ops.metrics import Metrics
+from relay.ops.systemd import Notifier, take_listeners, take_notifier
 from relay.sessions.flusher import Flusher
 from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
 from relay.store.meta import get_or_create
 from relay.store.publications import Publications
 from relay.store.server_lock import sole_server
-from relay.systemd import Notifier, take_listeners, take_notifier
 from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio_websocket import open_websocket_url
 
 from relay.ground.histogram import Histogram
-from relay.metrics import Metrics
+from relay.ops.metrics import Metrics
 from relay.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-import relay.garbage
-from relay.garbage import FREEZE_STEP, Garbage
+import relay.ops.gc_tuning
+from relay.ops.gc_tuning import FREEZE_STEP, Garbage
 from relay.server import Server
 from tests.running import config_for, running, token
 
@@ -121,20 +121,20 @@ async def test_the_collector_does_not_look_at_sessions_that_are_there(autojump_c
         assert frozen > 0
         living: list[list[object]] = [[] for _ in range(1000)]
         sessions[0] = FREEZE_STEP - 1
-        await trio.sleep(relay.garbage.CHECK_INTERVAL * 1.5)
+        await trio.sleep(relay.ops.gc_tuning.CHECK_INTERVAL * 1.5)
         assert gc.get_freeze_count() <= frozen
         sessions[0] = FREEZE_STEP
-        await trio.sleep(relay.garbage.CHECK_INTERVAL)
+        await trio.sleep(relay.ops.gc_tuning.CHECK_INTERVAL)
         assert gc.get_freeze_count() >= frozen + len(living)
         del living
         cycle: list[object] = []
         cycle.append(cycle)
         sessions[0] = FREEZE_STEP * 2
-        await trio.sleep(relay.garbage.CHECK_INTERVAL)
+        await trio.sleep(relay.ops.gc_tuning.CHECK_INTERVAL)
         del cycle
         assert gc.collect() == 0  # out of its sight
         sessions[0] = 1
-        await trio.sleep(relay.garbage.CHECK_INTERVAL)
+        await trio.sleep(relay.ops.gc_tuning.CHECK_INTERVAL)
         assert gc.get_freeze_count() < frozen + 1000  # and gone
         nursery.cancel_scope.cancel()
     gc.unfreeze()

@@ -17,13 +17,13 @@ from pathlib import Path
 import trio
 from quart import Blueprint, Response
 
-from relay import janitor
 from relay.broker import registry as channels
 from relay.config import load_config
 from relay.core import Core
 from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
 from relay.ground import logs, strictjson
+from relay.ops import janitor
 from relay.server import open_server, raise_open_files
 
 IDLE_PERIOD = 1.0

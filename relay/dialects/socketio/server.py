@@ -19,7 +19,7 @@ from relay.dialects.socketio.sessions import Application, Engine, Framer, Sessio
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
-from relay.metrics import UPGRADED, SessionCounts
+from relay.ops.metrics import UPGRADED, SessionCounts
 from relay.sessions.session import Session
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

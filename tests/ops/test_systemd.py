@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay import systemd
-from relay.systemd import Notifier, SystemdError, take_listeners, take_notifier
+from relay.ops import systemd
+from relay.ops.systemd import Notifier, SystemdError, take_listeners, take_notifier
 from tests.activation import listening, notices
 from tests.running import config_for, running
 

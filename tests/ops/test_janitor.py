@@ -11,8 +11,8 @@ from relay.broker.broker import Broker
 from relay.broker.idempotency import MAX_SWEPT as MAX_KEYS_SWEPT
 from relay.broker.idempotency import Recent
 from relay.broker.registry import IDLE_PERIOD
-from relay.janitor import UNLOAD_INTERVAL, Janitor
 from relay.model.publication import Position, Published
+from relay.ops.janitor import UNLOAD_INTERVAL, Janitor
 
 
 def test_full_buckets_are_swept_and_others_stay() -> None:
