@@ -19,7 +19,7 @@ import trio
 from relay.auth.verifier import mint
 from relay.config import Config, load_config
 from relay.ground.clock import Clock
-from relay.server import Server, open_server
+from relay.server.server import Server, open_server
 from tests.activation import with_sockets
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"

@@ -249,7 +249,7 @@ def test_serve_passes_its_flags_on_and_checks_them() -> None:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Stand in for the server: it notes its configuration and ends at once, as told by `outcome`."""
-    module = ModuleType("relay.server")
+    module = ModuleType("relay.server.server")
     module.outcome = 0  # type: ignore[attr-defined]
 
     def serve(config: Config) -> int:
@@ -259,7 +259,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return cast(int, module.outcome)
 
     module.serve = serve  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "relay.server", module)
+    monkeypatch.setitem(sys.modules, "relay.server.server", module)
     return module
 
 

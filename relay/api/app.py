@@ -15,12 +15,12 @@ from relay.api import health
 from relay.api.connection import Connection
 from relay.api.cors import Cors
 from relay.api.draining import Draining
-from relay.api.errors import ErrorAnswer, error_answer
 from relay.api.health import Readiness
 from relay.core import Core
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.transports.http_errors import ErrorAnswer, error_answer
 
 _CODES = {
     400: Code.INVALID_REQUEST,

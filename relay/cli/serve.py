@@ -29,7 +29,7 @@ def serve(context: click.Context, config_file: Path | None, host: str | None, po
     flags = {"server.host": host, "server.port": port}
     config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
     from relay.ops.systemd import SystemdError
-    from relay.server import serve as run_server
+    from relay.server.server import serve as run_server
     from relay.store.connection import StoreError
 
     try:

@@ -29,7 +29,7 @@ from hypercorn.utils import wrap_app
 
 from relay.ground.errors import ProtocolError
 from relay.sessions.outbox import GONE
-from relay.transports.head import RequestHead, upgrade_request
+from relay.transports.request_head import RequestHead, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 
 KEEP_ALIVE_TIMEOUT = 30.0

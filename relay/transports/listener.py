@@ -16,9 +16,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from relay.ground import logs
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.transports.answer import refuse
-from relay.transports.head import RequestHead, upgrade_request
 from relay.transports.http import HttpServer
+from relay.transports.refusal import refuse
+from relay.transports.request_head import RequestHead, upgrade_request
 from relay.transports.stream import ByteStream, UnexpectedTlsError
 from relay.transports.tls import PlainHttpError
 

@@ -21,7 +21,7 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 
 from relay.ground.errors import Code, Reason, RequestError
 from relay.sessions.outbox import Outbox
-from relay.transports.head import RequestHead
+from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 
 RECEIVE_BYTES = 16 * 1024

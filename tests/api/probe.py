@@ -16,7 +16,7 @@ from relay.api.health import Readiness
 from relay.config import Config
 from relay.core import Core
 from relay.dialects.base import Endpoint
-from relay.server import Server
+from relay.server.server import Server
 from relay.store import api_keys as keys
 from relay.store.api_keys import ApiKey, Tier
 from relay.store.database import Database, running_database

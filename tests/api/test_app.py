@@ -15,11 +15,11 @@ from quart import Blueprint, Response, request
 
 from relay.api.app import json_body, success
 from relay.api.connection import LINGER_TIMEOUT
-from relay.api.errors import FEEDS_PREFIX, STATUS, error_answer
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
+from relay.transports.http_errors import FEEDS_PREFIX, STATUS, error_answer
 from tests.api.probe import app_with, serving
 from tests.api.raw import raw_connection
 from tests.parts import START_MS

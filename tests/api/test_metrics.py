@@ -17,7 +17,7 @@ from trio_websocket import open_websocket_url
 
 from relay.ground.histogram import Histogram
 from relay.ops.metrics import Metrics
-from relay.server import Server
+from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
 from tests.running import bearer, config_for, running

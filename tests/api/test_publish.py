@@ -20,7 +20,7 @@ from relay.auth import api_keys as keys
 from relay.dialects.live import open_live
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Draft, Outcome, Position, Published
-from relay.server import Server
+from relay.server.server import Server
 from tests.api.probe import create_key, revoke_key
 from tests.api.raw import Answer, RawConnection, raw_connection
 from tests.clients import live

@@ -13,8 +13,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from relay import server
 from relay.dialects.socketio.namespaces import MAX_REFUSALS
+from relay.server import server
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect

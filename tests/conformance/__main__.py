@@ -12,7 +12,7 @@ from pathlib import Path
 import trio
 
 from relay.config import Config, load_config
-from relay.server import open_server
+from relay.server.server import open_server
 from tests.conformance.echo import dialects
 
 

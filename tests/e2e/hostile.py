@@ -13,7 +13,7 @@ import attrs
 import httpx
 import trio
 
-from relay.server import Server
+from relay.server.server import Server
 from tests.clients import Client, live
 from tests.e2e.wire import CLOSE, PING, PONG, TEXT, frame, handshake
 from tests.http_client import http_connection

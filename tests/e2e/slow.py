@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from relay.server import Server
+from relay.server.server import Server
 from relay.sessions.session import Session
 from relay.store import api_keys as keys
 from tests.e2e.hostile import RawConnection

@@ -14,7 +14,7 @@ import trio
 
 import relay.ops.gc_tuning
 from relay.ops.gc_tuning import FREEZE_STEP, Garbage
-from relay.server import Server
+from relay.server.server import Server
 from tests.running import config_for, running, token
 
 PATHS = {

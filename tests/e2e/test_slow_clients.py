@@ -21,7 +21,7 @@ import relay.sessions.session
 import relay.transports.stream
 from relay.api.connection import LINGER_TIMEOUT
 from relay.ground.errors import Reason
-from relay.server import Server
+from relay.server.server import Server
 from relay.sessions.session import Session
 from relay.transports.stream import MAX_UNSENT_BYTES
 from tests.e2e.hostile import RawConnection, http_client, raw, raw_websocket

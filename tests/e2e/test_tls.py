@@ -24,7 +24,7 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.core import Core
-from relay.server import Server
+from relay.server.server import Server
 from relay.transports.listener import Listener
 from tests.api.probe import create_key, serving
 from tests.certificates import serial_number, trusting, write_certificate
@@ -329,7 +329,7 @@ async def test_what_openssl_holds_is_freed_with_the_connection(tmp_path: Path) -
 
 
 async def test_a_handshake_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.server.Listener", functools.partial(Listener, head_timeout=0.2))
+    monkeypatch.setattr("relay.server.server.Listener", functools.partial(Listener, head_timeout=0.2))
     async with secured(tmp_path) as subject:
         for start in (b"", b"\x16\x03\x01"):
             async with await trio.open_tcp_stream("127.0.0.1", subject.port) as stream:

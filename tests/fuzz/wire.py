@@ -21,7 +21,7 @@ from relay.dialects import DIALECTS
 from relay.dialects.live import rest
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
-from relay.transports.head import parse_head, upgrade_request
+from relay.transports.request_head import parse_head, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES
 from relay.transports.websocket import _Events, accept_handshake
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake

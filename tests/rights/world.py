@@ -15,7 +15,7 @@ import attrs
 from relay.auth.verifier import mint
 from relay.ground.clock import Clock
 from relay.model.principal import Principal
-from relay.server import Server
+from relay.server.server import Server
 from relay.store import api_keys as keys
 from relay.store.rooms import RoomType
 from tests.running import config_for, running, token

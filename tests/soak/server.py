@@ -24,7 +24,7 @@ from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
 from relay.ground import logs, strictjson
 from relay.ops import janitor
-from relay.server import open_server, raise_open_files
+from relay.server.server import open_server, raise_open_files
 
 IDLE_PERIOD = 1.0
 CLEAN_INTERVAL = 0.5

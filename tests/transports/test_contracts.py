@@ -16,9 +16,9 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from relay.transports import http as http_module
-from relay.transports.head import RequestHead
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
+from relay.transports.request_head import RequestHead
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 
 TIMEOUT = 5.0

@@ -9,9 +9,9 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 import trio.testing
 
-from relay.transports.head import RequestHead
 from relay.transports.http import HttpServer
 from relay.transports.listener import ACCEPTS_PER_TURN, Listener
+from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from tests.activation import listening
 from tests.transports.test_contracts import GET, UPGRADE, World, exchange, world

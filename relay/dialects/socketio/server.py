@@ -13,7 +13,6 @@ from quart import Blueprint, Response, request
 
 from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api.errors import STATUS
 from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
 from relay.dialects.socketio.sessions import Application, Engine, Framer, SessionClosed, Settings
 from relay.ground import strictjson
@@ -21,6 +20,7 @@ from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.ops.metrics import UPGRADED, SessionCounts
 from relay.sessions.session import Session
+from relay.transports.http_errors import STATUS
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 

@@ -16,7 +16,7 @@ from relay.core import Core
 from relay.dialects.base import Dialect
 from relay.dialects.socketio import open_socketio
 from relay.dialects.socketio.server import EngineServer
-from relay.server import Server
+from relay.server.server import Server
 from tests.conformance.echo import dialects as echo_dialects
 from tests.running import config_for, running
 

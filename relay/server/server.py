@@ -43,6 +43,7 @@ from relay.ops.gc_tuning import Garbage
 from relay.ops.janitor import Janitor
 from relay.ops.metrics import Metrics
 from relay.ops.systemd import Notifier, take_listeners, take_notifier
+from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
 from relay.store.connection import StoreError
 from relay.store.database import Database, open_database
@@ -53,7 +54,6 @@ from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.stream import ByteStream
-from relay.transports.upgrade import Upgrades
 
 log = logs.get("relay")
 

@@ -20,8 +20,8 @@ from relay.ground import logs
 from relay.ground.errors import Code, Reason, RequestError
 from relay.sessions.outbox import Flusher, Outbox
 from relay.sessions.session import Session
-from relay.transports.answer import refuse
-from relay.transports.head import RequestHead
+from relay.transports.refusal import refuse
+from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from relay.transports.websocket import WebSocket, accept_handshake
 

@@ -6,10 +6,10 @@ from http import HTTPStatus
 
 import trio
 
-from relay.api.errors import error_answer
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
+from relay.transports.http_errors import error_answer
 from relay.transports.stream import ByteStream
 
 SEND_TIMEOUT = 5.0
