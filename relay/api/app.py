@@ -12,10 +12,10 @@ from werkzeug.routing import MapAdapter
 
 from relay.admission.origins import OriginPolicy
 from relay.api import health
-from relay.api.connection import Connection
 from relay.api.cors import Cors
 from relay.api.draining import Draining
 from relay.api.health import Readiness
+from relay.api.request import Connection
 from relay.core import Core
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock

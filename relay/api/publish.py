@@ -10,9 +10,9 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.access.publishing import MAX_ITEM_BYTES, Publishing, too_large
-from relay.api.ahead import work_through
 from relay.api.app import decode_json, success
 from relay.api.authentication import publisher_of, while_valid
+from relay.api.read_ahead import work_through
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError

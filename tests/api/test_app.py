@@ -14,7 +14,7 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.api.app import json_body, success
-from relay.api.connection import LINGER_TIMEOUT
+from relay.api.request import LINGER_TIMEOUT
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms

@@ -19,7 +19,7 @@ import trio
 
 import relay.sessions.session
 import relay.transports.stream
-from relay.api.connection import LINGER_TIMEOUT
+from relay.api.request import LINGER_TIMEOUT
 from relay.ground.errors import Reason
 from relay.server.server import Server
 from relay.sessions.session import Session

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.api.ahead import MAX_AHEAD_BYTES, work_through
+from relay.api.read_ahead import MAX_AHEAD_BYTES, work_through
 from relay.ground.errors import Code, RequestError
 
 
