@@ -11,9 +11,9 @@ from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Endpoint
+from relay.dialects.socketio.engine import Engine, Settings
 from relay.dialects.socketio.namespaces import Namespace, Socket, SocketIO
 from relay.dialects.socketio.server import EngineServer
-from relay.dialects.socketio.sessions import Engine, Settings
 from relay.sessions.frames import binary_frame
 from relay.sessions.session import Session
 

@@ -20,9 +20,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from relay.dialects import feeds, live
 from relay.dialects.channels import protocol as channels_protocol
 from relay.dialects.live import protocol as live_protocol
+from relay.dialects.socketio.engine import Engine
 from relay.dialects.socketio.namespaces import SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, PriceConnection
-from relay.dialects.socketio.sessions import Engine
 from relay.model.principal import Principal
 from tests.api.raw import raw_connection
 from tests.clients import connect

@@ -13,10 +13,10 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of
 from relay.core import Core
 from relay.dialects.base import Endpoint
+from relay.dialects.socketio.engine import Engine, Settings
 from relay.dialects.socketio.namespaces import SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
-from relay.dialects.socketio.sessions import Engine, Settings
 from relay.ground.errors import Code, RequestError
 
 PATH = "/socket.io/"

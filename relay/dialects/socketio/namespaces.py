@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import trio
 
 from relay.dialects.socketio import protocol
+from relay.dialects.socketio.engine import Engine
 from relay.dialects.socketio.protocol import Packet, PacketType
-from relay.dialects.socketio.sessions import Engine
 from relay.ground import logs
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers

@@ -13,8 +13,8 @@ from quart import Blueprint, Response, request
 
 from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
+from relay.dialects.socketio.engine import Application, Engine, Framer, SessionClosed, Settings
 from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
-from relay.dialects.socketio.sessions import Application, Engine, Framer, SessionClosed, Settings
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
+from relay.dialects.socketio.engine import Engine, Framer, SessionClosed, Settings
 from relay.dialects.socketio.namespaces import Namespace, Refused, Socket, SocketIO
-from relay.dialects.socketio.sessions import Engine, Framer, SessionClosed, Settings
 from relay.ground.errors import Code, Reason, RequestError
 from relay.ground.timers import Timers
 from tests.dialects.socketio.engine_client import Frames, Polling, World, echoing

@@ -11,8 +11,7 @@ import trio
 import trio.testing
 
 from relay.broker.channel import Channel
-from relay.dialects.socketio.engineio import Packet, PacketType
-from relay.dialects.socketio.sessions import (
+from relay.dialects.socketio.engine import (
     LINGER_TIMEOUT,
     MAX_PACKETS_IN_POLL,
     Engine,
@@ -20,6 +19,7 @@ from relay.dialects.socketio.sessions import (
     SessionClosed,
     Settings,
 )
+from relay.dialects.socketio.engineio import Packet, PacketType
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
