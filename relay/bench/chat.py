@@ -7,12 +7,12 @@ import math
 import time
 from itertools import islice
 
-from relay.bench import marker
+from relay.bench import stamp as marker
 from relay.bench.churn import Churn
 from relay.bench.fanout import MAX_BURST
 from relay.bench.load import Load
-from relay.bench.subject import chatroom
 from relay.bench.subscriber import State, Subscriber
+from relay.bench.workload import chatroom
 
 MAX_UNCONFIRMED = 1000
 """Messages of one sender that did not come back yet; past it, it does not write."""

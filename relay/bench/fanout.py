@@ -7,15 +7,15 @@ import math
 import time
 from typing import Any
 
-from relay.bench import marker
-from relay.bench.answer import NO_RELAY
+from relay.bench import stamp as marker
 from relay.bench.audit import Audit
 from relay.bench.churn import Churn
 from relay.bench.counters import Counters
+from relay.bench.http_response import NO_RELAY
 from relay.bench.load import Load
 from relay.bench.publisher import Stream
-from relay.bench.subject import Subject, line
 from relay.bench.target import TargetError
+from relay.bench.workload import Subject, line
 
 STREAM_TIMEOUT = 10.0
 MAX_WAITING_BYTES = 256 * 1024

@@ -6,7 +6,7 @@ import struct
 
 import attrs
 
-from relay.bench.marker import Delivery, read
+from relay.bench.stamp import Delivery, read
 
 TEXT, CLOSE, PING = 1, 8, 9
 _FIN_PONG, _FIN_TEXT = 0x8A, 0x81

@@ -6,13 +6,13 @@ import gc
 import itertools
 import time
 
-from relay.bench import marker
+from relay.bench import stamp as marker
 from relay.bench.fanout import MAX_WAITING_BYTES, finish_stream, open_stream
 from relay.bench.latency import Latencies
 from relay.bench.load import Load, raise_open_files
 from relay.bench.publisher import Poster
-from relay.bench.subject import Subject, line
 from relay.bench.target import TargetError
+from relay.bench.workload import Subject, line
 
 BLOCKED_PERIOD = 0.01
 STOP_TIMEOUT = 10.0

@@ -10,14 +10,14 @@ from typing import Any
 
 import attrs
 
+from relay.bench.interrupt import Stop
 from relay.bench.poller import Poller
 from relay.bench.process import Usage, usage
 from relay.bench.progress import Progress
 from relay.bench.result import Result
-from relay.bench.stopping import Stop
-from relay.bench.subject import Subject
 from relay.bench.subscriber import Crowd, State, Subscriber
 from relay.bench.target import Target, TargetError
+from relay.bench.workload import Subject
 
 MAX_HANDSHAKES = 200
 """Connections that are being opened at a time."""

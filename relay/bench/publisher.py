@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from relay.bench import answer
-from relay.bench.answer import NO_RELAY, Answer, NoAnswerError
+from relay.bench import http_response as answer
 from relay.bench.connection import Address, Connection
+from relay.bench.http_response import NO_RELAY, Answer, NoAnswerError
 from relay.bench.latency import Latencies
 from relay.bench.poller import Poller
 

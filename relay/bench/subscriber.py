@@ -9,15 +9,16 @@ from typing import Any
 
 import attrs
 
-from relay.bench import frames, marker
-from relay.bench.answer import NO_RELAY, line_of
+from relay.bench import frames
+from relay.bench import stamp as marker
 from relay.bench.audit import Audit, Track
 from relay.bench.connection import Address, Connection
 from relay.bench.frames import Batch
+from relay.bench.http_response import NO_RELAY, line_of
 from relay.bench.latency import Latencies
-from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
-from relay.bench.subject import Refused, Standing, Subject
+from relay.bench.stamp import Delivery
+from relay.bench.workload import Refused, Standing, Subject
 
 MAX_BATCHES = 512
 """Pieces of bytes that are remembered with what they hold: all subscribers get the same ones."""

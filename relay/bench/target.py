@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import attrs
 
 from relay.bench import counters
-from relay.bench.answer import NO_RELAY
 from relay.bench.connection import Address
 from relay.bench.counters import Counters
+from relay.bench.http_response import NO_RELAY
 from relay.bench.local_server import local_server
 
 REQUEST_TIMEOUT = 30.0

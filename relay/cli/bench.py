@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import ssl
 
     from relay.bench.load import Load
-    from relay.bench.session import Server
+    from relay.bench.run import Server
 
 MAX_CONNECTIONS = 100_000
 MAX_SECONDS = 240
@@ -78,7 +78,7 @@ def server_options(command: Command) -> Command:
                 # In the environment they may be for other commands.
                 if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
                     raise click.UsageError(f"{option} is for a server at --url")
-        from relay.bench.session import Server
+        from relay.bench.run import Server
 
         command(server=Server(url, tokens, key, pid, tls), **options)
 
@@ -154,7 +154,7 @@ def fanout(
         rate, durable = rate or FLAKY_RATE, True
     durable = durable or dialect == "channels"
     from relay.bench import fanout as fanout_load
-    from relay.bench.subject import one_channel
+    from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel(dialect, load.run_id, durable=durable)
@@ -190,7 +190,7 @@ def market(server: Server, symbols: int, connections: int, rate: float, seconds:
       relay bench market --symbols 50 --connections 1000 --rate 100
     """
     from relay.bench import fanout as fanout_load
-    from relay.bench.subject import market as market_subject
+    from relay.bench.workload import market as market_subject
 
     def body(load: Load) -> None:
         subject = market_subject(symbols, load.run_id)
@@ -241,8 +241,8 @@ def connect(server: Server, dialect: str, connections: int, as_json: bool) -> No
     Example:
       relay bench connect --connections 5000
     """
-    from relay.bench import listening
-    from relay.bench.subject import one_channel
+    from relay.bench import idle as listening
+    from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel(dialect, load.run_id, durable=False)
@@ -264,8 +264,8 @@ def idle(server: Server, dialect: str, connections: int, seconds: float, as_json
     Example:
       relay bench idle --connections 10000 --seconds 120
     """
-    from relay.bench import listening
-    from relay.bench.subject import one_channel
+    from relay.bench import idle as listening
+    from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel(dialect, load.run_id, durable=False)
@@ -290,7 +290,7 @@ def ingest(server: Server, durable: bool, lines: int, seconds: float, as_json: b
       relay bench ingest --durable --lines 100
     """
     from relay.bench import ingest as ingest_load
-    from relay.bench.subject import one_channel
+    from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel("live", load.run_id, durable=durable)
@@ -312,7 +312,7 @@ def posts(server: Server, durable: bool, connections: int, seconds: float, as_js
       relay bench posts --connections 32 --durable
     """
     from relay.bench import ingest as ingest_load
-    from relay.bench.subject import one_channel
+    from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel("live", load.run_id, durable=durable)
@@ -324,7 +324,7 @@ def posts(server: Server, durable: bool, connections: int, seconds: float, as_js
 def _run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], as_json: bool) -> None:
     """Run a load; exit with 1 if something is wrong."""
     from relay.bench.local_server import ServerError
-    from relay.bench.session import run
+    from relay.bench.run import run
     from relay.bench.target import TargetError
 
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from relay.cli.settings import config_option, load
-from relay.cli.units import hints, service_of, socket_of
+from relay.cli.systemd_units import hints, service_of, socket_of
 from relay.config import find_config_file
 
 

@@ -14,18 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.bench import answer, counters, frames, marker
+from relay.bench import counters, frames
+from relay.bench import http_response as answer
 from relay.bench import report as bench_report
+from relay.bench import stamp as marker
 from relay.bench.audit import MAX_HOLES, Audit, Track
 from relay.bench.connection import Address
 from relay.bench.counters import Counters, longest_lag
 from relay.bench.latency import MAX_US, Latencies
-from relay.bench.marker import Delivery
 from relay.bench.poller import Poller
 from relay.bench.process import Usage
 from relay.bench.result import Result as BenchResult
-from relay.bench.subject import Feeds, Subject, chatroom, one_channel
+from relay.bench.stamp import Delivery
 from relay.bench.subscriber import Crowd, State, Subscriber
+from relay.bench.workload import Feeds, Subject, chatroom, one_channel
 from relay.sessions.frames import PING, text_frame
 from tests.bench_command.commands import bench, children, failed, measured
 from tests.bench_command.conftest import SETTINGS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.bench.counters import longest_lag
 from relay.bench.load import Load, unused
-from relay.bench.subject import Subject
+from relay.bench.workload import Subject
 
 
 def run_connect(load: Load, subject: Subject, *, connections: int) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 
 from relay.bench import report
+from relay.bench.interrupt import stopping_at_signals
 from relay.bench.load import Load
 from relay.bench.poller import Poller
 from relay.bench.progress import open_progress
 from relay.bench.result import Result
-from relay.bench.stopping import stopping_at_signals
 from relay.bench.target import TargetError, open_target
 
 
