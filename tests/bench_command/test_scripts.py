@@ -52,6 +52,6 @@ def test_a_relay_that_fails_is_heard(tmp_path: Path) -> None:
 
 def test_the_help_names_the_script_where_it_is() -> None:
     done = script("compare.py", "--help")
-    assert "python tests/bench/compare.py" in done.stdout
+    assert "python tests/peers/compare.py" in done.stdout
     assert "shared" not in done.stdout
     assert "Copy it" not in done.stdout

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The figures of the README that `relay bench` measures: each load some rounds, and the median of each figure.
 
-    .venv/bin/python tests/bench/figures.py [--relay .venv/bin/relay] [--rounds 3] [--only idle,posts]
+    .venv/bin/python tests/peers/figures.py [--relay .venv/bin/relay] [--rounds 3] [--only idle,posts]
 
 Fan-out beside other servers is `compare.py`'s. What fails its audit fails the run.
 """
