@@ -1,0 +1,23 @@
+"""Relay: a realtime server in one process, on one port, with one configuration file and one SQLite file.
+
+    cli -> server -> dialects -> api -> core -> access -> chat -> auth, ops -> store -> broker, transports
+        -> sessions -> model, admission -> ground -> config
+
+Arrows point one way: a package imports packages to its right alone. `tests/test_architecture.py` holds that.
+
+cli         the commands                        store       SQLite: one writer with group commit, a module per aggregate
+server      builds, starts and stops the parts  broker      channels in memory: publish, subscribe, resume, presence
+dialects    the client APIs, a folder each      transports  listener, TLS, WebSocket, hand-over to HTTP
+api         HTTP for backends and operators     sessions    a connected client: session, outbox, flusher, heartbeat
+core        what every edge is handed           model       values: principal, channel kinds, publication
+access      who may publish and subscribe       admission   which peers may connect, and how often
+chat        rooms, messages, notifications      ground      errors, clock, timers, logs, strict JSON, histogram
+auth, ops   credentials; metrics, janitor       config      relay.toml, environment and flags as one tree
+bench       `relay bench`, a client like any other: it imports nothing of the server
+
+A publication: a route of `api` or a dialect -> access.publishing -> broker -> store (durable: committed first)
+    -> channel -> flusher -> socket.
+A connection: transports.listener -> server.upgrades -> sessions.session -> a dialect -> broker.
+Rules: a `def` is never a checkpoint. The broker names no dialect and no store. Every wait and buffer has a bound.
+The handbook has the rest: `relay docs architecture`.
+"""

@@ -15,7 +15,7 @@ from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
-from relay.config import Config
+from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds

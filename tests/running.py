@@ -17,7 +17,8 @@ import httpx
 import trio
 
 from relay.auth.verifier import mint
-from relay.config import Config, load_config
+from relay.config.loading import load_config
+from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.server.server import Server, open_server
 from tests.activation import with_sockets

@@ -25,8 +25,9 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.cli import main
-from relay.config import Config, load_config
+from relay.cli.main import main
+from relay.config.loading import load_config
+from relay.config.tree import Config
 from relay.store.api_keys import list_all
 from relay.store.connection import StoreError
 from relay.store.database import running_database

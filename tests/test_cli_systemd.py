@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.cli import main
 from relay.cli import systemd_units as units
+from relay.cli.main import main
 
 Unit = dict[str, dict[str, list[str]]]
 

@@ -12,17 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.admission.origins import OriginPolicy
-from relay.config import (
-    AuthConfig,
-    Config,
-    ConfigError,
-    LiveConfig,
-    Problem,
-    ServerConfig,
-    find_config_file,
-    load_config,
-    render_example,
-)
+from relay.config.dialects import LiveConfig
+from relay.config.example import render_example
+from relay.config.loading import ConfigError, Problem, find_config_file, load_config
+from relay.config.tree import AuthConfig, Config, ServerConfig
 from tests.certificates import write_certificate
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from relay.config import Config
+from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory
 from relay.ground.clock import Clock

@@ -3,38 +3,3 @@
 Results go to stdout alone, so that they can be piped; hints and errors go to stderr. A failure exits with 1, wrong
 usage with 2.
 """
-
-import io
-import sys
-
-import click
-
-from relay.cli.backup import backup
-from relay.cli.bench import bench
-from relay.cli.check import check
-from relay.cli.init import init
-from relay.cli.keys import keys
-from relay.cli.publish import publish
-from relay.cli.serve import serve
-from relay.cli.systemd import systemd
-from relay.cli.token import token
-
-__all__ = ["main"]
-
-
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="A first start: relay init, relay check, relay serve; and in another terminal: relay token alice --admin",
-)
-@click.version_option(package_name="relay-server", prog_name="relay", message="%(prog)s %(version)s")
-def main() -> None:
-    """Relay, a realtime server: chat, presence, notifications and live prices over WebSocket.
-
-    One process, one port, one configuration file, one SQLite file.
-    """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped, not a traceback
-
-
-for command in (init, check, serve, systemd, token, keys, publish, backup, bench):
-    main.add_command(command)

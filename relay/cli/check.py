@@ -10,8 +10,10 @@ import attrs
 import click
 
 from relay.cli.settings import base_url, config_option, load
-from relay.config import AuthConfig, Config, DialectsConfig, find_config_file
 from relay.config.certificate import Certificate, load_certificate
+from relay.config.dialects import DialectsConfig
+from relay.config.loading import find_config_file
+from relay.config.tree import AuthConfig, Config
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from relay.config import Config
+from relay.config.tree import Config
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from relay.config import render_example
+from relay.config.example import render_example
 
 SECRET_BYTES = 48
 

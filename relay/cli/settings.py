@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from relay.config import Config, ConfigError, ServerConfig, load_config
+from relay.config.loading import ConfigError, load_config
+from relay.config.tree import Config, ServerConfig
 
 config_option = click.option(
     "--config",

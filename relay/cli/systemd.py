@@ -9,7 +9,7 @@ import click
 
 from relay.cli.settings import config_option, load
 from relay.cli.systemd_units import hints, service_of, socket_of
-from relay.config import find_config_file
+from relay.config.loading import find_config_file
 
 
 @click.command()

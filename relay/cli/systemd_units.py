@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import click
 
-from relay.config import Config
+from relay.config.tree import Config
 from relay.ground.logs import printable
 
 STATE_FOLDER = Path("/var/lib")

@@ -11,7 +11,7 @@ import click
 from relay.cli.database import transact
 from relay.cli.parameters import duration, user_id
 from relay.cli.settings import config_option, load
-from relay.config import Config
+from relay.config.tree import Config
 
 
 @click.command()

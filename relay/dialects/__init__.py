@@ -1,11 +1,4 @@
-"""The client APIs that Relay speaks. A further one is a folder here and a line in this tuple."""
+"""The client APIs that Relay speaks, a folder each. They never import each other.
 
-from __future__ import annotations
-
-from relay.dialects.base import Factory
-from relay.dialects.channels import open_channels
-from relay.dialects.feeds import open_feeds
-from relay.dialects.live import open_live
-from relay.dialects.socketio import open_socketio
-
-DIALECTS: tuple[Factory, ...] = (open_live, open_channels, open_feeds, open_socketio)
+A further dialect is a folder here and a line in `registry`.
+"""

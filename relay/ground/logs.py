@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from relay.config import LogConfig
+from relay.config.tree import LogConfig
 
 STALL_TIMEOUT_MS = 50
 """How long a line waits for a pipe that is full. The next lines do not wait at all until one could be written again."""

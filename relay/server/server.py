@@ -30,10 +30,10 @@ from relay.broker.presence import Presence
 from relay.broker.write_behind import WriteBehind
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
-from relay.config import AuthConfig, Config
+from relay.config.tree import AuthConfig, Config
 from relay.core import Core
-from relay.dialects import DIALECTS
 from relay.dialects.base import Factory
+from relay.dialects.registry import DIALECTS
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import Reason, RequestError

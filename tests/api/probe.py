@@ -13,7 +13,7 @@ from quart_trio import QuartTrio
 
 from relay.api.app import create_app
 from relay.api.health import Readiness
-from relay.config import Config
+from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.server.server import Server

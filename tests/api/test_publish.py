@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from relay.access.publishing import MAX_ITEM_BYTES, Publishing
 from relay.api.publish import ITEMS_PER_TURN, MAX_ERRORS, Lines
 from relay.auth import api_keys as keys
-from relay.dialects.live import open_live
+from relay.dialects.live.dialect import open_live
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Draft, Outcome, Position, Published
 from relay.server.server import Server

@@ -13,8 +13,8 @@ import trio.testing
 from relay.auth.verifier import mint
 from relay.broker.registry import IDLE_PERIOD
 from relay.broker.server_side import HOLD_PERIOD, MAX_HELD_FRAMES
-from relay.dialects.channels import open_channels
-from relay.dialects.live import open_live
+from relay.dialects.channels.dialect import open_channels
+from relay.dialects.live.dialect import open_live
 from relay.ground.errors import Code, RequestError
 from relay.store.publications import Publications
 from tests.running import SECRET

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import trio
 
-from relay.config import Config, load_config
+from relay.config.loading import load_config
+from relay.config.tree import Config
 from relay.server.server import open_server
 from tests.conformance.echo import dialects
 

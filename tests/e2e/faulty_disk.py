@@ -115,7 +115,7 @@ def install() -> None:
 
 if __name__ == "__main__":
     install()
-    from relay.cli import main
+    from relay.cli.main import main
 
     sys.argv[0] = "relay"
     main()

@@ -10,8 +10,8 @@ from quart import Blueprint
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
+from relay.dialects.registry import DIALECTS
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
 from relay.sessions.heartbeat import Heartbeat

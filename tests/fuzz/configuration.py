@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 from zlib import crc32
 
-from relay.config import ConfigError, load_config, render_example
+from relay.config.example import render_example
+from relay.config.loading import ConfigError, load_config
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import VALUES, bytes_mutated
 from tests.running import SECRET

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from relay.access.publishing import Publishing
-from relay.config import Config
+from relay.config.tree import Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, RequestError

@@ -17,8 +17,8 @@ from wsproto.events import BytesMessage, Message, TextMessage
 
 from relay.admission.addresses import TrustedProxies, client_address, limit_key
 from relay.admission.origins import OriginPolicy
-from relay.dialects import DIALECTS
 from relay.dialects.live import rest
+from relay.dialects.registry import DIALECTS
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.transports.request_head import parse_head, upgrade_request

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config import LogConfig
+from relay.config.tree import LogConfig
 from relay.ground import logs
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -218,7 +218,7 @@ def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_a_process_whose_stderr_is_unusable_goes_on(redirection: str) -> None:
-    program = "from relay import logs; from relay.config import LogConfig; logs.configure(LogConfig())"
+    program = "from relay.ground import logs; from relay.config.tree import LogConfig; logs.configure(LogConfig())"
     program += "; logs.get('relay').info('x'); print('alive')"
     command = f'exec "{sys.executable}" -c "{program}" {redirection}'
     done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, timeout=20, check=False)

@@ -17,8 +17,9 @@ from typing import Any, cast
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from relay.dialects import feeds, live
 from relay.dialects.channels import protocol as channels_protocol
+from relay.dialects.feeds import dialect as feeds
+from relay.dialects.live import dialect as live
 from relay.dialects.live import protocol as live_protocol
 from relay.dialects.socketio.engine import Engine
 from relay.dialects.socketio.namespaces import SocketIO

@@ -18,10 +18,10 @@ import trio
 from quart import Blueprint, Response
 
 from relay.broker import registry as channels
-from relay.config import load_config
+from relay.config.loading import load_config
 from relay.core import Core
-from relay.dialects import DIALECTS
 from relay.dialects.base import Endpoint
+from relay.dialects.registry import DIALECTS
 from relay.ground import logs, strictjson
 from relay.ops import janitor
 from relay.server.server import open_server, raise_open_files

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.dialects.feeds import open_feeds
+from relay.dialects.feeds.dialect import open_feeds
 from tests.virtual import virtual
 
 PATHS = ("/api/v1/ws/trades", "/api/v1/ws/events/42/chart", "/api/v1/ws/assets/BTC/price")

@@ -10,7 +10,7 @@ import trio.testing
 
 from relay.auth.users import Users
 from relay.auth.verifier import mint
-from relay.dialects.live import open_live
+from relay.dialects.live.dialect import open_live
 from relay.model.principal import Principal
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual

@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 
 from relay.core import Core
 from relay.dialects.base import Dialect
-from relay.dialects.socketio import open_socketio
+from relay.dialects.socketio.dialect import open_socketio
 from relay.dialects.socketio.server import EngineServer
 from relay.server.server import Server
 from tests.conformance.echo import dialects as echo_dialects

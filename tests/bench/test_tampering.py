@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.commands import bench
 
+from tests.bench.commands import bench
 from tests.running import RelayProcess, token
 
 PROXY = Path(__file__).with_name("tampering.py")

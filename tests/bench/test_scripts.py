@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parent.parent / "bench"
+SCRIPTS = Path(__file__).parent.parent / "peers"
 RUN_TIMEOUT = 30
 
 

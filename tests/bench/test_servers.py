@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.bench.commands import bench, children, failed, measured
 
+from tests.bench.commands import bench, children, failed, measured
 from tests.running import RelayProcess, token
 
 BENCH = [sys.executable, "-P", "-m", "relay", "bench"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from relay.cli import main
+from relay.cli.main import main
 from tests.running import RelayProcess, token
 
 

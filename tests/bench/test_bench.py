@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.bench.commands import bench, children, failed, measured
-from tests.bench.conftest import SETTINGS
 
 from relay.bench import counters, frames
 from relay.bench import http_response as answer
@@ -31,6 +29,8 @@ from relay.bench.stamp import Delivery
 from relay.bench.subscriber import Crowd, State, Subscriber
 from relay.bench.workload import Feeds, Subject, chatroom, one_channel
 from relay.sessions.frames import PING, text_frame
+from tests.bench.commands import bench, children, failed, measured
+from tests.bench.conftest import SETTINGS
 from tests.certificates import write_certificate
 from tests.running import RelayProcess, token
 
