@@ -6,8 +6,8 @@ import attrs
 
 from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
-from relay.admission.auth_failures import Failures
-from relay.admission.rate_limits import Buckets
+from relay.admission.auth_failures import AuthFailureLimit
+from relay.admission.rate_limits import RateLimit
 from relay.auth.api_keys import ApiKeys
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
@@ -38,15 +38,15 @@ class Core:
     publishing: Publishing
     tokens: Tokens
     keys: ApiKeys
-    messages: Buckets
+    messages: RateLimit
     """Chat messages of each user, over all its connections and REST together."""
-    handshakes: Buckets
+    handshakes: RateLimit
     """WebSocket and Socket.IO handshakes of each address."""
-    requests: Buckets
+    requests: RateLimit
     """REST requests of each user."""
-    address_requests: Buckets
+    address_requests: RateLimit
     """REST requests of each address."""
-    failures: Failures
+    failures: AuthFailureLimit
     """Failed authentications of each address."""
     trusted_proxies: TrustedProxies
     """Peers that are believed when they say whom they speak for."""

@@ -12,15 +12,15 @@ from contextlib import contextmanager
 import trio
 
 from relay.admission.addresses import limit_key
-from relay.admission.rate_limits import Buckets
+from relay.admission.rate_limits import RateLimit
 from relay.ground.errors import Code, RequestError
 
 
-class Failures:
+class AuthFailureLimit:
     """The failures of every address."""
 
     def __init__(self, per_minute: int) -> None:
-        self._buckets = Buckets(per_minute, per_minute / 60)
+        self._buckets = RateLimit(per_minute, per_minute / 60)
 
     @contextmanager
     def counted(self, address: str) -> Iterator[None]:

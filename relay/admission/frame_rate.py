@@ -8,7 +8,7 @@ from relay.admission.rate_limits import FloodGuard, TokenBucket
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 
 
-class Pace:
+class FrameRateLimit:
     """The frames of one connection. Its methods are plain calls."""
 
     __slots__ = ("_bucket", "_flood")

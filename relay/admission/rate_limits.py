@@ -62,7 +62,7 @@ class TokenBucket:
         return min(self._capacity, self._tokens + (now - self._at) * self._per_second)
 
 
-class Buckets:
+class RateLimit:
     """A bucket for each key, at most `max_keys`. Full ones are forgotten as others are used."""
 
     def __init__(self, capacity: float, per_second: float, *, max_keys: int = MAX_KEYS) -> None:

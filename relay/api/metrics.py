@@ -228,7 +228,7 @@ class RelayCollector(Collector):
         tables: dict[str, int] = {
             "handshake_limits": len(core.handshakes),
             "message_limits": len(core.messages),
-            "idempotency_keys": len(broker.recent_keys),
+            "idempotency_keys": len(broker.idempotency),
             "pending_subscriptions": len(broker.pending),
             "presence_rooms": core.presence.room_count,
             "api_keys": core.keys.cached_count,

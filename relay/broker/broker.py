@@ -16,9 +16,9 @@ import attrs
 import trio
 
 from relay.broker.channel import Channel, Encode, PatientSink, Sink
-from relay.broker.idempotency import Recent
+from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import Presence
-from relay.broker.registry import Channels, Source
+from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
@@ -55,12 +55,12 @@ class Broker:
         self._presence = presence
         self.pending = Pending()
         """Subscriptions that are about to begin, or to begin anew."""
-        self.recent_keys = Recent()
+        self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
         """How many there were, by the kind of their channel."""
         self.deliveries: defaultdict[Encode, int] = defaultdict(int)
         """How many frames were given to those who listen, by their encoder."""
-        self.channels: Channels[Subscriber] = Channels(store, clock, self.deliveries)
+        self.channels: ChannelRegistry[Subscriber] = ChannelRegistry(store, clock, self.deliveries)
         self.subscription_count = 0
         """How many subscriptions there are, those that are about to begin too."""
         presence.bind(self.signal)
@@ -141,7 +141,7 @@ class Broker:
     def _publish_behind(self, channel: Channel[Subscriber], draft: Draft) -> Published:
         key = draft.idempotency
         now = trio.current_time()
-        if key is not None and (earlier := self.recent_keys.get(key.scope, key.key, now)) is not None:
+        if key is not None and (earlier := self.idempotency.get(key.scope, key.key, now)) is not None:
             return attrs.evolve(earlier, repeated=True)
         publication = draft.at(Position(channel.offset + 1, channel.epoch))
         self.publications[channel.name.kind.name] += 1
@@ -150,13 +150,13 @@ class Broker:
         self._deliver(channel, publication, draft)
         published = Published(Position(publication.offset, publication.epoch))
         if key is not None:
-            self.recent_keys.put(key.scope, key.key, published, now, key.period)
+            self.idempotency.put(key.scope, key.key, published, now, key.period)
         return published
 
     def _deliver(self, channel: Channel[Subscriber] | None, publication: Publication, draft: Draft) -> None:
         origin = draft.origin
         if channel is not None:
-            channel.deliver(publication, besides=origin.sink if origin is not None else None)
+            channel.deliver(publication, except_for=origin.sink if origin is not None else None)
         if origin is not None:
             origin.receive(publication)
 

@@ -114,10 +114,10 @@ class Channel(Generic[S]):
         else:
             self.history.append(publication)
 
-    def deliver(self, publication: Publication, *, besides: Sink | None = None) -> None:
+    def deliver(self, publication: Publication, *, except_for: Sink | None = None) -> None:
         """Give every sink its frame, encoded once for each encoder. A plain call: no checkpoint, and no waiting for anyone.
 
-        `besides` gets none: it is given its own copy by the caller.
+        `except_for` gets none: it is given its own copy by the caller.
         """
         kind = self.name.kind
         latest = kind.latest
@@ -136,11 +136,11 @@ class Channel(Generic[S]):
                 continue
             if frame is None:
                 continue
-            self._deliveries[encode] += len(sinks)  # once for all of them; `besides` has its own copy
+            self._deliveries[encode] += len(sinks)  # once for all of them; `except_for` has its own copy
             first = next(iter(sinks))
-            if besides is not None and besides in sinks:
+            if except_for is not None and except_for in sinks:
                 for sink in sinks:
-                    if sink is not besides:
+                    if sink is not except_for:
                         sink.push(frame)
             elif isinstance(first, Outbox):
                 # One encoder's sinks are all of one class.

@@ -13,7 +13,7 @@ MAX_SWEPT = 5000
 """Keys that one sweep forgets: some milliseconds."""
 
 
-class Recent:
+class IdempotencyCache:
     """Keys and what they were answered with. Times are on one monotonic clock, passed in, in seconds."""
 
     def __init__(self, max_keys: int = MAX_KEYS) -> None:

@@ -30,7 +30,7 @@ class Source(Protocol):
         """Return what is kept of the channel, oldest first."""
 
 
-class Channels(Generic[S]):
+class ChannelRegistry(Generic[S]):
     """Every channel in memory, by its name."""
 
     def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encode, int]) -> None:

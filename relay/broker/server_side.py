@@ -33,7 +33,7 @@ Message = TypeVar("Message")
 log = logs.get("relay.session")
 
 
-class Unasked:
+class ServerSideSubscription:
     """One connection's subscription to such a channel, as long as it is not live; after that there is nothing of it here.
 
     For a `with`, at whose end what waits is forgotten.
@@ -50,10 +50,10 @@ class Unasked:
         self._outbox = outbox
         self._channel = channel
         self._timer: Timer | None = None  # of waiting for the client's words
-        self._holding: _Holding | None = None
+        self._holding: HeldFrames | None = None
         self._held: Subscriber | None = None  # None: nothing waits
 
-    def __enter__(self) -> Unasked:
+    def __enter__(self) -> ServerSideSubscription:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,7 +64,7 @@ class Unasked:
 
         `encode` is the words of the dialect, as a function of its own: who is held is told apart by it from who is live.
         """
-        self._holding = _Holding(self._outbox)
+        self._holding = HeldFrames(self._outbox)
         self._held = self._broker.attach(self._holding, encode)
         await self._load(self._held)
 
@@ -93,7 +93,7 @@ class Unasked:
         if self._live:
             self._go_live()
 
-    def ahead_of(self, since: Position | None, answer: MakeAnswer) -> MakeAnswer:
+    def resume_first(self, since: Position | None, answer: MakeAnswer) -> MakeAnswer:
         """Return the answer to a subscription to the channel that the client did ask for: with it this one ends. A plain call.
 
         What waits goes before the answer; but where the client named a position it is among what it missed. Until the answer it waits on.
@@ -142,7 +142,7 @@ class Unasked:
             log.warning("cannot listen, trying again", channel=self._channel.text, cause=refusal.message)
 
 
-class _Holding:
+class HeldFrames:
     """A sink that keeps its frames until they are let go, or are too many; what comes after that it passes on."""
 
     __slots__ = ("_frames", "_outbox", "_size")

@@ -24,7 +24,7 @@ THAW_SHARE = 0.5
 """The share of the sessions at the last freeze at which everything is put back in the collector's sight."""
 
 
-class Garbage:
+class GcTuning:
     """The service that freezes as sessions come, and thaws when most of them have gone."""
 
     def __init__(self, count_sessions: Callable[[], int]) -> None:

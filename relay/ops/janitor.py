@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import trio
 
-from relay.admission.rate_limits import Buckets
+from relay.admission.rate_limits import RateLimit
 from relay.broker.broker import Broker
 from relay.ground import logs
 from relay.ground.errors import RequestError
@@ -27,7 +27,7 @@ class Janitor:
     """The services that clean up, each in its own rhythm."""
 
     def __init__(
-        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Sequence[Buckets] = ()
+        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Sequence[RateLimit] = ()
     ) -> None:
         self._broker = broker
         self._publications = publications
@@ -46,7 +46,7 @@ class Janitor:
             await trio.sleep(UNLOAD_INTERVAL)
             now = trio.current_time()
             self._broker.channels.unload_idle(now)
-            self._broker.recent_keys.forget_expired(now)
+            self._broker.idempotency.forget_expired(now)
             for limit in self._limits:
                 limit.forget_full(now)
 

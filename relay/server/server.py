@@ -15,8 +15,8 @@ import trio
 
 from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
-from relay.admission.auth_failures import Failures
-from relay.admission.rate_limits import Buckets
+from relay.admission.auth_failures import AuthFailureLimit
+from relay.admission.rate_limits import RateLimit
 from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
@@ -39,7 +39,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Reason, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
-from relay.ops.gc_tuning import Garbage
+from relay.ops.gc_tuning import GcTuning
 from relay.ops.janitor import Janitor
 from relay.ops.metrics import Metrics
 from relay.ops.systemd import Notifier, take_listeners, take_notifier
@@ -235,7 +235,7 @@ async def open_server(
                     make_stream=ByteStream if certificates is None else certificates.make_stream,
                 )  # fmt: skip
                 await listening.start(listener.run)
-                await services.start(Garbage(lambda: upgrades.session_count).run)
+                await services.start(GcTuning(lambda: upgrades.session_count).run)
                 addresses = [socket.getsockname()[:2] for socket in sockets]
                 if passed:
                     log.info("listening on what systemd passed, not on server.host and server.port")
@@ -301,14 +301,14 @@ def build_core(
         handshakes=_per_minute(limits.handshakes_per_minute),
         requests=_per_minute(limits.requests_per_minute),
         address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
-        failures=Failures(limits.auth_failures_per_minute),
+        failures=AuthFailureLimit(limits.auth_failures_per_minute),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
     )
 
 
-def _per_minute(count: int) -> Buckets:
-    return Buckets(count, count / 60)
+def _per_minute(count: int) -> RateLimit:
+    return RateLimit(count, count / 60)
 
 
 def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:

@@ -10,9 +10,9 @@ from relay.admission.rate_limits import (
     FLOOD_PERIOD,
     FULL_RETRY_AFTER,
     MAX_KEYS,
-    Buckets,
     ConnectionCounter,
     FloodGuard,
+    RateLimit,
     TokenBucket,
 )
 from relay.ground.errors import Code, RequestError
@@ -57,7 +57,7 @@ def test_a_bucket_that_would_never_grant_any_is_refused(capacity: float, per_sec
     with pytest.raises(ValueError, match="would never grant any"):
         TokenBucket(capacity, per_second)
     with pytest.raises(ValueError, match="would never grant any"):
-        Buckets(capacity, per_second)
+        RateLimit(capacity, per_second)
 
 
 def test_a_bucket_is_small() -> None:
@@ -97,7 +97,7 @@ def test_who_waits_as_long_as_it_is_told_is_granted(
 
 
 def test_keys_have_buckets_of_their_own() -> None:
-    buckets = Buckets(2, 1)
+    buckets = RateLimit(2, 1)
     assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, pytest.approx(1.0)]
     assert buckets.take("b", 0.0) == 0.0
     assert buckets.take("a", 0.5) == pytest.approx(0.5)
@@ -105,7 +105,7 @@ def test_keys_have_buckets_of_their_own() -> None:
 
 
 def test_full_buckets_are_forgotten_and_others_are_not() -> None:
-    buckets = Buckets(10, 1)
+    buckets = RateLimit(10, 1)
     for key in range(1000):
         buckets.take(f"once {key}", 0.0)
     for _ in range(11):
@@ -120,7 +120,7 @@ def test_full_buckets_are_forgotten_and_others_are_not() -> None:
 
 
 def test_past_the_maximum_those_idle_longest_are_forgotten() -> None:
-    buckets = Buckets(1, 0.001, max_keys=3)
+    buckets = RateLimit(1, 0.001, max_keys=3)
     for key in ("a", "b", "c"):
         assert buckets.take(key, 0.0) == 0.0
     assert buckets.take("a", 1.0) > 0  # used again, so that b is now the one idle longest
@@ -134,7 +134,7 @@ def test_past_the_maximum_those_idle_longest_are_forgotten() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 3)), max_size=60), st.integers(1, 10))
 def test_forgetting_full_buckets_changes_no_answer(takes: list[tuple[str, float]], capacity: int) -> None:
-    buckets = Buckets(capacity, 1.0)
+    buckets = RateLimit(capacity, 1.0)
     remembered = {key: TokenBucket(capacity, 1.0) for key in "abcdef"}
     now = 0.0
     for key, elapsed in takes:
@@ -144,7 +144,7 @@ def test_forgetting_full_buckets_changes_no_answer(takes: list[tuple[str, float]
 
 
 def test_there_are_at_most_100_000_buckets() -> None:
-    buckets = Buckets(100, 1)
+    buckets = RateLimit(100, 1)
     gc.disable()  # 100,000 new objects would be looked through again and again
     try:
         for key in range(MAX_KEYS + 10):

@@ -95,15 +95,15 @@ def test_a_dialect_without_words_for_it_says_nothing() -> None:
 
 
 def test_whoever_sent_it_gets_its_own_copy_elsewhere() -> None:
-    """`besides` is left out, and nobody else is; also when it does not listen here."""
+    """`except_for` is left out, and nobody else is; also when it does not listen here."""
     of = channel()
     encode = Encoder()
     sinks = [Sink() for _ in range(3)]
     for sink in sinks:
         of.join(encode, sink, "")
-    of.deliver(publication(of), besides=sinks[1])
+    of.deliver(publication(of), except_for=sinks[1])
     assert [sink.frames for sink in sinks] == [[b"1"], [], [b"1"]]
-    of.deliver(publication(of, offset=2), besides=Sink())
+    of.deliver(publication(of, offset=2), except_for=Sink())
     assert [sink.frames for sink in sinks] == [[b"1", b"2"], [b"2"], [b"1", b"2"]]
 
 

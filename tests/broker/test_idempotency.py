@@ -7,7 +7,7 @@ import time
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.broker.idempotency import Recent
+from relay.broker.idempotency import IdempotencyCache
 from relay.model.publication import Position, Published
 
 SCOPES, KEYS = st.sampled_from("st"), st.sampled_from("abcd")
@@ -24,7 +24,7 @@ class RecentModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.recent = Recent(MAX_KEYS)
+        self.recent = IdempotencyCache(MAX_KEYS)
         self.now = 100.0
         self.put_in_order: dict[tuple[str, str], tuple[float, Published]] = {}
         self.count = 0
@@ -68,7 +68,7 @@ TestRecent = RecentModel.TestCase
 
 def test_scopes_are_apart() -> None:
     """One API key's word is not another's, nor one channel's."""
-    recent = Recent()
+    recent = IdempotencyCache()
     recent.put("s", "a", published(1), 0.0, 10.0)
     recent.put("t", "a", published(2), 0.0, 10.0)
     assert recent.get("s", "a", 5.0) == published(1)
@@ -78,7 +78,7 @@ def test_scopes_are_apart() -> None:
 
 def test_the_period_ends() -> None:
     """Until just before its end, and no longer."""
-    recent = Recent()
+    recent = IdempotencyCache()
     recent.put("s", "a", published(1), 10.0, 300.0)
     assert recent.get("s", "a", 309.999) == published(1)
     assert recent.get("s", "a", 310.0) is None
@@ -86,7 +86,7 @@ def test_the_period_ends() -> None:
 
 def test_what_is_over_takes_no_memory() -> None:
     """With one period for all, each that is put makes room of those that are over."""
-    recent = Recent()
+    recent = IdempotencyCache()
     for second in range(1000):
         recent.put("s", str(second), published(second), float(second), 10.0)
     assert len(recent._entries) == 10
@@ -94,7 +94,7 @@ def test_what_is_over_takes_no_memory() -> None:
 
 def test_a_put_costs_no_more_when_many_were_forgotten() -> None:
     """In a plain dict it comes to cost fifteen times as much, and then a hundred times."""
-    recent, period = Recent(), 50_000
+    recent, period = IdempotencyCache(), 50_000
     seconds = []
     for begin in (0, period):
         started = time.process_time()

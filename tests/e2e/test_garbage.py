@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import relay.ops.gc_tuning
-from relay.ops.gc_tuning import FREEZE_STEP, Garbage
+from relay.ops.gc_tuning import FREEZE_STEP, GcTuning
 from relay.server.server import Server
 from tests.running import config_for, running, token
 
@@ -116,7 +116,7 @@ async def test_the_collector_does_not_look_at_sessions_that_are_there(autojump_c
     sessions = [0]
     gc.unfreeze()
     async with trio.open_nursery() as nursery:
-        await nursery.start(Garbage(lambda: sessions[0]).run)
+        await nursery.start(GcTuning(lambda: sessions[0]).run)
         frozen = gc.get_freeze_count()
         assert frozen > 0
         living: list[list[object]] = [[] for _ in range(1000)]

@@ -6,17 +6,17 @@ from typing import Any, cast
 
 import trio
 
-from relay.admission.rate_limits import MAX_SWEPT, Buckets
+from relay.admission.rate_limits import MAX_SWEPT, RateLimit
 from relay.broker.broker import Broker
 from relay.broker.idempotency import MAX_SWEPT as MAX_KEYS_SWEPT
-from relay.broker.idempotency import Recent
+from relay.broker.idempotency import IdempotencyCache
 from relay.broker.registry import IDLE_PERIOD
 from relay.model.publication import Position, Published
 from relay.ops.janitor import UNLOAD_INTERVAL, Janitor
 
 
 def test_full_buckets_are_swept_and_others_stay() -> None:
-    buckets = Buckets(10, 1.0)
+    buckets = RateLimit(10, 1.0)
     for number in range(3):
         buckets.take(f"early {number}", 0.0)
     for _ in range(5):
@@ -27,7 +27,7 @@ def test_full_buckets_are_swept_and_others_stay() -> None:
 
 
 def test_one_sweep_is_bounded() -> None:
-    buckets, recent = Buckets(1, 1.0), Recent()
+    buckets, recent = RateLimit(1, 1.0), IdempotencyCache()
     for number in range(MAX_SWEPT + 3):
         buckets._buckets[str(number)] = cast(Any, _Full)
     for number in range(MAX_KEYS_SWEPT + 3):
@@ -44,7 +44,7 @@ class _Full:
 
 
 def test_keys_that_no_longer_count_are_swept_and_others_stay() -> None:
-    recent = Recent()
+    recent = IdempotencyCache()
     published = Published(Position(1, "e"))
     recent.put("s", "old", published, 0.0, 1.0)
     recent.put("s", "new", published, 0.5, 1.0)
@@ -57,7 +57,7 @@ class FakeBroker:
     """What the janitor needs of a broker."""
 
     def __init__(self) -> None:
-        self.recent_keys = Recent()
+        self.idempotency = IdempotencyCache()
         self.channels = self
         self.looks = 0
 
@@ -68,17 +68,17 @@ class FakeBroker:
 
 
 async def test_an_idle_server_forgets_keys_and_limits(autojump_clock: trio.testing.MockClock) -> None:
-    broker, limit = FakeBroker(), Buckets(10, 1.0)
-    broker.recent_keys.put("s", "k", Published(Position(1, "e")), trio.current_time(), 15.0)
+    broker, limit = FakeBroker(), RateLimit(10, 1.0)
+    broker.idempotency.put("s", "k", Published(Position(1, "e")), trio.current_time(), 15.0)
     for _ in range(10):
         limit.take("somebody", trio.current_time())
     janitor = Janitor(cast(Broker, broker), cast(Any, _Store()), cast(Any, None), limits=[limit])
     async with trio.open_nursery() as nursery:
         await nursery.start(janitor.run)
         await trio.sleep(UNLOAD_INTERVAL - 1)
-        assert (len(broker.recent_keys), len(limit)) == (1, 1)
+        assert (len(broker.idempotency), len(limit)) == (1, 1)
         await trio.sleep(2 * UNLOAD_INTERVAL)
-        assert (len(broker.recent_keys), len(limit)) == (0, 0)
+        assert (len(broker.idempotency), len(limit)) == (0, 0)
         assert broker.looks == 2
         assert UNLOAD_INTERVAL < IDLE_PERIOD, "else a channel without listeners stays for longer than it is said to"
         nursery.cancel_scope.cancel()

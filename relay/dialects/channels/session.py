@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 import trio
 
-from relay.admission.frame_rate import Pace
-from relay.broker.server_side import Unasked
+from relay.admission.frame_rate import FrameRateLimit
+from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
 from relay.dialects.channels import protocol
@@ -24,7 +24,7 @@ log = logs.get("relay.channels")
 class ChannelsSession:
     """What one connection of an authenticated user does."""
 
-    __slots__ = ("_core", "_own", "_pace", "_principal", "_session", "_subscriber", "_unasked")
+    __slots__ = ("_core", "_frame_rate", "_own", "_principal", "_server_side", "_session", "_subscriber")
 
     def __init__(self, core: Core, session: Session, subscriber: Subscriber, principal: Principal) -> None:
         self._core = core
@@ -32,8 +32,8 @@ class ChannelsSession:
         self._subscriber = subscriber
         self._principal = principal
         self._own = core.kinds["user"].channel(principal.user_id)
-        self._unasked = Unasked(core.broker, core.timers, subscriber, session.outbox, self._own)
-        self._pace = Pace(core.config.limits.frames_per_minute)
+        self._server_side = ServerSideSubscription(core.broker, core.timers, subscriber, session.outbox, self._own)
+        self._frame_rate = FrameRateLimit(core.config.limits.frames_per_minute)
 
     async def run(self) -> None:
         """Handle commands until the client closes."""
@@ -46,16 +46,16 @@ class ChannelsSession:
         self._subscriber.on_revoked = self._revoked
         self._subscriber.is_admin = principal.is_admin
         core.broker.identify(self._subscriber, principal.user_id)
-        with self._unasked:
-            await self._unasked.open(protocol.encode_unasked)
-            while (message := await self._unasked.receive(session.receive)) is not None:
+        with self._server_side:
+            await self._server_side.open(protocol.encode_unasked)
+            while (message := await self._server_side.receive(session.receive)) is not None:
                 if isinstance(message, bytes):
                     raise Disconnect(Reason.BINARY)
                 await self._take(message)
 
     async def _take(self, message: str) -> None:
         try:
-            self._pace.spend()
+            self._frame_rate.spend()
             try:
                 command = protocol.decode(message, self._core.kinds)
             except ProtocolError as error:
@@ -66,7 +66,7 @@ class ChannelsSession:
 
     async def _handle(self, command: protocol.Command) -> None:
         if not isinstance(command, protocol.Subscribe):
-            await self._unasked.begin()
+            await self._server_side.begin()
         match command:
             case protocol.Ping():
                 await self._session.send(protocol.answer("pong", {}, self._core.clock.now_ms()))
@@ -91,9 +91,9 @@ class ChannelsSession:
         make_answer: MakeAnswer = answer
         own = channel.text == self._own.text
         if own:
-            make_answer = self._unasked.ahead_of(since, answer)
+            make_answer = self._server_side.resume_first(since, answer)
         else:
-            await self._unasked.begin()
+            await self._server_side.begin()
         broker, subscriber = self._core.broker, self._subscriber
         maximum = self._core.config.limits.max_subscriptions
         with broker.reserved(subscriber, [channel], maximum=maximum, counted=not own) as [subscription]:

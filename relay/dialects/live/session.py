@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from relay.admission.frame_rate import Pace
-from relay.broker.server_side import Unasked
+from relay.admission.frame_rate import FrameRateLimit
+from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import checked_text
 from relay.core import Core
@@ -31,7 +31,7 @@ log = logs.get("relay.live")
 class LiveSession:
     """What one connection may do, and does."""
 
-    __slots__ = ("_core", "_pace", "_principal", "_session", "_subscriber", "_typing", "_unasked")
+    __slots__ = ("_core", "_frame_rate", "_principal", "_server_side", "_session", "_subscriber", "_typing")
 
     def __init__(self, core: Core, typing: Typing, session: Session, subscriber: Subscriber) -> None:
         self._core = core
@@ -39,8 +39,10 @@ class LiveSession:
         self._session = session
         self._subscriber = subscriber
         self._principal: Principal | None = None
-        self._unasked = Unasked(core.broker, core.timers, subscriber, session.outbox, core.kinds["broadcast"].channel())
-        self._pace = Pace(core.config.limits.frames_per_minute)
+        self._server_side = ServerSideSubscription(
+            core.broker, core.timers, subscriber, session.outbox, core.kinds["broadcast"].channel()
+        )
+        self._frame_rate = FrameRateLimit(core.config.limits.frames_per_minute)
 
     async def run(self) -> None:
         """Handle frames until the client closes."""
@@ -48,8 +50,8 @@ class LiveSession:
         session.last_words = self._last_words
         session.set_deadline(trio.current_time() + self._core.config.limits.auth_timeout, Reason.UNAUTHORIZED)
         self._subscriber.on_revoked = self._revoked
-        with self._unasked:
-            while (message := await self._unasked.receive(session.receive)) is not None:
+        with self._server_side:
+            while (message := await self._server_side.receive(session.receive)) is not None:
                 if isinstance(message, bytes):
                     raise Disconnect(Reason.BINARY)
                 await self._take(message)
@@ -65,20 +67,20 @@ class LiveSession:
                 user_id = self._principal.user_id if self._principal is not None else None
                 command = protocol.command(frame, self._core.kinds, user_id)
             except RequestError:
-                self._pace.spend()
+                self._frame_rate.spend()
                 raise
             except ProtocolError as error:
-                self._pace.spend()
+                self._frame_rate.spend()
                 raise RequestError(Code.INVALID_REQUEST, str(error)) from error
             if not isinstance(command, protocol.ChatSend) or self._principal is None:
-                self._pace.spend()
+                self._frame_rate.spend()
             await self._handle(command, request_id)
         except RequestError as refusal:
             await self._session.send(protocol.error(refusal, request, request_id))
 
     async def _handle(self, command: protocol.Command, request_id: protocol.RequestId) -> None:
         if not isinstance(command, protocol.Subscribe):
-            await self._unasked.begin()
+            await self._server_side.begin()
         match command:
             case protocol.Ping():
                 timestamp = iso_ms(self._core.clock.now_ms())
@@ -88,7 +90,7 @@ class LiveSession:
             case _ if self._principal is None:
                 raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
             case protocol.Subscribe(target, since) if target.word == "market":
-                await self._unasked.begin()
+                await self._server_side.begin()
                 await self._subscribe_market(target, request_id)
             case protocol.Subscribe(target, since):
                 await self._subscribe(self._principal, target, since, request_id)
@@ -138,7 +140,7 @@ class LiveSession:
         answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
         await session.send(answer)
         if first:
-            await self._unasked.open(protocol.encode_unasked)
+            await self._server_side.open(protocol.encode_unasked)
 
     async def _leave_what_admins_hear(self, principal: Principal) -> None:
         """End each subscription that only an admin may have. One whose right cannot be looked up is ended too."""
@@ -178,9 +180,9 @@ class LiveSession:
         make_answer: MakeAnswer = answer
         unasked = target.word == "broadcast"
         if unasked:
-            make_answer = self._unasked.ahead_of(since, answer)
+            make_answer = self._server_side.resume_first(since, answer)
         else:
-            await self._unasked.begin()
+            await self._server_side.begin()
         broker, subscriber = self._core.broker, self._subscriber
         maximum = self._core.config.limits.max_subscriptions
         with broker.reserved(subscriber, [channel], maximum=maximum, counted=not unasked) as [subscription]:
@@ -245,9 +247,11 @@ class LiveSession:
             checked_text(command.message)
             await self._may_read(principal, command.room)
         except RequestError:
-            self._pace.spend()
+            self._frame_rate.spend()
             raise
-        self._pace.check(core.messages.take(principal.user_id, trio.current_time()), "You send messages too fast.")
+        self._frame_rate.check(
+            core.messages.take(principal.user_id, trio.current_time()), "You send messages too fast."
+        )
         fields: dict[str, object] = {}
         if command.client_message_id is not None:
             fields["clientMessageId"] = command.client_message_id

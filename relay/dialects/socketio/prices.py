@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from relay.admission.frame_rate import Pace
+from relay.admission.frame_rate import FrameRateLimit
 from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
@@ -100,7 +100,7 @@ class PriceConnection:
         self._prices = prices
         self._socket = socket
         self._chosen = False  # whether it ever subscribed; until then it gets everything
-        self._pace = Pace(prices.core.config.limits.frames_per_minute)
+        self._frame_rate = FrameRateLimit(prices.core.config.limits.frames_per_minute)
         self._stack = ExitStack()
         self._stack.callback(prices.enter(key.user_id))
         self._stack.enter_context(prices.core.keys.watch(key.id, self._key_changed))
@@ -119,7 +119,7 @@ class PriceConnection:
     async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
         """Handle `subscribe` and `unsubscribe`; other events are nobody's here. See `namespaces.Namespace`."""
         try:
-            self._pace.spend()
+            self._frame_rate.spend()
             if name not in ("subscribe", "unsubscribe"):
                 return
             named = self._symbols(arguments)
