@@ -103,7 +103,8 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, chang
                 rest += data
                 for frame, payload in split(rest):
                     rest = rest[len(frame) :]
-                    writer.writelines(change(frame, payload))
+                    for passed_on in change(frame, payload):
+                        writer.write(passed_on)
             await writer.drain()
         writer.write_eof()
     except OSError:
