@@ -181,7 +181,8 @@ class Rooms:
         def query(connection: Transaction) -> tuple[list[Message], int]:
             room = readable(connection, principal, room_id)
             if before is None:
-                return message_store.list_page(connection, room_id, limit, offset), room.message_count
+                count = room.message_count
+                return message_store.list_page(connection, room_id, limit, offset, count=count), count
             page = message_store.list_before(connection, room_id, before, limit)
             if page is None:
                 raise _invalid("before", "is no message of this room")

@@ -51,7 +51,12 @@ CREATE TABLE api_keys (
     scopes TEXT NOT NULL, created_at INTEGER NOT NULL, revoked_at INTEGER) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+_ROOM_INDEXES = """
+CREATE INDEX rooms_by_type ON rooms (type);
+CREATE INDEX rooms_by_creator ON rooms (created_by, type);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES)
 """Each leads from the version of its index to the next. One that was released is never changed.
 
 A statement ends with a semicolon and has none inside.

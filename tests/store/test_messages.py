@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.store import messages, rooms
 from relay.store.messages import Message
@@ -42,9 +45,9 @@ def test_messages_are_counted_once(connection: sqlite3.Connection) -> None:
 def test_names_are_those_that_are_stored_now(connection: sqlite3.Connection) -> None:
     """A message shows its author's names as they are when it is asked for."""
     messages.insert(connection, Message("m1", "r", "u", "x", 5000))
-    assert messages.list_page(connection, "r", 9, 0) == [Message("m1", "r", "u", "x", 5000, None, None, None)]
+    assert messages.list_page(connection, "r", 9, 0, count=1) == [Message("m1", "r", "u", "x", 5000, None, None, None)]
     connection.execute("INSERT INTO users VALUES ('u', 'F', 'L', 'A', 1)")
-    assert messages.list_page(connection, "r", 9, 0) == [Message("m1", "r", "u", "x", 5000, "F", "L", "A")]
+    assert messages.list_page(connection, "r", 9, 0, count=1) == [Message("m1", "r", "u", "x", 5000, "F", "L", "A")]
     assert messages.get(connection, "m1") == Message("m1", "r", "u", "x", 5000, "F", "L", "A")
 
 
@@ -56,13 +59,30 @@ def test_pages(connection: sqlite3.Connection) -> None:
     def ids(found: list[Message] | None) -> list[str] | None:
         return None if found is None else [message.id for message in found]
 
-    assert ids(messages.list_page(connection, "r", 9, 0)) == ["m5", "m3", "m1"]
-    assert ids(messages.list_page(connection, "r", 1, 1)) == ["m3"]
-    assert ids(messages.list_page(connection, "r", 1, 2**62)) == []
+    assert ids(messages.list_page(connection, "r", 9, 0, count=3)) == ["m5", "m3", "m1"]
+    assert ids(messages.list_page(connection, "r", 1, 1, count=3)) == ["m3"]
+    assert ids(messages.list_page(connection, "r", 1, 2**62, count=3)) == []
     assert ids(messages.list_before(connection, "r", "m5", 1)) == ["m3"]
     assert ids(messages.list_before(connection, "r", "m1", 9)) == []
     assert ids(messages.list_before(connection, "r", "m2", 9)) is None
     assert ids(messages.list_before(connection, "none", "m1", 9)) is None
+
+
+@given(count=st.integers(0, 12), limit=st.integers(1, 5), offset=st.integers(0, 15), later=st.integers(0, 3))
+def test_a_page_is_the_same_from_either_end(count: int, limit: int, offset: int, later: int) -> None:
+    """A page shows the room as it was when its messages were counted, however many came since."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        rooms.insert(connection, rooms.Room("r", "R", None, "public", "u", 1, 1, 0, None))
+        for number in range(count + later):
+            messages.insert(connection, Message(f"m{number}", "r", "u", "x", number))
+        found = messages.list_page(connection, "r", limit, offset, count=count)
+    newest_first = [f"m{number}" for number in reversed(range(count))]
+    seen = [message.id for message in found]
+    if 2 * offset + limit > count:  # read from the oldest message on
+        assert seen == newest_first[offset : offset + limit]
+    else:
+        assert len(seen) == limit
 
 
 def test_pages_read_an_index(connection: sqlite3.Connection) -> None:
