@@ -10,6 +10,7 @@ import click
 from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
+from relay.cli.docs import docs
 from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
@@ -34,5 +35,5 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped, not a traceback
 
 
-for command in (init, check, serve, systemd, token, keys, publish, backup, bench):
+for command in (init, check, serve, systemd, token, keys, publish, backup, bench, docs):
     main.add_command(command)

@@ -38,7 +38,7 @@ def _section(cls: type[Any], path: str, secret: str | None) -> Iterator[str]:
                 yield f"[{key_path}]"
             yield from _section(field.type, key_path, secret)
             continue
-        yield from ("", *_comment(_reason(field)))
+        yield from ("", *_comment(reason(field)))
         if key_path == "auth.jwt_secret" and secret is not None:
             yield f"{field.name} = {quoted(secret)}"
         else:
@@ -46,11 +46,12 @@ def _section(cls: type[Any], path: str, secret: str | None) -> Iterator[str]:
             yield f"# {field.name} = {quoted(field.default)}" + (f"  # {unit}" if unit else "")
 
 
-def _reason(field: attrs.Attribute[Any]) -> str:
-    reason: str = field.metadata["reason"]
+def reason(field: attrs.Attribute[Any]) -> str:
+    """Return the reason of a setting, with the values it may have if there are only a few."""
+    text: str = field.metadata["reason"]
     if get_origin(field.type) is Literal:
-        reason += f" One of {listed(get_args(field.type))}."
-    return reason
+        text += f" One of {listed(get_args(field.type))}."
+    return text
 
 
 def _comment(text: str) -> list[str]:

@@ -13,11 +13,17 @@ from functools import partial
 import attrs
 import trio
 
+<<<<<<< HEAD:relay/server/server.py
 from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
 from relay.admission.auth_failures import AuthFailureLimit
 from relay.admission.rate_limits import RateLimit
 from relay.api import metrics, publish
+=======
+from relay import logs
+from relay.addresses import TrustedProxies
+from relay.api import docs, metrics, publish
+>>>>>>> 43e72f2 (Add the handbook: relay docs, /docs and the operator pages):relay/server.py
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.auth.api_keys import ApiKeys
@@ -226,7 +232,8 @@ async def open_server(
             core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining.begun and not passed
         )
         sources = metrics.Sources(core, database, flusher, upgrades.outbox_usage, connections=lambda: listener.count)
-        app = create_app(core, [publish.blueprint(core), metrics.blueprint(sources), *blueprints], readiness)
+        routes = [publish.blueprint(core), metrics.blueprint(sources), docs.blueprint(), *blueprints]
+        app = create_app(core, routes, readiness)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port)

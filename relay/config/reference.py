@@ -1,0 +1,84 @@
+"""The page `configuration` of the handbook, generated from the tree of settings as the example file is."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from relay.config.example import reason
+from relay.config.setting import quoted
+from relay.config.tree import Config
+
+WIDTH = 118
+
+_HEAD = """\
+# Configuration
+
+Every setting with its section, default, unit and reason. The page is generated from the settings themselves.
+
+Relay runs without a configuration: every setting has a default. Write a commented file with a fresh secret, and check
+it, with:
+
+```sh
+relay init
+relay check
+```
+
+`relay init` writes `relay.toml` and never overwrites a file. Only its owner can read the file, because it holds a
+secret. `relay check` starts nothing and writes nothing. It names every mistake at once, each with its key and its
+source. `relay.toml.example` in the repository is the same file without a secret.
+
+## Where values come from
+
+A later source overrides an earlier one:
+
+1. The default.
+2. The file: `--config FILE`, else the file that `RELAY_CONFIG` names, else `./relay.toml` if it exists.
+3. The environment. `RELAY_SERVER__PORT=9000` sets `server.port`: two underscores separate section and key.
+4. An option of the command, such as `relay serve --port 9000`.
+
+A change takes effect at a restart. The exception is a renewed certificate: see [TLS](tls.md). Unknown keys are errors.
+"""
+
+_SECRET = """\
+If neither a secret nor a public key is configured, Relay makes a secret and keeps it in its database. `relay token`
+finds it there. [Security](security.md) explains the four ways to verify tokens.
+"""
+
+_NOTES = {"auth": _SECRET}
+
+
+def render_reference() -> str:
+    """Return the page as Markdown."""
+    return "\n".join([_HEAD.rstrip("\n"), *_section(Config, "")]) + "\n"
+
+
+def _section(cls: type[Any], path: str) -> Iterator[str]:
+    for field in attrs.fields(cls):
+        key_path = f"{path}.{field.name}" if path else field.name
+        if field.type is not None and attrs.has(field.type):
+            yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]))
+            if key_path in _NOTES:
+                yield from ("", _NOTES[key_path].rstrip("\n"))
+            yield from _section(field.type, key_path)
+        else:
+            yield from ("", f"### {key_path}", "", *_wrapped(reason(field)), "", *_default(field, key_path))
+
+
+def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:
+    unit = field.metadata["unit"]
+    variable = "RELAY_" + key_path.upper().replace(".", "__")
+    default = textwrap.wrap(
+        f"{field.name} = {quoted(field.default)}", WIDTH, break_on_hyphens=False, break_long_words=False
+    )
+    return [
+        *("```toml", *default, "```", ""),
+        f"Unit: {unit or 'none'}. Environment: `{variable}`.",
+    ]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False)
