@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relay.config",),
 )
 """The packages, from the top. A package imports packages of lower floors alone, none of its own floor."""
-APART = ("relay.bench",)
+APART = ("relay.bench", "relay.docs")
 """Packages that import nothing of Relay; the command line and the server import them."""
 
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))
@@ -38,6 +38,7 @@ OWNERS = {
     "hypercorn": ("relay.transports.http",),
     "quart": ("relay.api", "relay.dialects"),
     "quart_trio": ("relay.api", "relay.dialects"),
+    "markdown_it": ("relay.api.docs",),
 }
 """Libraries that one place alone may know, so that a new release of one is one place's matter."""
 

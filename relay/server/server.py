@@ -13,17 +13,11 @@ from functools import partial
 import attrs
 import trio
 
-<<<<<<< HEAD:relay/server/server.py
 from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
 from relay.admission.auth_failures import AuthFailureLimit
 from relay.admission.rate_limits import RateLimit
-from relay.api import metrics, publish
-=======
-from relay import logs
-from relay.addresses import TrustedProxies
 from relay.api import docs, metrics, publish
->>>>>>> 43e72f2 (Add the handbook: relay docs, /docs and the operator pages):relay/server.py
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.auth.api_keys import ApiKeys

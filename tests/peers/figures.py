@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The figures of the README that `relay bench` measures: each load some rounds, and the median of each figure.
+"""The figures of relay/docs/benchmarks.md that `relay bench` measures: some rounds of each load, and their medians.
 
     .venv/bin/python tests/peers/figures.py [--relay .venv/bin/relay] [--rounds 3] [--only idle,posts]
 
