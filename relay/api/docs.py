@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from html import escape
+from itertools import pairwise
 from urllib.parse import quote
 
 import trio
@@ -81,7 +82,7 @@ def render_page(topic: str) -> str:
     for token in _with_children(tokens):
         if token.type == "link_open":
             token.attrSet("href", rewritten(str(token.attrGet("href") or "")))
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             opening.attrSet("id", anchor(inline.content))
     return _document(page.title, markdown.renderer.render(tokens, markdown.options, {}), topic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,7 @@ relay check
 secret. `relay check` starts nothing and writes nothing. It names every mistake at once, each with its key and its
 source. `relay.toml.example` in the repository is the same file without a secret.
 
-## Where values come from
+## Sources of a value
 
 A later source overrides an earlier one:
 
@@ -43,12 +44,12 @@ A later source overrides an earlier one:
 A change takes effect at a restart. The exception is a renewed certificate: see [TLS](tls.md). Unknown keys are errors.
 """
 
-_SECRET = """\
+_OWN_SECRET = """\
 If neither a secret nor a public key is configured, Relay makes a secret and keeps it in its database. `relay token`
 finds it there. [Security](security.md) explains the four ways to verify tokens.
 """
 
-_NOTES = {"auth": _SECRET}
+_NOTES = {"auth": _OWN_SECRET}
 
 
 def render_reference() -> str:
@@ -71,9 +72,8 @@ def _section(cls: type[Any], path: str) -> Iterator[str]:
 def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:
     unit = field.metadata["unit"]
     variable = "RELAY_" + key_path.upper().replace(".", "__")
-    default = textwrap.wrap(
-        f"{field.name} = {quoted(field.default)}", WIDTH, break_on_hyphens=False, break_long_words=False
-    )
+    line = f"{field.name} = {quoted(field.default)}"
+    default = textwrap.wrap(line, WIDTH, break_on_hyphens=False, break_long_words=False)
     return [
         *("```toml", *default, "```", ""),
         f"Unit: {unit or 'none'}. Environment: `{variable}`.",
@@ -81,4 +81,6 @@ def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False, break_long_words=False)
+    """Return the lines of a reason. It is plain text, so its asterisks and the like are not marks of Markdown."""
+    escaped = re.sub(r"[*_<]", r"\\\g<0>", text)
+    return textwrap.wrap(escaped, WIDTH, break_on_hyphens=False, break_long_words=False)

@@ -43,8 +43,8 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = setting(
         ("*",),
         "Origins of the web pages that may use Relay from a browser: https://app.example.org, https://*.example.org for "
-        "all below a domain, null for pages without one; * allows all. Relay's own origin always may, and clients that are "
-        "no browsers are not affected.",
+        "all below a domain, null for pages without one; * allows all. Relay's own origin is always allowed. Clients that "
+        "are not browsers are not affected.",
         check=each(checks.origin),
     )
     trusted_proxies: tuple[str, ...] = setting(
@@ -60,8 +60,8 @@ class ServerConfig:
     )
     tls_cert: Path | None = setting(
         None,
-        "A PEM file with the certificate and those that vouch for it: https and wss, on the same port. A renewed one is "
-        "taken up by itself, or at once on SIGHUP.",
+        "A PEM file with the certificate and its chain: https and wss, on the same port. A renewed one is "
+        "loaded without a restart, or at once on SIGHUP.",
     )
     tls_key: Path | None = setting(None, "A PEM file with the private key of that certificate, without a passphrase.")
 
@@ -87,7 +87,7 @@ class StoreConfig:
     )
     synchronous: Literal["normal", "full"] = setting(
         "normal",
-        "When SQLite waits for the disk. normal survives a crash of Relay; full a power cut too, and is slower.",
+        "When SQLite waits for the disk. normal survives a crash of Relay; full survives a power cut too, and is slower.",
     )
 
 
@@ -95,7 +95,7 @@ class StoreConfig:
 class AuthConfig:
     jwt_secret: str | None = setting(
         None,
-        "What HS256 tokens are signed with, 32 bytes or more. Empty: Relay makes one, unless there is a public key.",
+        "The secret that signs HS256 tokens, 32 bytes or more. Empty: Relay makes one, unless there is a public key.",
         check=checks.secret,
         secret=True,
     )
@@ -112,8 +112,8 @@ class AuthConfig:
     )
     jwt_jwks_url: str | None = setting(
         None,
-        "Where another issuer of tokens publishes its public keys (JWKS), https. They are looked up at the start, every "
-        "five minutes, and when a token names one that is not known.",
+        "The https URL of the public keys (JWKS) of another issuer of tokens. Relay fetches them at the start, every five "
+        "minutes, and when a token names an unknown key.",
         check=checks.jwks_url,
     )
     jwt_algorithms: tuple[str, ...] = setting(
@@ -121,15 +121,15 @@ class AuthConfig:
         "The algorithms that are accepted: HS256 (secret), RS256, ES256, EdDSA (public key).",
         check=each(one_of("HS256", *public_key.ALGORITHMS)),
     )
-    issuer: str | None = setting(None, "What the claim iss of a token must be. Empty: not looked at.")
-    audience: str | None = setting(None, "What the claim aud of a token must contain. Empty: not looked at.")
+    issuer: str | None = setting(None, "The claim iss of a token must equal this. Empty: not checked.")
+    audience: str | None = setting(None, "The claim aud of a token must contain this. Empty: not checked.")
     key_prefix: str = setting(
         "rk",
-        "What API keys begin with, before _live_ or _test_. A change leaves keys that exist as they are.",
+        "The beginning of API keys, before _live_ or _test_. A change leaves existing keys as they are.",
         check=matching(r"[a-z][a-z0-9]{0,15}", "a prefix; use 1 to 16 of a-z and 0-9, a letter first"),
     )
     leeway: float = setting(
-        0.0, "By how much the clock of a token's issuer may be wrong.", unit="seconds", check=seconds(300.0, low=0)
+        0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
     )
 
     @property
@@ -210,7 +210,7 @@ class LimitsConfig:
     )
     max_outbox_bytes: int = setting(
         1 * MIB,
-        "What may wait to be sent to one connection. Whoever reads too slowly for that is closed with 1013.",
+        "The most data that may wait for one connection. A client that reads too slowly for that is closed with 1013.",
         unit="bytes",
         check=count(1024 * MIB),
     )
@@ -240,7 +240,7 @@ class ChannelsConfig:
     )
     durable: tuple[str, ...] = setting(
         (),
-        "Of market, trades and event: kinds to commit before anyone sees them, instead of up to a second later.",
+        "The kinds among market, trades and event to commit before delivery, instead of up to a second later.",
         check=each(one_of("market", "trades", "event")),
     )
     idempotency_period: float = setting(
@@ -263,10 +263,10 @@ class LogConfig:
 class Config:
     """The whole configuration; without arguments, the defaults."""
 
-    server: ServerConfig = section(ServerConfig, "Where Relay listens, and to whom.")
-    store: StoreConfig = section(StoreConfig, "Where Relay keeps what must not be lost.")
-    auth: AuthConfig = section(AuthConfig, "Who users are: tokens (JWT) and API keys.")
-    limits: LimitsConfig = section(LimitsConfig, "What one client may ask of the server.")
+    server: ServerConfig = section(ServerConfig, "The address that Relay listens on, and the clients that it trusts.")
+    store: StoreConfig = section(StoreConfig, "The database, which keeps everything that must not be lost.")
+    auth: AuthConfig = section(AuthConfig, "The keys that authenticate users and backends: tokens (JWT) and API keys.")
+    limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.")
     channels: ChannelsConfig = section(ChannelsConfig, "The kinds of channel, and how long they are kept.")
     log: LogConfig = section(LogConfig, "The log, which goes to stderr.")
     dialects: DialectsConfig = section(DialectsConfig, "The client APIs that are served.")

@@ -14,7 +14,7 @@ import trio
 from tests.http_client import HttpConnection, http_connection
 from tests.rights.world import ROOM_TYPES, Cell, World, leaks, open_world, table
 
-# `*` is whoever is nobody. {member} is a user, {note} the owner's notification; the rooms are the owner's.
+# `*` is whoever is nobody. {member} is a user, {note} the owner's notification, {page} one of the handbook; the rooms are the owner's.
 ROUTES = table("""
                                                  *   stranger removed member owner admin connect publish operator
 GET /v1/chatrooms                               401    200     200     200    200   200    403     403     200
@@ -74,7 +74,7 @@ GET /metrics                                    401    403     403     403    40
 GET /healthz                                    200    200     200     200    200   200    200     200     200
 GET /readyz                                     200    200     200     200    200   200    200     200     200
 GET /docs                                       200    200     200     200    200   200    200     200     200
-GET /docs/security                              200    200     200     200    200   200    200     200     200
+GET /docs/{page}                                200    200     200     200    200   200    200     200     200
 GET /docs/style.css                             200    200     200     200    200   200    200     200     200
 GET /socket.io/                                 200    200     200     200    200   200    200     200     200
 POST /socket.io/                                400    400     400     400    400   400    400     400     400
@@ -112,7 +112,7 @@ def body_of(row: str, cell: Cell) -> Any:
 
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
-    path = row.split()[1].format(**cell.rooms, member="member", owner="owner", note=cell.notification)
+    path = row.split()[1].format(**cell.rooms, member="member", owner="owner", note=cell.notification, page="security")
     if row.endswith(" before"):
         path += f"?before={cell.private_message}"
     if path == "/socket.io/":
