@@ -55,7 +55,7 @@ def blueprint() -> Blueprint:
 
 
 async def _response(render: Callable[[], str], content_type: str) -> Response:
-    # In a thread: the first reader of a long page waits 50 ms for it, and no session should.
+    # In a thread: the first reader of a long page waits some 15 ms for it, and no session should.
     return Response(await trio.to_thread.run_sync(render), content_type=content_type, headers=HEADERS)
 
 

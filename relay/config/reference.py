@@ -44,12 +44,12 @@ A later source overrides an earlier one:
 A change takes effect at a restart. The exception is a renewed certificate: see [TLS](tls.md). Unknown keys are errors.
 """
 
-_OWN_SECRET = """\
+_KEYLESS = """\
 If neither a secret nor a public key is configured, Relay makes a secret and keeps it in its database. `relay token`
 finds it there. [Security](security.md) explains the four ways to verify tokens.
 """
 
-_NOTES = {"auth": _OWN_SECRET}
+_NOTES = {"auth": _KEYLESS}
 
 
 def render_reference() -> str:
@@ -82,5 +82,5 @@ def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:
 
 def _wrapped(text: str) -> list[str]:
     """Return the lines of a reason. It is plain text, so its asterisks and the like are not marks of Markdown."""
-    escaped = re.sub(r"[*_<]", r"\\\g<0>", text)
+    escaped = re.sub(r"[*<]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
     return textwrap.wrap(escaped, WIDTH, break_on_hyphens=False, break_long_words=False)
