@@ -39,6 +39,7 @@ COMMANDS = [
     "",
     "init",
     "check",
+    "docs",
     "serve",
     "systemd",
     "token",
