@@ -206,7 +206,7 @@ def test_every_page_has_a_part_a_title_and_a_summary() -> None:
     for topic in handbook.topics():
         page = handbook.page(topic)
         assert page.text.startswith(f"# {page.title}\n\n"), topic
-        assert 20 <= len(page.summary) <= 120, (topic, page.summary)
+        assert 20 <= len(page.summary) <= 140, (topic, page.summary)
         assert page.summary.endswith("."), (topic, page.summary)
         assert "`" not in page.summary
         assert "](" not in page.summary
