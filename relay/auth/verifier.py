@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import attrs
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
+from relay.config.public_key import algorithm_of_key
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
@@ -251,13 +251,10 @@ def public_key(key: object, kid: str | None = None) -> PublicKey:
     Raises:
         ValueError: it is of a kind that no token is checked with.
     """
-    if isinstance(key, rsa.RSAPublicKey):
-        return PublicKey("RS256", key, kid)
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return PublicKey("ES256", key, kid)
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return PublicKey("EdDSA", key, kid)
-    raise ValueError("a public key is of a kind that no token is checked with; use RSA, P-256 or Ed25519")
+    algorithm = algorithm_of_key(key)
+    if algorithm is None:
+        raise ValueError("a public key is of a kind that no token is checked with; use RSA, P-256 or Ed25519")
+    return PublicKey(algorithm, key, kid)
 
 
 def _refused(message: str) -> RequestError:

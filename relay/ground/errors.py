@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 import attrs
 
+RETRY_AFTER = 5.0
+"""Seconds after which a client may try again, if the refusal is temporary and nothing better is known."""
+
 
 class Code(enum.Enum):
     """Why a request was refused; the value is the name that goes to logs."""

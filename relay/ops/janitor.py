@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import trio
 
@@ -27,7 +27,7 @@ class Janitor:
     """The services that clean up, each in its own rhythm."""
 
     def __init__(
-        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Sequence[RateLimit] = ()
+        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Collection[RateLimit]
     ) -> None:
         self._broker = broker
         self._publications = publications

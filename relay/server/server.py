@@ -15,12 +15,12 @@ import trio
 
 from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
-from relay.admission.auth_failures import AuthFailureLimit
-from relay.admission.rate_limits import RateLimit
+from relay.admission.limits import make_limits
 from relay.api import metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.auth.api_keys import ApiKeys
+from relay.auth.auth import Auth
 from relay.auth.jwks import Jwks
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
@@ -59,8 +59,6 @@ log = logs.get("relay")
 
 RESERVED_FILES = 200
 """Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
-ADDRESS_FACTOR = 10
-"""REST requests of one address for each of one user: many users may share it."""
 POLL_INTERVAL = 0.02
 """Seconds between two looks at what tells nobody of its end, or its progress."""
 ARRIVAL_TIMEOUT = 1.0
@@ -208,12 +206,12 @@ async def open_server(
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(core.broker, publications)
         for service in (
-            flusher.run, core.timers.run, core.keys.run, core.metrics.run, write_behind.run,
-            Janitor(core.broker, publications, core.kinds, limits=(core.messages, core.handshakes)).run,
+            flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, write_behind.run,
+            Janitor(core.broker, publications, core.kinds, limits=core.limits.tables().values()).run,
             *(service for dialect in enabled for service in dialect.services),
         ):  # fmt: skip
             await services.start(service)
-        jwks = core.tokens.jwks
+        jwks = core.auth.tokens.jwks
         if jwks is not None:
             await services.start(jwks.run)
         certificates = _certificates(config, clock)
@@ -279,11 +277,9 @@ def build_core(
     timers = Timers()
     presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
     broker = Broker(publications, presence, clock)
-    users = Users(database, clock)
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=period)
     notifications = Notifications(database, broker, kinds, clock)
-    auth, limits = config.auth, config.limits
     return Core(
         config=config,
         clock=clock,
@@ -291,24 +287,14 @@ def build_core(
         timers=timers,
         presence=presence,
         broker=broker,
-        users=users,
+        auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
+        limits=make_limits(config.limits),
         rooms=rooms,
         notifications=notifications,
         publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
-        tokens=_tokens(auth, secret, clock),
-        keys=ApiKeys(database),
-        messages=_per_minute(limits.messages_per_minute),
-        handshakes=_per_minute(limits.handshakes_per_minute),
-        requests=_per_minute(limits.requests_per_minute),
-        address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
-        failures=AuthFailureLimit(limits.auth_failures_per_minute),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
     )
-
-
-def _per_minute(count: int) -> RateLimit:
-    return RateLimit(count, count / 60)
 
 
 def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:

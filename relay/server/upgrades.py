@@ -17,7 +17,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.ground import logs
-from relay.ground.errors import Code, Reason, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
 from relay.sessions.outbox import Flusher, Outbox
 from relay.sessions.session import Session
 from relay.transports.refusal import refuse
@@ -25,8 +25,6 @@ from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from relay.transports.websocket import WebSocket, accept_handshake
 
-RETRY_AFTER = 5.0
-"""Seconds after which a client that was refused for lack of room may try again."""
 DISCONNECT_BATCH = 50
 """Sessions that are ended between two turns of the loop at shutdown, so that requests under way have theirs."""
 ENDS_PER_TURN = 20
@@ -127,9 +125,7 @@ class Upgrades:
     def _admit(self, head: RequestHead, address: str) -> tuple[Endpoint, str]:
         if self._draining():
             raise RequestError(Code.UNAVAILABLE, "The server is shutting down.", retry_after=RETRY_AFTER)
-        wait = self._core.handshakes.take(limit_key(address), trio.current_time())
-        if wait > 0:
-            raise RequestError(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=wait)
+        self._core.limits.handshakes.spend(limit_key(address))
         endpoint, dialect = self._find(head.path)
         if not self._origins.allows(head.get(b"origin"), head.get(b"host")):
             raise RequestError(Code.FORBIDDEN, "Pages of this origin may not connect.")

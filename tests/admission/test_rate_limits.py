@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from relay.admission.rate_limits import (
     FLOOD_PAUSE,
     FLOOD_PERIOD,
-    FULL_RETRY_AFTER,
     MAX_KEYS,
     ConnectionCounter,
     FloodGuard,
     RateLimit,
     TokenBucket,
 )
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 # -- buckets ----------------------------------------------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ def test_there_are_as_many_places_as_there_are() -> None:
     with pytest.raises(RequestError, match="There are too many connections") as caught:
         counter.take()
     assert caught.value.code is Code.UNAVAILABLE
-    assert caught.value.retry_after == FULL_RETRY_AFTER
+    assert caught.value.retry_after == RETRY_AFTER
     assert counter.count == 2
     counter.give_back()
     assert counter.count == 1

@@ -477,7 +477,7 @@ async def test_a_server_takes_up_a_new_key_and_outlives_its_issuer(
             async with connect(address, f"/api/ws?token={signed(THIRD, kid='3')}") as client:
                 assert (await client.ask(type="ping"))["type"] == "pong"
             keys.clear()
-            jwks = server.core.tokens.jwks
+            jwks = server.core.auth.tokens.jwks
             assert jwks is not None
             await jwks.look_again()
             assert await status_of(address, signed(FIRST, kid="1")) == 200
