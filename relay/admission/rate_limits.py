@@ -122,6 +122,7 @@ class ConnectionCounter:
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.count = 0
+        self._empty = trio.Event()
 
     def take(self) -> None:
         """Take a place. The caller gives it back.
@@ -136,6 +137,15 @@ class ConnectionCounter:
     def give_back(self) -> None:
         """Give a place back. Call once for each place that was taken."""
         self.count -= 1
+        if not self.count:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until all places have been given back. Any number of tasks may wait."""
+        while self.count:
+            if self._empty.is_set():
+                self._empty = trio.Event()
+            await self._empty.wait()
 
 
 class FloodGuard:

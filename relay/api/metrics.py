@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from quart import Blueprint, Request, Response, request
 
 from relay.admission.addresses import TrustedProxies
+from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
 from relay.core import Core
 from relay.ground.histogram import Histogram
@@ -40,8 +41,8 @@ class Sources:
     flusher: Flusher
     outbox_usage: Callable[[], tuple[Mapping[str, int], int]]
     """Bytes that wait to be sent over WebSocket, by dialect, and how many outboxes wait for their peer."""
-    connections: Callable[[], int]
-    """How many TCP connections are open."""
+    connections: ConnectionCounter
+    """The open TCP connections."""
 
 
 def blueprint(sources: Sources) -> Blueprint:
@@ -124,7 +125,7 @@ class RelayCollector(Collector):
         yield _gauge(
             "relay_connections",
             "TCP connections that are open, of HTTP and WebSocket.",
-            self._sources.connections(),
+            self._sources.connections.count,
         )
         labels = ["dialect", "transport"]
         sessions = GaugeMetricFamily("relay_sessions", "Client sessions that are open.", labels=labels)

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from relay.admission.addresses import client_address, limit_key
 from relay.admission.origins import OriginPolicy
@@ -18,6 +17,7 @@ from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.ground import logs
 from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
+from relay.ground.idle import wait_until_idle
 from relay.sessions.outbox import Flusher, Outbox
 from relay.sessions.session import Session
 from relay.transports.refusal import refuse
@@ -64,6 +64,10 @@ class Upgrades:
     def session_count(self) -> int:
         """How many sessions there are now."""
         return len(self._sessions)
+
+    async def wait_empty(self) -> None:
+        """Wait until there is no session."""
+        await self._all.wait_empty()
 
     def outbox_usage(self) -> tuple[Counter[str], int]:
         """Return the bytes that wait to be sent, by dialect, and how many outboxes wait for their peer. Looks at each session."""
@@ -146,8 +150,7 @@ class Upgrades:
         self._ending = reason
         for dialect in self._dialects:
             dialect.drain()
-        with trio.move_on_after(POLLS_PERIOD):
-            await wait_all_tasks_blocked()
+        await wait_until_idle(POLLS_PERIOD)
         sessions = list(self._sessions.items())
         for session, websocket in sessions:
             if session.reason in (None, reason):  # its dialect may have ended it already

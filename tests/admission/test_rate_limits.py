@@ -2,6 +2,7 @@ import gc
 import math
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -221,3 +222,25 @@ def test_a_flood_is_a_run_of_refusals_as_long_as_the_period(gaps: list[float], p
         if now - previous > FLOOD_PAUSE:
             since = now
         assert guard.refused(now) is (now - since >= period)
+
+
+async def test_a_counter_says_when_all_places_are_given_back() -> None:
+    counter = ConnectionCounter(2)
+    await counter.wait_empty()
+    for _ in range(2):  # an event that was set once must not count for the next connections
+        counter.take()
+        counter.take()
+        empty = []
+
+        async def wait(empty: list[int] = empty) -> None:
+            await counter.wait_empty()
+            empty.append(counter.count)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            counter.give_back()
+            await trio.testing.wait_all_tasks_blocked()
+            assert empty == []
+            counter.give_back()
+        assert empty == [0, 0]
