@@ -26,7 +26,7 @@ def serve(config: Config) -> None:
     """Run the server until a signal stops it. A second signal ends the process at once, with exit code 1.
 
     Raises:
-        SystemdError: what systemd passed cannot be used.
+        SystemdError: a socket or variable from systemd cannot be used.
         OSError, StoreError: as `open_server`, in an exception group.
     """
     logs.configure(config.log)
@@ -44,7 +44,7 @@ async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequen
                 ending.start_soon(_exit_at_second_signal, signals)
                 log.info("shutting down", grace=config.server.shutdown_grace)
                 server.refuse_new_work()
-                await notifier.stopping("Shutting down: sessions are told to go, requests may finish.")
+                await notifier.stopping("Shutting down: sessions are disconnected, requests may finish.")
                 await server.drain()
             ending.cancel_scope.cancel()
     log.info("stopped")
