@@ -1,4 +1,4 @@
-"""The parts that every session and every route works with, put together by `server` and handed down as one value."""
+"""The parts of Relay that sessions and routes work with. `server.build` puts them together as one value."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import attrs
 
 from relay.access.publishing import Publishing
 from relay.admission.addresses import TrustedProxies
-from relay.admission.auth_failures import AuthFailureLimit
-from relay.admission.rate_limits import RateLimit
-from relay.auth.api_keys import ApiKeys
-from relay.auth.tokens import Tokens
-from relay.auth.users import Users
+from relay.admission.limits import Limits
+from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.chat.notifications import Notifications
@@ -32,22 +29,11 @@ class Core:
     timers: Timers
     presence: Presence
     broker: Broker
-    users: Users
+    auth: Auth
+    limits: Limits
     rooms: Rooms
     notifications: Notifications
     publishing: Publishing
-    tokens: Tokens
-    keys: ApiKeys
-    messages: RateLimit
-    """Chat messages of each user, over all its connections and REST together."""
-    handshakes: RateLimit
-    """WebSocket and Socket.IO handshakes of each address."""
-    requests: RateLimit
-    """REST requests of each user."""
-    address_requests: RateLimit
-    """REST requests of each address."""
-    failures: AuthFailureLimit
-    """Failed authentications of each address."""
     trusted_proxies: TrustedProxies
-    """Peers that are believed when they say whom they speak for."""
+    """The peers whose X-Forwarded-For header is believed."""
     metrics: Metrics

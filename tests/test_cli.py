@@ -250,27 +250,24 @@ def test_serve_passes_its_flags_on_and_checks_them() -> None:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Stand in for the server: it notes its configuration and ends at once, as told by `outcome`."""
-    module = ModuleType("relay.server.server")
-    module.outcome = 0  # type: ignore[attr-defined]
+    """Stand in for the server: it records its configuration and returns at once, or raises `outcome`."""
+    module = ModuleType("relay.server.process")
+    module.outcome = None  # type: ignore[attr-defined]
 
-    def serve(config: Config) -> int:
+    def serve(config: Config) -> None:
         module.config = config  # type: ignore[attr-defined]
         if isinstance(module.outcome, Exception):
             raise module.outcome
-        return cast(int, module.outcome)
 
     module.serve = serve  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "relay.server.server", module)
+    monkeypatch.setitem(sys.modules, "relay.server.process", module)
     return module
 
 
-def test_serve_runs_the_server_and_exits_with_its_code(folder: Path, server: Any) -> None:
+def test_serve_runs_the_server_with_its_flags(folder: Path, server: Any) -> None:
     configured(folder, "[server]\nport = 1\nhost = '::1'")
-    server.outcome = 3
-    assert relay("serve", "--port", "2").exit_code == 3
+    done("serve", "--port", "2")
     assert (server.config.server.host, server.config.server.port) == ("::1", 2)
-    server.outcome = 0
     done("serve", "--host", "localhost")
     assert (server.config.server.host, server.config.server.port) == ("localhost", 1)
 

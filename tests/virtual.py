@@ -17,7 +17,7 @@ from relay.core import Core
 from relay.dialects.base import Dialect, Factory
 from relay.ground.clock import Clock
 from relay.ground.errors import Reason
-from relay.server.server import build_core
+from relay.server.build import build_core
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session

@@ -1,6 +1,6 @@
 """Whose connection it is: the client's address, through reverse proxies that are trusted to name it.
 
-It knows addresses as text and as headers bring them, no connection.
+It knows addresses as text and as header values, and no connection.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 IPV6_CLIENT_PREFIX = 64
-"""Bits of an IPv6 address that tell one client from another: below them it chooses freely."""
+"""Bits of an IPv6 address that identify a client. The client chooses the other bits freely."""
 MAX_HOPS = 20
-"""Entries of X-Forwarded-For that are looked at."""
+"""Entries of X-Forwarded-For that are read, from the right."""
 
 # Some proxies add the port that the client came from.
 _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
 
 
 class TrustedProxies:
-    """The peers that are believed when they say whom they speak for."""
+    """The peers whose X-Forwarded-For header is believed."""
 
     def __init__(self, networks: Iterable[str]) -> None:
-        """`networks`: addresses, or networks in CIDR form. Raises ValueError where one is neither."""
+        """`networks` are addresses, or networks in CIDR form. Raises ValueError if one is neither."""
         self._networks = [ip_network(network, strict=False) for network in networks]
 
     def __contains__(self, address: object) -> bool:
@@ -32,8 +32,8 @@ class TrustedProxies:
 def client_address(peer: str, forwarded_for: list[bytes] | bytes | None, trusted: TrustedProxies) -> str:
     """Return the address of the client behind a connection from `peer`.
 
-    X-Forwarded-For (several are one, RFC 9110, 5.3) is read from the right, as long as who added an entry is trusted;
-    what is no address ends it.
+    X-Forwarded-For is read from the right, as long as the peer that added an entry is trusted. An entry that is not an
+    address ends the reading. Several headers count as one (RFC 9110, 5.3).
     """
     if not forwarded_for and ":" not in peer:
         return peer
@@ -52,7 +52,7 @@ def client_address(peer: str, forwarded_for: list[bytes] | bytes | None, trusted
 
 
 def limit_key(address: str) -> str:
-    """Return what limits count an address under: itself, or the /64 of an IPv6 address."""
+    """Return the key of an address in a rate limit: the address itself, or the /64 of an IPv6 address."""
     if ":" not in address:
         return address
     parsed = _parse(address)
@@ -72,6 +72,6 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
 def _named(entry: bytes) -> IPv4Address | IPv6Address | None:
     text = entry.strip().decode("latin-1")
     if "%" in text:
-        return None  # a zone means something on the proxy's own links at most, and may be any text
+        return None  # a zone has a meaning on the proxy's own links only, and may be any text
     with_port = _WITH_PORT.fullmatch(text)
     return _parse(with_port[1] or with_port[2] if with_port else text)

@@ -1,7 +1,7 @@
-"""Attempts to authenticate that failed, by address: how many are answered before whoever makes them has to wait.
+"""Limits failed attempts to authenticate, by address.
 
-Good credentials pass all the same. They cannot be guessed, so that a limit on them would stop nobody but those who share an
-address with whoever tries.
+Valid credentials pass all the same. They cannot be guessed, so a limit on them would stop only the clients that share an
+address with an attacker.
 """
 
 from __future__ import annotations
@@ -9,33 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import trio
-
 from relay.admission.addresses import limit_key
 from relay.admission.rate_limits import RateLimit
 from relay.ground.errors import Code, RequestError
 
 
-class AuthFailureLimit:
-    """The failures of every address."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._buckets = RateLimit(per_minute, per_minute / 60)
+class AuthFailureLimit(RateLimit):
+    """The failed authentications of every address."""
 
     @contextmanager
     def counted(self, address: str) -> Iterator[None]:
-        """Count the block against this address where it raises `UNAUTHORIZED`.
+        """Count the block against this address if it raises `UNAUTHORIZED`.
 
         Raises:
-            RequestError: `RATE_LIMITED` in its place, where there were too many.
+            RequestError: `RATE_LIMITED` instead of `UNAUTHORIZED`, if the address had too many failures.
         """
         try:
             yield
         except RequestError as refusal:
             if refusal.code is Code.UNAUTHORIZED:
-                wait = self._buckets.take(limit_key(address), trio.current_time())
-                if wait > 0:
-                    raise RequestError(
-                        Code.RATE_LIMITED, "Too many attempts without valid credentials.", retry_after=wait
-                    ) from refusal
+                try:
+                    self.spend(limit_key(address))
+                except RequestError as limited:
+                    raise limited from refusal
             raise

@@ -1,15 +1,15 @@
-"""How fast one connection may send frames, and when it has been too fast for too long."""
+"""Limits how fast one connection may send frames, and ends it if it is too fast for too long."""
 
 from __future__ import annotations
 
 import trio
 
-from relay.admission.rate_limits import FloodGuard, TokenBucket
+from relay.admission.rate_limits import FloodGuard, RateLimit, TokenBucket
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 
 
 class FrameRateLimit:
-    """The frames of one connection. Its methods are plain calls."""
+    """The frames of one connection."""
 
     __slots__ = ("_bucket", "_flood")
 
@@ -18,17 +18,25 @@ class FrameRateLimit:
         self._flood = FloodGuard()
 
     def spend(self) -> None:
-        """Take in one frame.
+        """Count one frame.
 
         Raises:
-            RequestError: `RATE_LIMITED`; it cost nothing.
+            RequestError: `RATE_LIMITED`, with the seconds to wait. A refusal takes no token.
             Disconnect: frames have been refused for too long.
         """
-        self.check(self._bucket.take(trio.current_time()), "You send frames too fast.")
-
-    def check(self, wait: float, message: str) -> None:
-        """Take in what another limit said: granted (0), or to be tried again in `wait` seconds. Raises as `spend`."""
+        wait = self._bucket.take(trio.current_time())
         if wait > 0:
-            if self._flood.refused(trio.current_time()):
-                raise Disconnect(Reason.FLOOD)
-            raise RequestError(Code.RATE_LIMITED, message, retry_after=wait)
+            self._refused()
+            raise RequestError(Code.RATE_LIMITED, "You send frames too fast.", retry_after=wait)
+
+    def spend_from(self, limit: RateLimit, key: str) -> None:
+        """Count a frame that has a limit of its own, by `key`. Refusals count towards a flood. Raises as `spend`."""
+        try:
+            limit.spend(key)
+        except RequestError:
+            self._refused()
+            raise
+
+    def _refused(self) -> None:
+        if self._flood.refused(trio.current_time()):
+            raise Disconnect(Reason.FLOOD)

@@ -1,6 +1,6 @@
-"""Which web pages may use Relay from a browser. Clients that are no browsers send no origin, and pass.
+"""Decides which web pages may use Relay from a browser. Clients that are not browsers send no origin, and pass.
 
-It knows headers as they came, no connection.
+It knows header values, and no connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SUBDOMAINS = "://*."
 
 @attrs.frozen
 class _Origin:
-    """An origin taken apart (RFC 6454, 4), with the port that its scheme implies where it names none."""
+    """A parsed origin (RFC 6454, 4). Without a port of its own it has the default port of its scheme."""
 
     scheme: str
     host: str
@@ -27,13 +27,13 @@ class _Origin:
 
 
 class OriginPolicy:
-    """The origins that the configuration allows, and the server's own."""
+    """The origins that the configuration allows, and the server's own origin."""
 
     def __init__(self, allowed: Sequence[str]) -> None:
         """An entry is an origin, `https://*.example.com` for its subdomains, `null`, or `*` for all.
 
         Raises:
-            ValueError: an entry is none of these.
+            ValueError: an entry has another form.
         """
         self._all = "*" in allowed
         self._null = False
@@ -46,29 +46,29 @@ class OriginPolicy:
             if entry.lower() == "null":
                 self._null = True
             elif origin is None:
-                raise ValueError(f"{entry!r} is no origin; use one such as https://app.example.org, or *")
+                raise ValueError(f"{entry!r} is not an origin; use one such as https://app.example.org, or *")
             elif _SUBDOMAINS in entry:
                 self._below.append(origin)
             else:
                 self._exact.add(origin)
 
     def allows(self, origin: bytes | None, host: bytes | None) -> bool:
-        """Tell whether a page of this origin may connect to this host (both as their headers came)."""
+        """Return whether a page of this origin may connect to this host. Both are raw header values."""
         if origin is None or self._all:
             return True
         text = origin.decode("latin-1").lower()
         if text == "null":
-            return self._null  # sandboxed pages and files: nobody in particular
+            return self._null  # sent by any sandboxed page or local file
         parsed = _parse(text)
         if parsed is None:
             return False
         return parsed in self._exact or self._is_below(parsed) or parsed == _own(parsed.scheme, host)
 
     def cors_headers(self, origin: bytes | None, host: bytes | None) -> list[tuple[str, str]]:
-        """Return the headers that let a page of this origin, if it may, read an HTTP answer.
+        """Return the headers that let a page of this origin read an HTTP response, if it may.
 
-        Where the answer depends on the origin that is said (`Vary`) even if there was none: a cache must not give it to
-        a page (Fetch, 3.2.5).
+        `Vary` is sent also to a request without an origin, if the response depends on the origin. Otherwise a cache could
+        serve that response to a page (Fetch, 3.2.5).
         """
         if self._all:
             return [("Access-Control-Allow-Origin", "*")]
@@ -92,7 +92,7 @@ def _parse(text: str) -> _Origin | None:
 
 
 def _own(scheme: str, host: bytes | None) -> _Origin | None:
-    """Return the server's own origin, had it been asked with this scheme: behind a proxy it does not see it itself."""
+    """Return the server's own origin for a scheme. The page's scheme is used, because a proxy hides the real one."""
     if host is None or scheme not in _DEFAULT_PORTS:
         return None
     match = _HOST_ONLY.fullmatch(host.decode("latin-1").lower())

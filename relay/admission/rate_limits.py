@@ -1,6 +1,7 @@
-"""How much is too much: token buckets, connection counts and floods.
+"""Bounds on how often and how many: token buckets, connection counts and floods.
 
-Times are passed in, in seconds of one monotonic clock. What is counted, and what a refusal looks like, is its users'.
+The token bucket and the flood guard take the time as an argument, in seconds of one monotonic clock. `RateLimit.spend`
+reads Trio's clock.
 """
 
 from __future__ import annotations
@@ -9,31 +10,30 @@ import math
 from collections import OrderedDict
 from itertools import islice
 
-from relay.ground.errors import Code, RequestError
+import trio
+
+from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 MAX_KEYS = 100_000
-"""Buckets kept at once; past it those that were idle longest are forgotten, which is to their owner's advantage."""
-FULL_RETRY_AFTER = 5.0
-"""Seconds after which one who found no room may try again."""
+"""Buckets in one table. Beyond it the buckets that have been idle longest are forgotten, which favours their owners."""
 FLOOD_PERIOD = 10.0
-"""Seconds for which refusals may go on before the connection ends."""
+"""Seconds for which refusals may continue before the connection ends."""
 FLOOD_PAUSE = 2.0
-"""Seconds without a refusal after which the next one is a new beginning."""
-
+"""Seconds without a refusal after which the next refusal starts a new period."""
 MAX_SWEPT = 5000
-"""Buckets that one sweep looks at: some milliseconds."""
+"""Buckets that one sweep examines, which takes some milliseconds."""
 
-_SWEEP = 2  # idle buckets forgotten with each take: more than one, so that they become fewer
-_ROUNDING = 1e-6  # of a token: times are large floats, and who waited as long as it was told is not sent away again
+_SWEEP = 2  # buckets examined on each take: more than one, so that the idle ones become fewer
+_ROUNDING = 1e-6  # of a token: times are large floats, and a client that waited as told must not be refused again
 
 
 class TokenBucket:
-    """`capacity` tokens, refilled evenly with `per_second`; full at the start."""
+    """`capacity` tokens, refilled evenly at `per_second`; full at the start."""
 
     __slots__ = ("_at", "_capacity", "_per_second", "_tokens")
 
     def __init__(self, capacity: float, per_second: float) -> None:
-        """Raises ValueError where either is not above 0."""
+        """Raises ValueError if either is not above 0."""
         if not (capacity > 0 and per_second > 0):
             raise ValueError(f"a bucket of {capacity} tokens, {per_second} a second, would never grant any")
         self._capacity = capacity
@@ -42,9 +42,9 @@ class TokenBucket:
         self._at = -math.inf
 
     def take(self, now: float, amount: float = 1.0) -> float:
-        """Take tokens and return 0, or take none and return the seconds until there will be enough.
+        """Take tokens and return 0, or take none and return the seconds until there are enough.
 
-        That is infinity for more than the capacity.
+        Returns infinity for more than the capacity.
         """
         tokens = self._level(now)
         self._at = now
@@ -55,7 +55,7 @@ class TokenBucket:
         return (amount - tokens) / self._per_second if amount <= self._capacity else math.inf
 
     def is_full(self, now: float) -> bool:
-        """Tell whether it is as good as a new one."""
+        """Return whether the bucket is full, so that a new one could replace it."""
         return self._level(now) >= self._capacity
 
     def _level(self, now: float) -> float:
@@ -63,22 +63,40 @@ class TokenBucket:
 
 
 class RateLimit:
-    """A bucket for each key, at most `max_keys`. Full ones are forgotten as others are used."""
+    """A token bucket for each key, at most `max_keys`. Full buckets are forgotten as others are used."""
 
-    def __init__(self, capacity: float, per_second: float, *, max_keys: int = MAX_KEYS) -> None:
-        """Raises as `TokenBucket`."""
+    def __init__(
+        self,
+        capacity: float,
+        per_second: float,
+        *,
+        message: str = "You make requests too fast.",
+        max_keys: int = MAX_KEYS,
+    ) -> None:
+        """`message` tells the client what it did too often. Raises as `TokenBucket`."""
         TokenBucket(capacity, per_second)
         self._capacity = capacity
         self._per_second = per_second
+        self._message = message
         self._max_keys = max_keys
-        # The one that was used last is last. In a plain dict, finding the first gets slower with each that is deleted.
+        # In the order of use, the latest last. In a plain dict, finding the first gets slower with each deletion.
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
+    def spend(self, key: str) -> None:
+        """Take a token from this key's bucket now.
+
+        Raises:
+            RequestError: `RATE_LIMITED`, with the seconds to wait. A refusal takes no token.
+        """
+        wait = self.take(key, trio.current_time())
+        if wait > 0:
+            raise RequestError(Code.RATE_LIMITED, self._message, retry_after=wait)
+
     def take(self, key: str, now: float) -> float:
-        """Take a token of this key's bucket; returns as `TokenBucket.take`."""
+        """Take a token from this key's bucket. Returns as `TokenBucket.take`."""
         buckets = self._buckets
         bucket = buckets.get(key)
         if bucket is None:
@@ -92,7 +110,7 @@ class RateLimit:
         return wait
 
     def forget_full(self, now: float) -> None:
-        """Forget, of the MAX_SWEPT that were idle longest, those that are full. A plain call, for when nobody takes any more."""
+        """Forget the full buckets among the MAX_SWEPT that have been idle longest. Works also while no key is used."""
         for key, bucket in list(islice(self._buckets.items(), MAX_SWEPT)):
             if bucket.is_full(now):
                 del self._buckets[key]
@@ -104,27 +122,37 @@ class ConnectionCounter:
     def __init__(self, maximum: int) -> None:
         self.maximum = maximum
         self.count = 0
+        self._empty = trio.Event()
 
     def take(self) -> None:
-        """Take a place, to be given back.
+        """Take a place. The caller gives it back.
 
         Raises:
-            RequestError: `UNAVAILABLE`; there is none.
+            RequestError: `UNAVAILABLE`; all places are taken.
         """
         if self.count >= self.maximum:
-            raise RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=FULL_RETRY_AFTER)
+            raise RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=RETRY_AFTER)
         self.count += 1
 
     def give_back(self) -> None:
-        """Give a place back, once for each that was taken."""
+        """Give a place back. Call once for each place that was taken."""
         self.count -= 1
+        if not self.count:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until all places have been given back. Any number of tasks may wait."""
+        while self.count:
+            if self._empty.is_set():
+                self._empty = trio.Event()
+            await self._empty.wait()
 
 
 class FloodGuard:
-    """Whether refusals have gone on for too long: for `period`, with no more than FLOOD_PAUSE between any two.
+    """Detects refusals that continue for `period`, with at most FLOOD_PAUSE between two of them.
 
-    What is granted meanwhile does not count as a pause: a bucket that refills lets some through of every flood. A burst
-    that is refused, however large, is none, for it does not last.
+    A granted request does not count as a pause, because a bucket that refills lets some requests of every flood through.
+    A short burst is not a flood, however large.
     """
 
     __slots__ = ("_last", "_period", "_since")
@@ -136,7 +164,7 @@ class FloodGuard:
         self._last = -math.inf
 
     def refused(self, now: float) -> bool:
-        """Take note of a refusal; True when it is one too many."""
+        """Record a refusal. Return whether refusals have continued for the whole period."""
         if now - self._last > FLOOD_PAUSE:
             self._since = now
         self._last = now

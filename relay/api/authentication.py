@@ -28,19 +28,19 @@ async def principal_of(core: Core, request: Request) -> Principal:
     Raises:
         RequestError: `UNAUTHORIZED`; there is neither, or it is not valid. `RATE_LIMITED` where that was so too often.
     """
-    with core.failures.counted(address_of(core, request)):
+    with core.limits.auth_failures.counted(address_of(core, request)):
         return await _principal_of(core, request)
 
 
 async def _principal_of(core: Core, request: Request) -> Principal:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        principal = await core.tokens.authenticate(token.strip())
-        await core.users.seen(principal)
+        principal = await core.auth.tokens.authenticate(token.strip())
+        await core.auth.users.seen(principal)
         return principal
     key = request.headers.get("X-API-Key")
     if key is not None:
-        return await core.keys.authenticate(key)
+        return await core.auth.keys.authenticate(key)
     raise RequestError(Code.UNAUTHORIZED, "Send a token (Authorization: Bearer ...) or an API key (X-API-Key).")
 
 
@@ -54,11 +54,8 @@ async def user_of(core: Core, request: Request) -> Principal:
     if principal.key_id is not None and not principal.is_admin:
         raise RequestError(Code.FORBIDDEN, "This API key lacks the scope admin.")
     if not principal.is_admin:
-        now = trio.current_time()
-        wait = core.requests.take(principal.user_id, now)
-        wait = wait or core.address_requests.take(limit_key(address_of(core, request)), now)
-        if wait > 0:
-            raise RequestError(Code.RATE_LIMITED, "You make requests too fast.", retry_after=wait)
+        core.limits.requests.spend(principal.user_id)
+        core.limits.address_requests.spend(limit_key(address_of(core, request)))
     return principal
 
 
@@ -87,9 +84,7 @@ def while_valid(core: Core, principal: Principal) -> Iterator[None]:
     Raises:
         RequestError: `UNAUTHORIZED`; that has happened.
     """
-    scope = trio.CancelScope()
-    if principal.expires_at is not None:
-        scope.deadline = trio.current_time() + (principal.expires_at - core.clock.now()).total_seconds()
+    scope = trio.CancelScope(deadline=core.auth.deadline_of(principal))
 
     def changed(key: ApiKey | None) -> None:
         if key is None or not key.scopes >= principal.scopes:
@@ -97,7 +92,7 @@ def while_valid(core: Core, principal: Principal) -> Iterator[None]:
 
     with ExitStack() as stack:
         if principal.key_id is not None:
-            stack.enter_context(core.keys.watch(principal.key_id, changed))
+            stack.enter_context(core.auth.keys.watch(principal.key_id, changed))
         stack.enter_context(scope)
         yield
     if scope.cancelled_caught:

@@ -11,14 +11,12 @@ from contextlib import contextmanager
 
 import trio
 
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 STALL_TIMEOUT = 2.0
 """Seconds without a byte after which a body that is wanted whole is waited for no more, once the server is about to end."""
 STREAM_TIMEOUT = 0.5
 """Seconds for which a body that is taken as it comes is still taken then."""
-RETRY_AFTER = 5.0
-"""Seconds after which the request may be made again."""
 
 
 class Interrupted(RequestError):

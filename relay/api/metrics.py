@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from quart import Blueprint, Request, Response, request
 
 from relay.admission.addresses import TrustedProxies
+from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
 from relay.core import Core
 from relay.ground.histogram import Histogram
@@ -40,8 +41,8 @@ class Sources:
     flusher: Flusher
     outbox_usage: Callable[[], tuple[Mapping[str, int], int]]
     """Bytes that wait to be sent over WebSocket, by dialect, and how many outboxes wait for their peer."""
-    connections: Callable[[], int]
-    """How many TCP connections are open."""
+    connections: ConnectionCounter
+    """The open TCP connections."""
 
 
 def blueprint(sources: Sources) -> Blueprint:
@@ -122,7 +123,9 @@ class RelayCollector(Collector):
     def _connections(self) -> Iterator[Metric]:
         metrics = self._sources.core.metrics
         yield _gauge(
-            "relay_connections", "TCP connections that are open, of HTTP and WebSocket.", self._sources.connections()
+            "relay_connections",
+            "TCP connections that are open, of HTTP and WebSocket.",
+            self._sources.connections.count,
         )
         labels = ["dialect", "transport"]
         sessions = GaugeMetricFamily("relay_sessions", "Client sessions that are open.", labels=labels)
@@ -226,14 +229,13 @@ class RelayCollector(Collector):
             core.presence.user_count,
         )
         tables: dict[str, int] = {
-            "handshake_limits": len(core.handshakes),
-            "message_limits": len(core.messages),
+            **{name: len(limit) for name, limit in core.limits.tables().items()},
             "idempotency_keys": len(broker.idempotency),
             "pending_subscriptions": len(broker.pending),
             "presence_rooms": core.presence.room_count,
-            "api_keys": core.keys.cached_count,
-            "api_keys_in_use": core.keys.watched_count,
-            "user_profiles": core.users.remembered_count,
+            "api_keys": core.auth.keys.cached_count,
+            "api_keys_in_use": core.auth.keys.watched_count,
+            "user_profiles": core.auth.users.remembered_count,
             "channel_names": core.publishing.cached_count,
             "timers": len(core.timers),
             **{name: count() for name, count in core.metrics.tables.items()},

@@ -1,4 +1,4 @@
-"""API keys at work: who a key stands for, and word when one is revoked or changes while a connection uses it."""
+"""API keys in use: finds the principal of a key, and notifies connections when their key changes or is revoked."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ from relay.store.api_keys import ApiKey
 from relay.store.database import Database
 
 CACHE_PERIOD = 1.0
-"""Seconds for which a key that was found is not looked up again: what a revocation can be late."""
+"""Seconds for which a key that was found is not looked up again: the maximum delay of a revocation."""
 MAX_CACHED = 10_000
+"""Keys in the cache. Beyond it the oldest are forgotten, and looked up again when needed."""
 POLL_INTERVAL = 1.0
-"""Seconds between two looks at the keys that connections use."""
+"""Seconds between two checks of the keys that connections use."""
 
 OnChange = Callable[[ApiKey | None], None]
+"""Called synchronously with a key that changed, or None once it is revoked. Must not raise."""
 
 log = logs.get("relay.keys")
 
 
 class ApiKeys:
-    """Looks keys up, and watches those in use."""
+    """Looks keys up, and watches the keys in use."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # By hash, as in the database: secrets are not kept. In a plain dict, finding the first gets slower with each deleted.
+        # By hash, as in the database, so that no secret is kept. In a plain dict, finding the first gets slower with each deletion.
         self._cache: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
         self._watchers: dict[str, dict[object, OnChange]] = {}
-        self._told: dict[str, ApiKey | None] = {}  # what the watchers of a key know
-        self._version = 0  # of the database, when all of them were looked at last
+        self._last: dict[str, ApiKey | None] = {}  # the state of each key that its watchers were last called with
+        self._version = 0  # of the database, when all keys were last checked
 
     @property
     def cached_count(self) -> int:
-        """How many keys are remembered."""
+        """How many keys are cached."""
         return len(self._cache)
 
     @property
     def watched_count(self) -> int:
-        """How many keys are in use by connections."""
+        """How many keys connections use."""
         return len(self._watchers)
 
     async def find(self, secret: str) -> ApiKey:
-        """Return the key of this secret. A checkpoint where it is looked up.
+        """Return the key of this secret. A checkpoint unless the key is cached.
 
         Raises:
-            RequestError: `UNAUTHORIZED`; there is no such key, or it was revoked.
+            RequestError: `UNAUTHORIZED`, if no such key exists or it was revoked; `UNAVAILABLE`, if the database cannot be read.
         """
         now = trio.current_time()
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
@@ -70,42 +72,42 @@ class ApiKeys:
         return key
 
     async def authenticate(self, secret: str) -> Principal:
-        """Return who a key stands for; with scope `admin` it acts as an admin. Raises as `find`."""
+        """Return the principal of a key. A key with scope `admin` acts as an admin. Raises as `find`."""
         return principal_of_key(await self.find(secret))
 
     @contextmanager
     def watch(self, key_id: str, on_change: OnChange) -> Iterator[None]:
-        """Have `on_change` told what the next look finds, and then of every change, while the block lasts; None: it is revoked."""
+        """Call `on_change` with the key's current state, then on every change until the block exits. None means revoked."""
         watchers = self._watchers.setdefault(key_id, {})
         token = object()
         watchers[token] = on_change
-        # It may have changed since the caller found it: whoever comes is told once in any case.
-        self._told.pop(key_id, None)
+        # The key may have changed since the caller found it, so every new watcher is called once.
+        self._last.pop(key_id, None)
         try:
             yield
         finally:
             del watchers[token]
             if not watchers:
                 del self._watchers[key_id]
-                self._told.pop(key_id, None)
+                self._last.pop(key_id, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look every POLL_INTERVAL, for ever; while the database cannot be read, nothing is known to have changed."""
+        """Check the keys in use every POLL_INTERVAL until cancelled. While the database cannot be read, no change is noticed."""
         task_status.started()
         while True:
             await trio.sleep(POLL_INTERVAL)
             if self._watchers:
                 try:
-                    await self._look()
+                    await self._check()
                 except RequestError as refusal:
-                    log.warning("cannot look for revoked keys", cause=refusal.message)
+                    log.warning("cannot check for revoked keys", cause=refusal.message)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         every = list(self._watchers)
-        new = [key_id for key_id in every if key_id not in self._told]
+        new = [key_id for key_id in every if key_id not in self._last]
         seen = self._version
 
-        # The version changes with every commit of another connection, in whichever process.
+        # The version changes with every commit of another connection, in this process or another.
         version, ids, found = await self._database.read(
             lambda connection: (
                 version := connection.execute("PRAGMA data_version").fetchone()[0],
@@ -116,13 +118,13 @@ class ApiKeys:
         self._version = version
         for key_id in ids:
             key = found.get(key_id)
-            self._tell(key_id, key if key is not None and key.revoked_at is None else None)
+            self._notify(key_id, key if key is not None and key.revoked_at is None else None)
 
-    def _tell(self, key_id: str, key: ApiKey | None) -> None:
+    def _notify(self, key_id: str, key: ApiKey | None) -> None:
         watchers = self._watchers.get(key_id)
-        if watchers is None or (key_id in self._told and self._told[key_id] == key):
+        if watchers is None or (key_id in self._last and self._last[key_id] == key):
             return
-        self._told[key_id] = key
+        self._last[key_id] = key
         for token, on_change in list(watchers.items()):
-            if token in watchers:  # else another one's change ended it
+            if token in watchers:  # else the callback of another watcher ended it
                 on_change(key)

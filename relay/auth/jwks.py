@@ -1,6 +1,6 @@
-"""The public keys that an issuer of tokens publishes (JWKS, RFC 7517): fetched, kept, and looked up again as they change.
+"""Fetches the public keys that an issuer of tokens publishes (JWKS, RFC 7517), and fetches them again as they change.
 
-While they cannot be fetched, those that are known stay, and no other is let in. It knows neither tokens nor who sends them.
+While a fetch fails, the known keys stay valid. It knows no tokens and no clients.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from relay.ground import logs, strictjson
 from relay.ground.errors import ProtocolError
 
 REFRESH_INTERVAL = 300.0
-"""Seconds between two looks at the issuer's keys."""
+"""Seconds between two fetches of the keys."""
 RETRY_INTERVAL = 10.0
-"""Seconds after which a look that failed is made again."""
+"""Seconds after which a failed fetch is repeated."""
 MIN_PAUSE = 10.0
-"""Seconds between two looks that tokens of unknown keys cause, however many come: anyone may send one."""
+"""Seconds between two fetches because of tokens with unknown keys, since any client may send such a token."""
 OLD_KEYS_PERIOD = 900.0
-"""Seconds for which a key that the issuer no longer publishes is accepted: tokens that it signed last are still about."""
+"""Seconds for which a key stays valid after the issuer removed it, because its last tokens are still in use."""
 FETCH_TIMEOUT = 5.0
-"""Seconds for one look, and what a token of an unknown key waits at most."""
+"""Seconds for one fetch, and the maximum that a token with an unknown key waits."""
 MAX_DOCUMENT_BYTES = 262_144
+"""Bytes of one document. A larger one is refused."""
 MAX_KEYS = 50
-"""Keys of one document. Where a token names none, each is tried."""
+"""Keys in one document, and old keys. Each of them is tried for a token that names no key."""
 
 _READ_BYTES = 16_384
 
@@ -44,25 +45,25 @@ log = logs.get("relay.jwks")
 
 
 class JwksError(Exception):
-    """The keys could not be had; the message is for the log."""
+    """The keys could not be fetched. The message is for the log."""
 
 
 class Jwks:
     """The keys of one issuer."""
 
     def __init__(self, url: str, *, fetch: Fetch | None = None) -> None:
-        """`fetch` returns the document at the address, or raises JwksError; it is given FETCH_TIMEOUT."""
+        """`fetch` returns the document at a URL or raises JwksError. It is cancelled after FETCH_TIMEOUT."""
         self._url = url
         self._fetch = fetch or _Fetcher().fetch
         self._current: list[PublicKey] = []
-        self._old: list[tuple[PublicKey, float]] = []  # with the time until which it is accepted
+        self._old: list[tuple[PublicKey, float]] = []  # with the end of their validity, on `trio.current_time()`
         self._failure: str | None = "they were not fetched yet"
-        self._next_look_at = 0.0
+        self._next_fetch_at = 0.0
         self._wanted = trio.Event()
-        self._looked = trio.Event()
+        self._fetched = trio.Event()
 
     def known(self) -> Sequence[PublicKey]:
-        """Return the keys that tokens are checked with now. A plain call."""
+        """Return the keys that are valid now."""
         if self._old and self._old[0][1] <= trio.current_time():
             now = trio.current_time()
             self._old = [(key, until) for key, until in self._old if until > now]
@@ -70,41 +71,41 @@ class Jwks:
 
     @property
     def reason(self) -> str | None:
-        """Why no token can be checked, None if one can."""
+        """Why no token can be verified; None if tokens can be verified."""
         return None if self.known() else "The keys that tokens are checked with cannot be fetched: the log says why."
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look for keys, and go on doing so for ever; started once the first look is over, well or badly."""
-        await self._look()
+        """Fetch keys until cancelled. Reports as started once the first fetch has ended, also if it failed."""
+        await self._fetch_now()
         task_status.started()
         while True:
             with trio.move_on_after(REFRESH_INTERVAL if self._failure is None else RETRY_INTERVAL):
                 await self._wanted.wait()
-            await self._look()
+            await self._fetch_now()
 
-    async def look_again(self) -> bool:
-        """Have the keys looked up and wait for it, FETCH_TIMEOUT at most; False if that was done just now."""
+    async def fetch_again(self) -> bool:
+        """Fetch the keys and wait for the result, FETCH_TIMEOUT at most. Return False if the last fetch was less than MIN_PAUSE ago."""
         if not self._wanted.is_set():
-            if trio.current_time() < self._next_look_at:
+            if trio.current_time() < self._next_fetch_at:
                 return False
             self._wanted.set()
         with trio.move_on_after(FETCH_TIMEOUT):
-            await self._looked.wait()
+            await self._fetched.wait()
         return True
 
-    async def _look(self) -> None:
-        self._wanted.set()  # whoever wants a look now waits for this one
+    async def _fetch_now(self) -> None:
+        self._wanted.set()  # so that callers of `fetch_again` wait for this fetch
         try:
             with trio.fail_after(FETCH_TIMEOUT):
                 document = await self._fetch(self._url)
             self._take(parse(document))
         except trio.TooSlowError:
-            self._failed("no answer came in time")
+            self._failed(f"no response within {FETCH_TIMEOUT:g} seconds")
         except JwksError as error:
             self._failed(str(error))
-        self._next_look_at = trio.current_time() + MIN_PAUSE
-        self._looked.set()
-        self._wanted, self._looked = trio.Event(), trio.Event()
+        self._next_fetch_at = trio.current_time() + MIN_PAUSE
+        self._fetched.set()
+        self._wanted, self._fetched = trio.Event(), trio.Event()
 
     def _take(self, keys: list[PublicKey]) -> None:
         until = trio.current_time() + OLD_KEYS_PERIOD
@@ -112,7 +113,7 @@ class Jwks:
         old = [(key, end) for key, end in self._old if _identity(key) not in there]
         old += [(key, until) for key in self._current if _identity(key) not in there]
         if self._failure is not None or there != {_identity(key) for key in self._current}:
-            log.info("keys of tokens", count=len(keys), old=len(old))
+            log.info("the keys of tokens changed", count=len(keys), old=len(old))
         self._current, self._old = keys, old[-MAX_KEYS:]
         self._failure = None
 
@@ -124,15 +125,15 @@ class Jwks:
 
 
 def parse(document: bytes) -> list[PublicKey]:
-    """Return the keys of a document that tokens can be checked with, at least one; others are passed over.
+    """Return the usable keys of a document, at least one. Unusable keys are skipped.
 
     Raises:
-        JwksError: it is no JWKS, or has no such key.
+        JwksError: the document is not a JWKS, or has no usable key.
     """
     try:
         listed = strictjson.loads_object(document).get("keys")
     except ProtocolError as error:
-        raise JwksError("the answer is no JSON object") from error
+        raise JwksError("the answer is not a JSON object") from error
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
         raise JwksError(f"the answer has no array named keys, of {MAX_KEYS} at most")
     keys = [key for one in listed if (key := _usable(one)) is not None]
@@ -142,7 +143,7 @@ def parse(document: bytes) -> list[PublicKey]:
 
 
 def _usable(jwk: object) -> PublicKey | None:
-    # A shared secret (`oct`) and a private key have no place in what is published, and are not taken from there.
+    # A published shared secret (`oct`) or private key is known to everyone, so it is not used.
     if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
         return None
     kid, operations = jwk.get("kid"), jwk.get("key_ops")
@@ -172,20 +173,20 @@ class _Fetcher:
     """Fetches documents over HTTP, one at a time, in a thread."""
 
     def __init__(self) -> None:
-        # A thread cannot be cancelled. One that a server holds up is left to its own deadline, and no other begins meanwhile.
+        # A thread cannot be cancelled. A slow one is abandoned to its own deadline, and no other starts meanwhile.
         self._limiter = trio.CapacityLimiter(1)
 
     async def fetch(self, url: str) -> bytes:
-        """Return the document at an address.
+        """Return the document at a URL.
 
         Raises:
-            JwksError: it cannot be had.
+            JwksError: the document cannot be fetched.
         """
         return await trio.to_thread.run_sync(partial(_get, url), limiter=self._limiter, abandon_on_cancel=True)
 
 
 def _get(url: str) -> bytes:
-    # No handler of redirects: the address that is configured is the one that is trusted.
+    # No handler of redirects, because only the configured URL is trusted.
     opener = OpenerDirector()
     for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
         opener.add_handler(handler)
@@ -201,11 +202,7 @@ def _get(url: str) -> bytes:
                 if len(document) > MAX_DOCUMENT_BYTES:
                     raise JwksError(f"the answer has more than {MAX_DOCUMENT_BYTES} bytes")
                 if time.monotonic() > deadline:
-                    raise JwksError("the answer did not come in time")
-    except (
-        OSError,
-        UnicodeError,
-        http.client.HTTPException,
-    ) as error:  # a host name that there cannot be is the second
+                    raise JwksError(f"no complete response within {FETCH_TIMEOUT:g} seconds")
+    except (OSError, UnicodeError, http.client.HTTPException) as error:  # UnicodeError: an impossible host name
         raise JwksError(f"{type(error).__name__}: {error}") from error
     return document

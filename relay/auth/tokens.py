@@ -1,4 +1,4 @@
-"""Tokens at work: whom a token names, also when its issuer has begun to sign with a key that is not known yet."""
+"""Authenticates tokens, also if their issuer has started to sign with a key that is not known yet."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from relay.model.principal import Principal
 
 
 class Tokens:
-    """Checks tokens as they come."""
+    """Authenticates tokens, with the keys of the moment."""
 
     def __init__(self, verifier: TokenVerifier, clock: Clock, jwks: Jwks | None = None) -> None:
-        """`jwks` are the keys that the issuer publishes, where it does."""
+        """`jwks` are the keys that the issuer publishes; None if it publishes none."""
         self._verifier = verifier
         self._clock = clock
         self.jwks = jwks
 
     async def authenticate(self, token: str) -> Principal:
-        """Return who the token names. A checkpoint only where its key is looked up.
+        """Return the principal of a token. A checkpoint only if its key must be fetched.
 
         Raises:
-            RequestError: `UNAUTHORIZED`, with a message for the client; or `UNAVAILABLE`, there is no key to check it with.
+            RequestError: `UNAUTHORIZED`, with a message for the client; `UNAVAILABLE`, if no key is known.
         """
         try:
             return self._verifier.verify(token, self._clock.now())
         except UnknownKey:
-            if self.jwks is None or not await self.jwks.look_again():
+            if self.jwks is None or not await self.jwks.fetch_again():
                 raise
         return self._verifier.verify(token, self._clock.now())

@@ -1,4 +1,4 @@
-"""Users as Relay knows them: whoever a token named, with the names that it gave last."""
+"""The users that tokens have named, with the profile of their latest token."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from relay.store.database import Database
 from relay.store.users import Profile, get_many, upsert
 
 MAX_REMEMBERED = 50_000
-"""Users of whom it is remembered what is stored, so that most authentications write nothing."""
+"""Users whose stored profile is kept in memory, so that most authentications write nothing."""
 
 log = logs.get("relay.users")
 
 
 class Users:
-    """Stores who was seen, and tells their names."""
+    """Stores the profiles of users, and returns them."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        # Who was seen last is last. In a plain dict, finding the first gets slower with each that is deleted.
+        # In the order of use, the latest last. In a plain dict, finding the first gets slower with each deletion.
         self._stored: OrderedDict[str, Profile] = OrderedDict()
 
     @property
     def remembered_count(self) -> int:
-        """How many users are remembered."""
+        """How many profiles are kept in memory."""
         return len(self._stored)
 
     async def seen(self, principal: Principal) -> None:
-        """Store what a token says about its user, if that is news. A checkpoint only then.
+        """Store the profile of a token's user if it is new. A checkpoint only then.
 
-        Where the database cannot be written the user is served all the same, and the names are tried again next time.
+        If the database cannot be written, the user is served all the same, and the next token tries again.
         """
         profile = Profile(principal.user_id, principal.first_name, principal.last_name, principal.avatar)
         if profile == Profile(principal.user_id):
-            return  # it says nothing
+            return  # the token has no names
         if self._stored.pop(profile.user_id, None) != profile:
             now_ms = self._clock.now_ms()
             try:
                 await self._database.write(lambda connection: upsert(connection, profile, now_ms))
             except RequestError as refusal:
-                log.warning("names not stored", user=profile.user_id, cause=refusal.message)
+                log.warning("cannot store the profile of a user", user=profile.user_id, cause=refusal.message)
                 return
         self._remember(profile)
 
@@ -56,6 +56,6 @@ class Users:
         self._stored[profile.user_id] = profile
 
     async def profiles(self, user_ids: Iterable[str]) -> dict[str, Profile]:
-        """Return the profiles of those who were seen."""
+        """Return the stored profiles of these users. Users without one are left out."""
         ids = list(user_ids)
         return await self._database.read(lambda connection: get_many(connection, ids)) if ids else {}

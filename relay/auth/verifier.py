@@ -1,8 +1,7 @@
-"""Tokens to principals. Pure: keys come with the constructor, the time with each call. It knows no connection and no store.
+"""Verifies tokens. Pure: the constructor takes the keys, and each call takes the time. It knows no connection and no store.
 
-Every key belongs to one algorithm, so that a public key is never taken for a shared secret (RFC 8725, 3.1). Of what a
-token's header says about keys, `kid` chooses among those that are known already, `jwk` and `jku` are never followed, and
-one that demands an extension (`crit`) is refused.
+Each key belongs to one algorithm, so that a public key is never used as a shared secret (RFC 8725, 3.1). The header field
+`kid` selects among known keys. The header fields `jwk` and `jku` are never followed. A token with `crit` is refused.
 """
 
 from __future__ import annotations
@@ -16,32 +15,32 @@ from typing import Any, Protocol
 import attrs
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
+from relay.config.public_key import algorithm_of_key
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 
 MAX_TOKEN_CHARACTERS = 8192
-"""A longer token is refused unread: whoever sends it has shown nothing yet."""
+"""A longer token is refused unread, because its sender is not authenticated yet."""
 MAX_NAME_CHARACTERS = 256
-"""Longer names are cut."""
+"""Longer names are truncated."""
 MAX_AVATAR_CHARACTERS = 2048
-"""Longer addresses of avatars are cut."""
+"""Longer URLs of avatars are truncated."""
 MAX_CLOCK_SKEW = 60.0
-"""Seconds by which an issuer's clock may be ahead before its `iat` counts as wrong, whatever the leeway."""
+"""Seconds, besides the leeway, by which `iat` may be in the future, because the issuer's clock may be ahead."""
 KEYS_RETRY_AFTER = 10.0
-"""Seconds after which a token may be tried again, while no key to check it with could be looked up."""
+"""Seconds after which a client may try a token again, while no key has been fetched."""
 
-_LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry is as good as this one
+_LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry is treated as this one
 _UNVERIFIED: Any = {"verify_signature": False}
 
 
 @attrs.frozen
 class PublicKey:
-    """A key that another issuer signs for, the only algorithm that it is used with, and what the issuer calls it."""
+    """A public key of another issuer, the only algorithm that it is used with, and its id (`kid`) if it has one."""
 
     algorithm: str
     key: Any
@@ -49,14 +48,14 @@ class PublicKey:
 
 
 class UnknownKey(RequestError):
-    """A token names a key that is not known: it is refused, and may be valid once the issuer's keys are looked up again."""
+    """A token names an unknown key. The token may be valid once the issuer's keys have been fetched again."""
 
     def __init__(self) -> None:
         super().__init__(Code.UNAUTHORIZED, "The token is not valid.")
 
 
 class TokenVerifier:
-    """Checks tokens against the keys that the configuration names, and those that its issuer publishes."""
+    """Verifies tokens with the keys of the configuration, and the keys that the issuer publishes."""
 
     def __init__(
         self,
@@ -69,14 +68,15 @@ class TokenVerifier:
         leeway: float = 0.0,
         published: Callable[[], Sequence[PublicKey]] | None = None,
     ) -> None:
-        """`secrets` are for HS256, the current one first; `public_keys` are PEM. `leeway` is in seconds, both ways.
+        """`secrets` are for HS256, the current one first; `public_keys` are PEM. `leeway` is in seconds, for every time.
 
-        `published` returns the keys that the issuer publishes now, which may change; None where it publishes none.
+        `published` is called synchronously for each token that no other key verifies, and returns the keys that the issuer
+        publishes now; None if the issuer publishes none.
 
         Raises:
             ValueError: a key cannot be used with any of the algorithms, or an algorithm has no key.
         """
-        # PyJWT would parse the key anew for each token: half of the time that checking one takes.
+        # PyJWT would parse the key for each token, which takes half of the time of a verification.
         keys: dict[str, list[Any]] = {name: [] for name in algorithms}
         if "HS256" in keys:
             keys["HS256"] += [_shared_secret(secret) for secret in secrets]
@@ -84,11 +84,11 @@ class TokenVerifier:
             public = _public_key(pem)
             name, key = public.algorithm, public.key
             if name not in keys:
-                raise ValueError(f"a public key is for {name}, which is none of the algorithms ({', '.join(keys)})")
+                raise ValueError(f"a public key is for {name}, which is not one of the algorithms ({', '.join(keys)})")
             keys[name].append(key)
         without = [name for name, of_name in keys.items() if not of_name and (published is None or name == "HS256")]
         if without or not keys:
-            raise ValueError(f"there is no key to check tokens with (algorithms: {', '.join(without) or 'none'})")
+            raise ValueError(f"there is no key to verify tokens with (algorithms: {', '.join(without) or 'none'})")
         self._keys: Mapping[str, tuple[Algorithm, Sequence[Any]]] = {
             name: (jwt.get_algorithm_by_name(name), of_name) for name, of_name in keys.items()
         }
@@ -99,11 +99,11 @@ class TokenVerifier:
         self._leeway = leeway
 
     def verify(self, token: str, now: datetime) -> Principal:
-        """Return who the token names; it `expires_at` the time from which it would be refused, leeway included.
+        """Return the principal of a token. Its `expires_at` includes the leeway.
 
         Raises:
-            UnknownKey: its key is none of those that its issuer published.
-            RequestError: `UNAUTHORIZED`, with a message for the client; or `UNAVAILABLE`, there is no key to check it with.
+            UnknownKey: the issuer has not published the key that the token names.
+            RequestError: `UNAUTHORIZED`, with a message for the client; `UNAVAILABLE`, if no key is known.
         """
         claims = self._claims(token)
         expires_at = self._check_times(claims, now.timestamp())
@@ -121,11 +121,11 @@ class TokenVerifier:
         )
 
     def _claims(self, token: str) -> Mapping[str, Any]:
-        """Return what a token says, once its signature is known to be right."""
+        """Return the claims of a token after verifying its signature."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise _refused("The token is not valid.")
         try:
-            # This only takes it apart. The signature is checked below, with keys that are parsed already.
+            # This only splits the token. The signature is verified below, with keys that are parsed already.
             parts = self._jws.decode_complete(token, options=_UNVERIFIED)
             if not self._is_signed(token, parts["header"], parts["signature"]):
                 raise _refused("The token is not valid.")
@@ -159,7 +159,7 @@ class TokenVerifier:
         return False
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> datetime:
-        """Check the times against the one that was passed in (PyJWT reads the clock); return when the token expires."""
+        """Check the times against `now`, because PyJWT would read the clock. Return when the token expires."""
         if "exp" not in claims:
             raise _refused("The token has no expiry (exp).")
         expires = _time(claims["exp"]) + self._leeway
@@ -172,7 +172,7 @@ class TokenVerifier:
 
 
 class Key(Protocol):
-    """What is to be known of an API key."""
+    """The fields of an API key that its principal has."""
 
     @property
     def id(self) -> str: ...
@@ -185,7 +185,7 @@ class Key(Protocol):
 
 
 def principal_of_key(key: Key) -> Principal:
-    """Return who an API key stands for; with the scope `admin` it acts as an admin."""
+    """Return the principal of an API key. A key with scope `admin` acts as an admin."""
     return Principal(key.user_id, is_admin="admin" in key.scopes, scopes=key.scopes, key_id=key.id)
 
 
@@ -204,10 +204,10 @@ def mint(
     """Return an HS256 token for a user, valid from `now` for `expires_in` seconds.
 
     Raises:
-        ValueError: no token can name this user.
+        ValueError: the user id is not valid.
     """
     if not is_user_id(user_id):
-        raise ValueError(f"{user_id[:40]!r} is no user id; use 1 to {MAX_ID_CHARACTERS} printable characters")
+        raise ValueError(f"{user_id[:40]!r} is not a user id; use 1 to {MAX_ID_CHARACTERS} printable characters")
     issued = now.timestamp()
     claims: dict[str, Any] = {"sub": user_id, "iat": issued, "exp": issued + expires_in}
     if first_name:
@@ -224,13 +224,13 @@ def mint(
 
 
 def is_user_id(value: object) -> bool:
-    """Tell whether a value can be a user's id: 1 to 256 printable characters, which half of a surrogate pair is not."""
+    """Return whether a value is a valid user id: 1 to 256 printable characters. A lone surrogate is not printable."""
     return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARACTERS and value.isprintable()
 
 
 def _shared_secret(secret: str) -> Any:
     if not secret:
-        raise ValueError("a secret for HS256 is empty, so that anyone could sign with it")
+        raise ValueError("a secret for HS256 is empty, so anyone could sign with it")
     try:
         return jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:
@@ -249,15 +249,12 @@ def public_key(key: object, kid: str | None = None) -> PublicKey:
     """Return a key with the only algorithm that it is used with.
 
     Raises:
-        ValueError: it is of a kind that no token is checked with.
+        ValueError: no algorithm of Relay uses this kind of key.
     """
-    if isinstance(key, rsa.RSAPublicKey):
-        return PublicKey("RS256", key, kid)
-    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return PublicKey("ES256", key, kid)
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return PublicKey("EdDSA", key, kid)
-    raise ValueError("a public key is of a kind that no token is checked with; use RSA, P-256 or Ed25519")
+    algorithm = algorithm_of_key(key)
+    if algorithm is None:
+        raise ValueError("a public key is of a kind that Relay does not verify with; use RSA, P-256 or Ed25519")
+    return PublicKey(algorithm, key, kid)
 
 
 def _refused(message: str) -> RequestError:
@@ -265,7 +262,7 @@ def _refused(message: str) -> RequestError:
 
 
 def _time(value: object) -> float:
-    """Return a time of a token; in JSON, true is no number, but NaN and integers of any size get through."""
+    """Return a claim as seconds. Python's JSON also accepts NaN and integers of any size, and True is an int in Python."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             seconds = float(value)
@@ -291,12 +288,12 @@ def _user_id(claims: Mapping[str, Any]) -> str:
 def _is_admin(claims: Mapping[str, Any]) -> bool:
     permissions = claims.get("permissions")
     if isinstance(permissions, str):
-        permissions = permissions.split()  # as `scope` of OAuth is written
+        permissions = permissions.split()  # separated by spaces, as `scope` in OAuth
     return _has(permissions, "admin") or _has(claims.get("role"), "admin") or _has(claims.get("roles"), "admin")
 
 
 def _has(value: object, text: str) -> bool:
-    """Tell whether a claim is this text, or a list with it."""
+    """Return whether a claim is this text, or a list that contains it."""
     return value == text or (isinstance(value, list) and text in value)
 
 
@@ -308,6 +305,6 @@ def _text(claims: Mapping[str, Any], *names: str, max_characters: int = MAX_NAME
             try:
                 text.encode()
             except UnicodeEncodeError:
-                continue  # half of a surrogate pair can be neither stored nor shown
+                continue  # a lone surrogate can be neither stored nor shown
             return text
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import click
 
-from relay.cli.settings import base_url, config_option, load
+from relay.cli.settings import config_option, load
 from relay.config.certificate import Certificate, load_certificate
 from relay.config.dialects import DialectsConfig
 from relay.config.loading import find_config_file
@@ -73,7 +73,7 @@ def _verify(path: Path) -> None:
 
 def _summary(config: Config) -> list[str]:
     server = config.server
-    where = base_url(server) if server.port else f"a free port of {server.host}"
+    where = server.url_at(server.host, server.port) if server.port else f"a free port of {server.host}"
     lines = [f"Served at {where}:"]
     for field in attrs.fields(DialectsConfig):
         section = getattr(config.dialects, field.name)

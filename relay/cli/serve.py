@@ -17,8 +17,7 @@ ADDRESS_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 @config_option
 @click.option("--host", help="The address to listen on, instead of server.host.")
 @click.option("--port", type=int, help="The port to listen on, instead of server.port; 0 takes a free one.")
-@click.pass_context
-def serve(context: click.Context, config_file: Path | None, host: str | None, port: int | None) -> None:
+def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
     """Run the server until SIGTERM or SIGINT (Ctrl-C); a second one ends it at once.
 
     \b
@@ -29,11 +28,11 @@ def serve(context: click.Context, config_file: Path | None, host: str | None, po
     flags = {"server.host": host, "server.port": port}
     config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
     from relay.ops.systemd import SystemdError
-    from relay.server.server import serve as run_server
+    from relay.server.process import serve as run_server
     from relay.store.connection import StoreError
 
     try:
-        code = run_server(config)
+        run_server(config)
     except SystemdError as error:
         raise click.ClickException(str(error)) from None
     except (OSError, StoreError, ExceptionGroup) as error:
@@ -43,7 +42,6 @@ def serve(context: click.Context, config_file: Path | None, host: str | None, po
         if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in ADDRESS_ERRORS):
             raise click.ClickException(f"{cause.strerror}; change server.host or server.port") from None
         raise
-    context.exit(code)
 
 
 def _only_one(error: BaseException) -> BaseException:

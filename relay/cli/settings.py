@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from relay.config.loading import ConfigError, load_config
-from relay.config.tree import Config, ServerConfig
+from relay.config.tree import Config
 
 config_option = click.option(
     "--config",
@@ -32,10 +32,3 @@ def load(config_file: Path | None, overrides: Mapping[str, object] | None = None
         how_many = "a problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
         lines = [f"the configuration has {how_many}:", *(f"  {problem}" for problem in error.problems)]
         raise click.ClickException("\n".join(lines)) from None
-
-
-def base_url(server: ServerConfig) -> str:
-    """Return where a server with these settings is reached."""
-    scheme = "http" if server.tls_cert is None else "https"
-    host, port = server.host, server.port
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

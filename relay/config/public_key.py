@@ -1,6 +1,6 @@
-"""The public key that tokens of another issuer are verified with: which algorithm goes with the key in a file.
+"""Reads the public key of another issuer of tokens, and tells the algorithm that fits it.
 
-Verifying tokens is the business of authentication. The cryptography package is imported only when there is a key.
+The `auth` package verifies tokens with it. The cryptography package is imported only if a key is configured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def algorithm_of(path: Path) -> str:
         ValueError: there is no such file, or what it holds is no public key that can be used; the message says which.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
@@ -39,12 +39,22 @@ def algorithm_of(path: Path) -> str:
         raise ValueError(
             f"{path} holds no public key that can be read; it must be PEM and begin with -----BEGIN PUBLIC KEY-----"
         ) from None
+    algorithm = algorithm_of_key(key)
+    if algorithm is None:
+        raise ValueError(f"the key in {path} is of a kind that Relay does not verify with; use RSA, P-256 or Ed25519")
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise ValueError(f"the RSA key in {path} has {key.key_size} bits; use one of {MIN_RSA_BITS} or more")
+    return algorithm
+
+
+def algorithm_of_key(key: object) -> str | None:
+    """Return the only algorithm that a public key is used with; None for a kind that verifies no token (RFC 8725, 3.1)."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
     if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < MIN_RSA_BITS:
-            raise ValueError(f"the RSA key in {path} has {key.key_size} bits; use one of {MIN_RSA_BITS} or more")
         return "RS256"
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
         return "ES256"
     if isinstance(key, ed25519.Ed25519PublicKey):
         return "EdDSA"
-    raise ValueError(f"the key in {path} is of a kind that Relay does not verify with; use RSA, P-256 or Ed25519")
+    return None

@@ -65,6 +65,11 @@ class ServerConfig:
     )
     tls_key: Path | None = setting(None, "A PEM file with the private key of that certificate, without a passphrase.")
 
+    def url_at(self, host: str, port: int) -> str:
+        """Return the URL of a server with these settings that listens on this host and port."""
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield what does not fit: a certificate needs its key."""
         if self.tls_cert is not None and self.tls_key is not None:

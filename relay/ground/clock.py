@@ -1,4 +1,4 @@
-"""The wall clock, injected wherever a time goes to a client or a database, so that tests can set it."""
+"""The wall clock. Code that sends or stores a time is given a clock, so that tests can set it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """The time of day. Deadlines do not use it: they are on `trio.current_time()`."""
+    """The time of day. Deadlines use `trio.current_time()` instead."""
 
     def now(self) -> datetime:
         """Return the time, aware and in UTC."""

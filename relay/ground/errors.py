@@ -1,7 +1,7 @@
-"""What can go wrong with a request or a connection: two closed registers and the errors that carry them.
+"""The errors of requests and connections: two closed registers, and the exceptions that carry their members.
 
-A `RequestError` answers one request and the session goes on; a `Disconnect` ends the connection. How a code looks on the
-wire is each dialect's own table; this module knows no dialect.
+A `RequestError` refuses one request and the session continues. A `Disconnect` ends the connection. Each dialect has its
+own table from a code to the wire; this module knows no dialect.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 import attrs
 
+RETRY_AFTER = 5.0
+"""Seconds after which a client may try again, if the refusal is temporary and nothing better is known."""
+
 
 class Code(enum.Enum):
-    """Why a request was refused; the value is the name that goes to logs."""
+    """Why a request was refused. The value is the name in logs."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"
@@ -32,19 +35,19 @@ class Code(enum.Enum):
 
 @attrs.frozen
 class FieldError:
-    """One field of a request that is wrong, and what would be right."""
+    """One invalid field of a request. The message says which values are valid."""
 
     field: str
     message: str
 
 
 class RequestError(Exception):
-    """One request is refused; the message is written for the client and may be sent to it as it is."""
+    """One request is refused. The message is written for the client and may be sent unchanged."""
 
     def __init__(
         self, code: Code, message: str, *, retry_after: float | None = None, fields: Sequence[FieldError] = ()
     ) -> None:
-        """`retry_after` is in seconds; `fields` names each wrong field where the request had several."""
+        """`retry_after` is in seconds. `fields` lists the invalid fields if the request had several."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -53,11 +56,11 @@ class RequestError(Exception):
 
 
 class ProtocolError(Exception):
-    """What came over the wire cannot be read. The only error that leaves a decoder; the message may go to the client."""
+    """A message from the client cannot be decoded. Decoders raise no other error. The message may be sent to the client."""
 
 
 class Reason(enum.Enum):
-    """Why the server ends a connection: the WebSocket close code (RFC 6455, 7.4.1) and its text."""
+    """Why the server ends a connection: the WebSocket close code (RFC 6455, 7.4.1) and the close reason."""
 
     NORMAL = (1000, "")
     SHUTTING_DOWN = (1001, "shutting down")
@@ -76,17 +79,17 @@ class Reason(enum.Enum):
 
     @property
     def close_code(self) -> int:
-        """The close code that goes over the wire."""
+        """The close code on the wire."""
         return self.value[0]
 
     @property
     def text(self) -> str:
-        """The close reason that goes over the wire; at most 123 bytes."""
+        """The close reason on the wire, at most 123 bytes."""
         return self.value[1]
 
 
 class Disconnect(Exception):
-    """The connection ends, for this reason."""
+    """Ends the connection for a reason."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.text)

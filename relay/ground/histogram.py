@@ -1,4 +1,4 @@
-"""How often a duration was how long: counts by bounds. It knows nothing of what is measured. Pure."""
+"""A histogram of durations. Pure; it does not know their meaning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class Histogram:
-    """How often a duration was how long: a count for each bound (seconds, ascending) and one for what is longer."""
+    """A count of durations for each bound (seconds, ascending), and one for durations above the last bound."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -17,6 +17,6 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one. A plain call."""
+        """Count one duration. A duration equal to a bound belongs to it, as with `le` in Prometheus."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds

@@ -1,15 +1,15 @@
-"""The log: one line for each event on stderr, text on a terminal and JSON elsewhere, or as configured.
+"""The log: one line for each event on stderr, as text on a terminal and as JSON elsewhere, or as configured.
 
-Everyone logs in the same way, a fixed message and fields that say which one:
+Every module logs a fixed message, and fields for the values:
 
     log = logs.get("relay.session")
     log.info("session authenticated", dialect="live", user="u1")
 
-Nothing is redacted here: secrets, tokens, keys and the texts of messages are never passed to the log in the first
-place. In a JSON line fields stand beside `time`, `level`, `logger`, `message` and `exception`: no names for a field.
+This module redacts nothing: no caller passes secrets, tokens, keys or the texts of messages to the log. A JSON line has
+the keys `time`, `level`, `logger`, `message` and `exception`, so no field may have these names.
 
-Logging never stops the server. A line that cannot be written, because stderr is closed or nobody reads it, is dropped,
-and the next one that can be written is preceded by how many were.
+Logging never stops the server. If stderr is closed or its reader is too slow, lines are dropped. The next line that can
+be written is preceded by the number of dropped lines.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ import orjson
 from relay.config.tree import LogConfig
 
 STALL_TIMEOUT_MS = 50
-"""How long a line waits for a pipe that is full. The next lines do not wait at all until one could be written again."""
+"""Milliseconds that a line waits for a full pipe. Later lines do not wait until a line has been written again."""
 
 CHUNK_BYTES = 4096
-"""A pipe that is ready takes this much without blocking (PIPE_BUF on Linux)."""
+"""Bytes that a ready pipe takes without blocking (PIPE_BUF on Linux)."""
 
 
-# Until `configure` is called, nothing is written: a short command reports its errors itself.
+# Before `configure` is called nothing is written, because a short command reports its errors itself.
 logging.getLogger("relay").addHandler(logging.NullHandler())
 
 
 class Log:
-    """A named logger that takes fields as keyword arguments. Values may be anything that has a text."""
+    """A named logger that takes fields as keyword arguments. A value that JSON does not have is logged as `str(value)`."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
     def debug(self, message: str, /, **fields: object) -> None:
-        """Log what only someone who looks for a fault wants to know."""
+        """Log an event that matters only when searching for a fault."""
         self._log(logging.DEBUG, message, fields)
 
     def info(self, message: str, /, **fields: object) -> None:
-        """Log what is as it should be."""
+        """Log a normal event."""
         self._log(logging.INFO, message, fields)
 
     def warning(self, message: str, /, **fields: object) -> None:
-        """Log what someone should look at."""
+        """Log an event that an operator should look at."""
         self._log(logging.WARNING, message, fields)
 
     def error(self, message: str, /, **fields: object) -> None:
-        """Log what went wrong."""
+        """Log a failure."""
         self._log(logging.ERROR, message, fields)
 
     def exception(self, message: str, error: BaseException, /, **fields: object) -> None:
-        """Log what went wrong, with the traceback of the error."""
+        """Log a failure with the traceback of the error."""
         self._log(logging.ERROR, message, fields, error)
 
     def _log(self, level: int, message: str, fields: dict[str, object], error: BaseException | None = None) -> None:
         logger = self._logger
         if logger.isEnabledFor(level):
-            # Not by `Logger.log`, which walks the stack for the caller's line each time: nobody is shown it.
+            # `Logger.log` would walk the stack for the caller's line, which no format shows.
             exc_info = None if error is None else (type(error), error, error.__traceback__)
             record = logging.LogRecord(logger.name, level, "", 0, message, None, exc_info)
             record.fields = fields
@@ -81,10 +81,9 @@ def get(name: str) -> Log:
 
 
 def configure(config: LogConfig, stream: TextIO | None = None) -> None:
-    """Send all logs to the stream, which is stderr as it is now if none is given. Again replaces what was before.
+    """Send all logs to the stream, by default the current stderr. A second call replaces the first.
 
-    The level applies to Relay. Libraries log warnings and worse only: at their debug level they write what they handle,
-    which may be secret.
+    The level applies to Relay. Libraries log only warnings and errors, because their debug level may write secrets.
     """
     stream = sys.stderr if stream is None else stream
     root = logging.getLogger()
@@ -102,10 +101,10 @@ def configure(config: LogConfig, stream: TextIO | None = None) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people: time, level, logger, message and `key=value` for each field; a traceback is set off below."""
+    """A line for people: time, level, logger, message and `key=value` for each field. A traceback is indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the lines. Nothing that is logged can make a line that looks like another record."""
+        """Return the lines. No logged value can produce a line that looks like another record."""
         line = f"{_time(record)} {record.levelname:<7} {record.name}: {printable(record.getMessage())}"
         for name, value in _fields(record).items():
             line += f" {name}={_shown(value)}"
@@ -132,14 +131,14 @@ class JSONFormatter(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """Return the text with line breaks, control characters and whatever else a terminal might act on escaped."""
+    """Return the text with line breaks, control characters and all other unprintable characters escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class _Handler(logging.StreamHandler["_Stream"]):
-    """Writes lines and counts those that could not be written."""
+    """Writes lines, and counts the dropped ones."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(_Stream(stream))
@@ -155,12 +154,12 @@ class _Handler(logging.StreamHandler["_Stream"]):
                 return
         super().emit(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in the logging module
         self._lost += 1
 
 
 class _Stream:
-    """Writes to a stream without waiting long for its reader."""
+    """Writes to a stream, and waits at most STALL_TIMEOUT_MS for its reader."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -177,7 +176,7 @@ class _Stream:
         """Write all of the text.
 
         Raises:
-            OSError: nobody reads, or nobody can read any more.
+            OSError: the reader is too slow, or the stream is closed.
         """
         if not self._has_fd:
             self._stream.write(text)
@@ -187,13 +186,13 @@ class _Stream:
         while rest:
             if not self._poll.poll(0 if self._stalled else STALL_TIMEOUT_MS):
                 self._stalled = True
-                raise TimeoutError("nobody reads the log")
+                raise TimeoutError("the reader of the log is too slow")
             rest = rest[os.write(self._stream.fileno(), rest[:CHUNK_BYTES]) :]
             self._torn = bool(rest)
         self._stalled = False
 
     def flush(self) -> None:
-        """Do nothing: every line is written at once."""
+        """Do nothing, because `write` writes each line at once."""
 
 
 def _json(entry: dict[str, object]) -> str:
@@ -225,14 +224,14 @@ def _traceback(record: logging.LogRecord) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return what JSON can say, and the text of the rest."""
+    """Return a value that JSON has unchanged, and any other value as text."""
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)
 
 
 def _shown(value: object) -> str:
-    """Return a value so that it is clear where it ends."""
+    """Return a value as text, quoted if its end would not be clear."""
     text = str(value)
     if text and text.isprintable() and not any(char in ' ="\\' for char in text):
         return text

@@ -1,8 +1,7 @@
 """JSON as Relay accepts and writes it: RFC 8259 with bounds, compact.
 
-orjson does the work. What it lets through and no client could read back as it was sent is refused here: integers past 64
-bits (it turns them into floats) and nesting deeper than it could write again. NaN, Infinity and lone surrogates it refuses
-itself.
+orjson does the work, and refuses NaN, Infinity and lone surrogates. This module also refuses values that orjson reads but
+cannot return unchanged: integers beyond 64 bits, which become floats, and nesting that is too deep to write.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import orjson
 from relay.ground.errors import ProtocolError
 
 MAX_NESTING = 128
-"""Levels of arrays and objects in one document. orjson reads 1,024 but writes only 254."""
+"""Levels of arrays and objects in one document. orjson reads 1,024 levels but writes only 254."""
 
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 _TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
@@ -25,7 +24,7 @@ def loads(document: bytes | str) -> object:
     """Return the value of one JSON document.
 
     Raises:
-        ProtocolError: malformed, too deep, or with an integer past 64 bits.
+        ProtocolError: the document is malformed, nested too deeply, or has an integer beyond 64 bits.
     """
     try:
         if isinstance(document, str):
@@ -35,8 +34,8 @@ def loads(document: bytes | str) -> object:
         raise ProtocolError("The message is not valid JSON.") from error
     if document.count(b"[") + document.count(b"{") > MAX_NESTING and _depth(value) > MAX_NESTING:
         raise ProtocolError(f"The message is nested deeper than {MAX_NESTING} levels.")
-    if _LONG_NUMBER in document.translate(_TO_ZEROS):  # a regular expression takes ten times as long as orjson
-        # Long digits may stand in a string or a fraction: only a second, slower look can tell.
+    if _LONG_NUMBER in document.translate(_TO_ZEROS):  # a regular expression would take ten times as long as orjson
+        # The digits may be part of a string or a fraction, which only a second, slower parse can tell.
         json.loads(document, parse_int=_check_integer)
     return value
 
@@ -45,7 +44,7 @@ def loads_object(document: bytes | str) -> dict[str, object]:
     """Return the JSON object in one document.
 
     Raises:
-        ProtocolError: as `loads`, or the value is no object.
+        ProtocolError: as `loads`, or the value is not an object.
     """
     value = loads(document)
     if not isinstance(value, dict):
@@ -54,19 +53,19 @@ def loads_object(document: bytes | str) -> dict[str, object]:
 
 
 def dumps(value: object) -> bytes:
-    """Return the value as compact UTF-8 JSON. The value comes from `loads` or from Relay itself."""
+    """Return the value as compact UTF-8 JSON. The value must come from `loads` or from Relay itself."""
     return orjson.dumps(value)
 
 
 def _check_integer(digits: str) -> int:
-    # Python refuses to convert more than some thousand digits; by then the answer is known.
+    # Python refuses to convert some thousand digits, so the length is checked first.
     if len(digits) > 20 or not _MIN_INTEGER <= int(digits) <= _MAX_INTEGER:
         raise ProtocolError("The message has an integer that does not fit 64 bits.")
     return int(digits)
 
 
 def _depth(value: object) -> int:
-    """Levels of nesting, without recursion: what is measured may be as deep as a recursion could not go."""
+    """Return the levels of nesting, without recursion, because the value may be deeper than Python's recursion limit."""
     depth = 0
     level = [value]
     while level:

@@ -1,6 +1,6 @@
-"""One service for all short timers: presence grace, typing, and whatever else needs no task of its own.
+"""One service for all short timers, such as presence grace and typing, so that they need no task each.
 
-It knows deadlines and callbacks, not what they are for. There are as many timers as their users set.
+It knows deadlines and callbacks, and not their purpose. It has no bound of its own: its users bound their timers.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 import trio
 
 MIN_COMPACT = 64
-"""Timers below which cancelled ones are not worth sweeping out."""
+"""Timers in the heap below which cancelled timers are not removed, because that would not pay."""
 MAX_BATCH = 100
-"""Callbacks that are called between two turns of the loop."""
+"""Callbacks called before the loop runs other tasks."""
 
 
 class Timer:
-    """A callback that is due at a deadline, until it is cancelled."""
+    """A callback with a deadline."""
 
     __slots__ = ("_timers", "callback")
 
@@ -27,7 +27,7 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Have it not called. A plain call; idempotent, also after it was called."""
+        """Cancel the callback. Does nothing if it was called or cancelled before."""
         if self.callback is not None:
             self.callback = None
             self._timers.note_cancelled()
@@ -46,7 +46,10 @@ class Timers:
         return len(self._heap) - self._cancelled
 
     def call_at(self, deadline: float, callback: Callable[[], None]) -> Timer:
-        """Have `callback` called at `deadline` (on `trio.current_time()`), in the order of deadlines. A plain call."""
+        """Call `callback` at `deadline` (on `trio.current_time()`), in the order of deadlines.
+
+        The callback is called synchronously in the task of `run`, and must not raise.
+        """
         timer = Timer(self, callback)
         if not self._heap or deadline < self._heap[0][0]:
             self._sooner.set()
@@ -54,7 +57,7 @@ class Timers:
         return timer
 
     def note_cancelled(self) -> None:
-        """Take note that one that is kept is cancelled; once they are more than half, they are swept out."""
+        """Record that a timer in the heap was cancelled. Removes cancelled timers once they are more than half."""
         self._cancelled += 1
         if len(self._heap) > MIN_COMPACT and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].callback is not None]
@@ -62,11 +65,11 @@ class Timers:
             self._cancelled = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Call what is due, for ever. A callback that raises is a defect, and ends the service with it."""
+        """Call callbacks at their deadlines until cancelled. A callback that raises is a defect and ends the service."""
         task_status.started()
         while True:
             self._sooner = trio.Event()
-            # With more due than one batch the deadline has passed: then this only gives the others a turn.
+            # If more callbacks are due than one batch, the deadline has passed: this only lets other tasks run.
             with trio.move_on_at(self._heap[0][0]) if self._heap else trio.CancelScope():
                 await self._sooner.wait()
             self._call_due()

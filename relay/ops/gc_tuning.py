@@ -1,7 +1,7 @@
-"""How the garbage collector is spared what lives long: a look at all of ten thousand sessions stops the loop for over half a second.
+"""Keeps long-lived objects from the garbage collector: a full collection of ten thousand sessions stops the loop for over 0.5 s.
 
-What is frozen is out of its sight. A session that ends leaves no reference cycle and goes without it; the few things that were frozen
-while in use and end in a cycle go at the next thaw.
+The collector does not examine frozen objects. A session that ends leaves no reference cycle, so it needs no collector. The few frozen
+objects that end in a cycle are collected at the next thaw.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ from collections.abc import Callable
 import trio
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks at how many sessions there are."""
+"""Seconds between two checks of the number of sessions."""
 THRESHOLDS = (10_000, 500, 20)
-"""As for `gc.set_threshold`: a session is some 100 objects, and Python's own 700 would have a crowd looked at all the time.
+"""As for `gc.set_threshold`. A session is some 100 objects, so with Python's own 700 a crowd would cause collections all the time.
 
-What stays of the young ones are the waiting tasks of all sessions, which is 100 ms to look at: seldom, as they leave no cycles.
+The young objects that survive are the waiting tasks of all sessions. A collection of those takes 100 ms, so it is rare; they leave no
+cycles.
 """
 FREEZE_STEP = 500
-"""Sessions that may come before everything is frozen anew: a full collection over so many takes some 10 ms."""
+"""New sessions after which everything is frozen again. A full collection of that many takes some 10 ms."""
 THAW_SHARE = 0.5
-"""The share of the sessions at the last freeze at which everything is put back in the collector's sight."""
+"""Everything is thawed once fewer sessions are left than this share of those at the last freeze."""
 
 
 class GcTuning:
-    """The service that freezes as sessions come, and thaws when most of them have gone."""
+    """The service that freezes objects as sessions open, and thaws them once most sessions have ended."""
 
     def __init__(self, count_sessions: Callable[[], int]) -> None:
-        """`count_sessions` is a plain call."""
+        """`count_sessions` is called synchronously, once in each CHECK_INTERVAL."""
         self._count_sessions = count_sessions
         self._frozen_at = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Freeze what there is now, and watch the sessions for ever. To be started once the server is up."""
+        """Freeze all current objects, then check the sessions until cancelled. Start it once the server is up."""
         gc.collect()
         gc.freeze()
         before = gc.get_threshold()
@@ -52,8 +53,8 @@ class GcTuning:
             gc.freeze()
             self._frozen_at = count
             return
-        # By itself the collector would wait until there are many more objects than before. But what a session makes while it waits
-        # takes the place of what was frozen, so that the young become as many as the sessions before it looks.
+        # By itself the collector waits until the number of objects has grown. But new objects of waiting sessions replace frozen ones,
+        # so without this call the young objects would become as many as the sessions before a collection.
         gc.collect(0)
         if self._frozen_at and count < self._frozen_at * THAW_SHARE:
             gc.unfreeze()

@@ -1,8 +1,8 @@
-"""Lets go of what nobody needs any more: idle channels, keys and limits in memory, old publications and keys in the store."""
+"""Removes unused entries: idle channels, idempotency keys and limits in memory, and old publications in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
 import trio
 
@@ -14,20 +14,20 @@ from relay.model.kinds import Kinds
 from relay.store.publications import Publications
 
 UNLOAD_INTERVAL = 10.0
-"""Seconds between two looks for idle channels, and for keys and limits that no longer count."""
+"""Seconds between two sweeps of channels, idempotency keys and limits in memory."""
 PRUNE_INTERVAL = 60.0
 """Seconds between two passes over the store."""
 PRUNE_PAUSE = 0.05
-"""Seconds between two transactions of a pass, in which publishers go first."""
+"""Seconds between two transactions of a pass, so that publishers are not delayed."""
 
 log = logs.get("relay.janitor")
 
 
 class Janitor:
-    """The services that clean up, each in its own rhythm."""
+    """The services that clean up, each at its own interval."""
 
     def __init__(
-        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Sequence[RateLimit] = ()
+        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Collection[RateLimit]
     ) -> None:
         self._broker = broker
         self._publications = publications
@@ -35,7 +35,7 @@ class Janitor:
         self._limits = limits
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Clean up for ever."""
+        """Clean up until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._unload)
             nursery.start_soon(self._prune)
@@ -62,7 +62,7 @@ class Janitor:
                 log.warning("cannot prune, trying again later", cause=refusal.message)
 
     def _max_age(self, channel: str) -> float | None:
-        """How long publications of a channel are kept: a kind that is configured no more keeps what it has."""
+        """Return how long publications of a channel are kept, in seconds; None, without an end, if its kind is no longer configured."""
         try:
             return self._kinds[channel.partition(":")[0]].history_period
         except KeyError:

@@ -1,7 +1,6 @@
-"""What the server counts about itself, as plain integers on objects that exist anyway: counting costs an addition.
+"""The counters of one server. They are plain integers, so counting costs an addition.
 
-It knows no Prometheus and no HTTP; who reads the numbers does so when it is asked for them. Everything is of one server: two in one
-process count for themselves.
+It knows no Prometheus and no HTTP: `api.metrics` reads the counters on each scrape. Two servers in one process count separately.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from relay.ground.errors import Code, Reason
 from relay.ground.histogram import Histogram
 
 LAG_INTERVAL = 0.25
-"""Seconds between two looks at how late the loop is."""
+"""Seconds between two measurements of the loop's lag."""
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""The bounds of the histogram of the loop's lag, in seconds."""
 BY_CLIENT = "closed_by_client"
-"""The reason of sessions that the server had none to end: the client closed, or was gone."""
+"""The reason of sessions that the server did not end: the client closed, or disappeared."""
 UPGRADED = "upgraded"
-"""The reason of polling sessions that went on over WebSocket."""
+"""The reason of polling sessions that continued over WebSocket."""
 
 
 class SessionCounts:
@@ -36,51 +36,51 @@ class SessionCounts:
 
     @property
     def open(self) -> int:
-        """How many there are now."""
+        """How many sessions are open."""
         return self.opened - self.closed.total()
 
     def end(self, reason: Reason | None) -> None:
-        """Count the end of one; None where the server had no reason to end it. A plain call."""
+        """Count the end of a session. `reason` is None if the client ended it."""
         self.closed[BY_CLIENT if reason in (None, Reason.NORMAL) else reason.name.lower()] += 1
 
 
 class Metrics:
-    """The counts that no other part has a place for, and the service that measures how late the loop is."""
+    """The counters that belong to no other part, and the service that measures the loop's lag."""
 
     def __init__(self) -> None:
         self.sessions: dict[tuple[str, str], SessionCounts] = {}
-        """By dialect and transport."""
+        """Sessions by dialect and transport."""
         self.refused: Counter[Code] = Counter()
-        """Handshakes that were refused, and why."""
+        """Refused handshakes by code."""
         self.responses: Counter[int] = Counter()
         """HTTP responses by status."""
         self.loop_lag = Histogram(LAG_BOUNDS)
         self.tables: dict[str, Callable[[], int]] = {}
-        """How many entries a table in memory has, by its name, for those that only their owner knows of."""
+        """The number of entries of tables in memory that only their owner knows, by name. Called synchronously on a scrape."""
         self.queued_bytes: dict[tuple[str, str], Callable[[], int]] = {}
-        """What waits to be sent by a dialect's own transport, where the server's outboxes are not used."""
+        """The queued bytes of transports that do not use the server's outboxes, by dialect and transport. Called as `tables`."""
         self.places: dict[str, tuple[ConnectionCounter, ...]] = {}
-        """The places for sessions of each dialect."""
+        """The places for sessions by dialect."""
         self._dialects: dict[Encode, str] = {}
 
     def sessions_of(self, dialect: str, transport: str = "websocket") -> SessionCounts:
-        """Return where the sessions of a dialect are counted."""
+        """Return the counters of a dialect's sessions over a transport."""
         return self.sessions.setdefault((dialect, transport), SessionCounts())
 
     def name_encoders(self, dialect: str, *encoders: Encode) -> None:
-        """Say whose words these are, so that deliveries can be told apart by dialect."""
+        """Record which dialect these encoders belong to, so that deliveries can be counted by dialect."""
         for encode in encoders:
             self._dialects[encode] = dialect
 
     def by_dialect(self, deliveries: Mapping[Encode, int]) -> Counter[str]:
-        """Return deliveries, which are counted by encoder, by dialect."""
+        """Return the sums by dialect of deliveries by encoder."""
         counts: Counter[str] = Counter(dict.fromkeys(self._dialects.values(), 0))
         for encode, number in deliveries.items():
             counts[self._dialects.get(encode, "other")] += number
         return counts
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Measure for ever how much later than asked for a task wakes up: what all others wait too."""
+        """Measure the loop's lag until cancelled: how much later than its deadline a task wakes up."""
         task_status.started()
         while True:
             wanted = trio.current_time() + LAG_INTERVAL

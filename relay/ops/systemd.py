@@ -1,7 +1,7 @@
-"""What systemd gives a service, and what it wants to hear: listening sockets (sd_listen_fds(3)) and notices (sd_notify(3)).
+"""The two protocols of systemd: it passes listening sockets (sd_listen_fds(3)) and takes notices (sd_notify(3)).
 
-Both are a few environment variables, which are taken out, so that no child process believes that it is meant. Anything that
-speaks the same protocol will do as well. What the server is and how it does is not known here: it is passed in as functions.
+Both use environment variables, which are removed so that no child process uses them. Any other service manager with the same protocols
+works, too. This module does not know the server: the state of the server is passed in as functions.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ import trio
 from relay.ground import logs
 
 FIRST_PASSED_FILE = 3
-"""The file descriptor of the first socket that is passed; SD_LISTEN_FDS_START."""
+"""The file descriptor of the first passed socket; SD_LISTEN_FDS_START in sd_listen_fds(3)."""
 MAX_PASSED_SOCKETS = 64
+"""Sockets that may be passed. A larger number is a mistake."""
 NOTICE_TIMEOUT = 1.0
-"""Seconds that a notice may wait for room in systemd's queue; then it is dropped."""
+"""Seconds that a notice waits for room in systemd's queue before it is dropped."""
 STATUS_INTERVAL = 10.0
-"""Seconds between two notices of how the server does; shorter where the watchdog wants to hear more often."""
+"""Seconds between two notices of the server's status, or half of the watchdog's timeout if that is less."""
 
 log = logs.get("relay.systemd")
 
 
 class SystemdError(Exception):
-    """What was passed cannot be used; the message is written for whoever runs the server."""
+    """A socket or variable from systemd cannot be used. The message is written for the operator."""
 
 
 def take_listeners(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the listening sockets that were passed to this process, none if none were. Non-blocking, and not inherited.
+    """Return the listening sockets that were passed to this process. They are non-blocking and not inherited by child processes.
 
     Raises:
-        SystemdError: something was passed that TCP connections cannot be accepted on.
+        SystemdError: a passed file descriptor cannot accept TCP connections.
     """
     count, pid, _ = (environ.pop(name, "") for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"))
     if not count:
         return []
     if pid != str(os.getpid()):
-        log.warning("sockets were passed to another process, they are not used", listenPid=pid, pid=os.getpid())
+        log.warning("ignoring sockets that were passed to another process", listenPid=pid, pid=os.getpid())
         return []
     if not (count.isascii() and count.isdecimal() and int(count[:9]) <= MAX_PASSED_SOCKETS):
         raise SystemdError(
@@ -56,13 +57,13 @@ def _listener(fd: int) -> socket.socket:
     except OSError:
         raise SystemdError(f"LISTEN_FDS promises a socket as file descriptor {fd}, but nothing is open there") from None
     if not is_socket:
-        raise SystemdError(f"file descriptor {fd}, passed to be listened on, is no socket")
+        raise SystemdError(f"file descriptor {fd}, passed to be listened on, is not a socket")
     os.set_inheritable(fd, False)
     passed = socket.socket(fileno=fd)
     if passed.family not in (socket.AF_INET, socket.AF_INET6):
-        wrong = "is not of TCP; use ListenStream= with a port, or an address and a port"
+        wrong = "is not a TCP socket; use ListenStream= with a port, or an address and a port"
     elif passed.type != socket.SOCK_STREAM:
-        wrong = "is of datagrams; use ListenStream="
+        wrong = "is a datagram socket; use ListenStream="
     elif not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         wrong = "does not listen; with ListenStream=, Accept=no is needed"
     else:
@@ -73,10 +74,10 @@ def _listener(fd: int) -> socket.socket:
 
 
 def take_notifier(environ: MutableMapping[str, str]) -> Notifier:
-    """Return what tells whoever started this process; where nobody wants to hear, it says nothing.
+    """Return a notifier for the service manager. Without NOTIFY_SOCKET it sends nothing.
 
     Raises:
-        SystemdError: a variable has a value that cannot be meant.
+        SystemdError: a variable has an invalid value.
     """
     address, usec, pid = (environ.pop(name, "") for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
     if not address:
@@ -92,23 +93,23 @@ def take_notifier(environ: MutableMapping[str, str]) -> Notifier:
 
 @attrs.frozen
 class Notifier:
-    """Tells whoever started this process how it does."""
+    """Sends notices about this process to its service manager."""
 
     address: str | None
-    """A path, or @ and an abstract name; None: nobody wants to hear."""
+    """A path, or @ and an abstract name. None: nothing is sent."""
     watchdog_timeout: float | None
-    """Seconds without a sign of life after which the process is killed; None: it is not watched."""
+    """Seconds without a sign of life after which systemd kills the process. None: no watchdog."""
 
     async def ready(self, status: str) -> None:
-        """Say that connections are served from now on."""
+        """Notify that the server accepts connections."""
         await self.notify("READY=1", f"STATUS={status}")
 
     async def stopping(self, status: str) -> None:
-        """Say that the server is about to end."""
+        """Notify that the server is stopping."""
         await self.notify("STOPPING=1", f"STATUS={status}")
 
     async def notify(self, *assignments: str) -> None:
-        """Send one notice. It never raises: a server does not stop because nobody listens to it."""
+        """Send one notice, waiting at most NOTICE_TIMEOUT. Logs a failure instead of raising, so that it never stops the server."""
         if self.address is None:
             return
         address = "\0" + self.address[1:] if self.address[0] == "@" else self.address
@@ -117,8 +118,8 @@ class Notifier:
                 with trio.fail_after(NOTICE_TIMEOUT):
                     await datagrams.sendto("\n".join(assignments).encode(), address)
             except (OSError, trio.TooSlowError) as error:
-                cause = error.strerror if isinstance(error, OSError) else "nobody reads there"
-                log.warning("cannot tell systemd", cause=cause, notice=assignments[0], socket=self.address)
+                cause = error.strerror if isinstance(error, OSError) else "the socket is not read"
+                log.warning("cannot notify systemd", cause=cause, notice=assignments[0], socket=self.address)
 
     async def run(
         self,
@@ -127,7 +128,10 @@ class Notifier:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Send signs of life and how the server does, for ever. `prove_alive` returns when all that matters has answered."""
+        """Send the status and, for a watchdog, signs of life until cancelled. Returns at once without NOTIFY_SOCKET.
+
+        A sign of life is sent only after `prove_alive` has returned. `status` is called synchronously.
+        """
         task_status.started()
         if self.address is None:
             return

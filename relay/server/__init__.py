@@ -1,4 +1,4 @@
-"""The composition root: builds the parts, starts them from the inside out, stops them from the outside in.
+"""The composition root: builds the parts, starts them from the inside out, and stops them from the outside in.
 
-Only the command line stands above it.
+It owns the process and the upgrades to WebSocket. Only the command line uses it.
 """

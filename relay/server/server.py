@@ -1,48 +1,31 @@
-"""The composition root: builds the parts, starts them from the inside out and stops them from the outside in."""
+"""Starts the parts of a server from the inside out, and stops them from the outside in."""
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 import trio
 
-from relay.access.publishing import Publishing
-from relay.admission.addresses import TrustedProxies
-from relay.admission.auth_failures import AuthFailureLimit
-from relay.admission.rate_limits import RateLimit
+from relay.admission.rate_limits import ConnectionCounter
 from relay.api import docs, metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
-from relay.auth.api_keys import ApiKeys
-from relay.auth.jwks import Jwks
-from relay.auth.tokens import Tokens
-from relay.auth.users import Users
-from relay.auth.verifier import TokenVerifier
-from relay.broker.broker import Broker
-from relay.broker.presence import Presence
 from relay.broker.write_behind import WriteBehind
-from relay.chat.notifications import Notifications
-from relay.chat.rooms import Rooms
-from relay.config.tree import AuthConfig, Config
+from relay.config.tree import Config
 from relay.core import Core
-from relay.dialects.base import Factory
+from relay.dialects.base import Dialect, Factory
 from relay.dialects.registry import DIALECTS
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import Reason, RequestError
-from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
 from relay.ops.gc_tuning import GcTuning
 from relay.ops.janitor import Janitor
-from relay.ops.metrics import Metrics
-from relay.ops.systemd import Notifier, take_listeners, take_notifier
+from relay.ops.open_files import RESERVED_FILES, max_sessions
+from relay.ops.systemd import Notifier
+from relay.server.build import build_core
 from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
 from relay.store.connection import StoreError
@@ -51,70 +34,16 @@ from relay.store.meta import get_or_create
 from relay.store.publications import Publications
 from relay.store.server_lock import sole_server
 from relay.transports.certificates import Certificates
-from relay.transports.http import HttpServer, open_http_server
+from relay.transports.http import Application, HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.stream import ByteStream
 
-log = logs.get("relay")
-
-RESERVED_FILES = 200
-"""Open files that are not for WebSocket connections: the database, listeners, HTTP requests, what refusals are answered on."""
-ADDRESS_FACTOR = 10
-"""REST requests of one address for each of one user: many users may share it."""
-POLL_INTERVAL = 0.02
-"""Seconds between two looks at what tells nobody of its end, or its progress."""
 ARRIVAL_TIMEOUT = 1.0
 """Seconds that a connection, accepted before a stop, has to send its request."""
 SESSIONS_TIMEOUT = 5.0
-"""Seconds after which a stop waits no more for sessions, each of which ends within its close timeout by itself."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Seconds for which a stop waits for sessions. Each session ends within its close timeout by itself."""
 
-
-def serve(config: Config) -> int:
-    """Run the server until a signal ends it; returns the exit code. A second signal ends the process at once.
-
-    Raises:
-        SystemdError: what systemd passed cannot be used.
-        OSError, StoreError: as `open_server`, in an exception group.
-    """
-    logs.configure(config.log)
-    raise_open_files()
-    trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
-    return 0
-
-
-async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequence[socket.socket]) -> None:
-    with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with trio.open_nursery() as ending:
-            async with open_server(config, passed=passed, notifier=notifier) as server:
-                await ending.start(_reload_at_hangup, server.certificates)
-                await notifier.ready(server.status)
-                await anext(aiter(signals))
-                ending.start_soon(_exit_at_second_signal, signals)
-                log.info("shutting down", grace=config.server.shutdown_grace)
-                server.refuse_new_work()
-                await notifier.stopping("Shutting down: sessions are told to go, requests may finish.")
-                await server.drain()
-            ending.cancel_scope.cancel()
-    log.info("stopped")
-
-
-async def _reload_at_hangup(
-    certificates: Certificates | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        task_status.started()
-        async for _ in signals:
-            if certificates is None:
-                log.info("SIGHUP: there is nothing to reload. A changed configuration is taken up by a restart.")
-            else:
-                await certificates.reload()
-
-
-async def _exit_at_second_signal(signals: AsyncIterator[int]) -> None:
-    await anext(aiter(signals))
-    log.warning("second signal, ending at once")
-    os._exit(1)
+log = logs.get("relay")
 
 
 @attrs.frozen(eq=False)
@@ -130,23 +59,33 @@ class Server:
     _readiness: Readiness
     _listener: Listener
     _hands_over: bool
-    """Whether the listening sockets outlive this server: then who connects from now on is the next one's to serve."""
+    """Whether the listening sockets outlive this server, so that new connections wait for the next one."""
 
     @property
     def urls(self) -> list[str]:
-        """Where it listens."""
-        return [_url(host, port, secure=self.certificates is not None) for host, port in self.addresses]
+        """The URL of each address."""
+        return [self.core.config.server.url_at(host, port) for host, port in self.addresses]
 
     @property
     def status(self) -> str:
-        """How the server does, in words for whoever looks after it."""
+        """The state of the server, in one line for its operator."""
         if self._readiness.reason is not None:
             return f"Not ready: {self._readiness.reason}"
         urls = ", ".join(self.urls)
         return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
 
+    async def prove_alive(self) -> None:
+        """Return once the store's writer has worked, which proves that both the writer and the loop run.
+
+        The proof says nothing about the disk: a writer that fails works, too.
+        """
+        try:
+            await self.database.load(lambda _: None)
+        except RequestError:  # the queue is full, so wait until the writer has taken a batch from it
+            await self.database.wait_batch()
+
     def refuse_new_work(self) -> None:
-        """Take on nothing new: readiness and upgrades answer 503, or connections wait for the next server. A plain call."""
+        """Refuse new work: readiness and upgrades answer 503, or new connections wait for the next server."""
         self._readiness.draining.begin()
         if self._hands_over:
             self._listener.stop()
@@ -154,21 +93,19 @@ class Server:
     async def drain(self) -> None:
         """Stop serving within `shutdown_grace`, whatever the peers do.
 
-        First new work is refused, then sessions are told to go, then requests that are under way may finish.
+        Refuses new work, then disconnects the sessions, then lets pending requests finish.
         """
         deadline = trio.current_time() + self.core.config.server.shutdown_grace
         self.refuse_new_work()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.http.shutdown, deadline)
             await self.upgrades.disconnect_all(Reason.SHUTTING_DOWN)
-            # Whoever was accepted and has not said yet what it wants is given a moment to do so.
+            # An accepted connection may still send its request, which is served or refused.
             with trio.move_on_after(ARRIVAL_TIMEOUT):
-                while self._listener.arriving:  # noqa: ASYNC110 - no connection tells this one of its request
-                    await trio.sleep(POLL_INTERVAL)
+                await self._listener.wait_arrived()
             with trio.move_on_after(SESSIONS_TIMEOUT):
-                while self.upgrades.session_count:  # noqa: ASYNC110 - no session tells this one of its end
-                    await trio.sleep(POLL_INTERVAL)
-        await self.http.shutdown(deadline)  # of those who came meanwhile
+                await self.upgrades.wait_empty()
+        await self.http.shutdown(deadline)  # requests of connections that arrived meanwhile
         self._listener.stop()
 
 
@@ -181,16 +118,65 @@ async def open_server(
     passed: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
 ) -> AsyncIterator[Server]:
-    """Start a server, and stop it at the end of the block: sessions, then services, the store last.
+    """Start a server, and stop it when the block ends: sessions first, then services, the store last.
 
-    `passed` are sockets that listen already, to be used instead of the configured address. `notifier` is sent signs of life.
+    `passed` are listening sockets to use instead of the configured address. `notifier` is sent signs of life.
 
     Raises:
-        OSError: the address cannot be listened on.
-        CertificateError: there is to be TLS, and the certificate cannot be used.
-        StoreError: the database cannot be opened, or not be written.
+        OSError: the server cannot listen on the address.
+        CertificateError: TLS is configured, and the certificate cannot be used.
+        StoreError: the database cannot be opened or written.
     """
-    clock = clock or Clock()
+    async with _open_core(config, clock or Clock()) as inside:
+        core, services = inside.core, inside.services
+        enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
+        certificates = _certificates(config, core.clock)
+        for dialect in enabled:
+            for service in dialect.services:
+                await services.start(service)
+        if certificates is not None:
+            await services.start(certificates.run)
+        readiness = Readiness(inside.database, core.auth.tokens.jwks)
+        places = config.server.max_connections or max_sessions()
+        connections = ConnectionCounter(places + RESERVED_FILES // 2)
+        upgrades = Upgrades(
+            core, enabled, inside.flusher, max_sessions=places, draining=lambda: readiness.draining.begun and not passed
+        )
+        app = _create_app(inside, enabled, upgrades, connections, readiness)
+        async with trio.open_nursery() as handlers:
+            async with open_http_server(app) as http, trio.open_nursery() as listening:
+                sockets = passed or open_listeners(config.server.host, config.server.port)
+                make_stream = ByteStream if certificates is None else certificates.make_stream
+                listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)
+                await listening.start(listener.run)
+                await services.start(GcTuning(lambda: upgrades.session_count).run)
+                server = Server(
+                    [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.database,
+                    certificates, readiness, listener, hands_over=bool(passed),
+                )  # fmt: skip
+                _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
+                if notifier is not None:
+                    await services.start(notifier.run, server.prove_alive, lambda: server.status)
+                yield server
+                listening.cancel_scope.cancel()
+            handlers.cancel_scope.cancel()
+
+
+@attrs.frozen
+class _Inside:
+    """The core, its services and its store, while they run."""
+
+    core: Core
+    database: Database
+    flusher: Flusher
+    services: trio.Nursery
+    own_secret: bool
+    """Whether tokens are signed with a secret that Relay made."""
+
+
+@asynccontextmanager
+async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
+    """Start the store, the core and its services, and stop them in the opposite order."""
     async with (
         sole_server(config.store.path),
         open_database(config.store.path, synchronous=config.store.synchronous) as database,
@@ -200,165 +186,58 @@ async def open_server(
         publications = Publications(database, clock)
         try:
             await publications.open()
-            secret = config.auth.jwt_secret or await _own_secret(config, database)
+            own_secret = None if config.auth.jwt_secret else await _own_secret(config, database)
         except RequestError:
             raise StoreError(f"{config.store.path} cannot be written: {database.last_error}.") from None
-        core = build_core(config, database, publications, clock, secret)
-        enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
+        core = build_core(config, database, publications, clock, config.auth.jwt_secret or own_secret)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(core.broker, publications)
+        janitor = Janitor(core.broker, publications, core.kinds, limits=core.limits.tables().values())
         for service in (
-            flusher.run, core.timers.run, core.keys.run, core.metrics.run, write_behind.run,
-            Janitor(core.broker, publications, core.kinds, limits=(core.messages, core.handshakes)).run,
-            *(service for dialect in enabled for service in dialect.services),
+            flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, write_behind.run, janitor.run,
         ):  # fmt: skip
             await services.start(service)
-        jwks = core.tokens.jwks
-        if jwks is not None:
-            await services.start(jwks.run)
-        certificates = _certificates(config, clock)
-        if certificates is not None:
-            await services.start(certificates.run)
-        readiness = Readiness(database, jwks)
-        blueprints = [blueprint for dialect in enabled for blueprint in dialect.blueprints]
-        max_sessions = config.server.max_connections or _max_sessions()
-        upgrades = Upgrades(
-            core, enabled, flusher, max_sessions=max_sessions, draining=lambda: readiness.draining.begun and not passed
-        )
-        sources = metrics.Sources(core, database, flusher, upgrades.outbox_usage, connections=lambda: listener.count)
-        routes = [publish.blueprint(core), metrics.blueprint(sources), docs.blueprint(), *blueprints]
-        app = create_app(core, routes, readiness)
-        async with trio.open_nursery() as handlers:
-            async with open_http_server(app) as http, trio.open_nursery() as listening:
-                sockets = passed or open_listeners(config.server.host, config.server.port)
-                listener = Listener(
-                    sockets, upgrades.open, http, handlers, max_connections=max_sessions + RESERVED_FILES // 2,
-                    make_stream=ByteStream if certificates is None else certificates.make_stream,
-                )  # fmt: skip
-                await listening.start(listener.run)
-                await services.start(GcTuning(lambda: upgrades.session_count).run)
-                addresses = [socket.getsockname()[:2] for socket in sockets]
-                if passed:
-                    log.info("listening on what systemd passed, not on server.host and server.port")
-                server = Server(
-                    addresses,
-                    upgrades,
-                    http,
-                    core,
-                    database,
-                    certificates,
-                    readiness,
-                    listener,
-                    hands_over=bool(passed),
-                )
-                for url in server.urls:
-                    log.info("listening", url=url, dialects=",".join(d.name for d in enabled))
-                if not config.auth.jwt_secret and secret is not None:
-                    log.info("no secret is configured, one is kept in the database", firstToken="relay token USER")
-                if notifier is not None:
-                    await services.start(notifier.run, partial(_prove_alive, database), lambda: server.status)
-                yield server
-                listening.cancel_scope.cancel()
-            handlers.cancel_scope.cancel()
+        if core.auth.tokens.jwks is not None:
+            await services.start(core.auth.tokens.jwks.run)
+        yield _Inside(core, database, flusher, services, own_secret=own_secret is not None)
         try:
             await write_behind.write()
             await publications.close()
         except RequestError:
-            log.error("what was written behind is lost, its channels begin anew", cause=database.last_error)
+            log.error("write-behind publications are lost, their channels get a new epoch", cause=database.last_error)
         services.cancel_scope.cancel()
 
 
-def build_core(
-    config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None
-) -> Core:
-    """Return the parts that every session and route works with; nothing runs yet."""
-    kinds = Kinds(
-        entities=config.channels.entities,
-        history_period=config.channels.history_period,
-        durable=config.channels.durable,
-    )
-    timers = Timers()
-    presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
-    broker = Broker(publications, presence, clock)
-    users = Users(database, clock)
-    period = config.channels.idempotency_period
-    rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=period)
-    notifications = Notifications(database, broker, kinds, clock)
-    auth, limits = config.auth, config.limits
-    return Core(
-        config=config,
-        clock=clock,
-        kinds=kinds,
-        timers=timers,
-        presence=presence,
-        broker=broker,
-        users=users,
-        rooms=rooms,
-        notifications=notifications,
-        publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
-        tokens=_tokens(auth, secret, clock),
-        keys=ApiKeys(database),
-        messages=_per_minute(limits.messages_per_minute),
-        handshakes=_per_minute(limits.handshakes_per_minute),
-        requests=_per_minute(limits.requests_per_minute),
-        address_requests=_per_minute(limits.requests_per_minute * ADDRESS_FACTOR),
-        failures=AuthFailureLimit(limits.auth_failures_per_minute),
-        trusted_proxies=TrustedProxies(config.server.trusted_proxies),
-        metrics=Metrics(),
-    )
-
-
-def _per_minute(count: int) -> RateLimit:
-    return RateLimit(count, count / 60)
-
-
-def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
-    jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
-    verifier = TokenVerifier(
-        secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
-        public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
-        algorithms=auth.jwt_algorithms,
-        issuer=auth.issuer,
-        audience=auth.audience,
-        leeway=auth.leeway,
-        published=None if jwks is None else jwks.known,
-    )
-    return Tokens(verifier, clock, jwks)
-
-
-def _certificates(config: Config, clock: Clock) -> Certificates | None:
-    """What TLS is spoken with, where it is on."""
-    cert, key = config.server.tls_cert, config.server.tls_key
-    return None if cert is None or key is None else Certificates(cert, key, clock.now)
-
-
 async def _own_secret(config: Config, database: Database) -> str | None:
-    """The secret that Relay made for itself, where none is configured, nor a public key."""
+    """Return the secret that Relay made for itself, creating it if needed; None if a public key is configured."""
     if config.auth.has_issuer:
         return None
     return await database.write(lambda connection: get_or_create(connection, "jwt_secret"))
 
 
-async def _prove_alive(database: Database) -> None:
-    """Return when the store's writer has done something: so both it and the loop turn. Whether the disk works is not asked."""
-    batches = database.batches
-    try:
-        await database.load(lambda _: None)
-    except RequestError:  # too much waits before it, which the writer is to be seen working on
-        while database.batches == batches:  # noqa: ASYNC110 - the writer tells nobody
-            await trio.sleep(POLL_INTERVAL)
+def _certificates(config: Config, clock: Clock) -> Certificates | None:
+    """Return the certificates for TLS; None if TLS is off."""
+    cert, key = config.server.tls_cert, config.server.tls_key
+    return None if cert is None or key is None else Certificates(cert, key, clock.now)
 
 
-def raise_open_files() -> None:
-    """Raise the soft limit of open files to the hard one: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def _create_app(
+    inside: _Inside,
+    dialects: Sequence[Dialect],
+    upgrades: Upgrades,
+    connections: ConnectionCounter,
+    readiness: Readiness,
+) -> Application:
+    sources = metrics.Sources(inside.core, inside.database, inside.flusher, upgrades.outbox_usage, connections)
+    of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
+    blueprints = [publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), *of_dialects]
+    return create_app(inside.core, blueprints, readiness)
 
 
-def _max_sessions() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(soft - RESERVED_FILES, 1)
-
-
-def _url(host: str, port: int, *, secure: bool) -> str:
-    return f"{'https' if secure else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:
+    if passed:
+        log.info("listening on the sockets that systemd passed, not on server.host and server.port")
+    for url in server.urls:
+        log.info("listening", url=url, dialects=",".join(dialect.name for dialect in dialects))
+    if own_secret:
+        log.info("no secret is configured, so Relay keeps its own in the database", firstToken="relay token USER")

@@ -1,6 +1,6 @@
-"""From an upgrade request to a session: who may come in, and the session's life on its connection.
+"""From an upgrade request to a session: decides on the request, and runs the session on its connection.
 
-Clients reconnect on every close, so refusing is cheap: one answer from a few prepared bytes, and the connection closes.
+Clients reconnect on every close, so a refusal is cheap: one response from prepared bytes, and the connection closes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from relay.admission.addresses import client_address, limit_key
 from relay.admission.origins import OriginPolicy
@@ -17,7 +16,8 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.ground import logs
-from relay.ground.errors import Code, Reason, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
+from relay.ground.idle import wait_until_idle
 from relay.sessions.outbox import Flusher, Outbox
 from relay.sessions.session import Session
 from relay.transports.refusal import refuse
@@ -25,20 +25,18 @@ from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from relay.transports.websocket import WebSocket, accept_handshake
 
-RETRY_AFTER = 5.0
-"""Seconds after which a client that was refused for lack of room may try again."""
 DISCONNECT_BATCH = 50
-"""Sessions that are ended between two turns of the loop at shutdown, so that requests under way have theirs."""
+"""Sessions that a shutdown ends before the loop runs other tasks, so that pending requests make progress."""
 ENDS_PER_TURN = 20
 """Connections whose end is taken up at a time, where many are gone at once: some milliseconds of work."""
 POLLS_PERIOD = 0.2
-"""Seconds that a dialect has at shutdown to answer its own requests first: the end of many sessions would hold them up."""
+"""Seconds at shutdown in which dialects answer their own requests, which the end of many sessions would delay."""
 
 log = logs.get("relay.session")
 
 
 class Upgrades:
-    """Takes upgrade requests, and knows the sessions that came of them."""
+    """Accepts upgrade requests, and holds the sessions that they open."""
 
     def __init__(
         self,
@@ -49,7 +47,7 @@ class Upgrades:
         max_sessions: int,
         draining: Callable[[], bool],
     ) -> None:
-        """`max_sessions`: of all dialects together. `draining` tells whether new ones are refused, for the server is about to end."""
+        """`max_sessions` bounds all dialects together. `draining` returns whether new sessions are refused because of a shutdown."""
         self._core = core
         self._dialects = dialects
         self._flusher = flusher
@@ -64,11 +62,15 @@ class Upgrades:
 
     @property
     def session_count(self) -> int:
-        """How many sessions there are now."""
+        """How many sessions are open."""
         return len(self._sessions)
 
+    async def wait_empty(self) -> None:
+        """Wait until there is no session."""
+        await self._all.wait_empty()
+
     def outbox_usage(self) -> tuple[Counter[str], int]:
-        """Return the bytes that wait to be sent, by dialect, and how many outboxes wait for their peer. Looks at each session."""
+        """Return the queued bytes by dialect, and how many outboxes wait for their peer. Takes time for each session."""
         waiting: Counter[str] = Counter()
         blocked = 0
         for session in self._sessions:
@@ -106,7 +108,7 @@ class Upgrades:
         return Outbox(stream, self._flusher, maximum, on_blocked=on_blocked, on_overflow=on_overflow)
 
     def entered(self, session: Session, websocket: WebSocket) -> None:
-        """Take a session in. A plain call."""
+        """Record the start of a session."""
         self._sessions[session] = websocket
         self._core.metrics.sessions_of(session.dialect).opened += 1
         if self._ending is not None:
@@ -114,7 +116,7 @@ class Upgrades:
         log.debug("session opened", dialect=session.dialect, address=session.address)
 
     def left(self, session: Session, endpoint: Endpoint) -> None:
-        """Let a session go, and give its places back. A plain call."""
+        """Record the end of a session, and give its places back."""
         del self._sessions[session]
         self._core.metrics.sessions_of(session.dialect).end(session.reason)
         self._all.give_back()
@@ -127,9 +129,7 @@ class Upgrades:
     def _admit(self, head: RequestHead, address: str) -> tuple[Endpoint, str]:
         if self._draining():
             raise RequestError(Code.UNAVAILABLE, "The server is shutting down.", retry_after=RETRY_AFTER)
-        wait = self._core.handshakes.take(limit_key(address), trio.current_time())
-        if wait > 0:
-            raise RequestError(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=wait)
+        self._core.limits.handshakes.spend(limit_key(address))
         endpoint, dialect = self._find(head.path)
         if not self._origins.allows(head.get(b"origin"), head.get(b"host")):
             raise RequestError(Code.FORBIDDEN, "Pages of this origin may not connect.")
@@ -143,18 +143,17 @@ class Upgrades:
         raise RequestError(Code.NOT_FOUND, "There is no WebSocket at this path.")
 
     async def disconnect_all(self, reason: Reason) -> None:
-        """Tell every session to end, and any that comes later at once. They end by themselves, each within its close timeout.
+        """Disconnect every session, and any later one at once. Each ends by itself within its close timeout.
 
-        All are told before the first one ends, which takes many times as long.
+        Every client is sent the close before the first session ends, because ending sessions takes many times as long.
         """
         self._ending = reason
         for dialect in self._dialects:
             dialect.drain()
-        with trio.move_on_after(POLLS_PERIOD):
-            await wait_all_tasks_blocked()
+        await wait_until_idle(POLLS_PERIOD)
         sessions = list(self._sessions.items())
         for session, websocket in sessions:
-            if session.reason in (None, reason):  # its dialect may have ended it already
+            if session.reason in (None, reason):  # otherwise its dialect has ended it already
                 session.reason = reason
                 websocket.close_nowait(reason.close_code, reason.text)
         for count, (session, _) in enumerate(sessions, 1):

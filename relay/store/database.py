@@ -71,6 +71,7 @@ class Database:
         """Why the database could not be written at the last try, in SQLite's words; None when it could."""
         self.batches = 0
         """How many batches were run."""
+        self._batch_ended = trio.Event()
         self.operations = 0
         """How many writes and loads were in them."""
         self.last_batch_seconds = 0.0
@@ -227,6 +228,13 @@ class Database:
         for entry in batch:
             if entry.task is not None and entry.result is not None:
                 trio.lowlevel.reschedule(entry.task, entry.result)
+        self._batch_ended.set()
+
+    async def wait_batch(self) -> None:
+        """Wait until the writer has finished a batch, whether it succeeded or not. Any number of tasks may wait."""
+        if self._batch_ended.is_set():
+            self._batch_ended = trio.Event()
+        await self._batch_ended.wait()
 
     async def _run_in_thread(self, loads: Sequence[Entry], writes: Sequence[Entry]) -> None:
         started = time.perf_counter()

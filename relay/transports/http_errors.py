@@ -10,12 +10,10 @@ from typing import Any
 import attrs
 
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 FEEDS_PREFIX = "/api/v1/"
 """Below it errors have the shape of the feeds' API."""
-RETRY_AFTER = 5.0
-"""Seconds after which to try again, where a refusal that passes does not say when."""
 
 STATUS: Mapping[Code, int] = {
     Code.INVALID_REQUEST: 400,

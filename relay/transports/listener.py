@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
-from trio.testing import wait_all_tasks_blocked
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.ground import logs
 from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.ground.idle import wait_until_idle
 from relay.transports.http import HttpServer
 from relay.transports.refusal import refuse
 from relay.transports.request_head import RequestHead, upgrade_request
@@ -86,25 +87,34 @@ class Listener:
         sockets: Sequence[socket.socket],
         open_websocket: OpenWebSocket,
         http: HttpServer,
-        connections: trio.Nursery,
+        handlers: trio.Nursery,
+        connections: ConnectionCounter,
         *,
-        max_connections: int,
         make_stream: MakeStream = ByteStream,
         head_timeout: float = HEAD_TIMEOUT,
     ) -> None:
-        """`connections` is where connections live: it outlives the accepting. `make_stream` puts TLS on them, or not."""
+        """`handlers` runs the connections and outlives the accepting. `connections` counts them and has their bound.
+
+        `make_stream` adds TLS, or not.
+        """
         self._sockets = sockets
         self._open_websocket = open_websocket
         self._http = http
+        self._handlers = handlers
         self._connections = connections
-        self._max_connections = max_connections
+        self._arriving = ConnectionCounter(connections.maximum)
         self._make_stream = make_stream
         self._head_timeout = head_timeout
         self._accepting = trio.CancelScope()
-        self.count = 0
-        """Connections that are open now."""
-        self.arriving = 0
-        """Those of them that have not yet sent the head of their first request."""
+
+    @property
+    def arriving(self) -> int:
+        """How many connections have not yet sent the head of their first request."""
+        return self._arriving.count
+
+    async def wait_arrived(self) -> None:
+        """Wait until every open connection has sent the head of its first request, or ended."""
+        await self._arriving.wait_empty()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept until `stop`; at the end the sockets are closed, and the connections are not."""
@@ -133,32 +143,34 @@ class Listener:
                     break
                 except OSError as error:
                     if error.errno in _EXHAUSTED:
-                        log.warning("cannot accept", cause=error.strerror, connections=self.count)
+                        log.warning("cannot accept", cause=error.strerror, connections=self._connections.count)
                         await trio.sleep(EXHAUSTED_PAUSE)
                     break  # else the peer gave up before its turn
-                self._connections.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
-            with trio.move_on_after(MAX_ACCEPT_PAUSE):
-                await wait_all_tasks_blocked()
+                self._handlers.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
+            await wait_until_idle(MAX_ACCEPT_PAUSE)
 
     async def _serve(self, stream: ByteStream) -> None:
-        self.count += 1
         try:
-            if self.count > self._max_connections:
-                await refuse(stream, RequestError(Code.UNAVAILABLE, "There are too many connections.", retry_after=5.0))
-            else:
+            try:
+                self._connections.take()
+            except RequestError as refusal:
+                await refuse(stream, refusal)
+                return
+            try:
                 connection = await self._route(stream)
-                # Of the way here, with the request's head and its frames, nothing stays in memory.
+                # The stack frames of `_route` are gone by now, and with them the request's head.
                 if connection is not None:
                     await connection.run()
+            finally:
+                self._connections.give_back()
         except Exception as error:
             log.exception("connection failed", error, address=stream.peer[0], errorId=str(uuid.uuid4()))
         finally:
-            self.count -= 1
             stream.close()
 
     async def _route(self, stream: ByteStream) -> Connection | None:
         """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
-        self.arriving += 1
+        self._arriving.take()
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
                 head = await stream.receive_head()
@@ -175,7 +187,7 @@ class Listener:
         except trio.BrokenResourceError:
             return None
         finally:
-            self.arriving -= 1
+            self._arriving.give_back()
         if in_time.cancelled_caught:
             slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
             await refuse(stream, slow, address=stream.peer[0], status=408)

@@ -134,7 +134,7 @@ def test_an_entry_does_not_allow(entry: str, origin: str) -> None:
     ["", "example.org", "https://", "https://example.org/", "https://exa*mple.org", "https://*", "https://*.*.org"],
 )
 def test_what_is_no_origin_is_no_entry(entry: str) -> None:
-    with pytest.raises(ValueError, match="is no origin; use one such as https://"):
+    with pytest.raises(ValueError, match="is not an origin; use one such as https://"):
         OriginPolicy(["https://app.example.org", entry])
 
 

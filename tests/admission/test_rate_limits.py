@@ -2,20 +2,20 @@ import gc
 import math
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.admission.rate_limits import (
     FLOOD_PAUSE,
     FLOOD_PERIOD,
-    FULL_RETRY_AFTER,
     MAX_KEYS,
     ConnectionCounter,
     FloodGuard,
     RateLimit,
     TokenBucket,
 )
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 # -- buckets ----------------------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ def test_there_are_as_many_places_as_there_are() -> None:
     with pytest.raises(RequestError, match="There are too many connections") as caught:
         counter.take()
     assert caught.value.code is Code.UNAVAILABLE
-    assert caught.value.retry_after == FULL_RETRY_AFTER
+    assert caught.value.retry_after == RETRY_AFTER
     assert counter.count == 2
     counter.give_back()
     assert counter.count == 1
@@ -222,3 +222,25 @@ def test_a_flood_is_a_run_of_refusals_as_long_as_the_period(gaps: list[float], p
         if now - previous > FLOOD_PAUSE:
             since = now
         assert guard.refused(now) is (now - since >= period)
+
+
+async def test_a_counter_says_when_all_places_are_given_back() -> None:
+    counter = ConnectionCounter(2)
+    await counter.wait_empty()
+    for _ in range(2):  # an event that was set once must not count for the next connections
+        counter.take()
+        counter.take()
+        empty = []
+
+        async def wait(empty: list[int] = empty) -> None:
+            await counter.wait_empty()
+            empty.append(counter.count)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            counter.give_back()
+            await trio.testing.wait_all_tasks_blocked()
+            assert empty == []
+            counter.give_back()
+        assert empty == [0, 0]

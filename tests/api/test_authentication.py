@@ -59,7 +59,7 @@ async def test_a_token_says_who_asks_and_its_names_are_kept(tmp_path: Path) -> N
         async with serving(tmp_path, add) as (server, address):
             headers = bearer("alice", first_name="Alice", last_name="A")
             status, body = await ask(address, headers)
-            profiles = await server.core.users.profiles(["alice"])
+            profiles = await server.core.auth.users.profiles(["alice"])
     assert (status, body["data"]) == (200, {"user": "alice", "admin": False, "key": None})
     assert (profiles["alice"].first_name, profiles["alice"].last_name) == ("Alice", "A")
 

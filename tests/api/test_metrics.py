@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio_websocket import open_websocket_url
 
 from relay.ground.histogram import Histogram
+from relay.ops import janitor
 from relay.ops.metrics import Metrics
 from relay.server.server import Server
 from tests.api.probe import create_key
@@ -134,6 +135,28 @@ async def test_polling_sessions_and_those_that_went_on_over_websocket(tmp_path: 
         await scraper.until(0, "relay_sessions", **polling)
         await scraper.until(0, "relay_outbox_bytes", **polling)
         assert await scraper.value("relay_sessions_closed_total", **polling, reason="upgraded") == 1
+
+
+async def test_every_limit_is_shown_and_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its buckets are full again, the janitor forgets them."""
+    monkeypatch.setattr(janitor, "UNLOAD_INTERVAL", 0.05)
+    limits = {
+        "limits.requests_per_minute": 60_000,
+        "limits.handshakes_per_minute": 30,
+    }  # a handshake is remembered for 2 s
+    async with scraped(tmp_path, **limits) as (_, address, scraper):
+        names = ["handshake_limits", "message_limits", "request_limits", "address_request_limits"]
+        shown = {dict(labels).get("table") for name, labels in await scraper.scrape() if name == "relay_table_entries"}
+        assert {*names, "auth_failure_limits"} <= shown
+        async with live(address, "alice"):
+            assert await scraper.value("relay_table_entries", table="handshake_limits") == 1
+            headers = bearer("alice")
+            assert (await scraper.http.get("/v1/chatrooms", headers=headers)).status_code == 200
+            assert (await scraper.http.get("/v1/chatrooms", headers={"X-API-Key": "wrong"})).status_code == 401
+        assert await scraper.value("relay_table_entries", table="auth_failure_limits") == 1
+        for name in names:
+            await scraper.until(0, "relay_table_entries", table=name)
+        await scraper.until(0, "relay_table_entries", table="auth_failure_limits")
 
 
 async def test_publications_deliveries_and_commits(tmp_path: Path) -> None:

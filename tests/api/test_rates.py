@@ -13,8 +13,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
+from relay.admission import limits
 from relay.dialects.socketio.namespaces import MAX_REFUSALS
-from relay.server import server
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect
@@ -199,7 +199,7 @@ async def test_a_user_makes_so_many_requests_and_backends_as_many_as_they_like(t
 
 
 async def test_an_address_makes_some_times_as_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "ADDRESS_FACTOR", 2)
+    monkeypatch.setattr(limits, "ADDRESS_FACTOR", 2)
     async with limited(tmp_path, {"requests_per_minute": 1}) as (_, http):
         users = [bearer(f"user{number}") for number in range(4)]
         told = [(await rooms(http, headers)).status_code for headers in users]

@@ -186,7 +186,7 @@ async def test_every_watcher_of_a_key_hears_and_none_after_its_block(tmp_path: P
     assert first.keys == [key, None]
     assert second.keys == [key]
     assert not api_keys._watchers
-    assert not api_keys._told
+    assert not api_keys._last
 
 
 async def test_who_watches_later_is_told_too(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ async def test_an_issuer_that_never_answers_holds_nothing_up(autojump_clock: tri
         assert jwks.reason is not None
         await trio.sleep(MIN_PAUSE)
         begun = trio.current_time()
-        await jwks.look_again()
+        await jwks.fetch_again()
         assert trio.current_time() - begun <= FETCH_TIMEOUT
         issuer.delay = 0.0
         issuer.publishes(jwk(FIRST, kid="1"))
@@ -325,7 +325,7 @@ async def test_the_old_keys_are_bounded(autojump_clock: trio.testing.MockClock) 
         for turn in range(1, 4):
             issuer.publishes(*(jwk(FIRST, kid=f"{turn}-{number}") for number in range(MAX_KEYS)))
             await trio.sleep(REFRESH_INTERVAL - 1)
-            await jwks.look_again()
+            await jwks.fetch_again()
         assert len(jwks.known()) == 2 * MAX_KEYS
 
 
@@ -477,9 +477,9 @@ async def test_a_server_takes_up_a_new_key_and_outlives_its_issuer(
             async with connect(address, f"/api/ws?token={signed(THIRD, kid='3')}") as client:
                 assert (await client.ask(type="ping"))["type"] == "pong"
             keys.clear()
-            jwks = server.core.tokens.jwks
+            jwks = server.core.auth.tokens.jwks
             assert jwks is not None
-            await jwks.look_again()
+            await jwks.fetch_again()
             assert await status_of(address, signed(FIRST, kid="1")) == 200
 
 

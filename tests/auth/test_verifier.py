@@ -111,7 +111,7 @@ def test_a_minted_token_says_no_more_than_it_was_told() -> None:
 
 @pytest.mark.parametrize("user_id", ["", "x" * 257, "a\nb", "\ud800"])
 def test_no_token_is_minted_for_what_is_no_user(user_id: str) -> None:
-    with pytest.raises(ValueError, match="is no user id; use 1 to 256 printable characters"):
+    with pytest.raises(ValueError, match="is not a user id; use 1 to 256 printable characters"):
         mint(SECRET, user_id=user_id, now=NOW, expires_in=HOUR)
 
 
@@ -578,14 +578,14 @@ def check_principal(principal: Principal) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"secrets": ()}, r"there is no key to check tokens with \(algorithms: HS256\)"),
-        ({"secrets": (SECRET,), "algorithms": ()}, r"there is no key to check tokens with \(algorithms: none\)"),
+        ({"secrets": ()}, r"there is no key to verify tokens with \(algorithms: HS256\)"),
+        ({"secrets": (SECRET,), "algorithms": ()}, r"there is no key to verify tokens with \(algorithms: none\)"),
         ({"secrets": (SECRET,), "algorithms": ("HS256", "RS256")}, r"no key .* \(algorithms: RS256\)"),
         ({"secrets": ("",)}, "a secret for HS256 is empty"),
         ({"secrets": (pem_of(RSA_KEY).decode(),)}, "a secret for HS256 is a key or certificate of another kind"),
         (
             {"secrets": (SECRET,), "public_keys": (pem_of(RSA_KEY),)},
-            r"a public key is for RS256, which is none of the algorithms \(HS256\)",
+            r"a public key is for RS256, which is not one of the algorithms \(HS256\)",
         ),
         ({"secrets": (), "public_keys": (b"",), "algorithms": ("RS256",)}, "a public key cannot be read"),
         ({"secrets": (), "public_keys": (b"garbage",), "algorithms": ("RS256",)}, "a public key cannot be read"),
@@ -605,11 +605,11 @@ def check_principal(principal: Principal) -> None:
                 "public_keys": (pem_of(ec.generate_private_key(ec.SECP384R1())),),
                 "algorithms": ("ES256",),
             },
-            "of a kind that no token is checked with",
+            "of a kind that Relay does not verify with",
         ),
         (
             {"secrets": (), "public_keys": (pem_of(ed448.Ed448PrivateKey.generate()),), "algorithms": ("EdDSA",)},
-            "of a kind that no token is checked with",
+            "of a kind that Relay does not verify with",
         ),
     ],
 )  # fmt: skip

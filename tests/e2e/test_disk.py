@@ -246,7 +246,7 @@ async def test_stopped_while_the_disk_fails(tmp_path: Path) -> None:
             assert (lost["offset"], lost["epoch"]) == (2, before["epoch"])
             assert await trio.to_thread.run_sync(server.stop) == 0
             assert "Traceback" not in server.log_text()
-            assert "what was written behind is lost" in server.log_text()
+            assert "write-behind publications are lost" in server.log_text()
             environment = {FAULT_FILE: str(tmp_path / "fault")}
             again = RelayProcess(tmp_path, module="tests.e2e.faulty_disk", **environment)
             with pytest.raises(AssertionError, match="cannot be written: database or disk is full"):

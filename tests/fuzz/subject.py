@@ -13,7 +13,7 @@ from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Draft, Outcome, Position, Published
-from relay.server.server import build_core
+from relay.server.build import build_core
 from tests.running import SECRET
 
 NOW_MS = 1_760_000_000_000

@@ -67,10 +67,10 @@ def wrong(tmp_path: Path) -> Iterator[dict[str, tuple[int, str]]]:
         socket.socket() as silent,
     ):
         yield {
-            "a folder": (file, "is no socket"),
+            "a folder": (file, "is not a socket"),
             "nothing": (NOT_OPEN, "nothing is open there"),
-            "a Unix socket": (unix.fileno(), "is not of TCP; use ListenStream="),
-            "datagrams": (datagrams.fileno(), "is of datagrams"),
+            "a Unix socket": (unix.fileno(), "is not a TCP socket; use ListenStream="),
+            "datagrams": (datagrams.fileno(), "is a datagram socket"),
             "a socket that does not listen": (silent.fileno(), "does not listen"),
         }
         silent.getsockname()  # still open, as all of them: it is systemd's

@@ -24,7 +24,8 @@ from relay.dialects.base import Endpoint
 from relay.dialects.registry import DIALECTS
 from relay.ground import logs, strictjson
 from relay.ops import janitor
-from relay.server.server import open_server, raise_open_files
+from relay.ops.open_files import raise_open_files
+from relay.server.server import open_server
 
 IDLE_PERIOD = 1.0
 CLEAN_INTERVAL = 0.5

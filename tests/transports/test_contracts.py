@@ -15,6 +15,7 @@ import trio
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.transports import http as http_module
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
@@ -108,16 +109,16 @@ async def world(*, max_connections: int = 1000, head_timeout: float = 0.4, **tim
         return str(len(await request.get_data()))
 
     sockets = open_listeners("127.0.0.1", 0)
-    async with trio.open_nursery() as connections:
+    async with trio.open_nursery() as handlers:
         async with open_http_server(app, **timeouts) as http, trio.open_nursery() as listening:
             listener = Listener(
-                sockets, echo, http, connections, max_connections=max_connections, head_timeout=head_timeout
+                sockets, echo, http, handlers, ConnectionCounter(max_connections), head_timeout=head_timeout
             )
             await listening.start(listener.run)
             yield World(sockets[0].getsockname()[1], http, listener)
             await http.shutdown(trio.current_time() + 0.2)
             listening.cancel_scope.cancel()
-        connections.cancel_scope.cancel()
+        handlers.cancel_scope.cancel()
 
 
 def open_files() -> int:
@@ -332,7 +333,7 @@ async def test_too_many_connections() -> None:
             assert refused.startswith(b"HTTP/1.1 503")
             assert b"Retry-After: " in refused
         with trio.fail_after(TIMEOUT):
-            while relay.listener.count:
+            while relay.listener._connections.count:
                 await trio.sleep(0.01)
         await relay.is_well()
 

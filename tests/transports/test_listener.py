@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 import trio
 import trio.testing
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.transports.http import HttpServer
 from relay.transports.listener import ACCEPTS_PER_TURN, Listener
 from relay.transports.request_head import RequestHead
@@ -43,11 +44,11 @@ class Handshakes:
 async def accepting(sock: socket.socket, handshakes: Handshakes) -> AsyncIterator[Listener]:
     """Run a listener for upgrades alone."""
     http: HttpServer = object()  # type: ignore[assignment]  # nothing comes that it would be asked for
-    async with trio.open_nursery() as connections:
-        listener = Listener([sock.dup()], handshakes.handle, http, connections, max_connections=10_000)
-        await connections.start(listener.run)
+    async with trio.open_nursery() as handlers:
+        listener = Listener([sock.dup()], handshakes.handle, http, handlers, ConnectionCounter(10_000))
+        await handlers.start(listener.run)
         yield listener
-        connections.cancel_scope.cancel()
+        handlers.cancel_scope.cancel()
 
 
 async def test_a_crowd_that_is_there_already_is_served_in_turn() -> None:
@@ -90,11 +91,15 @@ async def test_who_comes_after_a_stop_is_the_next_listeners() -> None:
         async with accepting(sock, handshakes) as listener, await trio.open_tcp_stream(*sock.getsockname()) as early:
             await trio.sleep(0.1)
             assert listener.arriving == 1
+            with trio.move_on_after(0.05) as waiting:
+                await listener.wait_arrived()
+            assert waiting.cancelled_caught
             listener.stop()
             await trio.testing.wait_all_tasks_blocked()
             async with await trio.open_tcp_stream(*sock.getsockname()) as late:
                 await late.send_all(UPGRADE)
                 await early.send_all(UPGRADE)
+                await listener.wait_arrived()
                 assert await early.receive_some() == b""
                 assert (listener.arriving, handshakes.done) == (0, 1)
                 async with accepting(sock, handshakes):
@@ -113,7 +118,7 @@ async def test_a_shutdown_takes_no_connection_with_a_request_for_an_idle_one() -
         async with world() as relay, trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(ask, relay)
-            while relay.listener.count < 5:
+            while relay.listener._connections.count < 5:
                 await trio.lowlevel.checkpoint()
             for _ in range(turns):
                 await trio.lowlevel.checkpoint()

@@ -56,10 +56,10 @@ class Channels:
         core = self._core
         token = parse_qs(session.query).get("token", [""])[0]
         try:
-            with core.failures.counted(session.address):
+            with core.limits.auth_failures.counted(session.address):
                 if not token:
                     raise RequestError(Code.UNAUTHORIZED, "A token is missing: connect to /api/ws?token=...")
-                principal = await core.tokens.authenticate(token)
+                principal = await core.auth.tokens.authenticate(token)
         except RequestError as refusal:
             # Only after the handshake can a browser see why.
             log.info("authentication refused", address=session.address, cause=refusal.message)

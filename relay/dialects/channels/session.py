@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import attrs
-import trio
 
-from relay.admission.frame_rate import FrameRateLimit
 from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
@@ -33,16 +31,14 @@ class ChannelsSession:
         self._principal = principal
         self._own = core.kinds["user"].channel(principal.user_id)
         self._server_side = ServerSideSubscription(core.broker, core.timers, subscriber, session.outbox, self._own)
-        self._frame_rate = FrameRateLimit(core.config.limits.frames_per_minute)
+        self._frame_rate = core.limits.frames()
 
     async def run(self) -> None:
         """Handle commands until the client closes."""
         core, session, principal = self._core, self._session, self._principal
         session.last_words = self._last_words
-        if principal.expires_at is not None:
-            left = (principal.expires_at - core.clock.now()).total_seconds()
-            session.set_deadline(trio.current_time() + left, Reason.TOKEN_EXPIRED)
-        await core.users.seen(principal)
+        session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
+        await core.auth.users.seen(principal)
         self._subscriber.on_revoked = self._revoked
         self._subscriber.is_admin = principal.is_admin
         core.broker.identify(self._subscriber, principal.user_id)

@@ -8,7 +8,6 @@ from urllib.parse import unquote
 
 import attrs
 
-from relay.admission.frame_rate import FrameRateLimit
 from relay.admission.rate_limits import ConnectionCounter
 from relay.broker.channel import Encode
 from relay.core import Core
@@ -103,10 +102,10 @@ class Feeds:
         with broker.attach(session.outbox, hub.encode) as subscriber:
             with broker.reserved(subscriber, [channel], maximum=1) as subscriptions:
                 await broker.subscribe_from_history(subscriber, subscriptions, outbox=session.outbox, first=first)
-            pace = FrameRateLimit(self._core.config.limits.frames_per_minute)
+            frame_rate = self._core.limits.frames()
             while await session.receive() is not None:
                 # What clients say is ignored; too much of it for too long is not.
                 try:
-                    pace.spend()
+                    frame_rate.spend()
                 except RequestError:
                     continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import trio
 from quart import Blueprint, Response, request
 
 from relay.api.app import json_body, success
@@ -114,9 +113,7 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
         principal = await user_of(core, request)
         fields = rest.fields_of(await json_body(), rest.MESSAGE_FIELDS, required=("message",))
         await core.rooms.may_read(principal, room_id)  # what will be refused must not cost a message
-        wait = core.messages.take(principal.user_id, trio.current_time())
-        if wait > 0:
-            raise RequestError(Code.RATE_LIMITED, "You send messages too fast.", retry_after=wait)
+        core.limits.messages.spend(principal.user_id)
         posted = await core.rooms.post(
             principal, room_id, fields["message"], client_message_id=fields.get("clientMessageId")
         )

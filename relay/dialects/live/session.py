@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import attrs
 import trio
 
-from relay.admission.frame_rate import FrameRateLimit
 from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import checked_text
@@ -42,7 +40,7 @@ class LiveSession:
         self._server_side = ServerSideSubscription(
             core.broker, core.timers, subscriber, session.outbox, core.kinds["broadcast"].channel()
         )
-        self._frame_rate = FrameRateLimit(core.config.limits.frames_per_minute)
+        self._frame_rate = core.limits.frames()
 
     async def run(self) -> None:
         """Handle frames until the client closes."""
@@ -110,8 +108,8 @@ class LiveSession:
     async def _authenticate(self, command: protocol.Auth, request_id: protocol.RequestId) -> None:
         core, session = self._core, self._session
         try:
-            with core.failures.counted(session.address):
-                principal = await core.tokens.authenticate(command.token)
+            with core.limits.auth_failures.counted(session.address):
+                principal = await core.auth.tokens.authenticate(command.token)
             if self._principal is not None and principal.user_id != self._principal.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
@@ -121,7 +119,7 @@ class LiveSession:
                 return
             session.last_words = None
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
-        await core.users.seen(principal)
+        await core.auth.users.seen(principal)
         first = self._principal is None
         was_admin = self._subscriber.is_admin
         self._principal = principal
@@ -129,10 +127,7 @@ class LiveSession:
         if was_admin and not principal.is_admin:
             await self._leave_what_admins_hear(principal)
         expires_at = principal.expires_at
-        deadline = math.inf
-        if expires_at is not None:
-            deadline = trio.current_time() + (expires_at - core.clock.now()).total_seconds()
-        session.set_deadline(deadline, Reason.TOKEN_EXPIRED)
+        session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
         if first:
             core.broker.identify(self._subscriber, principal.user_id)
             log.info("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
@@ -249,9 +244,7 @@ class LiveSession:
         except RequestError:
             self._frame_rate.spend()
             raise
-        self._frame_rate.check(
-            core.messages.take(principal.user_id, trio.current_time()), "You send messages too fast."
-        )
+        self._frame_rate.spend_from(core.limits.messages, principal.user_id)
         fields: dict[str, object] = {}
         if command.client_message_id is not None:
             fields["clientMessageId"] = command.client_message_id
@@ -267,7 +260,7 @@ class LiveSession:
 
     async def _answer_presence(self, room: ChannelName, request_id: protocol.RequestId) -> None:
         present = self._core.presence.users(room)
-        profiles = await self._core.users.profiles(present)
+        profiles = await self._core.auth.users.profiles(present)
         users = []
         for user_id in present:
             profile = profiles.get(user_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 
-import trio
 from quart import request
 
 from relay.admission.addresses import limit_key
@@ -17,7 +16,6 @@ from relay.dialects.socketio.engine import Engine, Settings
 from relay.dialects.socketio.namespaces import SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
-from relay.ground.errors import Code, RequestError
 
 PATH = "/socket.io/"
 SLACK = 5.0
@@ -58,9 +56,7 @@ class SocketIODialect:
 
         def admit() -> str:
             address = address_of(core, request)
-            wait = core.handshakes.take(limit_key(address), trio.current_time())
-            if wait > 0:
-                raise RequestError(Code.RATE_LIMITED, "Too many connections from this address.", retry_after=wait)
+            core.limits.handshakes.spend(limit_key(address))
             return address
 
         connections = ConnectionCounter(configured.max_connections)

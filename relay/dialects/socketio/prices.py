@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from relay.admission.frame_rate import FrameRateLimit
 from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects.socketio.namespaces import Refused, Socket
@@ -73,8 +72,8 @@ class Prices:
 
     async def _key(self, secret: object, address: str) -> ApiKey:
         try:
-            with self.core.failures.counted(address):
-                key = await self.core.keys.find(secret if isinstance(secret, str) else "")
+            with self.core.limits.auth_failures.counted(address):
+                key = await self.core.auth.keys.find(secret if isinstance(secret, str) else "")
             if "connect" in key.scopes:
                 return key
         except RequestError as refusal:
@@ -100,10 +99,10 @@ class PriceConnection:
         self._prices = prices
         self._socket = socket
         self._chosen = False  # whether it ever subscribed; until then it gets everything
-        self._frame_rate = FrameRateLimit(prices.core.config.limits.frames_per_minute)
+        self._frame_rate = prices.core.limits.frames()
         self._stack = ExitStack()
         self._stack.callback(prices.enter(key.user_id))
-        self._stack.enter_context(prices.core.keys.watch(key.id, self._key_changed))
+        self._stack.enter_context(prices.core.auth.keys.watch(key.id, self._key_changed))
         self._subscriber: Subscriber = self._stack.enter_context(prices.core.broker.attach(socket.engine, encode))
 
     async def begin(self) -> None:

@@ -1,0 +1,30 @@
+"""Everything that turns credentials into principals, as one value."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import trio
+
+from relay.auth.api_keys import ApiKeys
+from relay.auth.tokens import Tokens
+from relay.auth.users import Users
+from relay.ground.clock import Clock
+from relay.model.principal import Principal
+
+
+@attrs.frozen
+class Auth:
+    """Tokens, API keys, and the users that tokens have named."""
+
+    tokens: Tokens
+    keys: ApiKeys
+    users: Users
+    clock: Clock
+
+    def deadline_of(self, principal: Principal) -> float:
+        """Return the deadline, on `trio.current_time()`, at which a principal expires; infinity if it does not."""
+        if principal.expires_at is None:
+            return math.inf
+        return trio.current_time() + (principal.expires_at - self.clock.now()).total_seconds()

@@ -1,0 +1,71 @@
+"""Builds the core from the configuration. Pure: nothing is opened, and nothing runs yet."""
+
+from __future__ import annotations
+
+from relay.access.publishing import Publishing
+from relay.admission.addresses import TrustedProxies
+from relay.admission.limits import make_limits
+from relay.auth.api_keys import ApiKeys
+from relay.auth.auth import Auth
+from relay.auth.jwks import Jwks
+from relay.auth.tokens import Tokens
+from relay.auth.users import Users
+from relay.auth.verifier import TokenVerifier
+from relay.broker.broker import Broker
+from relay.broker.presence import Presence
+from relay.chat.notifications import Notifications
+from relay.chat.rooms import Rooms
+from relay.config.tree import AuthConfig, Config
+from relay.core import Core
+from relay.ground.clock import Clock
+from relay.ground.timers import Timers
+from relay.model.kinds import Kinds
+from relay.ops.metrics import Metrics
+from relay.store.database import Database
+from relay.store.publications import Publications
+
+
+def build_core(
+    config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None
+) -> Core:
+    """Return the core. `secret` is the current one for HS256; None if tokens are signed with other keys only."""
+    kinds = Kinds(
+        entities=config.channels.entities,
+        history_period=config.channels.history_period,
+        durable=config.channels.durable,
+    )
+    timers = Timers()
+    presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
+    broker = Broker(publications, presence, clock)
+    period = config.channels.idempotency_period
+    rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=period)
+    notifications = Notifications(database, broker, kinds, clock)
+    return Core(
+        config=config,
+        clock=clock,
+        kinds=kinds,
+        timers=timers,
+        presence=presence,
+        broker=broker,
+        auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
+        limits=make_limits(config.limits),
+        rooms=rooms,
+        notifications=notifications,
+        publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
+        trusted_proxies=TrustedProxies(config.server.trusted_proxies),
+        metrics=Metrics(),
+    )
+
+
+def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
+    jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
+    verifier = TokenVerifier(
+        secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
+        public_keys=() if auth.jwt_public_key_file is None else (auth.jwt_public_key_file.read_bytes(),),
+        algorithms=auth.jwt_algorithms,
+        issuer=auth.issuer,
+        audience=auth.audience,
+        leeway=auth.leeway,
+        published=None if jwks is None else jwks.known,
+    )
+    return Tokens(verifier, clock, jwks)

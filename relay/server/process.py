@@ -1,0 +1,68 @@
+"""The process of a server: signals, the limit of open files, and systemd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+import trio
+
+from relay.config.tree import Config
+from relay.ground import logs
+from relay.ops.open_files import raise_open_files
+from relay.ops.systemd import Notifier, take_listeners, take_notifier
+from relay.server.server import open_server
+from relay.transports.certificates import Certificates
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""The signals that stop the server. A second one ends the process at once."""
+
+log = logs.get("relay")
+
+
+def serve(config: Config) -> None:
+    """Run the server until a signal stops it. A second signal ends the process at once, with exit code 1.
+
+    Raises:
+        SystemdError: a socket or variable from systemd cannot be used.
+        OSError, StoreError: as `open_server`, in an exception group.
+    """
+    logs.configure(config.log)
+    raise_open_files()
+    trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
+
+
+async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequence[socket.socket]) -> None:
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with trio.open_nursery() as ending:
+            async with open_server(config, passed=passed, notifier=notifier) as server:
+                await ending.start(_reload_at_hangup, server.certificates)
+                await notifier.ready(server.status)
+                await anext(aiter(signals))
+                ending.start_soon(_exit_at_second_signal, signals)
+                log.info("shutting down", grace=config.server.shutdown_grace)
+                server.refuse_new_work()
+                await notifier.stopping("Shutting down: sessions are disconnected, requests may finish.")
+                await server.drain()
+            ending.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _reload_at_hangup(
+    certificates: Certificates | None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            if certificates is None:
+                log.info("SIGHUP: nothing to reload; restart the server to apply a changed configuration")
+            else:
+                await certificates.reload()
+
+
+async def _exit_at_second_signal(signals: AsyncIterator[int]) -> None:
+    await anext(aiter(signals))
+    log.warning("second signal, ending at once")
+    os._exit(1)

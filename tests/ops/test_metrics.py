@@ -1,0 +1,40 @@
+"""What a server counts about itself, without HTTP."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from relay.ground.errors import Reason
+from relay.model.publication import Publication
+from relay.ops.metrics import BY_CLIENT, LAG_INTERVAL, Metrics, SessionCounts
+
+
+def test_sessions_end_for_the_servers_reason_or_the_clients() -> None:
+    counts = SessionCounts()
+    counts.opened = 4
+    for reason in (None, Reason.NORMAL, Reason.IDLE):
+        counts.end(reason)
+    assert (counts.open, counts.closed) == (1, {BY_CLIENT: 2, "idle": 1})
+
+
+def test_deliveries_are_told_apart_by_dialect() -> None:
+    def of_live(_: Publication) -> bytes: ...
+    def of_feeds(_: Publication) -> bytes: ...
+    def unknown(_: Publication) -> bytes: ...
+
+    metrics = Metrics()
+    metrics.name_encoders("live", of_live)
+    metrics.name_encoders("feeds", of_feeds)
+    assert metrics.by_dialect({of_live: 3, unknown: 1}) == {"live": 3, "feeds": 0, "other": 1}
+
+
+async def test_the_loop_is_measured_late_by_as_much_as_it_was(autojump_clock: trio.testing.MockClock) -> None:
+    metrics = Metrics()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(metrics.run)
+        await trio.sleep(LAG_INTERVAL / 2)
+        autojump_clock.jump(LAG_INTERVAL)
+        await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert metrics.loop_lag.sum == pytest.approx(LAG_INTERVAL / 2, abs=0.02)

@@ -1,0 +1,69 @@
+"""A server in this process: its proof of life, and what a stop waits for."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from relay.server.server import Server
+from relay.store import database
+from tests.clients import live
+from tests.running import config_for, running
+
+
+async def prove(server: Server, proved: trio.Event) -> None:
+    """Prove that a server is alive."""
+    await server.prove_alive()
+    proved.set()
+
+
+async def test_the_proof_of_life_waits_for_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the writer's queue is full, when nothing more can be queued behind it."""
+    blocked, release = threading.Event(), threading.Event()
+
+    def block(_: object) -> None:
+        blocked.set()
+        release.wait(10)
+
+    for is_full in (False, True):
+        blocked.clear()
+        release.clear()
+        with trio.fail_after(20):
+            async with running(config_for(tmp_path)) as (server, _), trio.open_nursery() as nursery:
+                await server.prove_alive()
+                nursery.start_soon(server.database.load, block)
+                await trio.to_thread.run_sync(blocked.wait)
+                if is_full:
+                    monkeypatch.setattr(database, "MAX_WAITING", 0)
+                proved = trio.Event()
+                nursery.start_soon(prove, server, proved)
+                with trio.move_on_after(0.05):
+                    await proved.wait()
+                assert not proved.is_set()
+                release.set()
+                await proved.wait()
+                monkeypatch.undo()
+
+
+async def test_it_is_empty_once_the_last_session_ended(tmp_path: Path) -> None:
+    with trio.fail_after(20):
+        async with running(config_for(tmp_path)) as (server, address):
+            await server.upgrades.wait_empty()
+            async with live(address, "alice"), live(address, "bob"):
+                with trio.move_on_after(0.05) as waiting:
+                    await server.upgrades.wait_empty()
+                assert waiting.cancelled_caught
+            await server.upgrades.wait_empty()
+            assert server.upgrades.session_count == 0
+
+
+async def test_urls_and_status_name_each_address(tmp_path: Path) -> None:
+    async with running(config_for(tmp_path, {"server.host": "::1"})) as (server, _):
+        port = server.addresses[0][1]
+        assert server.urls == [f"http://[::1]:{port}"]
+        assert server.status == f"Listening at http://[::1]:{port}; sessions: 0"
+        server.refuse_new_work()
+        assert server.status == "Not ready: The server is shutting down."
