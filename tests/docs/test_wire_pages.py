@@ -1,0 +1,310 @@
+"""The pages on the wire, held to the code: each frame type, error, close code, route and channel has its place in its page.
+
+What a page must name is read from the registers of the code: enums, tables, the cases of the decoders and the constants of
+the encoders. A failure lists what is missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+from quart import Quart
+
+from relay.access.publishing import _FIELDS
+from relay.cli.main import main
+from relay.dialects.channels import protocol as channels
+from relay.dialects.feeds import protocol as feeds
+from relay.dialects.live import protocol as live
+from relay.dialects.live import routes
+from relay.dialects.socketio import engineio, prices, server
+from relay.dialects.socketio import protocol as socketio
+from relay.ground.errors import Code, Reason
+from relay.model.kinds import Kind, Kinds
+from relay.transports.http_errors import STATUS
+
+RELAY = Path(__file__).parents[2] / "relay"
+PAGES = ("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors")
+WIDTH = 120
+PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
+"""A part of a route that stands for an id; the pages write it in braces."""
+KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
+SHARED = ("sessions", "transports", "server", "admission", "broker")
+"""Packages that end sessions of every dialect."""
+
+
+def page(topic: str) -> str:
+    return (RELAY / "docs" / f"{topic}.md").read_text(encoding="utf-8")
+
+
+def missing(topic: str, wanted: Iterable[str]) -> list[str]:
+    """Return what of `wanted` the page does not contain; it must want something."""
+    text = page(topic)
+    words = sorted(set(wanted))
+    assert words
+    return [word for word in words if word not in text]
+
+
+def quoted(words: Iterable[str]) -> list[str]:
+    return [f"`{word}`" for word in words]
+
+
+def tree(module: ModuleType | Path) -> ast.Module:
+    path = module if isinstance(module, Path) else Path(cast(str, module.__file__))
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def trees(package: str) -> Iterator[ast.Module]:
+    for path in sorted((RELAY / package).rglob("*.py")):
+        yield tree(path)
+
+
+def function(module: ModuleType, name: str) -> ast.FunctionDef:
+    [found] = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef) and node.name == name]
+    return found
+
+
+def cases(node: ast.AST) -> set[str]:
+    """Return the texts that the `match` statements below a node compare with."""
+    return {
+        value.value
+        for case in ast.walk(node)
+        if isinstance(case, ast.MatchValue) and isinstance(value := case.value, ast.Constant)
+        if isinstance(value.value, str)
+    }
+
+
+def arguments(trees: Iterable[ast.AST], callee: str, position: int) -> set[str]:
+    """Return the texts that are passed to every call of a function or method of this name, at this position."""
+    found = set()
+    for one in trees:
+        for node in ast.walk(one):
+            if not isinstance(node, ast.Call) or len(node.args) <= position:
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            argument = node.args[position]
+            if name == callee and isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                found.add(argument.value)
+    return found
+
+
+def reasons(package: str) -> set[Reason]:
+    """Return the members of Reason that a package names."""
+    return {
+        Reason[node.attr]
+        for one in trees(package)
+        for node in ast.walk(one)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason"
+        if node.attr in Reason.__members__
+    }
+
+
+def text_of(reason: Reason) -> str:
+    return f"`{reason.text}`" if reason.text else "(none)"
+
+
+# -- frames -----------------------------------------------------------------------------------------------------------
+
+
+def test_live_names_each_frame_that_a_client_may_send() -> None:
+    types = cases(function(live, "command"))
+    assert {"auth", "chat:send"} <= types
+    assert missing("live", (f"| `{type_}` |" for type_ in types)) == []
+    assert missing("live", (f"| `{word}` |" for word in cases(function(live, "_target")))) == []
+
+
+def test_live_names_each_frame_that_the_server_sends() -> None:
+    answers = arguments(trees("dialects/live"), "answer", 0)
+    signals = arguments([*trees("dialects/live"), *trees("chat"), *trees("broker")], "signal", 1)
+    presence = {f"user:{status}" for status in arguments(trees("broker"), "_tell", 2)}
+    published = {kind.default_type for kind in KINDS if kind.name not in ("event", "task") and kind.default_type}
+    assert {"auth:success", "subscribed"} <= answers
+    assert {"chat:typing", "chatroom:deleted"} <= signals
+    assert presence == {"user:online", "user:offline"}
+    assert missing("live", (f"| `{type_}` |" for type_ in answers | signals | presence | published)) == []
+
+
+def test_channels_names_each_frame_both_ways() -> None:
+    sent = cases(function(channels, "decode"))
+    answers = arguments(trees("dialects/channels"), "answer", 0)
+    words = {
+        first.value
+        for node in ast.walk(function(channels, "_words"))
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
+        if isinstance(first := node.value.elts[0], ast.Constant)
+    }
+    assert {"subscribe", "ping"} <= sent
+    assert {"subscribed", "error"} <= answers
+    assert {"chat_message", "notification"} <= words
+    assert missing("channels", (f"| `{type_}` |" for type_ in sent | answers | words)) == []
+    assert missing("channels", [f"{name}:<id>" for name in (channels.CONVERSATION, "user", *KINDS.entities)]) == []
+    assert missing("channels", quoted(channels.LEVELS.values())) == []
+
+
+def test_feeds_names_each_frame() -> None:
+    types = set()
+    for node in ast.walk(tree(feeds)):
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            types |= {
+                value.value
+                for key, value in pairs
+                if isinstance(key, ast.Constant) and key.value == "type" and isinstance(value, ast.Constant)
+            }
+        elif isinstance(node, ast.Constant) and isinstance(node.value, bytes):
+            types |= set(re.findall(r'"type":"(\w+)"', node.value.decode()))
+    assert types == {"init", "trade", "chart_update", "price_update"}
+    assert missing("feeds", (f"| `{type_}` |" for type_ in types)) == []
+
+
+def test_socketio_names_each_packet() -> None:
+    assert missing("socketio", (f"| `{type_:d}` {type_.name} |" for type_ in engineio.PacketType)) == []
+    assert missing("socketio", (f"| `{type_:d}` {type_.name} |" for type_ in socketio.PacketType)) == []
+    assert missing("socketio", quoted(socketio.RESERVED_EVENTS)) == []
+
+
+def test_socketio_names_each_event_both_ways() -> None:
+    sent = re.findall(r'\["([a-z-]+)"', (prices._UPDATE + prices._INITIAL).decode())
+    taken = {
+        value.value
+        for node in ast.walk(tree(prices))
+        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == "name"
+        for value in ast.walk(node)
+        if isinstance(value, ast.Constant)
+    }
+    assert sent == ["price-update", "initial-prices"]
+    assert taken == {"subscribe", "unsubscribe"}
+    assert missing("socketio", (f"| `{event}` |" for event in {*sent, *taken})) == []
+
+
+def test_socketio_names_each_refusal() -> None:
+    messages = arguments(trees("dialects/socketio"), "Refused", 0)
+    assert "Authentication failed" in messages
+    assert missing("socketio", (f"| `{message}` |" for message in messages)) == []
+    refusals = [value for value in vars(server).values() if isinstance(value, tuple) and isinstance(value[0], int)]
+    assert server.UNKNOWN_SESSION in refusals
+    assert missing("socketio", (f"| {code} | `{message}` |" for code, message in refusals)) == []
+
+
+def test_live_names_each_route() -> None:
+    app = Quart("routes")
+    app.register_blueprint(routes.blueprint(cast(Any, None)))
+    rows = {
+        f"| `{method} {rule.rule}` |"
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint != "static"
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    rows = {PARAMETER.sub(r"{\1}", row) for row in rows}
+    assert missing("live", rows) == []
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_errors_has_a_row_for_each_code_with_its_status_and_words() -> None:
+    rows = (
+        f"| `{code.value}` | {STATUS[code]} | `{live.ERROR_CODES[code]}` | `{channels.ERROR_CODES[code]}` |"
+        for code in Code
+    )
+    assert missing("errors", rows) == []
+
+
+@pytest.mark.parametrize(("topic", "table"), [("live", live.ERROR_CODES), ("channels", channels.ERROR_CODES)])
+def test_a_dialect_names_each_of_its_error_codes(topic: str, table: dict[Code, str]) -> None:
+    assert missing(topic, (f"| `{word}` |" for word in table.values())) == []
+
+
+def test_errors_has_a_row_for_each_reason_with_its_close_code() -> None:
+    rows = (f"| `{reason.name}` | {reason.close_code} | {text_of(reason)} |" for reason in Reason)
+    assert missing("errors", rows) == []
+
+
+def test_errors_says_what_to_do_after_each_close_code() -> None:
+    _, _, advice = page("errors").partition("## What to do after a close")
+    named = {
+        int(number)
+        for line in advice.splitlines()
+        if line.startswith("| 1")
+        for number in re.findall("1[0-9]{3}", line)
+    }
+    assert {reason.close_code for reason in Reason} - named == set()
+
+
+@pytest.mark.parametrize("topic", ["live", "channels", "feeds", "socketio"])
+def test_a_dialect_names_each_close_that_it_may_end_with(topic: str) -> None:
+    may_end = reasons(f"dialects/{topic}").union(*map(reasons, SHARED))
+    assert {Reason.TOO_SLOW, Reason.IDLE} <= may_end
+    rows = (f"| {reason.close_code} | {text_of(reason)} |" for reason in may_end)
+    assert missing(topic, rows) == []
+
+
+# -- publishing and resume --------------------------------------------------------------------------------------------
+
+
+def name_of(kind: Kind) -> str:
+    if not kind.has_id:
+        return kind.name
+    return f"{kind.name}:<symbol>" if kind.name == "market" else f"{kind.name}:<id>"
+
+
+def test_publishing_names_each_field_and_each_kind_with_its_default_type() -> None:
+    assert missing("publishing", (f"| `{field}` |" for field in _FIELDS)) == []
+    rows = (
+        f"| `{name_of(kind)}` | `{kind.default_type}` |" if kind.default_type else f"| `{name_of(kind)}` | none"
+        for kind in KINDS
+    )
+    assert missing("publishing", rows) == []
+
+
+def test_publishing_names_each_field_that_the_id_fills_in() -> None:
+    ids = {kind: kind.id_fields("1") for kind in KINDS if kind.id_fields is not None}
+    lines = page("publishing").splitlines()
+    for kind, fields in ids.items():
+        [row] = [line for line in lines if line.startswith(f"| `{name_of(kind)}` |")]
+        assert [field for field in fields if f"`{field}`" not in row] == [], kind.name
+
+
+def test_resume_says_how_much_each_kind_keeps() -> None:
+    lines = page("resume").splitlines()
+    for kind in KINDS:
+        [row] = [line for line in lines if line.startswith(f"| `{kind.name}`")]
+        kept = "without end" if kind.history_period is None else "24 h"
+        assert f"| {kind.history_size:,} | {kept} | {'yes' if kind.durable else 'no'} |" in row
+
+
+# -- every page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_commands_of_a_page_exist(topic: str) -> None:
+    named = set(re.findall(r"(?:^|[`(]|\| )relay ([a-z]+)", page(topic), re.MULTILINE))
+    assert named - set(main.commands) == set()
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_links_of_a_page_lead_to_pages_and_headings(topic: str) -> None:
+    for target, anchor in re.findall(r"\]\(([\w-]+\.md)(?:#([\w-]+))?\)", page(topic)):
+        text = page(target.removesuffix(".md"))
+        headings = {
+            re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+            for line in text.splitlines()
+            if line.startswith("#")
+        }
+        assert not anchor or anchor in headings, f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_a_page_is_wrapped_and_begins_with_what_it_is_for(topic: str) -> None:
+    lines = page(topic).splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[2].startswith("This page")
+    in_code = False
+    for number, line in enumerate(lines, 1):
+        in_code ^= line.startswith("```")
+        assert in_code or line.startswith(("|", "```")) or len(line) <= WIDTH, f"{topic}.md:{number} is too long"
