@@ -1,7 +1,7 @@
 """The pages on the wire, held to the code: each frame type, error, close code, route and channel has its place in its page.
 
-What a page must name is read from the registers of the code: enums, tables, the cases of the decoders and the constants of
-the encoders. A failure lists what is missing.
+The registers of the code say the words that a page must name: enums, tables, the cases of the decoders and the constants
+of the encoders. A failure lists what is missing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def page(topic: str) -> str:
 
 
 def missing(topic: str, wanted: Iterable[str]) -> list[str]:
-    """Return what of `wanted` the page does not contain; it must want something."""
+    """Return those of `wanted` that the page does not contain. There must be some to look for."""
     text = page(topic)
     words = sorted(set(wanted))
     assert words
@@ -226,7 +226,7 @@ def test_errors_has_a_row_for_each_reason_with_its_close_code() -> None:
 
 
 def test_errors_says_what_to_do_after_each_close_code() -> None:
-    _, _, advice = page("errors").partition("## What to do after a close")
+    _, _, advice = page("errors").partition("## After a close")
     named = {
         int(number)
         for line in advice.splitlines()
