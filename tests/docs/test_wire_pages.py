@@ -30,7 +30,6 @@ from relay.transports.http_errors import STATUS
 
 RELAY = Path(__file__).parents[2] / "relay"
 PAGES = ("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors")
-WIDTH = 120
 PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
 """A part of a route that stands for an id; the pages write it in braces."""
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
@@ -285,26 +284,3 @@ def test_resume_says_how_much_each_kind_keeps() -> None:
 def test_commands_of_a_page_exist(topic: str) -> None:
     named = set(re.findall(r"(?:^|[`(]|\| )relay ([a-z]+)", page(topic), re.MULTILINE))
     assert named - set(main.commands) == set()
-
-
-@pytest.mark.parametrize("topic", PAGES)
-def test_links_of_a_page_lead_to_pages_and_headings(topic: str) -> None:
-    for target, anchor in re.findall(r"\]\(([\w-]+\.md)(?:#([\w-]+))?\)", page(topic)):
-        text = page(target.removesuffix(".md"))
-        headings = {
-            re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
-            for line in text.splitlines()
-            if line.startswith("#")
-        }
-        assert not anchor or anchor in headings, f"{target}#{anchor}"
-
-
-@pytest.mark.parametrize("topic", PAGES)
-def test_a_page_is_wrapped_and_begins_with_what_it_is_for(topic: str) -> None:
-    lines = page(topic).splitlines()
-    assert lines[0].startswith("# ")
-    assert lines[2].startswith("This page")
-    in_code = False
-    for number, line in enumerate(lines, 1):
-        in_code ^= line.startswith("```")
-        assert in_code or line.startswith(("|", "```")) or len(line) <= WIDTH, f"{topic}.md:{number} is too long"
