@@ -382,14 +382,3 @@ class Broker:
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
-
-    async def recent(self, name: ChannelName) -> tuple[Position, list[Publication]]:
-        """Return a channel's head and what is kept of it, oldest first. A checkpoint where the store is asked."""
-        channel = await self.channels.pin(name)
-        try:
-            if not channel.history.complete:
-                await self.channels.load_history(channel)
-            self.channels.expire(channel)
-            return channel.position, channel.history.all()
-        finally:
-            self.channels.unpin(channel)

@@ -100,10 +100,6 @@ class Channel(Generic[S]):
             if not sinks:
                 del self._audience[encode]
 
-    def holds(self, encode: Encode, sink: Sink) -> bool:
-        """Tell whether this sink is delivered to."""
-        return sink in self._audience.get(encode, ())
-
     def add(self, publication: Publication) -> None:
         """Make this publication the head."""
         self.offset = publication.offset

@@ -9,7 +9,7 @@ import attrs
 from relay.broker.channel import Encode, Sink
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName
-from relay.model.publication import Position, Publication
+from relay.model.publication import Position
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
@@ -55,12 +55,6 @@ class Subscriber:
 
     def __exit__(self, *_: object) -> None:
         self._leave(self)
-
-    def signal(self, publication: Publication) -> None:
-        """Give this subscriber alone a publication in its own words."""
-        frame = self.encode(publication)
-        if frame is not None:
-            self.sink.push(frame)
 
 
 class Pending:

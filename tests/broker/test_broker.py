@@ -19,6 +19,7 @@ from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
+from tests.kept import recent
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user
 
 SIZE = 100
@@ -177,8 +178,8 @@ class ForgetfulStore:
 async def test_a_channel_that_was_let_go_of_meanwhile_is_loaded_again() -> None:
     """What was published between the store's answer and the task that waited for it is not forgotten."""
     store = ForgetfulStore()
-    position, _ = await store.broker.recent(
-        Kinds(entities=["task"], history_period=60.0, durable=())["task"].channel("1")
+    position, _ = await recent(
+        store.broker, Kinds(entities=["task"], history_period=60.0, durable=())["task"].channel("1")
     )
     assert position == Position(6, "e")
 

@@ -17,6 +17,7 @@ from relay.dialects.channels.dialect import open_channels
 from relay.dialects.live.dialect import open_live
 from relay.ground.errors import Code, RequestError
 from relay.store.publications import Publications
+from tests.kept import recent
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual
 
@@ -81,7 +82,7 @@ def seen(client: VirtualSocket) -> list[int | str]:
 
 async def epoch_of(world: Virtual, way: Way) -> str:
     """Return the channel's epoch."""
-    position, _ = await world.core.broker.recent(world.core.kinds.parse(way.channel))
+    position, _ = await recent(world.core.broker, world.core.kinds.parse(way.channel))
     return position.epoch
 
 

@@ -24,6 +24,7 @@ from relay.store.database import Database, running_database
 from relay.store.meta import set_meta
 from relay.store.publications import Publications
 from relay.store.verification import verify
+from tests.kept import recent
 
 KINDS = Kinds(entities=(), history_period=3600.0, durable=())
 
@@ -88,7 +89,7 @@ async def test_what_was_kept_is_written_when_the_disk_is_back(tmp_path: Path) ->
         assert (after.offset, after.epoch) == (604, before.epoch)
         nursery.cancel_scope.cancel()
     async with opened(tmp_path) as store:
-        position, kept = await store.broker.recent(KINDS.parse("trades"))
+        position, kept = await recent(store.broker, KINDS.parse("trades"))
         assert position == after
         assert [publication.offset for publication in kept] == list(range(105, 605))
 
@@ -117,7 +118,7 @@ async def test_beyond_the_bound_the_oldest_is_dropped_with_a_word_and_a_new_epoc
         nursery.cancel_scope.cancel()
     async with opened(tmp_path) as store:
         for name in "ABCD":
-            position, _ = await store.broker.recent(KINDS.parse(f"market:{name}"))
+            position, _ = await recent(store.broker, KINDS.parse(f"market:{name}"))
             if name in "AB":
                 assert position.offset == 6
                 assert position.epoch != first[name].epoch
@@ -145,8 +146,8 @@ async def test_what_grew_too_old_before_it_was_written_leaves_no_gap(tmp_path: P
         await store.publish("trades", 3, at_ms=now_ms - 7_200_000)
         await store.write_behind.write()
         await store.publish("trades", 3, at_ms=now_ms - 7_200_000)
-        await store.broker.recent(KINDS.parse("trades"))  # lets go of what is too old
+        await recent(store.broker, KINDS.parse("trades"))  # lets go of what is too old
         await store.publish("trades", 3)
     async with opened(tmp_path) as store:
-        _, kept = await store.broker.recent(KINDS.parse("trades"))
+        _, kept = await recent(store.broker, KINDS.parse("trades"))
         assert [publication.offset for publication in kept] == [7, 8, 9]

@@ -17,6 +17,7 @@ from relay.model.kinds import complete
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Idempotency, Outcome
 from relay.store.rooms import Room, RoomType
+from tests.kept import recent
 from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, user
 
 CORA, MIA, BOB, ROOT = user("cora"), user("mia"), user("bob"), admin()
@@ -227,7 +228,7 @@ async def test_delete(tmp_path: Path) -> None:
         assert not posted.repeated
         # The old position must never be answered with what is new.
         assert posted.publication.offset == first.publication.offset + 1
-        position, kept = await parts.broker.recent(parts.kinds.parse("chatroom:lobby"))
+        position, kept = await recent(parts.broker, parts.kinds.parse("chatroom:lobby"))
         assert ([publication.offset for publication in kept], position.offset) == ([2], 2)
         assert await messages(parts, "lobby") == ["new"]
 
@@ -549,7 +550,7 @@ async def test_published_to_no_room(tmp_path: Path) -> None:
         for outcome in await publish(parts, "nowhere", *[{"userId": "u", "message": "x"}] * 2):
             assert isinstance(outcome, RequestError)
             assert outcome.code is Code.NOT_FOUND
-        assert (await parts.broker.recent(parts.kinds.parse("chatroom:nowhere")))[0].offset == 0
+        assert (await recent(parts.broker, parts.kinds.parse("chatroom:nowhere")))[0].offset == 0
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from relay.dialects.socketio.prices import NAMESPACE, PriceConnection
 from relay.model.principal import Principal
 from tests.api.raw import raw_connection
 from tests.clients import connect
+from tests.kept import recent
 from tests.rights.world import KEY_ROLES, ROOM_TYPES, TOKEN_ROLES, UNKNOWN_ROLES, Cell, World, leaks, open_world, table
 from tests.running import token
 
@@ -224,7 +225,7 @@ async def positions_of(world: World, cell: Cell) -> dict[str, Any]:
     found: dict[str, Any] = {}
     channels = {str(type_): core.kinds["chatroom"].channel(cell.rooms[type_]) for type_ in ROOM_TYPES}
     for name, channel in {**channels, "notifications/owner": core.kinds["user"].channel("owner")}.items():
-        position, _ = await core.broker.recent(channel)
+        position, _ = await recent(core.broker, channel)
         found[name] = {"offset": 0, "epoch": position.epoch}
     return found
 

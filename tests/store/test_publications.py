@@ -19,6 +19,7 @@ from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Idempotency, Position
 from relay.store.database import running_database
 from relay.store.publications import Publications
+from tests.kept import recent
 from tests.parts import SetClock
 
 MARKET = Kinds(entities=(), history_period=None, durable=("market",)).parse("market:BTC")
@@ -41,11 +42,11 @@ class Run:
 
     async def head(self, channel: ChannelName) -> Position:
         """Return what a subscriber is told."""
-        return (await self.broker.recent(channel))[0]
+        return (await recent(self.broker, channel))[0]
 
     async def offsets(self, channel: ChannelName) -> list[int]:
         """Return what is kept."""
-        return [publication.offset for publication in (await self.broker.recent(channel))[1]]
+        return [publication.offset for publication in (await recent(self.broker, channel))[1]]
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ timers. Its output is its sink: while it polls, a bounded queue; over WebSocket,
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Protocol
@@ -369,8 +369,3 @@ class Engine:
             session.disconnect(Reason.PROTOCOL_ERROR)
         finally:
             self.close(session.reason or Reason.NORMAL)
-
-
-Open = Callable[[Engine], Application]
-"""Makes what is on top of a new session."""
-Handle = Callable[[Session], Awaitable[None]]
