@@ -22,8 +22,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relay.broker", "relay.transports"),
     ("relay.sessions",),
     ("relay.model", "relay.admission"),
-    ("relay.ground",),
     ("relay.config",),
+    ("relay.ground",),
 )
 """The packages, from the top. A package imports packages of lower floors alone, none of its own floor."""
 APART = ("relay.bench", "relay.docs")

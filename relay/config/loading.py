@@ -1,18 +1,21 @@
 """From relay.toml, the environment and command-line flags to one configuration, or to all that is wrong with them.
 
-Later sources win: defaults, file, `RELAY_<SECTION>__<KEY>`, flags. The walk over the tree is ours, not that of cattrs,
-which reports only the first wrong setting of a section and converts types in silence. No setting is known here by name.
+Later sources win: defaults, file, `RELAY_<SECTION>__<KEY>`, flags. cattrs structures the sections (`ground.structure`).
+This module owns what cattrs does not know: where a value came from, relative paths, what TOML calls a type, and the
+suggestion for a key that is unknown. It knows no setting by name.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import tomllib
 import types
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 import attrs
 
@@ -20,12 +23,13 @@ from relay.config.checks import one_of
 from relay.config.setting import quoted
 from relay.config.tree import Config
 
+if TYPE_CHECKING:
+    from relay.ground.structure import Structurer
+
 DEFAULT_FILE = Path("relay.toml")
 ENVIRONMENT_PREFIX = "RELAY_"
 FILE_VARIABLE = "RELAY_CONFIG"
 MAX_FILE_BYTES = 1_048_576
-
-Section = TypeVar("Section", bound=attrs.AttrsInstance)
 
 _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "an array", dict: "a table",
@@ -79,7 +83,7 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
             continue
         key_path = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         if key_path in known:
-            _put(table, key_path, _from_environment(raw, known[key_path]))
+            _put(table, key_path, _from_environment(raw, known[key_path].type))
             sources[key_path] = name
         else:
             near = [ENVIRONMENT_PREFIX + other.upper().replace(".", "__") for other in _nearest(key_path)]
@@ -88,8 +92,14 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
         _put(table, key_path, value)
         sources[key_path] = "the command line"
     folder = (Path() if file is None else file.parent).absolute()
-    config = _structure(Config, table, "", folder, problems)
-    if config is None or problems:
+    _place_paths(table, folder)
+    from relay.ground.structure import StructureError
+
+    try:
+        config = _structurer().structure(table, Config)
+    except StructureError as error:
+        problems += (Problem(_key_path(mistake.path), mistake.message) for mistake in error.mistakes)
+    if problems:
         raise ConfigError([_with_source(problem, sources) for problem in problems])
     return config
 
@@ -128,13 +138,13 @@ def _syntax(message: str, text: str) -> str:
     return f"line {len(lines)}, column {len(lines[-1]) + 1}: {what}; the file ends in the middle of something"
 
 
-def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the key path and the type of every setting below a section."""
+def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, attrs.Attribute[Any]]]:
+    """Yield the key path and the field of every setting below a section."""
     for field in attrs.fields(cls):
         if field.type is not None and attrs.has(field.type):
             yield from _settings(field.type, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{field.name}", field.type
+            yield f"{prefix}{field.name}", field
 
 
 def _from_environment(raw: str, type_: Any) -> object:
@@ -161,38 +171,51 @@ def _put(table: dict[str, Any], key_path: str, value: object) -> None:
     table[key] = value
 
 
-def _structure(cls: type[Section], table: object, path: str, folder: Path, problems: list[Problem]) -> Section | None:
-    """Return the section that the table describes, or None if it cannot be made. Add what is wrong to the problems."""
-    if not isinstance(table, dict):
-        problems.append(Problem(path, f"is a section, not {_kind(table)}; write [{path}] and its settings below"))
-        return None
-    prefix = f"{path}." if path else ""
-    fields = {field.name: field for field in attrs.fields(cls)}
-    for key in table.keys() - fields.keys():
-        key_path = prefix + (key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key))
-        problems.append(Problem(key_path, f"is no setting; {_suggestion(_nearest(key_path))}"))
-    values: dict[str, object] = {}
-    for name, field in fields.items():
-        if attrs.has(field.type):
-            inner = _structure(field.type, table.get(name, {}), f"{prefix}{name}", folder, problems)
-            if inner is not None:
-                values[name] = inner
-            continue
-        try:
-            value = _convert(table[name], field.type) if name in table else field.default
-            if isinstance(value, Path):
-                value = folder / value
-            if field.validator is not None:
-                field.validator(None, field, value)
-            values[name] = value
-        except ValueError as error:
-            problems.append(Problem(f"{prefix}{name}", str(error)))
-    if len(values) < len(fields):
-        return None
-    section = cls(**values)
-    if hasattr(section, "conflicts"):
-        problems.extend(Problem(f"{prefix}{name}", message) for name, message in section.conflicts())
-    return section
+def _place_paths(table: dict[str, Any], folder: Path) -> None:
+    """Let relative paths, those of defaults too, start at this folder."""
+    for key_path, field in _settings(Config):
+        *sections, name = key_path.split(".")
+        inner: Any = table
+        for section in sections:
+            inner = inner.setdefault(section, {}) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and Path in (field.type, *get_args(field.type)):
+            value = inner.get(name, field.default)
+            if isinstance(value, Path) or (isinstance(value, str) and value):
+                inner[name] = str(folder / value)
+
+
+@functools.cache
+def _structurer() -> Structurer:
+    from relay.ground.structure import Rules, Structurer
+
+    return Structurer(
+        Rules(
+            check_of=lambda field: partial(_checked, field),
+            not_a_table=_not_a_section,
+            unknown_key=_unknown_setting,
+            conflicts=lambda section: section.conflicts() if hasattr(section, "conflicts") else (),
+        )
+    )
+
+
+def _checked(field: attrs.Attribute[Any], value: object) -> object:
+    """Return a TOML value as the value of a setting. Raises as `_convert` and the setting's own check."""
+    converted = _convert(value, field.type)
+    if field.validator is not None:
+        field.validator(None, field, converted)
+    return converted
+
+
+def _not_a_section(value: object, path: tuple[str, ...]) -> str:
+    return f"is a section, not {_kind(value)}; write [{'.'.join(path)}] and its settings below"
+
+
+def _unknown_setting(path: tuple[str, ...]) -> str:
+    return f"is no setting; {_suggestion(_nearest(_key_path(path)))}"
+
+
+def _key_path(path: tuple[str, ...]) -> str:
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else quoted(key) for key in path)
 
 
 def _convert(value: object, type_: Any) -> object:

@@ -22,11 +22,9 @@ import select
 import sys
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import orjson
-
-from relay.config.tree import LogConfig
 
 STALL_TIMEOUT_MS = 50
 """Milliseconds that a line waits for a full pipe. Later lines do not wait until a line has been written again."""
@@ -80,21 +78,26 @@ def get(name: str) -> Log:
     return Log(logging.getLogger(name))
 
 
-def configure(config: LogConfig, stream: TextIO | None = None) -> None:
-    """Send all logs to the stream, by default the current stderr. A second call replaces the first.
+def configure(
+    style: Literal["auto", "text", "json"],
+    level: Literal["debug", "info", "warning", "error"],
+    stream: TextIO | None = None,
+) -> None:
+    """Send all logs to a stream, by default to stderr as it is now. A second call replaces the first.
 
-    The level applies to Relay. Libraries log only warnings and errors, because their debug level may write secrets.
+    `auto` writes text to a terminal and JSON elsewhere. The level applies to Relay. Libraries log only warnings and
+    errors, because at their debug level they write the bytes that they handle, which may be secret.
     """
     stream = sys.stderr if stream is None else stream
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger("relay").setLevel(config.level.upper())
+    logging.getLogger("relay").setLevel(level.upper())
     if stream is None or stream.closed:
         root.addHandler(logging.NullHandler())
         return
-    as_text = config.format == "text" or (config.format == "auto" and stream.isatty())
+    as_text = style == "text" or (style == "auto" and stream.isatty())
     handler = _Handler(stream)
     handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
     root.addHandler(handler)

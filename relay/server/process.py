@@ -29,7 +29,7 @@ def serve(config: Config) -> None:
         SystemdError: a socket or variable from systemd cannot be used.
         OSError, StoreError: as `open_server`, in an exception group.
     """
-    logs.configure(config.log)
+    logs.configure(config.log.format, config.log.level)
     raise_open_files()
     trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
 

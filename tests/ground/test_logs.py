@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.tree import LogConfig
 from relay.ground import logs
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -38,7 +37,7 @@ def _as_it_was() -> Iterator[None]:
 
 
 def configured(stream: io.StringIO, kind: Literal["auto", "text", "json"] = "json", level: Any = "info") -> io.StringIO:
-    logs.configure(LogConfig(format=kind, level=level), stream)
+    logs.configure(kind, level, stream)
     return stream
 
 
@@ -173,17 +172,17 @@ def test_a_record_of_a_library_that_cannot_be_formatted_is_counted(capfd: pytest
 
 def test_a_closed_stream_is_survived(tmp_path: Path) -> None:
     stream = (tmp_path / "log").open("w")
-    logs.configure(LogConfig(), stream)
+    logs.configure("auto", "info", stream)
     stream.close()
     logs.get("relay").info("x")
-    logs.configure(LogConfig(), stream)
+    logs.configure("auto", "info", stream)
     logs.get("relay").info("x")
 
 
 def test_a_pipe_that_nobody_reads_costs_one_short_wait() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
-        logs.configure(LogConfig(), stream)
+        logs.configure("auto", "info", stream)
         log = logs.get("relay")
         start = time.monotonic()
         for _ in range(1000):
@@ -203,7 +202,7 @@ def test_a_pipe_that_nobody_reads_costs_one_short_wait() -> None:
 def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
-        logs.configure(LogConfig(), stream)
+        logs.configure("auto", "info", stream)
         log = logs.get("relay")
         log.info("x", padding="y" * 200_000)
         content = os.read(reader, 1 << 20)
@@ -218,7 +217,7 @@ def test_a_line_that_was_torn_does_not_spoil_the_next() -> None:
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_a_process_whose_stderr_is_unusable_goes_on(redirection: str) -> None:
-    program = "from relay.ground import logs; from relay.config.tree import LogConfig; logs.configure(LogConfig())"
+    program = "from relay.ground import logs; logs.configure('auto', 'info')"
     program += "; logs.get('relay').info('x'); print('alive')"
     command = f'exec "{sys.executable}" -c "{program}" {redirection}'
     done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, timeout=20, check=False)

@@ -65,7 +65,7 @@ class Census:
 
 async def _serve(config_file: Path) -> None:
     config = load_config(config_file, {}, {})
-    logs.configure(config.log)
+    logs.configure(config.log.format, config.log.level)
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with open_server(config, dialects=[*DIALECTS, Census]) as server:
             host, port = server.addresses[0]

@@ -1,17 +1,21 @@
 """Requests and answers of the `live` REST API: what fields must be, and how rooms and messages look. Pure."""
 
+# ruff: noqa: RUF009 - field() returns an attrs field
+
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import enum
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
+from relay.api.bodies import field, structured
 from relay.auth.verifier import is_user_id
-from relay.chat.notifications import PRIORITIES
+from relay.chat.notifications import DEFAULT_PRIORITY, PRIORITIES, Priority
 from relay.chat.rooms import MAX_CLIENT_MESSAGE_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, ROOM_ID_RULE, is_room_id
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, FieldError, RequestError
+from relay.ground.structure import Check
 from relay.store.messages import Message
 from relay.store.notifications import Notification
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
@@ -22,9 +26,6 @@ MAX_TITLE_CHARACTERS = 200
 MAX_NOTIFICATION_CHARACTERS = 4000
 MAX_LIMIT = 100
 MAX_PAGE = 1_000_000_000
-
-Check = Callable[[Any], Any]
-"""Returns a field's value as it is used, or raises ValueError that says what it must be."""
 
 
 def text(max_characters: int) -> Check:
@@ -95,47 +96,73 @@ def _positive(value: str) -> int:
     return int(digits[:18])  # one with more digits is past every bound anyway
 
 
-ROOM_FIELDS: Mapping[str, Check] = {
-    "name": text(MAX_NAME_CHARACTERS),
-    "description": text_or_null(MAX_DESCRIPTION_CHARACTERS),
-    "type": one_of(*ROOM_TYPES),
-}
-NEW_ROOM_FIELDS: Mapping[str, Check] = {**ROOM_FIELDS, "id": _room_id_or_null}
-MESSAGE_FIELDS: Mapping[str, Check] = {
-    "message": text(MAX_MESSAGE_CHARACTERS),
-    "clientMessageId": _client_message_id_or_null,
-}
-MEMBER_FIELDS: Mapping[str, Check] = {"userId": user_id}
-NOTIFICATION_FIELDS: Mapping[str, Check] = {
-    "userId": user_id,
-    "title": text(MAX_TITLE_CHARACTERS),
-    "message": text(MAX_NOTIFICATION_CHARACTERS),
-    "priority": one_of(*PRIORITIES),
-}
-PAGE_FIELDS: Mapping[str, Check] = {"page": _page, "limit": _limit}
-ROOMS_PAGE_FIELDS: Mapping[str, Check] = {**PAGE_FIELDS, "type": one_of(*ROOM_TYPES)}
+class Unchanged(enum.Enum):
+    """The value of a field that a request leaves as it is."""
+
+    UNCHANGED = enum.auto()
 
 
-def fields_of(
-    body: Mapping[str, Any], fields: Mapping[str, Check], *, required: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Return those of `fields` that a body, or a query, has, checked; others are passed over.
+@attrs.frozen
+class NewRoom:
+    """The body of `POST /v1/chatrooms`."""
 
-    Raises:
-        RequestError: with every field that is missing or wrong.
-    """
-    values: dict[str, Any] = {}
-    problems = [FieldError(name, "is required") for name in required if name not in body]
-    for name, check in fields.items():
-        if name in body:
-            try:
-                values[name] = check(body[name])
-            except ValueError as error:
-                problems.append(FieldError(name, str(error)))
-    if problems:
-        summary = "; ".join(f"{problem.field} {problem.message}" for problem in problems)
-        raise RequestError(Code.INVALID_REQUEST, summary, fields=problems)
-    return values
+    name: str = field(text(MAX_NAME_CHARACTERS))
+    description: str | None = field(text_or_null(MAX_DESCRIPTION_CHARACTERS), default=None)
+    type: RoomType = field(one_of(*ROOM_TYPES), default="public")
+    id: str | None = field(_room_id_or_null, default=None)
+
+
+@attrs.frozen
+class RoomChange:
+    """The body of `PUT /v1/chatrooms/{id}`."""
+
+    name: str | Unchanged = field(text(MAX_NAME_CHARACTERS), default=Unchanged.UNCHANGED)
+    description: str | Unchanged | None = field(text_or_null(MAX_DESCRIPTION_CHARACTERS), default=Unchanged.UNCHANGED)
+    type: RoomType | Unchanged = field(one_of(*ROOM_TYPES), default=Unchanged.UNCHANGED)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that change."""
+        return {name: value for name, value in attrs.asdict(self).items() if value is not Unchanged.UNCHANGED}
+
+
+@attrs.frozen
+class NewMessage:
+    """The body of `POST /v1/chatrooms/{id}/messages`."""
+
+    message: str = field(text(MAX_MESSAGE_CHARACTERS))
+    client_message_id: str | None = field(_client_message_id_or_null, key="clientMessageId", default=None)
+
+
+@attrs.frozen
+class NewMember:
+    """The body of `POST /v1/chatrooms/{id}/members`."""
+
+    user_id: str = field(user_id, key="userId")
+
+
+@attrs.frozen
+class NewNotification:
+    """The body of `POST /v1/notifications/send`."""
+
+    user_id: str = field(user_id, key="userId")
+    title: str = field(text(MAX_TITLE_CHARACTERS))
+    message: str = field(text(MAX_NOTIFICATION_CHARACTERS))
+    priority: Priority = field(one_of(*PRIORITIES), default=DEFAULT_PRIORITY)
+
+
+@attrs.frozen
+class PageQuery:
+    """The query of a list."""
+
+    page: int = field(_page, default=1)
+    limit: int | None = field(_limit, default=None)
+
+
+@attrs.frozen
+class RoomsQuery(PageQuery):
+    """The query of the list of rooms."""
+
+    type: RoomType | None = field(one_of(*ROOM_TYPES), default=None)
 
 
 @attrs.frozen
@@ -156,15 +183,18 @@ class Page:
 
 
 def page_of(query: Mapping[str, str], default_limit: int) -> Page:
-    """Return the page that a query asks for; a limit over MAX_LIMIT is MAX_LIMIT. Raises as `fields_of`."""
-    fields = fields_of(query, PAGE_FIELDS)
-    return Page(fields.get("page", 1), fields.get("limit", default_limit))
+    """Return the page that a query asks for; a limit over MAX_LIMIT becomes MAX_LIMIT. Raises as `structured`."""
+    return _page_of(structured(query, PageQuery), default_limit)
 
 
 def rooms_page_of(query: Mapping[str, str], default_limit: int) -> tuple[Page, RoomType | None]:
-    """Return the page of rooms that a query asks for, and of which type (None: all). Raises as `fields_of`."""
-    fields = fields_of(query, ROOMS_PAGE_FIELDS)
-    return Page(fields.get("page", 1), fields.get("limit", default_limit)), fields.get("type")
+    """Return the page of rooms that a query asks for, and their type (None: all types). Raises as `structured`."""
+    asked = structured(query, RoomsQuery)
+    return _page_of(asked, default_limit), asked.type
+
+
+def _page_of(asked: PageQuery, default_limit: int) -> Page:
+    return Page(asked.page, default_limit if asked.limit is None else asked.limit)
 
 
 def room(stored: Room, active_now: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from quart import Blueprint, Response, request
 
 from relay.api.app import json_body, success
 from relay.api.authentication import principal_of, user_of
+from relay.api.bodies import structured
 from relay.core import Core
 from relay.dialects.live import rest
 from relay.ground.errors import Code, RequestError
@@ -45,13 +46,9 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
     @routes.post(ROOMS)
     async def create_room() -> Response:
         principal = await user_of(core, request)
-        fields = rest.fields_of(await json_body(), rest.NEW_ROOM_FIELDS, required=("name",))
+        new = structured(await json_body(), rest.NewRoom)
         room = await core.rooms.create(
-            principal,
-            name=fields["name"],
-            description=fields.get("description"),
-            type_=fields.get("type", "public"),
-            id_=fields.get("id"),
+            principal, name=new.name, description=new.description, type_=new.type, id_=new.id
         )
         return success(shown(room), 201)
 
@@ -62,8 +59,8 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
     @routes.put(ROOM)
     async def update_room(room_id: str) -> Response:
         principal = await user_of(core, request)
-        fields = rest.fields_of(await json_body(), rest.ROOM_FIELDS)
-        return success(shown(await core.rooms.update(principal, room_id, fields)))
+        change = structured(await json_body(), rest.RoomChange)
+        return success(shown(await core.rooms.update(principal, room_id, change.fields())))
 
     @routes.delete(ROOM)
     async def delete_room(room_id: str) -> Response:
@@ -81,8 +78,8 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
     @routes.post(f"{ROOM}/members")
     async def add_member(room_id: str) -> Response:
         principal = await user_of(core, request)
-        fields = rest.fields_of(await json_body(), rest.MEMBER_FIELDS, required=("userId",))
-        return success(shown(await core.rooms.add_member(principal, room_id, fields["userId"])))
+        member = structured(await json_body(), rest.NewMember)
+        return success(shown(await core.rooms.add_member(principal, room_id, member.user_id)))
 
     @routes.delete(f"{ROOM}/members/<path:user_id>")  # an id may have slashes in it
     async def remove_member(room_id: str, user_id: str) -> Response:
@@ -111,12 +108,10 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
     @routes.post(f"{ROOM}/messages")
     async def post_message(room_id: str) -> Response:
         principal = await user_of(core, request)
-        fields = rest.fields_of(await json_body(), rest.MESSAGE_FIELDS, required=("message",))
+        new = structured(await json_body(), rest.NewMessage)
         await core.rooms.may_read(principal, room_id)  # what will be refused must not cost a message
         core.limits.messages.spend(principal.user_id)
-        posted = await core.rooms.post(
-            principal, room_id, fields["message"], client_message_id=fields.get("clientMessageId")
-        )
+        posted = await core.rooms.post(principal, room_id, new.message, client_message_id=new.client_message_id)
         return success(rest.posted(posted.message), 201)
 
 
@@ -135,9 +130,9 @@ def _add_notifications(routes: Blueprint, core: Core) -> None:
             raise RequestError(
                 Code.FORBIDDEN, "Only an admin, or an API key with scope publish, may send notifications."
             )
-        fields = rest.fields_of(await json_body(), rest.NOTIFICATION_FIELDS, required=("userId", "title", "message"))
-        user_id = fields.pop("userId")
-        return success(await core.notifications.send(user_id, **fields), 201)
+        new = structured(await json_body(), rest.NewNotification)
+        sent = await core.notifications.send(new.user_id, title=new.title, message=new.message, priority=new.priority)
+        return success(sent, 201)
 
     @routes.put(f"{NOTIFICATIONS}/<notification_id>/read")
     async def mark_read(notification_id: str) -> Response:
