@@ -1,37 +1,26 @@
-import os
+"""`relay systemd`: the units, read as systemd reads them, and the hints beside them."""
+
+from __future__ import annotations
+
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.cli import systemd_units as units
-from relay.cli.main import main
+from tests.cli.commands import failed, relay
 
 Unit = dict[str, dict[str, list[str]]]
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("RELAY_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
 def printed(*arguments: str) -> tuple[Unit, str]:
-    """The unit that is printed, and the hints beside it."""
-    result = CliRunner().invoke(main, ["systemd", *arguments], prog_name="relay", catch_exceptions=False)
+    """Return the unit that is printed, and the hints beside it."""
+    result = relay("systemd", *arguments)
     assert result.exit_code == 0, result.stderr
     return parsed(result.stdout), result.stderr
-
-
-def refused(*arguments: str) -> str:
-    result = CliRunner().invoke(main, ["systemd", *arguments], prog_name="relay", catch_exceptions=False)
-    assert (result.exit_code, result.stdout) == (1, "")
-    return result.stderr
 
 
 def parsed(text: str) -> Unit:
@@ -119,7 +108,7 @@ def test_paths_are_quoted_and_have_no_specifiers(tmp_path: Path) -> None:
 
 
 def test_a_path_that_would_break_the_unit_is_refused(tmp_path: Path) -> None:
-    assert "no unit file can hold" in refused("--config", str(config("", tmp_path / "a\nUser=root\nb.toml")))
+    assert "no unit file can hold" in failed("systemd", "--config", str(config("", tmp_path / "a\nUser=root\nb.toml")))
 
 
 def test_a_port_below_1024_gets_what_it_needs() -> None:
@@ -148,7 +137,7 @@ def test_the_socket_is_the_configured_address(host: str, streams: list[str]) -> 
 
 def test_a_socket_needs_a_port() -> None:
     config("[server]\nport = 0\n")
-    assert "server.port is 0" in refused("--socket")
+    assert "server.port is 0" in failed("systemd", "--socket")
 
 
 def test_an_installation_that_the_service_may_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,48 @@
+"""`relay check`: what the configuration serves, and where."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import write_certificate
+from tests.cli.commands import SECRET, configured, done, failed
+
+
+def test_check_says_what_is_served_where(folder: Path) -> None:
+    configured(folder, f'[auth]\njwt_secret = "{SECRET}"\n[dialects.feeds]\nenabled = false')
+    text = done("check")
+    assert "relay.toml is right." in text
+    assert "http://127.0.0.1:8080" in text
+    assert re.search(r"^  live +.*/v1/live", text, re.MULTILINE)
+    assert re.search(r"^  feeds +off$", text, re.MULTILINE)
+    assert str(folder / "relay.db") in text
+    assert SECRET not in text
+    assert not (folder / "relay.db").exists()
+
+
+@pytest.mark.parametrize(("expires_in", "until"), [(86400.0, "valid until"), (-86400.0, "EXPIRED")])
+def test_check_says_that_it_is_served_with_tls(folder: Path, expires_in: float, until: str) -> None:
+    write_certificate(folder, expires_in=expires_in)
+    (folder / "relay.toml").write_text('[server]\ntls_cert = "relay.crt"\ntls_key = "relay.key"\n')
+    text = done("check")
+    assert "Served at https://127.0.0.1:8080:" in text
+    assert f"Certificate: for localhost, 127.0.0.1, {until} 20" in text
+
+
+def test_check_says_where_the_keys_of_tokens_come_from(folder: Path) -> None:
+    url = "https://login.example.org/jwks"
+    configured(folder, f'[auth]\njwt_algorithms = ["RS256"]\njwt_jwks_url = "{url}"\n')
+    assert f"Tokens: RS256, with the public keys at {url}." in done("check")
+
+
+def test_check_of_a_file_that_cannot_be() -> None:
+    assert "File name too long" in failed("check", f"--database={'x' * 300}")
+
+
+def test_check_without_a_file() -> None:
+    text = done("check")
+    assert "No file, all at its default." in text
+    assert "a secret of its own, kept in the database" in text

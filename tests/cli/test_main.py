@@ -1,0 +1,69 @@
+"""The group of all commands: help, version, wrong usage."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+
+from relay.cli.main import main
+from tests.cli.commands import done, process
+
+COMMANDS = [
+    "",
+    "init",
+    "check",
+    "docs",
+    "serve",
+    "systemd",
+    "token",
+    "keys",
+    "keys create",
+    "keys list",
+    "keys revoke",
+    "keys tier",
+    "publish",
+    "backup",
+    "bench",
+    *(f"bench {load}" for load in ("chat", "connect", "fanout", "idle", "ingest", "market", "posts")),
+]
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for command in COMMANDS:
+        text = done(*command.split(), "--help")
+        assert f"Usage: relay {command}".rstrip() in text
+        if command and command != "keys":
+            assert f"relay {command}" in text.partition("Example:")[2], command
+
+
+def test_the_commands_that_have_help_are_all() -> None:
+    def paths(command: click.Command, path: str) -> Iterator[str]:
+        yield path
+        if isinstance(command, click.Group):
+            for name, inner in command.commands.items():
+                yield from paths(inner, f"{path} {name}".strip())
+
+    assert sorted(paths(main, "")) == sorted(COMMANDS)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = process("--version")
+    assert re.fullmatch(r"relay \d+\.\d+\.\d+\n", result.stdout)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("trio", "quart", "hypercorn", "jwt", "cryptography", "cattrs", "aiosqlite", "sqlite3")
+    program = f"import sys, relay.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    for args in (["nonsense"], ["token"], ["serve", "--port", "x"], ["init", "a", "b"]):
+        result = process(*args)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "Error: " in result.stderr
