@@ -1,1 +1,1 @@
-"""`relay bench`: loads for a server and what came of them. A client of Relay like any other: it imports nothing of the server."""
+"""`relay bench`: loads for a server, and their reports. It is an ordinary client and imports nothing of the server."""

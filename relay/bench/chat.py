@@ -1,4 +1,4 @@
-"""The load of a chat: members of one room, some of whom write, over their own connections."""
+"""The load `chat`: members of one room, and some of them write, over their own connections."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from relay.bench.subscriber import State, Subscriber
 from relay.bench.workload import chatroom
 
 MAX_UNCONFIRMED = 1000
-"""Messages of one sender that did not come back yet; past it, it does not write."""
+"""Unconfirmed messages of one sender at which it pauses."""
 
 
 def run(load: Load, *, members: int, senders: int, seconds: float, rate: float, flaky: float | None) -> None:
-    """Have `senders` of the members write `rate` messages a second in all, in turn."""
+    """Let `senders` of the members write `rate` messages per second in total, in turn."""
     room = load.target.create_room()
     crowd, subscribers = load.connect(chatroom(room), members)
     load.result.latencies, load.result.latency_of = crowd.latencies, "from sending to each member's delivery"
@@ -57,7 +57,7 @@ def run(load: Load, *, members: int, senders: int, seconds: float, rate: float, 
 
 
 def _next_ready(writing: list[Subscriber], number: int) -> Subscriber | None:
-    """The sender whose turn it is, or the first one after it who is connected."""
+    """Return the sender for this message, or the next connected one."""
     first = number % len(writing)
     turn = (*range(first, len(writing)), *range(first))
     return next(islice((writing[one] for one in turn if _may_write(writing[one])), 1), None)

@@ -1,4 +1,4 @@
-"""Flaky clients: each loses its connection at random and comes back with its last position."""
+"""Flaky clients: each disconnects at random and resumes from its last position."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from relay.bench.load import Load
 from relay.bench.subscriber import State, Subscriber
 
 MIN_AWAY, MAX_AWAY = 0.05, 0.5
-"""Seconds between a drop and the next connect."""
+"""Seconds between a disconnect and the next connect."""
 
 
 class Churn:
-    """Drops and returns, in the order of their times."""
+    """Schedules disconnects and reconnects, in order of time."""
 
     def __init__(self, subscribers: list[Subscriber], interval: float, now: float) -> None:
-        """`interval`: seconds for which a connection lasts on average."""
+        """`interval`: the average duration of a connection in seconds."""
         self._rate = 1 / interval
         self._random = random.Random()  # noqa: S311 - spreads load, keeps no secret
         self._subscribers = subscribers
@@ -24,7 +24,7 @@ class Churn:
         heapq.heapify(self._timers)
 
     def step(self, now: float) -> float:
-        """Drop and bring back whose time has come; returns when the next one's comes."""
+        """Disconnect and reconnect the subscribers that are due. Return the time of the next one."""
         timers = self._timers
         while timers and timers[0][0] <= now:
             _, number = timers[0]
@@ -39,7 +39,7 @@ class Churn:
         return timers[0][0] if timers else float("inf")
 
     def end(self, load: Load) -> None:
-        """Bring everybody back, and count those who do not come as a problem."""
+        """Reconnect every subscriber, and report those that fail as a problem."""
         for one in self._subscribers:
             if one.state is State.CLOSED and not one.failed:
                 one.start()

@@ -1,4 +1,4 @@
-"""One TCP connection of a load, non-blocking. What its bytes mean is for its subclasses."""
+"""One non-blocking TCP connection of a load. Subclasses interpret its bytes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from typing import NamedTuple
 from relay.bench.poller import READ, WRITE, Poller
 
 READ_BYTES = 32 * 1024
-"""No less than a record of TLS, so that nothing that can be read is left where the kernel does not say so."""
+"""Bytes read at once: at least a TLS record, so that no decrypted byte remains in OpenSSL, where epoll does not see
+it."""
 _BUFFER_BYTES = 256 * 1024
 _NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Address(NamedTuple):
-    """Where a server listens."""
+    """The address of a server."""
 
     family: int
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
     host: str
-    """What the Host header says."""
+    """The value of the Host header."""
     tls: ssl.SSLContext | None = None
     server_name: str = ""
-    """Whose certificate it must be, with TLS."""
+    """The host name that the server's certificate must have, with TLS."""
 
 
 class Connection:
-    """A socket, what waits to be sent on it, and three calls for subclasses: `connected`, `received`, `ended`."""
+    """A socket with its send buffer, and three methods for subclasses: `connected`, `received`, `ended`."""
 
     __slots__ = ("_address", "_connecting", "_out", "_poller", "_socket", "_writing")
 
@@ -43,24 +44,24 @@ class Connection:
         self._out = bytearray()
 
     def connected(self) -> None:
-        """The connection is there."""
+        """Called when the connection is established."""
         raise NotImplementedError
 
     def received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Called with received bytes."""
         raise NotImplementedError
 
     def ended(self, why: str) -> None:
-        """The peer ended it, or it never came to be. Not called after `close`."""
+        """Called when the peer closed the connection, or it could not be opened. Not called after `close`."""
         raise NotImplementedError
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Bytes that the kernel has not accepted yet."""
         return len(self._out)
 
     def open(self) -> None:
-        """Begin to connect."""
+        """Start to connect."""
         sock = socket.socket(self._address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._out.clear()
@@ -71,19 +72,19 @@ class Connection:
             self._end(os.strerror(code))
 
     def limit_send_buffer(self) -> None:
-        """Let the kernel take little, so that what is sent is not far ahead of what the server has read."""
+        """Limit the kernel's send buffer, so that this process is not far ahead of the server."""
         assert self._socket is not None
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
 
     def close(self) -> None:
-        """End it from this side. Idempotent."""
+        """Close the connection. Idempotent."""
         sock, self._socket = self._socket, None
         if sock is not None:
             self._poller.remove(sock)
             sock.close()
 
     def send(self, data: bytes) -> None:
-        """Send, or queue what the kernel does not take. Nothing, if the connection is closed."""
+        """Send, and queue the bytes that the kernel does not accept. Do nothing if the connection is closed."""
         if self._socket is None:
             return
         self._out += data
@@ -91,7 +92,7 @@ class Connection:
             self._flush()
 
     def handle(self, events: int) -> None:
-        """Take in what the kernel says about the socket."""
+        """Handle events of the socket."""
         if self._connecting:
             self._connect()
             return

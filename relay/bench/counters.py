@@ -1,4 +1,4 @@
-"""What a server counts about itself, as far as a load asks for it: the text of `GET /metrics`, read. Pure."""
+"""Reads from the text of `GET /metrics` the counters that a load needs. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _LAG = "relay_loop_lag_seconds_"
 
 @attrs.frozen
 class Counters:
-    """What it had counted at a moment."""
+    """The server's counters at one moment."""
 
     replaced: int
-    """Frames that were never sent because a newer price took their place."""
+    """Frames that the server replaced by a newer price."""
     lags: dict[float, int]
-    """How often the loop was late by up to so many seconds, or less."""
+    """Cumulative counts of event loop lags, by upper bound in seconds."""
     late_s: float
-    """For how many seconds in all."""
+    """The sum of all lags in seconds."""
 
 
 def read(text: str) -> Counters | None:
-    """Return what the text says, None if it does not say it."""
+    """Return the counters in the text, or None if they are missing."""
     values: dict[str, float] = {}
     lags: dict[float, int] = {}
     try:
@@ -42,9 +42,9 @@ def read(text: str) -> Counters | None:
 
 
 def longest_lag(before: Counters, after: Counters) -> float | None:
-    """Return the bound in seconds that no lag between the two was above, as near as the buckets tell; None if none was looked at.
+    """Return an upper bound in seconds of the lags between the two moments, or None if there were no measurements.
 
-    Each bucket counts what the smaller ones do, and no single lag is longer than all of them together.
+    The bound is as close as the buckets allow. Buckets are cumulative, and no single lag exceeds the sum of all.
     """
     grown = {bound: count - before.lags.get(bound, 0) for bound, count in after.lags.items()}
     looked = grown.get(math.inf, 0)

@@ -1,4 +1,4 @@
-"""Loads in which a publisher's stream reaches many subscribers: of one channel, or of many symbols."""
+"""The loads `fanout` and `market`: one stream of publications, delivered to many subscribers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from relay.bench.workload import Subject, line
 
 STREAM_TIMEOUT = 10.0
 MAX_WAITING_BYTES = 256 * 1024
-"""Lines that wait in this process for the server to read them; past it the load falls behind its rate."""
+"""Bytes of lines that this process queues for the server. Above it the load falls behind its rate."""
 MAX_BURST = 100
-"""Publications sent at once where the load is behind its rate."""
+"""Publications sent at once if the load is behind its rate."""
 
 
 def run(
@@ -34,7 +34,7 @@ def run(
     window: int,
     flaky: float | None,
 ) -> None:
-    """Publish at `rate` a second or, without one, so that `window` publications are always on their way."""
+    """Publish at `rate` per second. Without a rate, keep `window` publications in flight."""
     key = load.target.key
     crowd, subscribers = load.connect(subject, connections)
     load.result.latencies, load.result.latency_of = crowd.latencies, "from publishing to each delivery"
@@ -81,18 +81,19 @@ def run(
 
 
 def _explain_replaced(load: Load, audit: Audit, before: Counters | None) -> None:
-    """Count as lost what did not come and the server did not replace either, or say that this cannot be told."""
+    """Count publications as lost that neither arrived nor were replaced, or report that this cannot be known."""
     after = load.target.counters()
     grown = after.replaced - before.replaced if before is not None and after is not None else None
     if grown is None:
         load.result.doubts.append(
-            f"{audit.replaced:,} prices were replaced by newer ones or lost. Which, the server's /metrics would tell; "
-            "it cannot be read from here."
+            f"{audit.replaced:,} prices were replaced by newer ones or lost. The server's /metrics would tell "
+            f"which, but "
+            "this command cannot read it."
         )
     elif grown > audit.replaced:
         load.result.doubts.append(
-            f"{audit.replaced:,} prices were replaced by newer ones or lost. Which cannot be told, "
-            f"as the server replaced {grown:,}, those of other clients among them."
+            f"{audit.replaced:,} prices were replaced by newer ones or lost. The command cannot tell which, "
+            f"because the server replaced {grown:,}, including those of other clients."
         )
     else:
         audit.lost += audit.replaced - grown
@@ -100,7 +101,7 @@ def _explain_replaced(load: Load, audit: Audit, before: Counters | None) -> None
 
 
 class Source:
-    """Publications, over all channels in turn, each with its mark."""
+    """Sends publications to all channels in turn, each with its stamp."""
 
     def __init__(self, subject: Subject, stream: Stream, run_id: str) -> None:
         self._stream = stream
@@ -110,7 +111,7 @@ class Source:
         self.count = 0
 
     def publish(self) -> int:
-        """Send the next one; returns its sequence in its channel."""
+        """Send the next publication. Return its sequence in its channel."""
         channel = self.count % len(self.published)
         self.count += 1
         self.published[channel] = sequence = self.published[channel] + 1
@@ -120,10 +121,10 @@ class Source:
 
 
 def open_stream(load: Load, key: str) -> Stream:
-    """Return a stream that takes lines.
+    """Return a stream that accepts lines.
 
     Raises:
-        TargetError: it cannot be opened.
+        TargetError: the stream cannot be opened.
     """
     stream = Stream(load.poller, load.target.address, key)
     stream.open()
@@ -134,17 +135,17 @@ def open_stream(load: Load, key: str) -> Stream:
 
 
 def finish_stream(load: Load, stream: Stream) -> dict[str, Any]:
-    """Return what the server says became of the lines, after `Stream.finish`.
+    """Return the server's report about the lines. Call after `Stream.finish`.
 
     Raises:
-        TargetError: it does not say.
+        TargetError: the server does not report.
     """
     load.drain(lambda: stream.done)
     if stream.answer is None or stream.answer.status != 200:
         raise TargetError(f"publishing ended: {_ending(stream)}")
     report = stream.answer.data()
     if not isinstance(report, dict) or not report.keys() >= {"published", "failed", "errors"}:
-        raise TargetError(f"publishing ended: {NO_RELAY}: its answer does not say what was published")
+        raise TargetError(f"publishing ended: {NO_RELAY}: its response does not report the publications")
     return report
 
 

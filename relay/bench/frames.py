@@ -1,4 +1,4 @@
-"""WebSocket frames as a client sends and gets them (RFC 6455, 5.2), and a piece of them read for its deliveries. Pure."""
+"""Encodes and splits WebSocket frames for a client (RFC 6455, 5.2), and finds deliveries in a chunk of them. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT, CLOSE, PING = 1, 8, 9
 _FIN_PONG, _FIN_TEXT = 0x8A, 0x81
 _MASKED = 0x80
 _MASK = bytes(4)
-"""A mask of zeros leaves the payload as it is."""
+"""A mask of zeros does not change the payload."""
 
 
 def text(payload: bytes) -> bytes:
@@ -21,7 +21,7 @@ def text(payload: bytes) -> bytes:
 
 
 def pong(payload: bytes) -> bytes:
-    """Return the answer to a ping."""
+    """Return the pong frame that answers a ping."""
     return _frame(_FIN_PONG, payload)
 
 
@@ -35,7 +35,8 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def split(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
-    """Return the complete frames, as opcode and payload, and how many bytes they were. The server masks and fragments nothing."""
+    """Return the complete frames, as opcode and payload, and their size in bytes. The server neither masks nor
+    fragments."""
     found: list[tuple[int, bytes]] = []
     at, end = 0, len(data)
     while end - at >= 2:
@@ -57,22 +58,22 @@ def split(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
 
 @attrs.frozen(eq=False)
 class Batch:
-    """What one piece of a connection's bytes held."""
+    """The content of one chunk of a connection's bytes."""
 
     deliveries: list[Delivery]
     mixed: bool
-    """Whether there are frames that are no publication of ours, so that all must be taken in one by one."""
+    """Whether some frames are not publications of this load, so that all must be handled one by one."""
     consumed: int
-    """Bytes of the piece that were complete frames."""
+    """Bytes of the chunk that are complete frames."""
 
 
 def batch(data: bytes, mark: bytes) -> Batch:
-    """Return what a piece of bytes holds; publications of ours have a mark that begins with `mark`."""
+    """Return the content of a chunk. Publications of this load have a stamp that begins with `mark`."""
     found, consumed = split(data)
     deliveries = [one for opcode, payload in found if (one := delivery(opcode, payload, mark)) is not None]
     return Batch(deliveries, len(deliveries) < len(found), consumed)
 
 
 def delivery(opcode: int, payload: bytes, mark: bytes) -> Delivery | None:
-    """Return the publication that a frame is, or None if it is none of ours."""
+    """Return the publication in a frame, or None if it is not one of this load."""
     return read(payload, mark) if opcode == TEXT else None

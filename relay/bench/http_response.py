@@ -1,4 +1,4 @@
-"""Answers to HTTP requests, as far as Relay's own have to be read: a status, a length, a body. Pure."""
+"""Reads HTTP responses, as far as Relay's need it: status, length, body. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-NO_RELAY = "what answers there is no Relay"
+NO_RELAY = "the server there is not Relay"
 MAX_HEAD_BYTES = 64 * 1024
 MAX_SHOWN_BYTES = 80
 _HEAD_END = b"\r\n\r\n"
@@ -15,20 +15,20 @@ _BEGIN = b"HTTP/1."
 
 
 class NoAnswerError(Exception):
-    """What came is no answer of a Relay; the text is for people."""
+    """The bytes are not a response of Relay. The message is for people."""
 
 
 @attrs.frozen
 class Answer:
-    """One answer."""
+    """One response."""
 
     status: int
     body: bytes
     closes: bool
-    """Whether the connection is of no use for another request."""
+    """Whether the server closes the connection after this response."""
 
     def said(self) -> str:
-        """Return what a refusal says, for people."""
+        """Return the status and message of a refusal, for people."""
         try:
             message = json.loads(self.body)["message"]
         except (ValueError, KeyError, TypeError):
@@ -36,7 +36,7 @@ class Answer:
         return f"{self.status}, {message}"
 
     def data(self) -> Any:
-        """Return the data of a Relay's answer, None if it has none."""
+        """Return the `data` of a response, or None if it has none."""
         try:
             return json.loads(self.body)["data"]
         except (ValueError, KeyError, TypeError):
@@ -44,17 +44,17 @@ class Answer:
 
 
 def read(data: bytes) -> tuple[Answer, int] | None:
-    """Return the first answer and its size in bytes, or None if it is not complete.
+    """Return the first response and its size in bytes, or None if it is incomplete.
 
     Raises:
-        NoAnswerError: it is none, or one of another server's; a Relay says how long its answers are.
+        NoAnswerError: the bytes are not HTTP, or the response has no length, which Relay's always have.
     """
     if not data.startswith(_BEGIN[: len(data)]):
-        raise NoAnswerError(f"{NO_RELAY}: it says {line_of(data)!r}")
+        raise NoAnswerError(f"{NO_RELAY}: it sends {line_of(data)!r}")
     end = data.find(_HEAD_END)
     if end < 0:
         if len(data) > MAX_HEAD_BYTES:
-            raise NoAnswerError(f"{NO_RELAY}: the head of its answer does not end")
+            raise NoAnswerError(f"{NO_RELAY}: the head of its response does not end")
         return None
     first, *lines = data[:end].decode("latin-1").split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -69,5 +69,5 @@ def read(data: bytes) -> tuple[Answer, int] | None:
 
 
 def line_of(data: bytes) -> str:
-    """Return the first line of what came, to be shown."""
+    """Return the first line of the bytes, for a message."""
     return data.partition(b"\n")[0][:MAX_SHOWN_BYTES].decode(errors="replace").rstrip()

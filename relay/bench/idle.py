@@ -1,4 +1,4 @@
-"""Loads in which nothing is published: connections that are opened, and connections that stay."""
+"""The loads `connect` and `idle`: connections that are opened, and connections that stay open."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from relay.bench.workload import Subject
 
 
 def run_connect(load: Load, subject: Subject, *, connections: int) -> None:
-    """Open connections as fast as the server takes them."""
+    """Open connections as fast as the server accepts them."""
     crowd, _ = load.connect(subject, connections)
     load.result.latencies = crowd.handshakes
-    load.result.latency_of = "from the first packet to the answer to the subscription"
+    load.result.latency_of = "from the first packet to the response to the subscription"
 
 
 def run_idle(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
-    """Hold connections, with nothing but heartbeats on them."""
+    """Hold connections that carry only heartbeats."""
     load.connect(subject, connections)
     counters = load.target.counters()
     before = load.usage()

@@ -1,4 +1,4 @@
-"""Loads that only publish, with nobody listening: a stream of lines, or single requests."""
+"""The loads `ingest` and `posts`: publishing without subscribers, by a stream of lines or by single requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ STOP_TIMEOUT = 10.0
 
 
 def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> None:
-    """Send chunks of so many lines as fast as the server reads them, and count what it says it published."""
+    """Send chunks of `lines` lines as fast as the server reads them. Report the number that the server says it
+    published."""
     stream = open_stream(load, load.target.key)
     before_mark, behind_mark = line(subject, 0, "%mark%").split(b"%mark%")
     gc.freeze()
@@ -35,7 +36,7 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
             stream.publish((before_mark + mark + behind_mark) * lines)
             sent += lines
             if stream.waiting_bytes == 0 and time.monotonic() - now > BLOCKED_PERIOD:
-                break  # the server reads as fast as this: the time must be looked at all the same
+                break  # the server keeps up, but the time must still be checked
         return now + BLOCKED_PERIOD if stream.waiting_bytes else now
 
     load.run("publishing", seconds, step)
@@ -46,11 +47,11 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
     if report["failed"]:
         result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
     if report["published"] + report["failed"] != sent:
-        result.problems.append(f"{sent} publications were sent, and the server counted {report['published']}")
+        result.problems.append(f"{sent} publications were sent, but the server counted {report['published']}")
 
 
 def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
-    """Send single publications over connections that are kept alive, on each the next one when the last is answered."""
+    """Send single publications over kept-alive connections, on each the next one after the last response."""
     raise_open_files(connections)
     numbers = itertools.count(1)
     latencies = Latencies()
@@ -77,5 +78,5 @@ def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float)
     for poster in posters:
         poster.stopping = True
     load.poller.poll_until(lambda: all(one.finished for one in posters), STOP_TIMEOUT)
-    step(0.0)  # what was refused at the end
-    result.latencies, result.latency_of = latencies, "from sending a request to its answer"
+    step(0.0)  # report refusals at the end
+    result.latencies, result.latency_of = latencies, "from sending a request to its response"

@@ -1,4 +1,4 @@
-"""Ctrl-C, once: the load stops with what it has. A second time it ends the process."""
+"""Handles Ctrl-C: the first stops the load and keeps its results, the second ends the process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether the load is to stop."""
+    """Whether the load should stop."""
 
     requested = False
 
 
 @contextmanager
 def stopping_at_signals() -> Iterator[Stop]:
-    """Yield what SIGINT or SIGTERM sets, while in the block."""
+    """Yield an object that SIGINT or SIGTERM sets during the block."""
     stop = Stop()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 

@@ -1,15 +1,15 @@
-"""How long things took: a histogram of fixed size with 3 % resolution, whatever the number of samples."""
+"""A histogram of durations with fixed size and 3 % resolution, for any number of samples."""
 
 from __future__ import annotations
 
 BUCKETS = 1024
 MAX_US = 2**36 - 1
-"""What the buckets are enough for, nineteen hours; more counts as this."""
+"""The longest duration in microseconds, nineteen hours. A longer one counts as this."""
 SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
 
 
 class Latencies:
-    """Durations, counted in buckets. Up to 64 microseconds each has its own, past that there are 32 to a doubling."""
+    """Durations, counted in buckets. Up to 64 microseconds each has its own; above, there are 32 per doubling."""
 
     __slots__ = ("count", "counts", "worst_us")
 
@@ -19,7 +19,7 @@ class Latencies:
         self.worst_us = 0
 
     def add(self, nanoseconds: int) -> None:
-        """Count one. A plain call; the innermost of the whole load."""
+        """Count one duration. The innermost call of the whole load."""
         us = nanoseconds // 1000
         if us > MAX_US:
             us = MAX_US
@@ -30,7 +30,7 @@ class Latencies:
             self.worst_us = us
 
     def percentile_ms(self, share: float) -> float:
-        """Return the duration below which this share of all is, in milliseconds."""
+        """Return the duration below which this share of all durations lies, in milliseconds."""
         wanted = self.count * share
         total = 0
         for index, count in enumerate(self.counts):
@@ -40,11 +40,11 @@ class Latencies:
         return self.worst_us / 1000
 
     def summary(self) -> dict[str, float]:
-        """Return the usual percentiles and the worst, in milliseconds."""
+        """Return the usual percentiles and the maximum, in milliseconds."""
         return {name: self.percentile_ms(share) for name, share in SHARES.items()} | {"max": self.worst_us / 1000}
 
     def histogram(self) -> list[tuple[float, int]]:
-        """Return rows of (milliseconds up to which, count), a row for each doubling between the first and the last."""
+        """Return rows of (upper bound in milliseconds, count), one for each doubling from the first to the last."""
         rows: dict[int, int] = {}
         for index, count in enumerate(self.counts):
             if count:

@@ -1,4 +1,4 @@
-"""What every load does: it connects its subscribers, runs for its time, and waits for what is still on its way."""
+"""The parts that loads share: connecting subscribers, running for a time, and waiting for the last deliveries."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from relay.bench.target import Target, TargetError
 from relay.bench.workload import Subject
 
 MAX_HANDSHAKES = 200
-"""Connections that are being opened at a time."""
+"""Connections that are opened at a time."""
 CONNECT_TIMEOUT = 120.0
 SETTLE_PERIOD = 0.25
 DRAIN_TIMEOUT = 10.0
-"""For how long publications that were sent may be on their way."""
+"""Seconds that publications in flight may take to arrive."""
 DRAIN_CHECK_INTERVAL = 0.02
 RESERVED_FILES = 64
 
 
 @attrs.frozen(eq=False)
 class Load:
-    """What a load runs with."""
+    """The context of one load."""
 
     target: Target
     poller: Poller
@@ -39,20 +39,21 @@ class Load:
     progress: Progress
     result: Result
     run_id: str = attrs.field(factory=lambda: secrets.token_hex(4))
-    """What tells this run's channels and publications from any other's."""
+    """Distinguishes this run's channels and publications from those of other runs."""
 
     def usage(self) -> Usage:
-        """Return what the server and this process have used."""
+        """Return the resources that the server and this process have used."""
         try:
             return usage(self.target.pid)
         except FileNotFoundError:
-            raise TargetError(f"the server is gone: there is no process {self.target.pid}") from None
+            raise TargetError(f"the server has ended: no process has the id {self.target.pid}") from None
 
     def connect(self, subject: Subject, connections: int) -> tuple[Crowd, list[Subscriber]]:
-        """Open all connections and subscribe; what that took goes into the result. Returns those that are ready.
+        """Open all connections and subscribe. Put the cost into the result, and return the subscribers that are
+        ready.
 
         Raises:
-            TargetError: none became ready, or more are wanted than this process may open.
+            TargetError: no subscriber became ready, or this process may not open so many connections.
         """
         raise_open_files(connections)
         self.progress.phase("connecting", connections)
@@ -80,12 +81,12 @@ class Load:
         self.result.connected(len(ready), failed, before, after, self.usage(), crowd)
         if not ready and not self.stop.requested:
             raise TargetError(
-                f"no connection was made: {'; '.join(crowd.reasons) or 'the server did not answer in time'}"
+                f"no connection was established: {'; '.join(crowd.reasons) or 'the server did not answer in time'}"
             )
         return crowd, ready
 
     def run(self, name: str, seconds: float, step: Callable[[float], float]) -> None:
-        """Handle what comes for `seconds`, or until a signal. `step` gets the time and returns when it is due again."""
+        """Handle events for `seconds`, or until a signal. `step` gets the time and returns the time of its next call."""
         self.progress.phase(name, seconds)
         begin = now = time.monotonic()
         end = begin + seconds
@@ -96,7 +97,7 @@ class Load:
             self.progress.at(now - begin)
 
     def drain(self, done: Callable[[], bool]) -> bool:
-        """Handle what comes until `done`, for DRAIN_TIMEOUT at most; returns whether it is."""
+        """Handle events until `done`, for at most DRAIN_TIMEOUT seconds. Return whether it is done."""
         deadline = time.monotonic() + DRAIN_TIMEOUT
         while not done():
             if time.monotonic() > deadline:
@@ -105,22 +106,23 @@ class Load:
         return True
 
     def wait_for(self, subscribers: list[Subscriber], published: list[int]) -> None:
-        """Wait until everybody who is there has all that was published, and count what each lacks then, those who are gone too."""
+        """Wait until every connected subscriber has every publication. Then count the missing ones of all
+        subscribers."""
         self.drain(lambda: all(one.track.complete(published) for one in subscribers if one.state is State.READY))
         for one in subscribers:
             one.track.close(published)
 
 
 def unused(_: Any) -> float:
-    """Do nothing, and be due no more: the step of a load that only listens."""
+    """Do nothing: the step of a load that only receives."""
     return float("inf")
 
 
 def raise_open_files(connections: int) -> None:
-    """Let this process open as many connections.
+    """Raise the limit of open files for so many connections.
 
     Raises:
-        TargetError: it may not.
+        TargetError: the hard limit is too low.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""A server of the load's own: another process, on a free port, with a database that is gone afterwards."""
+"""Starts a server for one load: another process, on a free port, with a temporary database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import attrs
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 LOG_LINES = 10
-"""How much of its log is shown where it does not start."""
+"""Lines of its log that are shown if it does not start."""
 _SET_PARENT_DEATH_SIGNAL = 1
 
 _CONFIG = """\
@@ -45,27 +45,27 @@ max_connections = 100000
 
 
 class ServerError(Exception):
-    """The server does not start; the text is for people."""
+    """The server does not start. The message is for people."""
 
 
 @attrs.frozen
 class LocalServer:
-    """A server that listens."""
+    """A running server."""
 
     url: str
     pid: int
     secret: str
-    """What tokens are signed with."""
+    """The secret that signs tokens."""
     key: str
     """An API key that may publish."""
 
 
 @contextmanager
 def local_server() -> Iterator[LocalServer]:
-    """Start a server, with limits that no load reaches, and stop it whatever happens.
+    """Start a server with limits that no load reaches, and stop it at the end of the block.
 
     Raises:
-        ServerError: it does not start.
+        ServerError: the server does not start.
     """
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
         folder = Path(name)
@@ -79,7 +79,7 @@ def local_server() -> Iterator[LocalServer]:
             create, capture_output=True, text=True, env=environment, check=False, start_new_session=True
         )
         if made.returncode:
-            raise ServerError(f"no API key could be made: {made.stderr.strip()}")
+            raise ServerError(f"no API key could be created: {made.stderr.strip()}")
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [*relay, "serve", "--config", str(config)],
@@ -93,7 +93,7 @@ def local_server() -> Iterator[LocalServer]:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end the server, should this process be killed. Runs in the child."""
+    """Let the kernel end the server if this process is killed. Runs in the child process."""
     ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 

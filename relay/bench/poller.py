@@ -1,4 +1,4 @@
-"""The loop: epoll over all connections of a load, in one thread. Knows no protocol."""
+"""The event loop of a load: epoll over all connections, in one thread. Knows no protocol."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 
 class Handler(Protocol):
-    """What owns a socket."""
+    """The owner of a socket."""
 
     def handle(self, events: int) -> None:
-        """Take in what the kernel says about the socket."""
+        """Handle events of the socket."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -42,24 +42,24 @@ class Poller:
         self._epoll.register(sock.fileno(), events)
 
     def change(self, sock: socket.socket, events: int) -> None:
-        """Watch a socket for something else."""
+        """Watch a socket for other events."""
         self._epoll.modify(sock.fileno(), events)
 
     def remove(self, sock: socket.socket) -> None:
-        """Watch a socket no more; before it is closed."""
+        """Stop watching a socket. Call before closing it."""
         del self._handlers[sock.fileno()]
         self._epoll.unregister(sock.fileno())
 
     def poll(self, timeout: float) -> None:
-        """Handle what is ready, after `timeout` seconds at most."""
+        """Wait at most `timeout` seconds, and handle the events that are ready."""
         handlers = self._handlers
         for fd, events in self._epoll.poll(max(0.0, min(timeout, MAX_POLL_TIMEOUT)), MAX_EVENTS):
             handler = handlers.get(fd)
-            if handler is not None:  # one that was handled before it may have closed it
+            if handler is not None:  # an earlier handler may have closed it
                 handler.handle(events)
 
     def poll_until(self, done: Callable[[], bool], timeout: float) -> bool:
-        """Handle what comes until `done`; returns False if that took more than `timeout` seconds."""
+        """Handle events until `done`. Return False if `timeout` seconds pass before."""
         deadline = time.monotonic() + timeout
         while not done():
             left = deadline - time.monotonic()

@@ -1,4 +1,5 @@
-"""The progress bar of a load, on stderr where that is a terminal. It is drawn by the load's own thread, a few times a second."""
+"""The progress bar of a load, on stderr if that is a terminal. The load's own thread draws it, a few times per
+second."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ DRAW_INTERVAL = 0.2
 
 
 class Progress:
-    """How far the load is."""
+    """The progress of the load."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -22,12 +23,12 @@ class Progress:
         self._next = 0.0
 
     def phase(self, name: str, total: float) -> None:
-        """Begin a part of the load."""
+        """Start a phase of the load."""
         self._bar.reset(self._task, description=name, total=total)
         self._bar.refresh()
 
     def at(self, completed: float) -> None:
-        """Say how far this part is."""
+        """Update the progress of this phase."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + DRAW_INTERVAL
@@ -37,7 +38,7 @@ class Progress:
 
 @contextmanager
 def open_progress() -> Iterator[Progress]:
-    """Show a bar while in the block."""
+    """Show a progress bar during the block."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn())
     with Bar(*columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal) as bar:

@@ -1,4 +1,4 @@
-"""The two ways to publish over HTTP: one stream of lines, and single requests on a connection that is kept alive."""
+"""Publishes over HTTP: by one stream of lines, or by single requests on a kept-alive connection."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PATH = "/v1/publish"
 
 
 class _Publisher(Connection):
-    """What comes to a publisher: answers, and nothing else."""
+    """A connection that receives only HTTP responses."""
 
     __slots__ = ("_data",)
 
     def __init__(self, poller: Poller, address: Address) -> None:
         super().__init__(poller, address)
-        self._data = b""  # what came and is no whole answer yet
+        self._data = b""  # received bytes of an incomplete response
 
     def _read(self, data: bytes) -> tuple[Answer, int] | None:
-        """Take in what came; returns the first answer, once it is whole, with its size. What is none ends the connection."""
+        """Return the first complete response and its size. Close the connection if it is not HTTP."""
         self._data += data
         try:
             return answer.read(self._data)
@@ -35,7 +35,7 @@ class _Publisher(Connection):
 
 
 class Stream(_Publisher):
-    """One request whose body is lines, each a publication, for as long as the load goes on."""
+    """One request that lasts for the whole load. Each line of its body is a publication."""
 
     __slots__ = ("_key", "answer", "broken", "is_open")
 
@@ -45,7 +45,7 @@ class Stream(_Publisher):
         self.is_open = False
         self.answer: Answer | None = None
         self.broken = ""
-        """Why there will be no answer."""
+        """Why no response will arrive."""
 
     def connected(self) -> None:
         """Send the head."""
@@ -62,16 +62,16 @@ class Stream(_Publisher):
         self.send(b"%x\r\n%b\r\n" % (len(lines), lines))
 
     def finish(self) -> None:
-        """End the body; the answer says what became of the lines."""
+        """End the body. The response then reports on the lines."""
         self.send(b"0\r\n\r\n")
 
     @property
     def done(self) -> bool:
-        """Whether nothing will come any more."""
+        """Whether the request has ended, with a response or without."""
         return self.answer is not None or bool(self.broken)
 
     def received(self, data: bytes) -> None:
-        """Take in the answer; one that comes before the end is a refusal."""
+        """Handle the response. A response before the end of the body is a refusal."""
         found = self._read(data)
         if found is not None:
             self.answer = found[0]
@@ -79,13 +79,13 @@ class Stream(_Publisher):
             self.close()
 
     def ended(self, why: str) -> None:
-        """Remember it."""
+        """Record why the connection ended."""
         self.is_open = False
         self.broken = why
 
 
 class Poster(_Publisher):
-    """Single requests, one after the other."""
+    """Single requests, each after the response to the last one."""
 
     __slots__ = ("_body", "_head", "_latencies", "_sent_ns", "accepted", "broken", "refusal", "stopping")
 
@@ -102,13 +102,13 @@ class Poster(_Publisher):
         self._sent_ns = 0
         self.accepted = 0
         self.refusal = ""
-        """What the last one that was not accepted was told."""
+        """The message of the last refusal."""
         self.broken = ""
         self.stopping = False
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is under way any more."""
+        """Whether the connection is closed."""
         return self._socket is None
 
     def connected(self) -> None:
@@ -116,7 +116,7 @@ class Poster(_Publisher):
         self._request()
 
     def received(self, data: bytes) -> None:
-        """Take in an answer, and send the next request."""
+        """Handle a response, and send the next request."""
         found = self._read(data)
         if found is None:
             return
@@ -124,7 +124,7 @@ class Poster(_Publisher):
         self._data = self._data[size:]
         self._latencies.add(time.monotonic_ns() - self._sent_ns)
         if got.status == 200 and not _published(got):
-            self.refusal = f"{NO_RELAY}: it answers 200, and not where the publication is"
+            self.refusal = f"{NO_RELAY}: it answers 200 without a position"
             self.stopping = True
         elif got.status == 200:
             self.accepted += 1
@@ -140,7 +140,7 @@ class Poster(_Publisher):
             self._request()
 
     def ended(self, why: str) -> None:
-        """Remember it."""
+        """Record why the connection ended."""
         self.broken = why
 
     def _request(self) -> None:
@@ -150,6 +150,6 @@ class Poster(_Publisher):
 
 
 def _published(got: Answer) -> bool:
-    """Tell whether an answer names the place of one publication."""
+    """Return whether a response has the position of one publication."""
     data = got.data()
     return isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) and "offset" in data[0]

@@ -1,4 +1,4 @@
-"""The report of a load: a table for people, or one JSON object."""
+"""Prints the report of a load: a table for people, or one JSON object."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(result: Result, *, as_json: bool) -> None:
     for problem in result.problems:
         console.print(Text(f"Problem: {problem}", style="bold red"), soft_wrap=True)
     if result.proven():
-        console.print(Text("Audit: nothing lost, nothing twice, everything in order.", style="green"))
+        console.print(Text("Audit: no publication was lost, repeated or out of order.", style="green"))
 
 
 def _table(result: Result) -> Table:
@@ -53,7 +53,7 @@ def _table(result: Result) -> Table:
 
 
 def _row(name: str, value: float) -> tuple[str, str]:
-    """Name and figure, for people: a unit that is a part of the name comes last."""
+    """Return name and figure for people. A unit in the name moves to its end."""
     words = name.split("_")
     figure = f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:,.2f}"
     if words[-2:] == ["per", "s"]:

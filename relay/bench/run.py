@@ -1,4 +1,4 @@
-"""One run of the command: the target, the loop and the signals around a load, and the report behind it."""
+"""Runs one load with its target, event loop and signals, and prints its report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.bench.target import TargetError, open_target
 
 @attrs.frozen
 class Server:
-    """Which server, as the options say it."""
+    """The server, as the options describe it."""
 
     url: str | None = None
     tokens: Sequence[str] = ()
@@ -29,11 +29,11 @@ class Server:
 
 
 def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], *, as_json: bool) -> bool:
-    """Run a load and print its report; returns whether all is well.
+    """Run a load and print its report. Return whether it has no problems.
 
     Raises:
         TargetError: the server cannot be used for this load.
-        ServerError: the own server does not start.
+        ServerError: the server that the command starts does not start.
     """
     result = Result(name, settings)
     with stopping_at_signals() as stop, open_progress() as progress:
@@ -44,7 +44,7 @@ def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Loa
             except TargetError as error:
                 if not result.figures.get("connections"):
                     raise
-                result.problems.append(str(error))  # what there is up to now is shown
+                result.problems.append(str(error))  # the partial result is shown
             finally:
                 poller.close()
         result.interrupted = stop.requested

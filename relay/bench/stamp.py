@@ -1,9 +1,9 @@
-"""The mark in a publication that tells, without decoding JSON, when it was sent and which one it is. Pure.
+"""The stamp in a publication: when it was sent and which one it is, readable without decoding JSON. Pure.
 
     @@<run>@@<sent: 16 hex digits of monotonic nanoseconds>@@<channel>:<sequence>;
 
-The run tells the load's own publications from those of another that runs at the same time. The channel is its index in the load, and the
-sequence counts the publications on it from 1.
+The run distinguishes the load's publications from those of a concurrent load. The channel is an index in the load.
+The sequence counts the channel's publications from 1.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ _OWN = b'"clientMessageId":'
 
 
 class Delivery(NamedTuple):
-    """One publication as a subscriber got it."""
+    """One publication as a subscriber received it."""
 
     channel: int
     position: int
-    """The offset; in a dialect that has none, the sequence."""
+    """The offset, or the sequence in a dialect without offsets."""
     sent_ns: int
     sequence: int
     own: bool
-    """Whether this is the copy of the connection that sent it."""
+    """Whether this is the sender's own copy."""
     shift: int
-    """How far the position is ahead of the sequence: the same for all of a channel, as long as nobody else publishes there."""
+    """Position minus sequence. It is constant in a channel, unless another publisher uses it."""
 
 
 def begin(run_id: str) -> bytes:
-    """Return how the marks of a run begin."""
+    """Return the beginning of a run's stamps."""
     return f"@@{run_id}@@".encode()
 
 
 def write(run_id: str, sent_ns: int, channel: int, sequence: int) -> str:
-    """Return the mark."""
+    """Return the stamp."""
     return f"@@{run_id}@@{sent_ns:016x}@@{channel}:{sequence};"
 
 
 def read(payload: bytes, mark: bytes) -> Delivery | None:
-    """Return what the mark in a message says, or None if there is none that begins with `mark`."""
+    """Return the delivery that the stamp in a message describes, or None if no stamp begins with `mark`."""
     begin = payload.find(mark)
     if begin < 0:
         return None
@@ -57,5 +57,5 @@ def read(payload: bytes, mark: bytes) -> Delivery | None:
             position = int(payload[first : payload.index(b",", first)])
         sent_ns = int(payload[sent:end], 16)
         return Delivery(int(channel), position, sent_ns, number, _OWN in payload, position - number)
-    except ValueError:  # somebody else's text
+    except ValueError:  # text of another publisher
         return None

@@ -1,4 +1,4 @@
-"""One WebSocket client of a load: it connects, subscribes, takes in what is published, and may come back after a drop."""
+"""One WebSocket client of a load: it connects, subscribes, receives publications, and may resume after a disconnect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from relay.bench.stamp import Delivery
 from relay.bench.workload import Refused, Standing, Subject
 
 MAX_BATCHES = 512
-"""Pieces of bytes that are remembered with what they hold: all subscribers get the same ones."""
+"""Chunks that are remembered with their content, because all subscribers receive the same ones."""
 MAX_BATCH_BYTES = 16 * 1024
 MAX_REASONS = 5
 _HEAD_END = b"\r\n\r\n"
@@ -29,7 +29,7 @@ _HTTP = b"HTTP/1.1 "
 
 
 class State(enum.Enum):
-    """What a subscriber is at."""
+    """The state of a subscriber."""
 
     CLOSED = enum.auto()
     CONNECTING = enum.auto()
@@ -39,7 +39,7 @@ class State(enum.Enum):
 
 @attrs.define(eq=False)
 class Crowd:
-    """What all subscribers of a load share."""
+    """The state that all subscribers of a load share."""
 
     poller: Poller
     address: Address
@@ -47,33 +47,33 @@ class Crowd:
     run_id: str
     audit: Audit = attrs.field(factory=Audit)
     latencies: Latencies = attrs.field(factory=Latencies)
-    """From the sending of a publication to each of its deliveries."""
+    """From sending a publication to each of its deliveries."""
     handshakes: Latencies = attrs.field(factory=Latencies)
-    """From the first packet to the answer to the subscription."""
+    """From the first packet to the response to the subscription."""
     ready: int = 0
     deliveries: int = 0
     last_delivery_ns: int = 0
-    """When the last one came, on the monotonic clock."""
+    """The time of the last delivery, on the monotonic clock."""
     refused: int = 0
-    """Requests of clients that were answered with an error."""
+    """Requests of clients that the server answered with an error."""
     reasons: list[str] = attrs.field(factory=list)
-    """Why connections failed or ended, and requests were refused; the first few that differ."""
+    """Reasons of failed connections and refused requests: the first few different ones."""
     remaining: dict[int, int] = attrs.field(factory=dict)
-    """By sequence, how many subscribers a publication in flight has yet to reach. Kept where a window is."""
+    """For each publication in flight, by sequence, the number of subscribers that lack it. Used with a window."""
     batches: dict[bytes, Batch] = attrs.field(factory=dict)
     mark: bytes = attrs.field(init=False)
-    """How the marks of this load's publications begin."""
+    """The beginning of the stamps of this load's publications."""
 
     def __attrs_post_init__(self) -> None:
         self.mark = marker.begin(self.run_id)
 
     def reason(self, text: str) -> None:
-        """Remember why something went wrong."""
+        """Record the reason of a fault."""
         if len(self.reasons) < MAX_REASONS and text not in self.reasons:
             self.reasons.append(text)
 
     def batch(self, data: bytes) -> Batch:
-        """Return what a piece of bytes holds."""
+        """Return the content of a chunk."""
         found = self.batches.get(data)
         if found is None:
             found = frames.batch(data, self.mark)
@@ -109,23 +109,23 @@ class Subscriber(Connection):
         self._since: Standing | None = None
         self._epoch = ""
         self._opened_ns = 0
-        self._resent: set[int] = set()  # own messages that were sent again on this connection
+        self._resent: set[int] = set()  # own messages that were resent on this connection
         self.state = State.CLOSED
         self.failed = False
         subject = crowd.subject
         self.track = Track(crowd.audit, len(subject.channels), latest=subject.latest, ordered=subject.ordered)
         self.unconfirmed: dict[int, bytes] = {}
-        """Own messages that did not come back yet, by sequence."""
+        """Own messages that are not confirmed yet, by sequence."""
 
     @property
     def away(self) -> bool:
-        """Whether it dropped and is not back."""
+        """Whether the subscriber disconnected and has not resumed."""
         return self._since is not None
 
-    # -- what the load does -------------------------------------------------------------------------------------------
+    # -- called by the load -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to connect, for the first time or again, then with the last position."""
+        """Start to connect. After a disconnect, resume from the last position."""
         self.failed = False
         self._rest = b""
         self._opened_ns = time.monotonic_ns()
@@ -133,7 +133,7 @@ class Subscriber(Connection):
         self.open()
 
     def drop(self) -> None:
-        """Lose the connection as clients do; `start` comes back with `since`."""
+        """Close the connection without a goodbye. `start` then resumes with `since`."""
         self._leave()
         self._since = Standing((self.track.positions[0],), self._epoch)
         self.close()
@@ -143,11 +143,11 @@ class Subscriber(Connection):
         self.send(frames.text(json.dumps(message).encode()))
 
     def post(self, sequence: int, message: dict[str, Any]) -> None:
-        """Send a message of a chat, again after a drop until it came back."""
+        """Send a chat message. After a disconnect, resend it until it is confirmed."""
         self.unconfirmed[sequence] = frame = frames.text(json.dumps(message).encode())
         self.send(frame)
 
-    # -- what comes ---------------------------------------------------------------------------------------------------
+    # -- received ---------------------------------------------------------------------------------------------------------
 
     def connected(self) -> None:
         """Ask for the upgrade."""
@@ -159,7 +159,7 @@ class Subscriber(Connection):
         self.send(head.encode())
 
     def received(self, data: bytes) -> None:
-        """Take in bytes. Where all is as usual, a piece that another subscriber got too is not read again."""
+        """Handle received bytes. In the usual case a chunk that another subscriber also received is not parsed again."""
         if self.state is not State.READY or self._rest:
             self._received_slowly(data)
             return
@@ -172,7 +172,7 @@ class Subscriber(Connection):
         self._deliver(batch.deliveries)
 
     def ended(self, why: str) -> None:
-        """Count a connection that the server ended, or one that never came to be."""
+        """Count a connection that the server closed, or that could not be opened."""
         if self.state is State.READY:
             self._crowd.audit.disconnected += 1
         self._leave()
@@ -183,7 +183,7 @@ class Subscriber(Connection):
         data = self._rest + data
         if self.state is State.CONNECTING:
             if not data.startswith(_HTTP[: len(data)]):
-                self._fail(f"{NO_RELAY}: it says {line_of(data)!r}")
+                self._fail(f"{NO_RELAY}: it sends {line_of(data)!r}")
                 return
             end = data.find(_HEAD_END)
             if end < 0:
@@ -215,7 +215,7 @@ class Subscriber(Connection):
         count = 0
         for channel, position, sent_ns, sequence, own, shift in deliveries:
             if own and self._confirmed(sequence) and position <= positions[channel]:
-                continue  # sent again after a drop, and answered with the message that came already
+                continue  # resent after a disconnect, and answered with the message that is already here
             if position == positions[channel] + 1 and shift == shifts[channel]:
                 positions[channel] = position
             elif not track.unexpected(channel, position, sequence):
@@ -234,7 +234,8 @@ class Subscriber(Connection):
             crowd.last_delivery_ns = now
 
     def _confirmed(self, sequence: int) -> bool:
-        """Take in the own copy of a message; returns whether it may be the answer to one that was sent again. Each has one."""
+        """Record the sender's copy of a message. Return whether it may confirm a resent one; each has one
+        confirmation."""
         self.unconfirmed.pop(sequence, None)
         if sequence not in self._resent:
             return False
@@ -288,7 +289,7 @@ class Subscriber(Connection):
             self.send(frame)
 
     def _foreign(self, message: dict[str, Any]) -> None:
-        """Take in what somebody else published on the one channel of this load: it has a place in the order too."""
+        """Record a publication of another publisher on the load's only channel. It has a position too."""
         offset = message.get("offset")
         if message["type"] == "trade:created" and isinstance(offset, int):
             self.track.foreign(0, offset)

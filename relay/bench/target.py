@@ -1,4 +1,4 @@
-"""Where a load goes: a server of its own, or one that runs already; and what it authenticates with."""
+"""The server of a load, started for it or already running, and the credentials for it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ TOKEN_PERIOD = 24 * 3600
 
 
 class TargetError(Exception):
-    """The server cannot be used for this load; the text is for people."""
+    """The server cannot be used for this load. The message is for people."""
 
 
 @attrs.frozen
 class Target:
-    """A server, and who the load is for it."""
+    """A server, and the load's credentials for it."""
 
     url: str
     address: Address
     pid: int | None
-    """Its process, if it is on this machine and known."""
+    """The id of its process, if that is known and on this machine."""
     _key: str
     _token: Callable[[int], str]
 
@@ -43,7 +43,7 @@ class Target:
         """An API key that may publish."""
         if not self._key:
             raise TargetError(
-                "this load publishes, so it needs an API key, by --key or in RELAY_KEY; make one on the server with: "
+                "this load publishes, so it needs an API key, in --key or RELAY_KEY; create one on the server with: "
                 "relay keys create --user bench --scope publish"
             )
         return self._key
@@ -53,7 +53,7 @@ class Target:
         return self._token(number)
 
     def create_room(self) -> str:
-        """Create a public chat room; returns its id."""
+        """Create a public chat room. Return its id."""
         headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
         try:
             status, body = self._request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
@@ -67,16 +67,16 @@ class Target:
             raise TargetError(f"no chat room could be created at {self.url}: {NO_RELAY}") from None
 
     def counters(self) -> Counters | None:
-        """Return what the server counts about itself, None where it does not tell this client."""
+        """Return the server's counters, or None if this client may not read them."""
         headers = {"X-API-Key": self._key} if self._key else {}
         try:
             status, body = self._request("GET", counters.PATH, None, headers)
-        except (OSError, http.client.HTTPException):  # who needs it says that it could not be read
+        except (OSError, http.client.HTTPException):  # the caller reports that /metrics could not be read
             return None
         return counters.read(body.decode(errors="replace")) if status == http.client.OK else None
 
     def _request(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Return the status and the body of an answer. Blocks; between the parts of a load only."""
+        """Return the status and the body of a response. Blocks, so it is only called between phases of a load."""
         host, tls = self.address.host, self.address.tls
         connection = (
             http.client.HTTPConnection(host, timeout=REQUEST_TIMEOUT)
@@ -99,11 +99,11 @@ def open_target(
     pid: int | None,
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
 ) -> Iterator[Target]:
-    """Yield the server at `url`, or one that is started for the load and stopped at the end.
+    """Yield the server at `url`, or start one and stop it at the end of the block.
 
     Raises:
-        TargetError: the URL is not one that a load can go to.
-        ServerError: the own server does not start.
+        TargetError: the URL is not valid, or its host has no address.
+        ServerError: the server does not start.
     """
     if url is None:
         with local_server() as server:
@@ -121,7 +121,8 @@ def open_target(
     def given(number: int) -> str:
         if not tokens:
             raise TargetError(
-                "this load authenticates, so it needs a token, by --token or in RELAY_TOKEN; make one on the server with: "
+                "this load authenticates, so it needs a token, in --token or RELAY_TOKEN; create one on the server "
+                "with: "
                 "relay token bench --expires 1h"
             )
         return tokens[number % len(tokens)]
@@ -130,7 +131,7 @@ def open_target(
 
 
 def _address(url: str, tls: Callable[[], ssl.SSLContext]) -> Address:
-    wrong = TargetError(f"{url!r} is no URL of a server; use one such as http://127.0.0.1:8080")
+    wrong = TargetError(f"{url!r} is not the URL of a server; use one such as http://127.0.0.1:8080")
     try:
         parts = urlsplit(url)
         secure = parts.scheme in ("https", "wss")
@@ -142,5 +143,5 @@ def _address(url: str, tls: Callable[[], ssl.SSLContext]) -> Address:
     try:
         family, _, _, _, sockaddr = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise TargetError(f"no address is known for {host}: {getattr(error, 'strerror', None) or error}") from None
+        raise TargetError(f"{host} has no known address: {getattr(error, 'strerror', None) or error}") from None
     return Address(family, sockaddr, parts.netloc.rpartition("@")[2], tls() if secure else None, host)

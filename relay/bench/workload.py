@@ -1,4 +1,5 @@
-"""What a load publishes and what its subscribers say, in each dialect. Pure; it knows the documented messages and no more."""
+"""The publications of a load and the frames of its subscribers, in each dialect. Pure; it knows only documented
+frames."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import attrs
 
 @attrs.frozen
 class Standing:
-    """Where a subscriber stands, as the server said: an offset for each channel, and the epoch where there is only one."""
+    """A subscriber's position from the server: an offset for each channel, and the epoch if there is only one
+    channel."""
 
     offsets: tuple[int, ...]
     epoch: str = ""
@@ -20,15 +22,15 @@ class Standing:
 
 
 class Refused(Exception):
-    """The server said no; the text is for people."""
+    """The server refused. The message is for people."""
 
 
 class Subject(Protocol):
-    """One kind of subscriber and the channels that it listens to."""
+    """One kind of subscriber, and the channels that it subscribes to."""
 
     @property
     def channels(self) -> Sequence[str]:
-        """Names for POST /v1/publish."""
+        """The channel names for POST /v1/publish."""
 
     @property
     def authenticates(self) -> bool:
@@ -36,23 +38,23 @@ class Subject(Protocol):
 
     @property
     def latest(self) -> bool:
-        """Whether a newer publication may replace one that a slow reader did not get yet."""
+        """Whether a newer publication may replace one that is queued for a slow subscriber."""
 
     @property
     def ordered(self) -> bool:
-        """Whether there is one publisher, so that publications come in the order of their sequences."""
+        """Whether there is only one publisher, so publications arrive in the order of their sequences."""
 
     def path(self, token: str) -> str:
-        """Return what to upgrade at."""
+        """Return the path of the WebSocket upgrade."""
 
     def hello(self, token: str, since: Standing | None) -> list[dict[str, Any]]:
-        """Return what to say first."""
+        """Return the first messages to send."""
 
     def standing(self, message: dict[str, Any]) -> Standing | None:
-        """Return what the answer to it says, None if this is another message; raises `Refused`."""
+        """Return the position in the response to `hello`, or None if this is another message. Raises `Refused`."""
 
     def data(self, text: str) -> dict[str, Any]:
-        """Return the data of a publication that holds this text."""
+        """Return the data of a publication with this text."""
 
 
 @attrs.frozen
@@ -67,16 +69,16 @@ class Live:
     authenticates: bool = True
 
     def path(self, token: str) -> str:
-        """Return what to upgrade at."""
+        """Return the path of the WebSocket upgrade."""
         return "/v1/live"
 
     def hello(self, token: str, since: Standing | None) -> list[dict[str, Any]]:
-        """Return both frames: what comes behind an `auth` waits for it."""
+        """Return both frames. The server handles the second one after the `auth`."""
         subscribe = {"type": "subscribe", **self.subscribe, **_since(since)}
         return [{"type": "auth", "token": token}, subscribe]
 
     def standing(self, message: dict[str, Any]) -> Standing | None:
-        """Return what `subscribed` says."""
+        """Return the position in `subscribed`."""
         if message["type"] in ("error", "auth:error"):
             raise Refused(f"{message['data']['code']}: {message['data']['message']}")
         if message["type"] != "subscribed":
@@ -101,7 +103,7 @@ class Channels:
     authenticates: bool = True
 
     def path(self, token: str) -> str:
-        """Return what to upgrade at."""
+        """Return the path of the WebSocket upgrade."""
         return f"/api/ws?token={quote(token)}"
 
     def hello(self, token: str, since: Standing | None) -> list[dict[str, Any]]:
@@ -109,7 +111,7 @@ class Channels:
         return [{"type": "subscribe", "data": {"channel": self.channels[0], **_since(since)}}]
 
     def standing(self, message: dict[str, Any]) -> Standing | None:
-        """Return what `subscribed` says."""
+        """Return the position in `subscribed`."""
         if message["type"] == "error":
             raise Refused(f"{message['data']['code']}: {message['data']['message']}")
         if message["type"] != "subscribed":
@@ -124,7 +126,8 @@ class Channels:
 
 @attrs.frozen
 class Feeds:
-    """A client of the trades feed, which says nothing. Messages have no offset, so the sequence in the mark stands for it."""
+    """A client of the trades feed, which sends nothing. Messages have no offset, so the sequence of the stamp
+    replaces it."""
 
     channels: Sequence[str] = ("trades",)
     latest: bool = False
@@ -132,7 +135,7 @@ class Feeds:
     authenticates: bool = False
 
     def path(self, token: str) -> str:
-        """Return what to upgrade at."""
+        """Return the path of the WebSocket upgrade."""
         return "/api/v1/ws/trades"
 
     def hello(self, token: str, since: Standing | None) -> list[dict[str, Any]]:
@@ -140,7 +143,7 @@ class Feeds:
         return []
 
     def standing(self, message: dict[str, Any]) -> Standing | None:
-        """Return the beginning, once `init` is there."""
+        """Return the start position once `init` arrives."""
         return Standing((0,)) if message["type"] == "init" else None
 
     def data(self, text: str) -> dict[str, Any]:
@@ -149,9 +152,9 @@ class Feeds:
 
 
 def one_channel(dialect: str, run: str, *, durable: bool) -> Subject:
-    """Return the subject of a fan-out: a channel that is written behind, or one that is committed first.
+    """Return the subject of a fan-out: a write-behind channel, or a durable one.
 
-    `run` is part of the names where a kind of channel has ids, so that nobody else publishes there.
+    If the kind of channel has ids, `run` is part of the name, so no other publisher uses it.
     """
     if dialect == "feeds":
         return Feeds()
@@ -164,7 +167,7 @@ def one_channel(dialect: str, run: str, *, durable: bool) -> Subject:
 
 
 def market(symbols: int, run: str) -> Subject:
-    """Return the subject of a market: every subscriber takes all symbols."""
+    """Return the subject of a market. Each subscriber subscribes to all symbols."""
     names = [f"BENCH-{run.upper()}-{number}" for number in range(1, symbols + 1)]
     subscribe = {"channel": "market", "symbols": names}
     return Live(subscribe, tuple(f"market:{name}" for name in names), {"price": 1.0875}, latest=True)

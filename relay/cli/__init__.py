@@ -1,5 +1,5 @@
-"""The commands. Each has its module; what takes long to import is imported by the command that needs it.
+"""The commands, one module each. A command imports slow libraries only when it runs.
 
-Results go to stdout alone, so that they can be piped; hints and errors go to stderr. A failure exits with 1, wrong
-usage with 2.
+Commands write results to stdout, so that they can be piped, and hints and errors to stderr. A failure exits with 1,
+wrong usage with 2.
 """

@@ -1,4 +1,4 @@
-"""`relay backup`: a copy of the database, made while a server works on it or while none does."""
+"""`relay backup`: copies the database, also while a server uses it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from relay.cli.settings import config_option, load
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @config_option
 def backup(file: Path, force: bool, config_file: Path | None) -> None:
-    """Copy the database to FILE, whole and consistent, while a server works on it or not.
+    """Copy the database to FILE, also while a server uses it.
 
-    FILE is complete or it is not there. To restore: stop the server, move relay.db away together with relay.db-wal and
-    relay.db-shm, and put a copy of FILE in the place of relay.db. Clients that resume are told that they have to start anew.
+    FILE is complete, or it is not created. To restore: stop the server, move relay.db away together with relay.db-wal
+    and relay.db-shm, and copy FILE to relay.db. Clients that resume then get recovered: false, and load everything
+    again.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`relay bench`: loads that measure a server, and audit what it delivers."""
+"""`relay bench`: loads that measure a server and audit its deliveries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 100_000
 MAX_SECONDS = 240
-"""The server ends a request, and so a stream of publications, after five minutes."""
+"""The longest load with publications, in seconds. The server ends a request, and so a stream of publications, after
+five minutes."""
 MAX_IDLE_SECONDS = 3600
 FLAKY_RATE = 5.0
 WINDOW = 4
@@ -29,10 +30,10 @@ Command = Callable[..., None]
 
 @click.group()
 def bench() -> None:
-    """Measure a server under load, and check that nothing is lost, repeated or out of order.
+    """Measure a server under load, and check that no publication is lost, repeated or out of order.
 
-    Without --url it starts a server of its own, with a temporary database, and stops it at the end. The exit code is 1
-    if anything was lost, repeated, out of order or refused.
+    Without --url the command starts its own server with a temporary database, and stops it at the end. The exit code
+    is 1 if a publication was lost, repeated, out of order or refused.
 
     \b
     Example:
@@ -42,14 +43,12 @@ def bench() -> None:
 
 
 def server_options(command: Command) -> Command:
-    """Add the options that say which server, and pass them on as one."""
+    """Add the options that name the server, and pass them to the command as `server`."""
 
-    @click.option(
-        "--url", metavar="URL", help="A server that runs already, such as http://127.0.0.1:8080. Default: an own one."
-    )
+    @click.option("--url", metavar="URL", help="A running server, such as http://127.0.0.1:8080. Default: start one.")
     @click.option(
         "--token", "tokens", multiple=True, envvar="RELAY_TOKEN", show_envvar=True, metavar="TOKEN",
-        help="With --url: a user's token; give it again for more users.",
+        help="With --url: a user's token. Repeat it for more users.",
     )  # fmt: skip
     @click.option(
         "--key",
@@ -75,7 +74,7 @@ def server_options(command: Command) -> Command:
         if url is None:
             context = click.get_current_context()
             for parameter, option in (("pid", "--pid"), ("tokens", "--token"), ("key", "--key")):
-                # In the environment they may be for other commands.
+                # In the environment they may be meant for other commands.
                 if context.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
                     raise click.UsageError(f"{option} is for a server at --url")
         from relay.bench.run import Server
@@ -88,14 +87,22 @@ def server_options(command: Command) -> Command:
 def connections_option(default: int) -> Callable[[Command], Command]:
     """Return the option --connections."""
     return click.option(
-        "--connections", type=click.IntRange(1, MAX_CONNECTIONS), default=default, show_default=True, help="How many."
+        "--connections",
+        type=click.IntRange(1, MAX_CONNECTIONS),
+        default=default,
+        show_default=True,
+        help="The number of connections.",
     )
 
 
 def seconds_option(default: float, maximum: float = MAX_SECONDS) -> Callable[[Command], Command]:
     """Return the option --seconds."""
     return click.option(
-        "--seconds", type=click.FloatRange(0.1, maximum), default=default, show_default=True, help="For how long."
+        "--seconds",
+        type=click.FloatRange(0.1, maximum),
+        default=default,
+        show_default=True,
+        help="The duration of the load.",
     )
 
 
@@ -108,23 +115,25 @@ def rate_option(default: float | None, what: str) -> Callable[[Command], Command
 
 dialect_option = click.option(
     "--dialect", type=click.Choice(["live", "channels", "feeds"]), default="live", show_default=True,
-    help="What the subscribers speak.",
+    help="The dialect of the subscribers.",
 )  # fmt: skip
 flaky_option = click.option(
     "--flaky", type=click.FloatRange(0.1), metavar="SECONDS",
-    help="Clients drop at random, each about every so many seconds, and resume with their last position.",
+    help="Clients disconnect at random, each about every SECONDS, and resume from their last position.",
 )  # fmt: skip
-durable_option = click.option("--durable", is_flag=True, help="Use a channel that is committed before it is delivered.")
+durable_option = click.option(
+    "--durable", is_flag=True, help="Use a durable channel: publications are committed before they are delivered."
+)
 
 
 @bench.command()
 @dialect_option
 @connections_option(1000)
-@rate_option(None, "Publications a second. Default: as fast as they are delivered.")
+@rate_option(None, "Publications per second. Default: as fast as the server delivers them.")
 @click.option(
     "--window",
     type=click.IntRange(1, 10_000),
-    help=f"Publications on their way at a time, without --rate. Default: {WINDOW}.",
+    help=f"Without --rate: publications in flight at a time. Default: {WINDOW}.",
 )
 @seconds_option(10)
 @durable_option
@@ -136,7 +145,7 @@ def fanout(
 ) -> None:  # fmt: skip
     """Publish on one channel to many subscribers.
 
-    The channel is trades, or one that is committed before it is delivered: with --durable, --flaky, and in the dialect channels.
+    The channel is trades. With --durable, with --flaky, and in the dialect channels, it is a durable one.
 
     \b
     Example:
@@ -145,12 +154,12 @@ def fanout(
       relay bench fanout --connections 200 --flaky 5
     """
     if rate is not None and window is not None:
-        raise click.UsageError("--rate and --window exclude each other")
+        raise click.UsageError("--rate and --window exclude each other; give one of them")
     if dialect == "feeds" and (durable or flaky):
-        raise click.UsageError("feeds have neither durable channels nor resume; use live or channels")
+        raise click.UsageError("feeds has neither durable channels nor resume; use live or channels")
     if flaky is not None:
         if window is not None:
-            raise click.UsageError("--flaky goes with --rate, not with --window")
+            raise click.UsageError("--flaky needs --rate, not --window")
         rate, durable = rate or FLAKY_RATE, True
     durable = durable or dialect == "channels"
     from relay.bench import fanout as fanout_load
@@ -173,17 +182,18 @@ def fanout(
     type=click.IntRange(1, 100),
     default=20,
     show_default=True,
-    help="Symbols, to which every connection subscribes.",
+    help="The number of symbols. Each connection subscribes to all of them.",
 )
 @connections_option(500)
-@rate_option(200, "Prices a second, of all symbols together.")
+@rate_option(200, "Prices per second, of all symbols together.")
 @seconds_option(10)
 @server_options
 def market(server: Server, symbols: int, connections: int, rate: float, seconds: float, as_json: bool) -> None:
     """Publish the prices of many symbols to subscribers of all of them.
 
-    A slow reader may get a newer price in the place of an older one; that is counted as replaced, and is no loss.
-    How many those were the server's /metrics tells; where it cannot be read, they cannot be told from lost ones.
+    A slow client may get a newer price instead of an older one. The report counts the older one as replaced, not as
+    lost. The number comes from the server's /metrics. If the command cannot read /metrics, it cannot tell replaced
+    prices from lost ones.
 
     \b
     Example:
@@ -202,8 +212,14 @@ def market(server: Server, symbols: int, connections: int, rate: float, seconds:
 
 @bench.command()
 @connections_option(100)
-@click.option("--senders", type=click.IntRange(1), default=50, show_default=True, help="Members who write, in turn.")
-@rate_option(50, "Messages a second, of all senders together.")
+@click.option(
+    "--senders",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="The number of members that write, in turn.",
+)
+@rate_option(50, "Messages per second, of all senders together.")
 @seconds_option(10)
 @flaky_option
 @server_options
@@ -212,7 +228,7 @@ def chat(
 ) -> None:
     """Chat in one room, over the members' own connections.
 
-    With --url the server's limit of messages a minute and user holds: give --token once for each sender.
+    With --url the server limits the messages of each user per minute: give --token once for each sender.
 
     \b
     Example:
@@ -220,7 +236,7 @@ def chat(
       relay bench chat --flaky 3
     """
     if senders > connections:
-        raise click.UsageError("--senders are members: there cannot be more of them than --connections")
+        raise click.UsageError("--senders are members, so there cannot be more of them than --connections")
     from relay.bench import chat as chat_load
 
     def body(load: Load) -> None:
@@ -235,7 +251,7 @@ def chat(
 @connections_option(1000)
 @server_options
 def connect(server: Server, dialect: str, connections: int, as_json: bool) -> None:
-    """Open connections, authenticate and subscribe, as fast as the server takes them.
+    """Open connections, authenticate and subscribe, as fast as the server accepts them.
 
     \b
     Example:
@@ -257,8 +273,9 @@ def connect(server: Server, dialect: str, connections: int, as_json: bool) -> No
 @seconds_option(60, MAX_IDLE_SECONDS)
 @server_options
 def idle(server: Server, dialect: str, connections: int, seconds: float, as_json: bool) -> None:
-    """Hold connections while nothing is published: their memory, the CPU time of their heartbeats, and the longest
-    pause of the server's loop, as far as its /metrics tells.
+    """Hold idle connections, and measure their memory and the CPU time of their heartbeats.
+
+    If the server's /metrics can be read, the report has the longest pause of its event loop.
 
     \b
     Example:
@@ -276,13 +293,11 @@ def idle(server: Server, dialect: str, connections: int, seconds: float, as_json
 
 @bench.command()
 @durable_option
-@click.option(
-    "--lines", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines that are sent as one chunk."
-)
+@click.option("--lines", type=click.IntRange(1, 1000), default=10, show_default=True, help="Lines per chunk.")
 @seconds_option(5)
 @server_options
 def ingest(server: Server, durable: bool, lines: int, seconds: float, as_json: bool) -> None:
-    """Publish a stream of lines (NDJSON) as fast as the server reads it, with no subscriber.
+    """Publish a stream of lines (NDJSON) as fast as the server reads it, without subscribers.
 
     \b
     Example:
@@ -305,7 +320,7 @@ def ingest(server: Server, durable: bool, lines: int, seconds: float, as_json: b
 @seconds_option(5)
 @server_options
 def posts(server: Server, durable: bool, connections: int, seconds: float, as_json: bool) -> None:
-    """Publish by single requests on connections that are kept alive, with no subscriber.
+    """Publish by single requests on kept-alive connections, without subscribers.
 
     \b
     Example:
@@ -322,7 +337,7 @@ def posts(server: Server, durable: bool, connections: int, seconds: float, as_js
 
 
 def _run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], as_json: bool) -> None:
-    """Run a load; exit with 1 if something is wrong."""
+    """Run a load. Exit with 1 if its report has problems."""
     from relay.bench.local_server import ServerError
     from relay.bench.run import run
     from relay.bench.target import TargetError

@@ -1,4 +1,4 @@
-"""`relay check`: whether the configuration is right, and what it comes to."""
+"""`relay check`: validates the configuration or a database, and summarizes the configuration."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from relay.config.tree import AuthConfig, Config
     is_flag=False,
     flag_value=Path(),
     metavar="[=FILE]",
-    help="Verify the configured database instead, or FILE, such as a backup. A server may go on working on it.",
+    help="Verify the configured database instead, or FILE, such as a backup. A server may use it meanwhile.",
 )
 @config_option
 def check(database: Path | None, config_file: Path | None) -> None:
-    """Check the configuration; say what it serves where, or everything that is wrong with it.
+    """Check the configuration. Print a summary of it, or every mistake in it.
 
-    Nothing is started and nothing is written. With --database it reads the database as a whole, and the exit code is 1 if
-    anything in it is not as it should be.
+    The command starts nothing and writes nothing. With --database it reads the whole database, and exits with 1 if it
+    finds a problem.
 
     \b
     Example:
@@ -44,12 +44,12 @@ def check(database: Path | None, config_file: Path | None) -> None:
         _verify(config.store.path if database == Path() else database)
         return
     file = find_config_file(config_file, os.environ)
-    click.echo("No file, all at its default." if file is None else f"{file} is right.")
+    click.echo("No file: every setting has its default." if file is None else f"{file} is valid.")
     click.echo("\n".join(_summary(config)))
 
 
 def _verify(path: Path) -> None:
-    """Say what every check of a database found; exit with 1 if anything is wrong."""
+    """Print the findings of every check of a database. Exit with 1 if there is a problem."""
     from relay.store.connection import StoreError
     from relay.store.verification import verify
 
@@ -66,9 +66,9 @@ def _verify(path: Path) -> None:
         raise click.ClickException(str(error)) from None
     if problems:
         raise click.ClickException(
-            f"{path} is not as it should be. Stop the server, keep a copy of the file as it is, and restore a backup."
+            f"{path} has problems. Stop the server, keep a copy of the file, and restore a backup."
         )
-    click.echo(f"{path} is right.")
+    click.echo(f"{path} is valid.")
 
 
 def _summary(config: Config) -> list[str]:
@@ -81,7 +81,8 @@ def _summary(config: Config) -> list[str]:
     lines.append("  publishing: POST /v1/publish")
     if server.tls_cert is not None and server.tls_key is not None:
         lines.append(f"Certificate: {_certificate(load_certificate(server.tls_cert, server.tls_key))}.")
-    lines.append(f"Kept in {config.store.path}{'' if config.store.path.exists() else ' (made at the first start)'}.")
+    created = "" if config.store.path.exists() else " (created at the first start)"
+    lines.append(f"Database: {config.store.path}{created}.")
     lines.append(f"Tokens: {_tokens(config.auth)}.")
     return lines
 
@@ -89,7 +90,7 @@ def _summary(config: Config) -> list[str]:
 def _certificate(certificate: Certificate) -> str:
     hosts, expires_at = certificate.hosts, certificate.expires_at
     until = f"{'EXPIRED' if expires_at <= datetime.now(UTC) else 'valid until'} {expires_at:%Y-%m-%d %H:%M} UTC"
-    return f"for {', '.join(hosts) or 'no host that it names'}, {until}"
+    return f"for {', '.join(hosts) or 'no named host'}, {until}"
 
 
 def _tokens(auth: AuthConfig) -> str:
@@ -98,6 +99,5 @@ def _tokens(auth: AuthConfig) -> str:
         return f"{names}, with the public key in {auth.jwt_public_key_file}"
     if auth.jwt_jwks_url:
         return f"{names}, with the public keys at {auth.jwt_jwks_url}"
-    return (
-        f"{names}, with {'the configured secret' if auth.jwt_secret else 'a secret of its own, kept in the database'}"
-    )
+    secret = "the configured secret" if auth.jwt_secret else "a secret that Relay creates and keeps in the database"
+    return f"{names}, with {secret}"

@@ -1,4 +1,4 @@
-"""What a command does in the database, whether or not a server runs on it. A database that is missing may be made."""
+"""Runs one transaction for a command, also while a server uses the database."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WHERE = "Run this in the folder of the server, or name its configuration with --
 
 
 def transact(config: Config, operation: Callable[[Any], T], *, create: bool = False) -> T:
-    """Run one operation of the store in a transaction, and return what it returned once that is committed.
+    """Run an operation of the store in a transaction, and return its result once it is committed.
 
-    A database that is missing is made, if it may be (`create`), and that is said: it is hardly the one of a server that runs.
+    With `create` a missing database is created, with a hint on stderr, because a running server hardly uses it.
 
-    The operation gets the SQLite connection, which the store alone has a name for.
+    The operation gets the SQLite connection, whose type only the store knows.
 
     Raises:
-        ClickException: the database cannot be opened or written.
+        ClickException: the database is missing, or cannot be opened or written.
     """
     import trio
 
@@ -33,7 +33,7 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
     path = config.store.path
     missing = not path.exists()
     if missing and not create:
-        raise click.ClickException(f"there is no database at {path.absolute()}. {WHERE}")
+        raise click.ClickException(f"the database {path.absolute()} does not exist. {WHERE}")
 
     async def run() -> T:
         async with running_database(path, synchronous=config.store.synchronous) as database:
@@ -49,7 +49,8 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
         raise click.ClickException(str(error)) from None
     if missing:
         click.echo(
-            f"There was no database at {path.absolute()}, so one was made. A server that uses another one knows nothing of this. "
+            f"The database {path.absolute()} did not exist, so this command created it. A server with another "
+            f"database does not see it. "
             f"{WHERE}",
             err=True,
         )

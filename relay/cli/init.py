@@ -1,4 +1,4 @@
-"""`relay init`: a commented configuration with a fresh secret."""
+"""`relay init`: writes a commented configuration with a new secret."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SECRET_BYTES = 48
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default=Path("relay.toml"), metavar="[FILE]")
 def init(file: Path) -> None:
-    """Write a commented configuration with a fresh secret to FILE (relay.toml if not given).
+    """Write a commented configuration with a new secret to FILE (default: relay.toml).
 
-    It has every setting with its default, and can be read by you alone. A file that exists is left as it is.
+    It has every setting with its default, and only you can read it. The command does not overwrite a file.
 
     \b
     Example:
@@ -30,7 +30,7 @@ def init(file: Path) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise click.ClickException(
-            f"{file} exists already, and is left as it is; name another file, or move it"
+            f"{file} already exists and was not changed; name another file, or move it"
         ) from None
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
@@ -42,7 +42,7 @@ def init(file: Path) -> None:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
     option = "" if file == Path("relay.toml") else f" --config {shlex.quote(str(file))}"
     click.echo(
-        f"{file} is written, with a fresh secret in it; only you can read it. Next:\n"
+        f"{file} was written, with a new secret. Only you can read it. Next:\n"
         f"  relay check{option}\n"
         f"  relay serve{option}\n"
         f"  relay token alice --admin{option}    (a first token, from another terminal)",

@@ -1,4 +1,4 @@
-"""`relay keys`: API keys, which servers and other programs authenticate with."""
+"""`relay keys`: API keys, with which servers and other programs authenticate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCOPES = click.Choice(["connect", "publish", "admin"])
 def keys() -> None:
     """Create, list, revoke and change API keys.
 
-    It works before the first start of the server and while it runs.
+    The commands work before the first start of the server and while it runs.
 
     \b
     Example:
@@ -45,15 +45,17 @@ def keys() -> None:
     type=SCOPES,
     default=["connect"],
     show_default="connect",
-    help="What it may do; give it again for more. connect: Socket.IO; publish: POST /v1/publish; admin: all of REST.",
+    help="A right of the key; repeat it for more. connect: Socket.IO; publish: POST /v1/publish; admin: all of REST.",
 )
-@click.option("--tier", type=TIERS, default="free", show_default=True, help="Socket.IO is for pro alone.")
-@click.option("--test", is_flag=True, help="Make it begin with <prefix>_test_, not <prefix>_live_. It does the same.")
+@click.option("--tier", type=TIERS, default="free", show_default=True, help="Socket.IO needs pro.")
+@click.option(
+    "--test", is_flag=True, help="Begin the key with <prefix>_test_, not <prefix>_live_. Its rights are the same."
+)
 @config_option
 def create(
     user: str, scopes: tuple[str, ...], tier: Literal["free", "pro"], test: bool, config_file: Path | None
 ) -> None:
-    """Make a key and print it, this once: Relay keeps no more than its hash.
+    """Create a key and print it once: Relay keeps only its hash.
 
     \b
     Example:
@@ -78,7 +80,8 @@ def create(
     )
     click.echo(secret)
     click.echo(
-        f"This is {key.id}: user {printable(key.user_id)}, tier {key.tier}, may {_scopes(key)}. It is not shown again.",
+        f"Created {key.id}: user {printable(key.user_id)}, tier {key.tier}, scopes {_scopes(key)}. Relay does not "
+        f"show the key again.",
         err=True,
     )
 
@@ -87,7 +90,7 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
 @config_option
 def list_(as_json: bool, config_file: Path | None) -> None:
-    """Print all keys, the oldest first, revoked ones too.
+    """Print all keys, the oldest first, including revoked ones.
 
     \b
     Example:
@@ -103,14 +106,14 @@ def list_(as_json: bool, config_file: Path | None) -> None:
     elif found:
         click.echo("\n".join(_table([HEAD, *(_row(key) for key in found)])))
     else:
-        click.echo("There are no keys yet; make one with: relay keys create --user USER", err=True)
+        click.echo("There are no keys yet. Create one with: relay keys create --user USER", err=True)
 
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
 @config_option
 def revoke(key_id: str, config_file: Path | None) -> None:
-    """Revoke the key with this ID, for good. Its connections end within seconds.
+    """Revoke the key with this ID for good. Relay closes its connections within seconds.
 
     \b
     Example:
@@ -129,7 +132,8 @@ def revoke(key_id: str, config_file: Path | None) -> None:
 @click.argument("tier", type=TIERS)
 @config_option
 def tier_(key_id: str, tier: Literal["free", "pro"], config_file: Path | None) -> None:
-    """Move the key with this ID to a tier. Moved to free, its Socket.IO connections end within seconds.
+    """Move the key with this ID to a tier. If it moves to free, Relay closes its Socket.IO connections within
+    seconds.
 
     \b
     Example:
@@ -173,6 +177,6 @@ def _scopes(key: ApiKey) -> str:
 
 
 def _unknown(key_id: str) -> click.ClickException:
-    if "_live_" in key_id or "_test_" in key_id:  # a secret, which is not repeated
-        return click.ClickException("that is a key itself; its ID is wanted, which `relay keys list` shows")
-    return click.ClickException(f"there is no key with the ID {printable(key_id)}; `relay keys list` shows all")
+    if "_live_" in key_id or "_test_" in key_id:  # a secret, so it is not repeated
+        return click.ClickException("this is a key, not its ID; `relay keys list` shows IDs")
+    return click.ClickException(f"no key has the ID {printable(key_id)}; `relay keys list` shows all keys")

@@ -23,7 +23,7 @@ __all__ = ["main"]
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="A first start: relay init, relay check, relay serve; and in another terminal: relay token alice --admin",
+    epilog="First start: relay init, relay check, relay serve. Then, in another terminal: relay token alice --admin",
 )
 @click.version_option(package_name="relay-server", prog_name="relay", message="%(prog)s %(version)s")
 def main() -> None:
@@ -32,7 +32,9 @@ def main() -> None:
     One process, one port, one configuration file, one SQLite file.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped, not a traceback
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # escape characters that the terminal cannot show, instead of a traceback
 
 
 for command in (init, check, serve, systemd, token, keys, publish, backup, bench, docs):

@@ -1,4 +1,4 @@
-"""`relay publish`: one publication over the server's own HTTP interface."""
+"""`relay publish`: one publication, over the server's REST API."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ MAX_ANSWER_BYTES = 1_048_576
 @click.argument("channel")
 @click.argument("data", metavar="JSON")
 @click.option(
-    "--type", "type_", metavar="TYPE", help="The type of the publication. Default: that of the channel's kind."
+    "--type", "type_", metavar="TYPE", help="The type of the publication. Default: the type of the channel's kind."
 )
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the server is.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The URL of the server.")
 @click.option("--key", envvar="RELAY_KEY", show_envvar=True, help="An API key with the scope publish.")
 @tls_options
 def publish(
     channel: str, data: str, type_: str | None, url: str, key: str | None, tls: Callable[[], ssl.SSLContext]
 ) -> None:
-    """Publish JSON, an object, to CHANNEL and print its position. JSON of - reads stdin.
+    """Publish JSON, an object, to CHANNEL, and print its position. If JSON is -, read it from stdin.
 
     \b
     Example:
@@ -41,7 +41,7 @@ def publish(
     """
     if not key:
         raise click.UsageError(
-            "an API key is needed, by --key or in RELAY_KEY; make one with: relay keys create --user U --scope publish"
+            "an API key is needed, in --key or RELAY_KEY; create one with: relay keys create --user U --scope publish"
         )
     if not (key.isascii() and key.isprintable()):
         raise click.BadParameter("an API key has only printable ASCII characters.", param_hint="--key")
@@ -63,7 +63,7 @@ def _object(data: str) -> dict[str, Any]:
     except RecursionError:
         raise click.BadParameter("is nested too deeply.", param_hint="JSON") from None
     except ValueError as error:
-        raise click.BadParameter(f"is no JSON: {error}", param_hint="JSON") from None
+        raise click.BadParameter(f"is not JSON: {error}", param_hint="JSON") from None
     if not isinstance(value, dict):
         raise click.BadParameter("must be an object, such as '{\"price\": 1}'.", param_hint="JSON")
     return value
@@ -88,14 +88,14 @@ def _server(url: str) -> SplitResult:
     except ValueError:
         pass
     raise click.BadParameter(
-        f"{url!r} is no URL of a server; use one such as http://127.0.0.1:8080", param_hint="--url"
+        f"{url!r} is not the URL of a server; use one such as http://127.0.0.1:8080", param_hint="--url"
     )
 
 
 def _post(server: SplitResult, body: bytes, key: str, tls: Callable[[], ssl.SSLContext]) -> tuple[int, object]:
-    """Send the request; return status and decoded answer, which is None if it is no JSON.
+    """Send the request. Return the status and the decoded response, or None if it is not JSON.
 
-    There is neither a proxy nor a redirection on the way, so the key goes to that server and to no other.
+    Proxies and redirections are not used, so only that server gets the key.
     """
     host = server.hostname or ""
     connection = (
@@ -114,16 +114,18 @@ def _post(server: SplitResult, body: bytes, key: str, tls: Callable[[], ssl.SSLC
     except ssl.SSLCertVerificationError as error:
         raise click.ClickException(
             f"the certificate of {where} is not trusted ({error.verify_message}); "
-            "name the one to trust with --ca FILE, or use the host name that it is for"
+            "name the certificate to trust with --ca FILE, or use the host name in it"
         ) from None
     except ssl.SSLError as error:
-        plain = "; does that port speak plain HTTP? Then use http://" if error.reason == "WRONG_VERSION_NUMBER" else ""
-        raise click.ClickException(f"no TLS connection with {where}: {error.reason or error}{plain}") from None
-    except (OSError, UnicodeError) as error:  # UnicodeError: no such host name can exist
+        plain = "; if the port serves plain HTTP, use http://" if error.reason == "WRONG_VERSION_NUMBER" else ""
+        raise click.ClickException(f"TLS failed with {where}: {error.reason or error}{plain}") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host name is not valid
         reason = getattr(error, "strerror", None) or error
-        raise click.ClickException(f"nothing answers at {where} ({reason}); is `relay serve` running there?") from None
+        raise click.ClickException(
+            f"no server answers at {where} ({reason}); is `relay serve` running there?"
+        ) from None
     except http.client.HTTPException:
-        raise click.ClickException(f"what answers at {where} does not speak HTTP") from None
+        raise click.ClickException(f"the server at {where} does not speak HTTP") from None
     finally:
         connection.close()
     try:
@@ -135,7 +137,7 @@ def _post(server: SplitResult, body: bytes, key: str, tls: Callable[[], ssl.SSLC
 def _refusal(status: int, answer: object, url: str) -> str:
     message = answer.get("message") if isinstance(answer, dict) else None
     if not isinstance(answer, dict) or not isinstance(message, str):
-        return f"{url} answered {status}, and not as Relay does; is that the right URL?"
+        return f"{url} answered {status}, but not like Relay; is the URL right?"
     text = f"the server refused with {status}: {message}"
     errors = answer.get("errors")
     for error in errors if isinstance(errors, list) else []:

@@ -1,4 +1,4 @@
-"""`relay serve`: the server."""
+"""`relay serve`: runs the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADDRESS_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 @click.option("--host", help="The address to listen on, instead of server.host.")
 @click.option("--port", type=int, help="The port to listen on, instead of server.port; 0 takes a free one.")
 def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
-    """Run the server until SIGTERM or SIGINT (Ctrl-C); a second one ends it at once.
+    """Run the server until SIGTERM or SIGINT (Ctrl-C). A second signal ends it at once.
 
     \b
     Example:
@@ -45,7 +45,7 @@ def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
 
 
 def _only_one(error: BaseException) -> BaseException:
-    """Return what nurseries wrapped into groups, if it is one error alone."""
+    """Return the error in nested exception groups, if it is the only one."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -16,7 +16,7 @@ config_option = click.option(
     "config_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The configuration. Default: what RELAY_CONFIG names, else ./relay.toml if it exists, else the defaults.",
+    help="The configuration file. Default: the file in RELAY_CONFIG, else ./relay.toml if it exists, else none.",
 )
 
 
@@ -24,7 +24,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object] | None = None
     """Load the configuration.
 
     Raises:
-        ClickException: it has problems; the message lists all of them.
+        ClickException: the configuration has mistakes; the message lists all of them.
     """
     try:
         return load_config(config_file, os.environ, overrides or {})

@@ -1,4 +1,4 @@
-"""`relay systemd`: prints units of systemd."""
+"""`relay systemd`: prints units for systemd."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from relay.config.loading import find_config_file
 
 @click.command()
 @config_option
-@click.option("--socket", "socket_unit", is_flag=True, help="Print relay.socket instead: the port, owned by systemd.")
+@click.option("--socket", "socket_unit", is_flag=True, help="Print relay.socket instead: systemd then owns the port.")
 def systemd(config_file: Path | None, socket_unit: bool) -> None:
     """Print a hardened systemd unit for this installation and its configuration.
 
-    It runs as a user of its own that may write nothing but the folder of the database, below /var/lib.
+    The service runs as its own user, which may write only the folder of the database, below /var/lib.
 
     \b
     Example:

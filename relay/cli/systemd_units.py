@@ -1,4 +1,4 @@
-"""Units of systemd for this installation, its configuration and its database."""
+"""Units for systemd, for this installation, its configuration and its database."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from relay.config.tree import Config
 from relay.ground.logs import printable
 
 STATE_FOLDER = Path("/var/lib")
-"""Where systemd makes the folders of StateDirectory=."""
+"""The folder in which systemd creates those of StateDirectory=."""
 CREDENTIALS_FOLDER = Path("/run/credentials/relay.service")
-"""Where the service finds what LoadCredential= names."""
+"""The folder in which the service finds the files of LoadCredential=."""
 DEFAULT_STATE = "relay"
 CLOSE_PERIOD = 30
-"""Seconds that closing may take after shutdown_grace: sessions, and a database on a slow disk."""
-HIDDEN_FOLDERS = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - not used, but told apart
-"""What ProtectHome= and PrivateTmp= hide from the service."""
+"""Seconds that closing sessions and the database may take after shutdown_grace, on a slow disk."""
+HIDDEN_FOLDERS = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - these folders are only compared
+"""The folders that ProtectHome= and PrivateTmp= hide from the service."""
 BACKLOG = 65535
 PRIVILEGED_PORTS = range(1, 1024)
 
@@ -35,8 +35,8 @@ SERVICE = """\
 #   {command} systemd{option} | sudo tee /etc/systemd/system/relay.service
 #   sudo systemctl daemon-reload
 #   sudo systemctl enable --now relay.service
-# Then `systemctl status relay` says how it does, and `journalctl -u relay` what it logged.
-# With relay.socket beside it (`relay systemd --socket`) a restart refuses no connection.
+# Then `systemctl status relay` shows its state, and `journalctl -u relay` its log.
+# With relay.socket (`relay systemd --socket`) a restart does not refuse connections.
 
 [Unit]
 Description=Relay, a realtime server
@@ -51,12 +51,12 @@ ExecStart={exec_start}
 TimeoutStopSec={stop_timeout}
 Restart=on-failure
 RestartSec=1
-# It is restarted too if its loop or its database's writer stands still.
+# systemd also restarts it if its event loop or the writer of its database hangs.
 WatchdogSec=30
 # Each connection is an open file.
 LimitNOFILE=65536
 
-# What it may do: serve its port and write its own folder, and nothing else.
+# It may serve its port and write its own folder, and nothing else.
 DynamicUser=yes
 StateDirectory={state}
 StateDirectoryMode=0700
@@ -89,13 +89,13 @@ WantedBy=multi-user.target
 """
 
 SOCKET = """\
-# The port of Relay, owned by systemd: while relay.service restarts, connections wait, and none is refused.
+# The port of Relay, owned by systemd: while relay.service restarts, connections wait instead of being refused.
 # Written by `relay systemd --socket`. Install it beside relay.service with:
 #   {command} systemd --socket{option} | sudo tee /etc/systemd/system/relay.socket
 #   sudo systemctl daemon-reload
 #   sudo systemctl stop relay.service
 #   sudo systemctl enable --now relay.socket relay.service
-# server.host and server.port are not used then: the address is this one. To stop Relay, stop both:
+# server.host and server.port are not used then: the address below is. To stop Relay, stop both units:
 # a connection to the socket starts the service.
 
 [Unit]
@@ -103,10 +103,10 @@ Description=The port of Relay
 
 [Socket]
 {addresses}
-# IPv4 and IPv6 are addresses of their own, as they are without this unit.
+# IPv4 and IPv6 are separate addresses, as they are without this unit.
 BindIPv6Only=ipv6-only
-# How many connections wait. sysctl net.core.somaxconn, 4096 by default, bounds it: raise that past the number of clients
-# that may come back at once. Those that find no place try again, each time later.
+# The number of connections that wait. sysctl net.core.somaxconn, 4096 by default, bounds it: raise that above the
+# number of clients that may reconnect at once. Clients that find the queue full retry with growing delays.
 Backlog={backlog}
 
 [Install]
@@ -118,11 +118,13 @@ def service_of(config: Config, file: Path | None) -> str:
     """Return relay.service.
 
     Raises:
-        ClickException: a path cannot stand in it.
+        ClickException: a path has characters that a unit file cannot contain.
     """
     for path in (file, *(path for _, path in _paths(config))):
         if not str(path).isprintable():
-            raise click.ClickException(f"{printable(str(path))} has characters that no unit file can hold; rename it")
+            raise click.ClickException(
+                f"{printable(str(path))} has characters that a unit file cannot contain; rename it"
+            )
     arguments = "" if file is None else " --config ${CREDENTIALS_DIRECTORY}/relay.toml"
     state = _state_of(config.store.path) or DEFAULT_STATE
     privileged = config.server.port in PRIVILEGED_PORTS
@@ -135,7 +137,7 @@ def service_of(config: Config, file: Path | None) -> str:
         stop_timeout=math.ceil(config.server.shutdown_grace) + CLOSE_PERIOD,
         state=state,
         capabilities=(
-            f"# Port {config.server.port} is one of those below 1024.\n"
+            f"# A port below 1024, such as {config.server.port}, needs this capability.\n"
             "AmbientCapabilities=CAP_NET_BIND_SERVICE\n"
             "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"
             if privileged
@@ -148,15 +150,19 @@ def socket_of(config: Config, file: Path | None) -> str:
     """Return relay.socket.
 
     Raises:
-        ClickException: there is no address that systemd could listen on.
+        ClickException: server.host and server.port are not an address that systemd can listen on.
     """
     host, port = config.server.host, config.server.port
     if port == 0:
-        raise click.ClickException("server.port is 0, a port that is free; systemd needs to know one: set it")
+        raise click.ClickException(
+            "server.port is 0, which takes a free port; systemd needs a fixed one: set server.port"
+        )
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise click.ClickException(f"server.host {host} has no address ({error.strerror}); set it to one") from None
+        raise click.ClickException(
+            f"server.host {host} has no address ({error.strerror}); set it to an address"
+        ) from None
     addresses = dict.fromkeys(str(address[0]) for *_, address in found)
     return SOCKET.format(
         command=shlex.join(_command()),
@@ -167,30 +173,30 @@ def socket_of(config: Config, file: Path | None) -> str:
 
 
 def hints(config: Config) -> Iterator[str]:
-    """Yield what is to be done so that the service works, or works together with the commands."""
+    """Yield the steps that remain, so that the service starts and commands use the same database."""
     store = config.store.path
     if _state_of(store) is None:
-        yield f"The service keeps its database in {_default_store()}, not in {store}: it may write nowhere else."
+        yield f"The service keeps its database in {_default_store()}, not in {store}, because it may write only there."
         if store.exists():
-            yield f"To take the present one along, copy it there before the first start: {store}"
+            yield f"To keep the present database, copy it there before the first start: {store}"
         yield f'After the first start set path = "{_default_store()}" in [store] of the configuration, so that commands'
-        yield "find it too; they must be run as root then."
+        yield "use it too. Commands must then run as root."
     hidden = _hidden_folder(Path(sys.prefix), Path(sys.base_prefix), Path(__file__))
     if hidden is not None:
-        yield f"This installation is in {hidden}, which the service may not see, so that it would not start. Install Relay"
+        yield f"This installation is in {hidden}, which systemd hides from the service, so it would not start. Install Relay"
         yield "elsewhere, as with: sudo python3 -m venv /opt/relay && sudo /opt/relay/bin/pip install ."
         yield "in the folder that you installed it from, and print the unit with: /opt/relay/bin/relay systemd"
 
 
 def _files(config: Config, file: Path | None) -> Iterator[str]:
-    """Yield the lines about files: each is where the service can use it, however the configuration names it."""
+    """Yield the lines about files, so that the service can read each of them."""
     if file is not None:
-        yield "# systemd reads the configuration, and any certificate and key, so that they stay readable by root alone;"
-        yield "# after a change, restart: with relay.socket nobody is refused meanwhile."
+        yield "# systemd reads the configuration, and any certificate and key, so only root needs to be able to read them."
+        yield "# Restart after a change. With relay.socket no connection is refused meanwhile."
         yield f"LoadCredential=relay.toml:{_unspecified(str(file))}"
     if _state_of(config.store.path) is None:
-        yield "# The database is in the one folder that the service may write. Set store.path to it after the first start,"
-        yield "# so that commands, run as root, find it too; then this line may go."
+        yield "# The database is in the only folder that the service may write. Set store.path to it after the first start,"
+        yield "# so that commands, run as root, use it too. Then remove this line."
         yield _environment("store.path", _default_store())
     for key_path, path in _paths(config):
         if key_path != "store.path":
@@ -199,7 +205,7 @@ def _files(config: Config, file: Path | None) -> Iterator[str]:
 
 
 def _paths(section: Any, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Yield every setting that is a path and set."""
+    """Yield the key path and the value of every path that is set."""
     for field in attrs.fields(type(section)):
         value = getattr(section, field.name)
         if attrs.has(type(value)):
@@ -214,7 +220,7 @@ def _environment(key_path: str, path: Path) -> str:
 
 
 def _state_of(store: Path) -> str | None:
-    """The name for StateDirectory= in whose folder the database is, if it can be in one."""
+    """Return the name for StateDirectory= that is the database's folder, or None if it is elsewhere."""
     if STATE_FOLDER not in store.parent.parents:
         return None
     name = str(store.parent.relative_to(STATE_FOLDER))
@@ -226,7 +232,7 @@ def _default_store() -> Path:
 
 
 def _command() -> list[str]:
-    """How this installation is called."""
+    """Return the command that runs this installation."""
     script = Path(sys.executable).with_name("relay")
     return [str(script)] if script.exists() else [sys.executable, "-m", "relay"]
 
@@ -240,7 +246,7 @@ def _option(file: Path | None) -> str:
 
 
 def _word(text: str) -> str:
-    """A word of a unit file (systemd.syntax(7)): quoted where it has to be, with no specifier in it."""
+    """Return a word of a unit file (systemd.syntax(7)), quoted if necessary and without specifiers."""
     if all(character.isalnum() or character in "/._-+:@=,${}" for character in text):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,4 +1,4 @@
-"""`relay token`: a JWT for a user, signed with the server's own secret."""
+"""`relay token`: prints a JWT for a user, signed with the server's own secret."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from relay.config.tree import Config
 
 @click.command()
 @click.argument("user", callback=user_id)
-@click.option("--name", default="", metavar="NAME", help="First and last name, parted at the last space.")
-@click.option("--admin", is_flag=True, help="May do everything, in every room.")
+@click.option("--name", default="", metavar="NAME", help="First and last name, split at the last space.")
+@click.option("--admin", is_flag=True, help="Make the user an admin, with every right in every room.")
 @click.option(
     "--expires",
     callback=duration,
     default="1h",
     show_default=True,
     metavar="DURATION",
-    help="How long it is valid: 90s, 15m, 1h, 7d.",
+    help="The token's lifetime: 90s, 15m, 1h, 7d.",
 )
 @config_option
 def token(user: str, name: str, admin: bool, expires: int, config_file: Path | None) -> None:
-    """Print a token (JWT, HS256) that makes whoever has it the user with the id USER.
+    """Print a token (JWT, HS256) for the user with the id USER. Its holder can act as that user.
 
-    It is signed with auth.jwt_secret or, where none is configured, with the secret that Relay keeps in its database.
+    The command signs it with auth.jwt_secret or, if that is empty, with the secret that Relay keeps in its database.
 
     \b
     Example:
@@ -64,8 +64,8 @@ def _secret(config: Config) -> str:
     if config.auth.has_issuer:
         setting = "jwt_jwks_url" if config.auth.jwt_public_key_file is None else "jwt_public_key_file"
         raise click.ClickException(
-            f"only a public key is configured (auth.{setting}), with which no token can be signed; get one "
-            'from its issuer, or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
+            f"only a public key is configured (auth.{setting}), and it cannot sign tokens; get a token from its issuer, "
+            'or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
         )
     from relay.store.meta import get_or_create
 

@@ -133,7 +133,7 @@ def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, m
         process.wait()
     assert process.returncode == 0, out + err
     assert "(interrupted)" in out
-    assert "Audit: nothing lost, nothing twice, everything in order." in out
+    assert "Audit: no publication was lost, repeated or out of order." in out
     assert "latency p99.9, ms" in out
     assert not Path(f"/proc/{own}").exists()
     assert list(tmp_path.iterdir()) == []
@@ -141,7 +141,7 @@ def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, m
 
 def test_a_server_that_is_not_there() -> None:
     url = ["--url", "http://127.0.0.1:1", "--token", "t", "--key", "k"]
-    assert "no connection was made: Connection refused" in failed("fanout", *url, "--connections", "2")
+    assert "no connection was established: Connection refused" in failed("fanout", *url, "--connections", "2")
     assert "nothing can be published: Connection refused" in failed("ingest", *url)
     assert "not accepted: Connection refused" in failed("posts", *url)
     assert "no chat room could be created at http://127.0.0.1:1" in failed("chat", *url)
@@ -149,10 +149,10 @@ def test_a_server_that_is_not_there() -> None:
 
 def test_what_a_load_needs_is_named(server: RelayProcess, key: str) -> None:
     url = ["--url", f"http://{server.address}"]
-    assert "--token or in RELAY_TOKEN" in failed("connect", *url)
-    assert "--key or in RELAY_KEY" in failed("fanout", *url, "--token", "t")
-    assert "is no URL of a server" in failed("connect", "--url", "http://[::1", "--token", "t")
-    assert "no process 4194304" in failed("connect", *url, "--token", "t", "--pid", "4194304")
+    assert "--token or RELAY_TOKEN" in failed("connect", *url)
+    assert "--key or RELAY_KEY" in failed("fanout", *url, "--token", "t")
+    assert "is not the URL of a server" in failed("connect", "--url", "http://[::1", "--token", "t")
+    assert "no process has the id 4194304" in failed("connect", *url, "--token", "t", "--pid", "4194304")
 
 
 def test_refusals_of_the_server_are_shown(server: RelayProcess, key: str) -> None:
@@ -164,6 +164,6 @@ def test_refusals_of_the_server_are_shown(server: RelayProcess, key: str) -> Non
 
 def test_options_that_exclude_each_other() -> None:
     assert "exclude each other" in failed("fanout", "--rate", "1", "--window", "1", code=2)
-    assert "feeds have neither" in failed("fanout", "--dialect", "feeds", "--flaky", "1", code=2)
+    assert "feeds has neither" in failed("fanout", "--dialect", "feeds", "--flaky", "1", code=2)
     assert "--senders are members" in failed("chat", "--connections", "2", code=2)
     assert "--pid is for a server at --url" in failed("connect", "--pid", "1", code=2)

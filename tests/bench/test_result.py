@@ -36,7 +36,7 @@ def test_it_says_when_the_generator_was_the_limit(generator: float, server: floa
 
 
 def test_it_says_when_the_rate_was_not_reached() -> None:
-    for sent, notes in ((9.0, ["The rate was not reached: 9.0 a second, of 10.0."]), (9.6, [])):
+    for sent, notes in ((9.0, ["The rate was not reached: 9.0 per second instead of 10.0."]), (9.6, [])):
         result = BenchResult("fanout", {"rate": 10.0}, {"publications_per_s": sent})
         result.conclude()
         assert result.notes == notes

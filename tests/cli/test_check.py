@@ -14,7 +14,7 @@ from tests.cli.commands import SECRET, configured, done, failed
 def test_check_says_what_is_served_where(folder: Path) -> None:
     configured(folder, f'[auth]\njwt_secret = "{SECRET}"\n[dialects.feeds]\nenabled = false')
     text = done("check")
-    assert "relay.toml is right." in text
+    assert "relay.toml is valid." in text
     assert "http://127.0.0.1:8080" in text
     assert re.search(r"^  live +.*/v1/live", text, re.MULTILINE)
     assert re.search(r"^  feeds +off$", text, re.MULTILINE)
@@ -44,5 +44,5 @@ def test_check_of_a_file_that_cannot_be() -> None:
 
 def test_check_without_a_file() -> None:
     text = done("check")
-    assert "No file, all at its default." in text
-    assert "a secret of its own, kept in the database" in text
+    assert "No file: every setting has its default." in text
+    assert "a secret that Relay creates and keeps in the database" in text

@@ -17,13 +17,13 @@ from tests.cli.commands import claims, done, failed, relay
 
 def test_a_database_that_there_is_not(folder: Path) -> None:
     """To make one is said, for it is hardly the one that a server uses; to list what is in it makes none."""
-    missing = f"there is no database at {folder / 'relay.db'}. Run this in the folder of the server"
+    missing = f"the database {folder / 'relay.db'} does not exist. Run this in the folder of the server"
     for args in (["list"], ["revoke", "key_x"], ["tier", "key_x", "pro"]):
         assert missing in failed("keys", *args)
     assert not (folder / "relay.db").exists()
     for args in (["keys", "create", "--user", "u"], ["token", "u"]):
         result = relay(*args)
-        assert f"There was no database at {folder / 'relay.db'}, so one was made." in result.stderr
+        assert f"The database {folder / 'relay.db'} did not exist, so this command created it." in result.stderr
         assert len(result.stdout.splitlines()) == 1
         assert "was made" not in relay(*args).stderr
         (folder / "relay.db").unlink()

@@ -29,10 +29,10 @@ def test_init_names_the_file_in_what_to_do_next() -> None:
 
 def test_init_does_not_overwrite(folder: Path) -> None:
     configured(folder, "# mine")
-    assert "relay.toml exists already" in failed("init")
+    assert "relay.toml already exists" in failed("init")
     assert (folder / "relay.toml").read_text() == "# mine"
     (folder / "dangling.toml").symlink_to(folder / "elsewhere")
-    assert "exists already" in failed("init", "dangling.toml")
+    assert "already exists" in failed("init", "dangling.toml")
 
 
 def test_init_where_nothing_can_be_written() -> None:
@@ -41,4 +41,4 @@ def test_init_where_nothing_can_be_written() -> None:
 
 def test_init_leaves_no_half_a_file() -> None:
     Path("full.toml").symlink_to("/dev/full")
-    assert "exists already" in failed("init", "full.toml")
+    assert "already exists" in failed("init", "full.toml")

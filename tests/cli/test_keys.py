@@ -26,7 +26,7 @@ def test_a_key_is_printed_alone_and_once(folder: Path) -> None:
     secret = result.stdout.strip()
     ((id_, tier, scopes),) = stored(folder, "SELECT id, tier, scopes FROM api_keys")
     assert (tier, scopes) == ("free", "connect")
-    assert f"This is {id_}: user ops, tier free, may connect." in result.stderr
+    assert f"Created {id_}: user ops, tier free, scopes connect." in result.stderr
     assert secret not in result.stderr + done("keys", "list") + done("keys", "list", "--json")
     assert secret.encode() not in (folder / "relay.db").read_bytes()
 
@@ -45,7 +45,7 @@ def test_a_key_of_another_kind(folder: Path) -> None:
 
 def test_a_key_of_nobody_or_with_an_unknown_scope_is_refused(folder: Path) -> None:
     assert "Missing option '--user'" in failed("keys", "create", code=2)
-    assert "is no user id" in failed("keys", "create", "--user", "", code=2)
+    assert "is not a user id" in failed("keys", "create", "--user", "", code=2)
     assert "'everything' is not one of 'connect', 'publish', 'admin'" in failed(
         "keys", "create", "--user", "u", "--scope", "everything", code=2
     )
@@ -56,7 +56,7 @@ def test_the_table_of_keys() -> None:
     done("token", "alice")
     result = relay("keys", "list")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "There are no keys yet; make one with: relay keys create --user USER" in result.stderr
+    assert "There are no keys yet. Create one with: relay keys create --user USER" in result.stderr
     assert json.loads(done("keys", "list", "--json")) == []
     for user in ("alice", "bob the builder"):
         done("keys", "create", "--user", user)
@@ -89,8 +89,8 @@ def test_a_key_is_revoked_and_moved(folder: Path) -> None:
 def test_an_unknown_key_is_an_error() -> None:
     done("token", "alice")
     for args in (["revoke", "key_x"], ["tier", "key_x", "pro"]):
-        assert "Error: there is no key with the ID key_x; `relay keys list` shows all" in failed("keys", *args)
+        assert "Error: no key has the ID key_x; `relay keys list` shows all keys" in failed("keys", *args)
     text = failed("keys", "revoke", "rk_live_abc")
-    assert "its ID is wanted" in text
+    assert "not its ID" in text
     assert "rk_live_abc" not in text
     failed("keys", "tier", "key_x", "gold", code=2)

@@ -18,9 +18,9 @@ def test_how_long_a_token_is_valid(folder: Path, typed: str, seconds: int) -> No
 
 @pytest.mark.parametrize("typed", ["", "1", "0s", "-1h", "1.5h", "1w", "9999d", "99999999999999s"])
 def test_what_is_no_duration(typed: str) -> None:
-    assert "is no duration; use one such as 90s, 15m, 1h or 7d" in failed("token", "u", f"--expires={typed}", code=2)
+    assert "is not a duration; use one such as 90s, 15m, 1h or 7d" in failed("token", "u", f"--expires={typed}", code=2)
 
 
 @pytest.mark.parametrize("user", ["", " ", "a\nb", "x" * 257])
 def test_what_is_no_user(user: str) -> None:
-    assert "is no user id; use 1 to 256 printable characters" in failed("token", user, code=2)
+    assert "is not a user id; use 1 to 256 printable characters" in failed("token", user, code=2)

@@ -100,9 +100,9 @@ def test_publish_over_https(tmp_path: Path) -> None:
         for options in ((), ("--ca", str(tmp_path / "other.crt"))):
             text = failed(*publish, *options)
             assert f"the certificate of {url} is not trusted (self" in text
-            assert "name the one to trust with --ca FILE" in text
+            assert "name the certificate to trust with --ca FILE" in text
         assert len(server.asked) == 2, "the key goes to nobody who is not trusted"
-        assert "holds no certificate" in failed(*publish, "--ca", str(tmp_path / "relay.key"), code=2)
+        assert "does not contain a readable certificate" in failed(*publish, "--ca", str(tmp_path / "relay.key"), code=2)
         assert "does not exist" in failed(*publish, "--ca", str(tmp_path / "nothing"), code=2)
 
 
@@ -129,7 +129,7 @@ def test_publish_shows_a_refusal_plainly() -> None:
 def test_publish_to_something_that_is_not_relay(status: int, body: object) -> None:
     with serving(status, body) as server:
         text = failed("publish", "c", "{}", "--url", server.url, "--key", "k")
-        assert f"{server.url} answered {status}, and not as Relay does" in text
+        assert f"{server.url} answered {status}, but not like Relay" in text
         assert len(server.asked) == 1
 
 
@@ -137,15 +137,15 @@ def test_publish_where_nobody_listens() -> None:
     with serving(200, {}) as server:
         url = server.url
     text = failed("publish", "c", "{}", "--url", url, "--key", "k")
-    assert f"nothing answers at {url} (Connection refused); is `relay serve` running there?" in text
+    assert f"no server answers at {url} (Connection refused); is `relay serve` running there?" in text
 
 
 def test_publish_to_a_host_that_cannot_be() -> None:
-    assert "nothing answers at http://a..b" in failed("publish", "c", "{}", "--url", "http://a..b", "--key", "k")
+    assert "no server answers at http://a..b" in failed("publish", "c", "{}", "--url", "http://a..b", "--key", "k")
 
 
 def test_publish_without_a_key() -> None:
-    assert "an API key is needed, by --key or in RELAY_KEY" in failed("publish", "c", "{}", code=2)
+    assert "an API key is needed, in --key or RELAY_KEY" in failed("publish", "c", "{}", code=2)
 
 
 @pytest.mark.parametrize("data", ["", "x", "[]", "1", '{"a": NaN}', '{"a": 1e999}', '{"a":' * 100_000])
@@ -157,7 +157,7 @@ def test_publish_of_what_is_no_object(data: str) -> None:
     "url", ["", "127.0.0.1:8080", "ftp://x", "http://", "http://x:99999", "http://[", "http://a b", "http://x/ü"]
 )
 def test_publish_to_what_is_no_url(url: str) -> None:
-    assert "is no URL of a server" in failed("publish", "c", "{}", "--key", "k", "--url", url, code=2)
+    assert "is not the URL of a server" in failed("publish", "c", "{}", "--key", "k", "--url", url, code=2)
 
 
 def test_a_key_that_would_break_the_request_is_refused() -> None:

@@ -42,4 +42,4 @@ def test_a_public_key_file_that_holds_none(tmp_path: Path) -> None:
     assert "no public key that can be read" in problems(tmp_path, text)[path]
     private = ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(private)
-    assert "holds a private key" in problems(tmp_path, text)[path]
+    assert "contains a private key" in problems(tmp_path, text)[path]
