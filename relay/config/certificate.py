@@ -1,6 +1,6 @@
-"""The certificate and the key that TLS is spoken with: from two PEM files to a context, or to what is wrong with which of them.
+"""Loads a TLS certificate and its key from two PEM files, or says which file is wrong and why.
 
-Serving connections is the business of the transports. The cryptography package is imported only when there is a certificate.
+The transports serve connections with it. The cryptography package is imported only if a certificate is configured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ALPN_PROTOCOLS = ("http/1.1",)
 
 
 class CertificateError(Exception):
-    """The files cannot be used; `setting` is the key of the one to look at, `tls_cert` or `tls_key`."""
+    """The files cannot be used. `setting` names the setting of the wrong file: `tls_cert` or `tls_key`."""
 
     def __init__(self, setting: str, message: str) -> None:
         super().__init__(message)
@@ -27,21 +27,21 @@ class CertificateError(Exception):
 
 @attrs.frozen(eq=False)
 class Certificate:
-    """A certificate that connections can be served with."""
+    """A certificate that the server can use for connections."""
 
     context: ssl.SSLContext
     hosts: tuple[str, ...]
-    """The names and addresses that it is for."""
+    """The host names and addresses that the certificate covers."""
     expires_at: datetime
 
 
 def load_certificate(cert: Path, key: Path) -> Certificate:
-    """Return what these files hold: the server's certificate first, then those between it and its root; and its key.
+    """Load a chain of certificates, the server's own first, and its key.
 
-    One that has expired is loaded too, for that may be all there is: whoever loads it looks at `expires_at`.
+    An expired certificate is loaded too, because it may be the only one. The caller checks `expires_at`.
 
     Raises:
-        CertificateError: a file is missing or holds something else, or they do not belong together.
+        CertificateError: a file is missing or has other content, or the key belongs to another certificate.
     """
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
@@ -51,20 +51,20 @@ def load_certificate(cert: Path, key: Path) -> Certificate:
         public = leaf.public_key()
     except (ValueError, UnsupportedAlgorithm):
         message = (
-            f"{cert} holds no certificate that can be read; it must be PEM and begin with -----BEGIN CERTIFICATE-----"
+            f"{cert} does not contain a readable certificate; it must be PEM and begin with -----BEGIN CERTIFICATE-----"
         )
         raise CertificateError("tls_cert", message) from None
     if _private_key(key).public_key() != public:
-        raise CertificateError("tls_key", f"the key in {key} is not the one of the certificate in {cert}")
+        raise CertificateError("tls_key", f"the key in {key} does not belong to the certificate in {cert}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(list(ALPN_PROTOCOLS))
     try:
-        context.load_cert_chain(cert, key, password=lambda: b"")  # without one OpenSSL would ask on the terminal
+        context.load_cert_chain(cert, key, password=lambda: b"")  # without it OpenSSL asks on the terminal
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise CertificateError("tls_cert", f"OpenSSL does not take {cert} and {key}: {why}") from None
+        raise CertificateError("tls_cert", f"OpenSSL refuses {cert} and {key}: {why}") from None
     return Certificate(context, _hosts(leaf), leaf.not_valid_after_utc)
 
 
@@ -76,10 +76,10 @@ def _private_key(path: Path) -> Any:
     try:
         return load_pem_private_key(pem, None)
     except TypeError:
-        message = f"{path} is protected by a passphrase; take it off: openssl pkey -in {path} -out FILE"
+        message = f"{path} is protected by a passphrase; remove it with: openssl pkey -in {path} -out FILE"
     except (ValueError, UnsupportedAlgorithm):
         message = (
-            f"{path} holds no private key that can be read; it must be PEM and begin with -----BEGIN PRIVATE KEY-----"
+            f"{path} does not contain a readable private key; it must be PEM and begin with -----BEGIN PRIVATE KEY-----"
         )
     raise CertificateError("tls_key", message)
 
@@ -98,5 +98,5 @@ def _hosts(leaf: Any) -> tuple[str, ...]:
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
-        return ()  # it is for saying it only: what a certificate holds that is not understood here, clients may understand
+        return ()  # the names are only logged, and clients may understand an extension that this library does not
     return tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress))

@@ -1,7 +1,7 @@
-"""The checks of settings: attrs validators with messages for the person who wrote the configuration.
+"""The checks of settings: attrs validators with messages for the author of the configuration.
 
-Each raises a ValueError whose message says what is wrong and what would be right. It does not name the setting, for
-whoever reports it knows the key path, and it never repeats a secret.
+Each raises a ValueError. Its message describes the mistake and a valid value. It does not name the setting, because
+the caller adds the key path, and it never repeats a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from relay.config import public_key
 from relay.config.setting import Check, quoted
 
 BUILT_IN_KINDS = ("chatroom", "user", "market", "trades", "event", "community", "broadcast", "conversation")
-"""Kinds of channel that an entity's name may not collide with (conversation is another name of chatroom)."""
+"""Kinds of channel that an entity must not be named after. `conversation` is another name of `chatroom`."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -24,7 +24,7 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 
 MIN_SECRET_BYTES = 32
-"""A key for HS256 has at least the 256 bits of its hash (RFC 7518, 3.2)."""
+"""The length of a key for HS256 in bytes: at least the 256 bits of its hash (RFC 7518, 3.2)."""
 
 _KEY_MARKS = (
     "-----BEGIN ",
@@ -35,14 +35,14 @@ _KEY_MARKS = (
     "ecdsa-sha2-nistp",
     "-cert-v01@openssh.com",
 )
-"""What stands in keys and certificates, but hardly ever in a secret: what PyJWT takes for one is among it."""
+"""Texts that occur in keys and certificates, but hardly ever in a secret. PyJWT refuses secrets with some of them."""
 
 
 def between(low: float, high: float, what: str) -> Check:
     """Accept a finite number from `low` to `high`, both included."""
 
     def check(_instance: object, _attribute: object, value: float) -> None:
-        if not low <= value <= high:  # NaN is not; and no conversion, which an integer may be too large for
+        if not low <= value <= high:  # False for NaN; a conversion to float could overflow
             raise ValueError(f"{value} is not {what}; use {low} to {high}")
 
     return check
@@ -59,7 +59,7 @@ def count(high: int, *, low: int = 1) -> Check:
 
 
 def one_of(*choices: str) -> Check:
-    """Accept one of these words."""
+    """Accept one of these texts."""
 
     def check(_instance: object, _attribute: object, value: str) -> None:
         if value not in choices:
@@ -69,7 +69,7 @@ def one_of(*choices: str) -> Check:
 
 
 def matching(pattern: str, what: str) -> Check:
-    """Accept a text that the whole pattern matches; `what` describes such a text."""
+    """Accept a text that the whole pattern matches. `what` describes a valid text, for the message."""
     compiled = re.compile(pattern)
 
     def check(_instance: object, _attribute: object, value: str) -> None:
@@ -80,21 +80,21 @@ def matching(pattern: str, what: str) -> Check:
 
 
 def each(item: Check) -> Check:
-    """Accept a list whose items the check accepts, none of them twice."""
+    """Accept a list without duplicates if the check accepts each item."""
 
     def check(instance: object, attribute: object, values: Collection[object]) -> None:
         seen = set()
         for value in values:
             item(instance, attribute, value)
             if value in seen:
-                raise ValueError(f"{quoted(value)} is there twice; leave one of them out")
+                raise ValueError(f"{quoted(value)} is listed twice; remove one of them")
             seen.add(value)
 
     return check
 
 
 def listed(words: Collection[str]) -> str:
-    """Return words as a person would list them: `"a", "b" or "c"`."""
+    """Return quoted words as a list for people: `"a", "b" or "c"`."""
     *most, last = [quoted(word) for word in words]
     return f"{', '.join(most)} or {last}" if most else last
 
@@ -105,7 +105,7 @@ def host(_instance: object, _attribute: object, value: str) -> None:
     except ValueError:
         if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", value):
             raise ValueError(
-                f'{quoted(value)} is no address; use one without a port: "127.0.0.1", "::1", or "0.0.0.0" for all'
+                f'{quoted(value)} is not an address; use one without a port: "127.0.0.1", "::1", or "0.0.0.0" for all'
             ) from None
 
 
@@ -114,8 +114,8 @@ def origin(_instance: object, _attribute: object, value: str) -> None:
         r"[a-z][a-z0-9+.-]*://((\*\.)?[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", value
     ):
         raise ValueError(
-            f'{quoted(value)} is no origin; use "*", or scheme and host in lower case with nothing behind them, '
-            'such as "https://app.example.org", or "https://*.example.org" for all below a domain'
+            f'{quoted(value)} is not an origin; use "*", or scheme and host in lower case with nothing after them, '
+            'such as "https://app.example.org", or "https://*.example.org" for all subdomains'
         )
 
 
@@ -128,32 +128,32 @@ def network(_instance: object, _attribute: object, value: str) -> None:
         ) from None
     if isinstance(found, ipaddress.IPv6Network) and found.network_address.ipv4_mapped is not None:
         raise ValueError(
-            f'{quoted(value)} is of IPv4, in the notation of IPv6; write it such as "10.0.0.7" or "10.0.0.0/8"'
+            f'{quoted(value)} is an IPv4 address in IPv6 notation; write it as in "10.0.0.7" or "10.0.0.0/8"'
         )
 
 
 def database(_instance: object, _attribute: object, value: Path) -> None:
     try:
         is_folder, has_folder = value.is_dir(), value.parent.is_dir()
-    except OSError as error:  # a name that is too long, a folder that may not be searched
+    except OSError as error:  # the name is too long, or the folder may not be searched
         raise ValueError(f"{value} cannot be used ({error.strerror}); name a file in a folder of Relay's own") from None
     if is_folder:
         raise ValueError(f"{value} is a folder; name the database file in it, such as {value / 'relay.db'}")
     if not has_folder:
-        raise ValueError(f"there is no folder {value.parent}; make it first, or name a file in one that exists")
+        raise ValueError(f"the folder {value.parent} does not exist; create it first, or name a file in another folder")
 
 
 def secret(_instance: object, _attribute: object, value: str) -> None:
     if any(mark in value for mark in _KEY_MARKS):
         raise ValueError(
-            "is a key or certificate, which anyone may know who can check tokens; a public key belongs in a file that "
-            "auth.jwt_public_key_file names, and a secret is made with: openssl rand -base64 32"
+            "is a key or a certificate, not a secret; name the file of a public key in auth.jwt_public_key_file, "
+            "and create a secret with: openssl rand -base64 32"
         )
     size = len(value.encode())
     if size < MIN_SECRET_BYTES:
         raise ValueError(
             f"is only {size} bytes long; use at least {MIN_SECRET_BYTES}, "
-            "made for instance with: openssl rand -base64 32 (`relay init` writes a file with a fresh one)"
+            "created for instance with: openssl rand -base64 32 (`relay init` writes a file with a new secret)"
         )
 
 
@@ -161,17 +161,17 @@ def jwks_url(_instance: object, _attribute: object, value: str) -> None:
     try:
         url = urlsplit(value)
         named, _ = url.hostname, url.port
-        (named or "").encode("idna")  # no name has an empty part, or one of over 63 characters
+        (named or "").encode("idna")  # raises for an empty label, or one of over 63 characters
     except ValueError:
         named = None
     if not named or not value.isascii() or any(character in value for character in " \\#"):
-        raise ValueError("is no address; use one such as https://login.example.org/.well-known/jwks.json")
+        raise ValueError("is not a URL; use one such as https://login.example.org/.well-known/jwks.json")
     if url.username is not None or url.password is not None:
-        raise ValueError("holds a name or a password, which is not sent; public keys are had without")
+        raise ValueError("contains a user name or a password, which Relay does not send; remove it")
     if url.scheme != "https" and not (url.scheme == "http" and named in ("localhost", "127.0.0.1", "::1")):
         raise ValueError(
-            f"begins with {quoted(url.scheme)}; use https, for whoever is on the way could put in a key of their own "
-            "(http is for this machine alone)"
+            f"begins with {quoted(url.scheme)}; use https, because on the network anyone could replace the keys "
+            "(http is allowed for this machine only)"
         )
 
 
@@ -181,6 +181,8 @@ def key_file(_instance: object, _attribute: object, value: Path) -> None:
 
 def entity(_instance: object, _attribute: object, value: str) -> None:
     if value in BUILT_IN_KINDS:
-        raise ValueError(f"{quoted(value)} is a kind of channel that Relay has already; choose another name")
+        raise ValueError(f"{quoted(value)} is already a kind of channel in Relay; choose another name")
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", value):
-        raise ValueError(f"{quoted(value)} is no name for an entity; use 1 to 32 of a-z, 0-9, _ and -, a letter first")
+        raise ValueError(
+            f"{quoted(value)} is not a name for an entity; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter"
+        )

@@ -9,14 +9,14 @@ import attrs
 from relay.config.checks import DAY, HOUR, MIB, count, each, matching, seconds
 from relay.config.setting import section, setting
 
-_ENABLED = "Whether this dialect is served."
+_ENABLED = "Whether Relay serves this dialect."
 _PING_INTERVAL = "How often the server pings each connection."
-_IDLE_TIMEOUT = "A connection from which nothing comes for this long is closed with 1001. Longer than ping_interval."
+_IDLE_TIMEOUT = "Relay closes a connection that is silent for this long with 1001. Must be longer than ping_interval."
 
 
 def _ping_before(ping_interval: float, name: str, timeout: float) -> Iterator[tuple[str, str]]:
     if ping_interval >= timeout:
-        message = f"{ping_interval} is not less than {name} ({timeout}), so that healthy connections would be closed"
+        message = f"{ping_interval} is not less than {name} ({timeout}), so Relay would close healthy connections"
         yield "ping_interval", f"{message}; lower it, or raise {name}"
 
 
@@ -24,25 +24,29 @@ def _ping_before(ping_interval: float, name: str, timeout: float) -> Iterator[tu
 class LiveConfig:
     enabled: bool = setting(True, _ENABLED)
     max_connections: int = setting(
-        10_000, "Connections of this dialect; past it, 503.", unit="connections", check=count(10_000_000)
+        10_000,
+        "The most connections of this dialect. More are refused with 503.",
+        unit="connections",
+        check=count(10_000_000),
     )
     ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
     idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
     typing_timeout: float = setting(
         6.0,
-        "After this long without another sign, a user counts as no longer typing.",
+        "How long after its last typing frame a user counts as typing.",
         unit="seconds",
         check=seconds(HOUR),
     )
     offline_grace: float = setting(
         5.0,
-        "How long after its last connection a user may come back before the rooms are told that it is offline.",
+        "The grace period: how long after its last connection a user may return before its rooms are notified that "
+        "it is offline.",
         unit="seconds",
         check=seconds(HOUR, low=0),
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield what does not fit."""
+        """Yield conflicts."""
         yield from _ping_before(self.ping_interval, "idle_timeout", self.idle_timeout)
 
 
@@ -50,13 +54,16 @@ class LiveConfig:
 class ChannelsDialectConfig:
     enabled: bool = setting(True, _ENABLED)
     max_connections: int = setting(
-        10_000, "Connections of this dialect; past it, 503.", unit="connections", check=count(10_000_000)
+        10_000,
+        "The most connections of this dialect. More are refused with 503.",
+        unit="connections",
+        check=count(10_000_000),
     )
     ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
     idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield what does not fit."""
+        """Yield conflicts."""
         yield from _ping_before(self.ping_interval, "idle_timeout", self.idle_timeout)
 
 
@@ -65,20 +72,20 @@ class FeedsConfig:
     enabled: bool = setting(True, _ENABLED)
     max_connections: int = setting(
         10_000,
-        "Connections of each hub (trades, charts, assets); past it, 503.",
+        "The most connections of each hub (trades, charts, assets). More are refused with 503.",
         unit="connections",
         check=count(10_000_000),
     )
     ping_interval: float = setting(50.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
     pong_timeout: float = setting(
         60.0,
-        "A connection that sends no pong for this long is closed with 1001. Longer than ping_interval.",
+        "Relay closes a connection that sends no pong for this long with 1001. Must be longer than ping_interval.",
         unit="seconds",
         check=seconds(DAY),
     )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield what does not fit."""
+        """Yield conflicts."""
         yield from _ping_before(self.ping_interval, "pong_timeout", self.pong_timeout)
 
 
@@ -86,7 +93,10 @@ class FeedsConfig:
 class SocketioConfig:
     enabled: bool = setting(True, _ENABLED)
     max_connections: int = setting(
-        10_000, "Connections of this dialect; past it, 503.", unit="connections", check=count(10_000_000)
+        10_000,
+        "The most connections of this dialect. More are refused with 503.",
+        unit="connections",
+        check=count(10_000_000),
     )
     ping_interval: float = setting(25.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
     ping_timeout: float = setting(
@@ -97,19 +107,19 @@ class SocketioConfig:
     )
     max_payload_bytes: int = setting(
         1_000_000,
-        "The largest message, or body of a POST, of a client; the handshake tells it to the client.",
+        "The largest message, or body of a POST, of a client. The handshake announces it to the client.",
         unit="bytes",
         check=count(64 * MIB),
     )
     connections_per_user: int = setting(
-        2, "Sockets that one user may have at a time.", unit="connections", check=count(10_000)
+        2, "The most sockets that one user may have at a time.", unit="connections", check=count(10_000)
     )
     symbols: tuple[str, ...] = setting(
         (
             *("BTC", "ETH", "LTC", "XRP", "BCH", "ADA", "DOT", "LINK", "BNB", "DOGE"),
             *("UNI", "SOL", "MATIC", "AVAX", "ATOM", "XLM", "ALGO", "VET", "ICP", "FIL"),
         ),
-        "The symbols that clients of this dialect get; prices of other markets stay with the other dialects.",
+        "The symbols whose prices this dialect delivers. Other dialects deliver the prices of all markets.",
         check=each(matching(r"[^\sa-z]{1,64}", "a symbol; use 1 to 64 characters in upper case, without spaces")),
     )
 

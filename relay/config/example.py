@@ -1,4 +1,4 @@
-"""relay.toml with every setting in it, generated from the tree of settings."""
+"""Generates relay.toml, with every setting, from the tree of settings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from relay.config.tree import Config
 WIDTH = 100
 
 _HEAD = """\
-The configuration of Relay. Every setting may be left out: a line "# key = value" shows its default; remove the "# " to
-set it. The environment overrides this file, as in RELAY_SERVER__PORT=9000, and options of a command override both.
-`relay check` says whether all is right.
+The configuration of Relay. Every setting is optional: a line "# key = value" shows its default; remove the "# " to
+change it. The environment overrides this file, as in RELAY_SERVER__PORT=9000, and options of a command override both.
+`relay check` reports every mistake.
 """
 
 
 def render_example(secret: str | None) -> str:
-    """Return a commented relay.toml in which all stands at its default, except for the secret if there is one.
+    """Return a commented relay.toml with every setting at its default, except for the secret if one is given.
 
-    A comment is a reason and a unit; a commented-out setting is a line of the form `# key = value`.
+    A comment has a reason and a unit. A commented-out setting is a line of the form `# key = value`.
     """
     return "\n".join([*_comment(_HEAD), *_section(Config, "", secret)]) + "\n"
 

@@ -1,8 +1,8 @@
-"""From relay.toml, the environment and command-line flags to one configuration, or to all that is wrong with them.
+"""Loads one configuration from relay.toml, the environment and command-line flags, or reports every mistake in them.
 
 Later sources win: defaults, file, `RELAY_<SECTION>__<KEY>`, flags. cattrs structures the sections (`ground.structure`).
-This module owns what cattrs does not know: where a value came from, relative paths, what TOML calls a type, and the
-suggestion for a key that is unknown. It knows no setting by name.
+This module adds the source of each value, relative paths, the names of TOML's types, and a suggestion for each
+unknown key. It names no setting.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WANTED_ELSE = 'an array of texts, such as ["a", "b"]'
 
 @attrs.frozen
 class Problem:
-    """One thing that is wrong, where (`server.port`, or the name of a file), and what would be right."""
+    """One mistake: its place (`server.port`, or the name of a file), and a message with a valid value."""
 
     key_path: str
     message: str
@@ -50,7 +50,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `problems` has everything that is wrong with it."""
+    """The configuration cannot be used. `problems` has every mistake in it."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -58,7 +58,7 @@ class ConfigError(Exception):
 
 
 def find_config_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Return the file to load: the one named, else what RELAY_CONFIG names, else ./relay.toml if it exists."""
+    """Return the file to load: `path`, else the file that RELAY_CONFIG names, else ./relay.toml if it exists."""
     if path is not None:
         return path
     if named := environ.get(FILE_VARIABLE):
@@ -67,10 +67,12 @@ def find_config_file(path: Path | None, environ: Mapping[str, str]) -> Path | No
 
 
 def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
-    """Load the configuration. `overrides` has dotted key paths; relative paths start at the file's folder, else here.
+    """Load the configuration. `overrides` maps dotted key paths to values.
+
+    Relative paths start at the folder of the file, or at the working directory if no file is loaded.
 
     Raises:
-        ConfigError: with every problem, not just the first.
+        ConfigError: with every mistake, not just the first.
     """
     file = find_config_file(path, environ)
     table = {} if file is None else _read_file(file)
@@ -78,7 +80,8 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
     sources: dict[str, str] = {}
     known = dict(_settings(Config))
     for name, raw in sorted(environ.items()):
-        # With one underscore it is no setting: Kubernetes sets RELAY_SERVER_PORT for a service named relay-server.
+        # A name with single underscores is not a setting: Kubernetes sets RELAY_SERVER_PORT for a service named
+        # relay-server.
         if not name.startswith(ENVIRONMENT_PREFIX) or "__" not in name:
             continue
         key_path = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
@@ -87,7 +90,7 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
             sources[key_path] = name
         else:
             near = [ENVIRONMENT_PREFIX + other.upper().replace(".", "__") for other in _nearest(key_path)]
-            problems.append(Problem(name, f"is the name of no setting; {_suggestion(near)}"))
+            problems.append(Problem(name, f"does not name a setting; {_suggestion(near)}"))
     for key_path, value in overrides.items():
         _put(table, key_path, value)
         sources[key_path] = "the command line"
@@ -113,11 +116,11 @@ def _read_file(file: Path) -> dict[str, Any]:
         with file.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            refuse(f"is larger than {MAX_FILE_BYTES} bytes, so it is hardly a configuration")
+            refuse(f"is larger than {MAX_FILE_BYTES} bytes, so it is probably not a configuration")
         text = content.decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
-        refuse(f"there is no such file; write one with: relay init {file}")
+        refuse(f"does not exist; create it with: relay init {file}")
     except OSError as error:
         refuse(f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -126,7 +129,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         refuse(_syntax(str(error), text))
     except (ValueError, RecursionError):
-        refuse("holds a number that is too long, or brackets that are nested too deeply")
+        refuse("contains a number that is too long, or brackets that are nested too deeply")
 
 
 def _syntax(message: str, text: str) -> str:
@@ -135,7 +138,7 @@ def _syntax(message: str, text: str) -> str:
     if found := re.match(r"line (\d+), column (\d+)", where):
         return f'line {found[1]}, column {found[2]}: {what}; a setting is written: key = 8080, or key = "text"'
     lines = text.split("\n")
-    return f"line {len(lines)}, column {len(lines[-1]) + 1}: {what}; the file ends in the middle of something"
+    return f"line {len(lines)}, column {len(lines[-1]) + 1}: {what}; the file is incomplete"
 
 
 def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, attrs.Attribute[Any]]]:
@@ -148,20 +151,20 @@ def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, attrs.Att
 
 
 def _from_environment(raw: str, type_: Any) -> object:
-    """Return the TOML value that a variable holds; it is a text if it is no TOML, or if the setting is one."""
+    """Return the TOML value in a variable. It is a text if it is not TOML, or if the setting is a text."""
     try:
         parsed = tomllib.loads(f"value = {raw}")
     except (ValueError, RecursionError):
         return raw
     value = parsed.pop("value")
-    # Another key is left when a line break let the variable hold more than a value.
+    # Another key is left if the variable contains a line break and a second setting.
     if parsed or not (isinstance(value, str) or type_ in (bool, int, float) or get_origin(type_) is tuple):
         return raw
     return value
 
 
 def _put(table: dict[str, Any], key_path: str, value: object) -> None:
-    """Set a value deep in the table, unless something that is no table is in the way: that is reported later."""
+    """Set a value deep in the table. If a section on the way is not a table, leave it: it is reported later."""
     *sections, key = key_path.split(".")
     for name in sections:
         inner = table.setdefault(name, {})
@@ -172,7 +175,7 @@ def _put(table: dict[str, Any], key_path: str, value: object) -> None:
 
 
 def _place_paths(table: dict[str, Any], folder: Path) -> None:
-    """Let relative paths, those of defaults too, start at this folder."""
+    """Make the paths in the table absolute, and add the default paths: relative ones start at this folder."""
     for key_path, field in _settings(Config):
         *sections, name = key_path.split(".")
         inner: Any = table
@@ -207,11 +210,11 @@ def _checked(field: attrs.Attribute[Any], value: object) -> object:
 
 
 def _not_a_section(value: object, path: tuple[str, ...]) -> str:
-    return f"is a section, not {_kind(value)}; write [{'.'.join(path)}] and its settings below"
+    return f"is a section, not {_kind(value)}; write [{'.'.join(path)}] and its settings below it"
 
 
 def _unknown_setting(path: tuple[str, ...]) -> str:
-    return f"is no setting; {_suggestion(_nearest(_key_path(path)))}"
+    return f"is not a setting; {_suggestion(_nearest(_key_path(path)))}"
 
 
 def _key_path(path: tuple[str, ...]) -> str:
@@ -222,10 +225,10 @@ def _convert(value: object, type_: Any) -> object:
     """Return a TOML value as the type of its setting, without guessing.
 
     Raises:
-        ValueError: it is of another type. The message does not repeat the value, which may be a secret.
+        ValueError: the value has another type. The message does not repeat it, because it may be a secret.
     """
     if isinstance(type_, types.UnionType):
-        # Such a setting may be left out. TOML has no null: the empty text says so where there must be a value.
+        # Such a setting is optional. TOML has no null, so the empty text stands for None.
         return None if value == "" else _convert(value, get_args(type_)[0])
     if get_origin(type_) is Literal and isinstance(value, str):
         one_of(*get_args(type_))(None, None, value)
@@ -240,7 +243,7 @@ def _convert(value: object, type_: Any) -> object:
         try:
             return float(value)
         except OverflowError:
-            raise ValueError("is too large a number") from None
+            raise ValueError("is a number that is too large") from None
     if type(value) is not type_:
         raise ValueError(f"must be {_WANTED.get(type_, _WANTED_ELSE)}, not {_kind(value)}")
     if isinstance(value, str) and not value.isprintable():
@@ -253,7 +256,8 @@ def _kind(value: object) -> str:
 
 
 def _nearest(key_path: str) -> list[str]:
-    """Return the key paths that were probably meant: the most similar beside it, else those of that name elsewhere."""
+    """Return the key paths that the author probably meant: the most similar one in the section, else the same name
+    elsewhere."""
     known = [path for path, _ in _settings(Config)]
     parent, _, name = key_path.rpartition(".")
     below = [path.removeprefix(f"{parent}.") for path in known if path.startswith(f"{parent}.")] if parent else known
@@ -264,10 +268,10 @@ def _nearest(key_path: str) -> list[str]:
 
 
 def _suggestion(near: list[str]) -> str:
-    return f"did you mean {' or '.join(near)}?" if near else "a file with all there are is written by: relay init FILE"
+    return f"did you mean {' or '.join(near)}?" if near else "`relay init FILE` writes a file with every setting"
 
 
 def _with_source(problem: Problem, sources: Mapping[str, str]) -> Problem:
-    """Return the problem, with where the value came from unless that is the file."""
+    """Return the problem with the source of its value, unless that is the file."""
     source = sources.get(problem.key_path)
     return problem if source is None else Problem(problem.key_path, f"{problem.message} (set by {source})")

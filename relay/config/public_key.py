@@ -8,17 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
-"""The algorithms with a public key. HS256 is the one with a shared secret."""
+"""The algorithms that use a public key. HS256 uses a shared secret."""
 
 MAX_KEY_FILE_BYTES = 65536
 MIN_RSA_BITS = 2048
 
 
 def algorithm_of(path: Path) -> str:
-    """Return the algorithm that tokens signed for the public key in this PEM file have.
+    """Return the algorithm of tokens that the public key in this PEM file verifies.
 
     Raises:
-        ValueError: there is no such file, or what it holds is no public key that can be used; the message says which.
+        ValueError: the file is missing, or does not contain a usable public key; the message says which.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import rsa
@@ -30,18 +30,16 @@ def algorithm_of(path: Path) -> str:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); name a PEM file with a public key") from None
     if b"PRIVATE KEY-----" in pem:
-        raise ValueError(
-            f"{path} holds a private key, which has no place here; take its public half: openssl pkey -in KEY -pubout"
-        )
+        raise ValueError(f"{path} contains a private key; export its public half with: openssl pkey -in KEY -pubout")
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(
-            f"{path} holds no public key that can be read; it must be PEM and begin with -----BEGIN PUBLIC KEY-----"
+            f"{path} does not contain a readable public key; it must be PEM and begin with -----BEGIN PUBLIC KEY-----"
         ) from None
     algorithm = algorithm_of_key(key)
     if algorithm is None:
-        raise ValueError(f"the key in {path} is of a kind that Relay does not verify with; use RSA, P-256 or Ed25519")
+        raise ValueError(f"Relay does not support the type of the key in {path}; use RSA, P-256 or Ed25519")
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS:
         raise ValueError(f"the RSA key in {path} has {key.key_size} bits; use one of {MIN_RSA_BITS} or more")
     return algorithm

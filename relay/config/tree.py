@@ -1,7 +1,7 @@
-"""The settings: a frozen tree that equals relay.toml, each with its default, reason, unit and bounds.
+"""The settings: a frozen tree with the structure of relay.toml, each with its default, reason, unit and bounds.
 
-It knows neither files nor the environment. `conflicts` yields what is wrong between two settings of one section, as
-pairs of key and message: whoever loads a configuration asks for it, a tree that is built in code is not held to it.
+This module knows neither files nor the environment. `conflicts` yields mistakes between two settings of one section,
+as pairs of key and message. `loading` checks them; a tree that is built in code is not checked for them.
 """
 
 # ruff: noqa: RUF009 - setting() and section() return attrs fields
@@ -22,21 +22,23 @@ from relay.config.setting import quoted, section, setting
 class ServerConfig:
     host: str = setting(
         "127.0.0.1",
-        "The address to listen on. This machine alone by default; 0.0.0.0 listens on every interface.",
+        "The address to listen on. The default accepts connections from this machine only; 0.0.0.0 listens on "
+        "every interface.",
         check=checks.host,
     )
     port: int = setting(
-        8080, "The TCP port for everything, HTTP and WebSocket; 0 takes a free one.", check=between(0, 65535, "a port")
+        8080, "The TCP port for HTTP and WebSocket. 0 takes a free one.", check=between(0, 65535, "a port")
     )
     max_connections: int = setting(
         0,
-        "Connections of all dialects together; past it, 503. 0: as many as the limit of open files allows.",
+        "The most connections of all dialects together; more are refused with 503. 0: as many as the limit of open "
+        "files allows.",
         unit="connections",
         check=count(10_000_000, low=0),
     )
     shutdown_grace: float = setting(
         10.0,
-        "How long a stop waits for requests that are under way before it ends them.",
+        "How long a stop waits for running requests before it ends them.",
         unit="seconds",
         check=seconds(HOUR, low=0),
     )
@@ -49,13 +51,13 @@ class ServerConfig:
     )
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
-        "Addresses or networks of reverse proxies. X-Forwarded-For is believed from these alone.",
+        "Addresses or networks of reverse proxies. Relay trusts X-Forwarded-For from these only.",
         check=each(checks.network),
     )
     metrics_allowed_addresses: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
-        "Addresses or networks that may read /metrics without an API key of scope admin. This machine by default, "
-        "which is not what a reverse proxy on it passes on; empty: nobody.",
+        "Addresses or networks that may read /metrics without an API key of scope admin. By default this machine only, "
+        "without requests that a reverse proxy on it forwards. Empty: an API key is always needed.",
         check=each(checks.network),
     )
     tls_cert: Path | None = setting(
@@ -71,7 +73,7 @@ class ServerConfig:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield what does not fit: a certificate needs its key."""
+        """Yield conflicts: a certificate needs its key."""
         if self.tls_cert is not None and self.tls_key is not None:
             try:
                 certificate.load_certificate(self.tls_cert, self.tls_key)
@@ -87,7 +89,7 @@ class ServerConfig:
 class StoreConfig:
     path: Path = setting(
         Path("relay.db"),
-        "The SQLite file, made if it is missing. A relative path starts at this file's folder.",
+        "The SQLite file. Relay creates it if it is missing. A relative path starts at the folder of this file.",
         check=checks.database,
     )
     synchronous: Literal["normal", "full"] = setting(
@@ -106,7 +108,7 @@ class AuthConfig:
     )
     jwt_secret_previous: str | None = setting(
         None,
-        "The secret before that one. Its tokens stay valid while this is set; no new ones are signed with it.",
+        "The previous secret. Its tokens stay valid while this is set. Relay signs no new tokens with it.",
         check=checks.secret,
         secret=True,
     )
@@ -123,7 +125,7 @@ class AuthConfig:
     )
     jwt_algorithms: tuple[str, ...] = setting(
         ("HS256",),
-        "The algorithms that are accepted: HS256 (secret), RS256, ES256, EdDSA (public key).",
+        "The accepted algorithms: HS256 (secret), RS256, ES256, EdDSA (public key).",
         check=each(one_of("HS256", *public_key.ALGORITHMS)),
     )
     issuer: str | None = setting(None, "The claim iss of a token must equal this. Empty: not checked.")
@@ -131,7 +133,7 @@ class AuthConfig:
     key_prefix: str = setting(
         "rk",
         "The beginning of API keys, before _live_ or _test_. A change leaves existing keys as they are.",
-        check=matching(r"[a-z][a-z0-9]{0,15}", "a prefix; use 1 to 16 of a-z and 0-9, a letter first"),
+        check=matching(r"[a-z][a-z0-9]{0,15}", "a prefix; use 1 to 16 of a-z and 0-9, beginning with a letter"),
     )
     leeway: float = setting(
         0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
@@ -139,13 +141,13 @@ class AuthConfig:
 
     @property
     def has_issuer(self) -> bool:
-        """Whether tokens come from another issuer, whose public keys are configured."""
+        """Whether the public keys of another issuer of tokens are configured."""
         return self.jwt_public_key_file is not None or self.jwt_jwks_url is not None
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield what does not fit: each algorithm needs its key, and each key its algorithm."""
+        """Yield conflicts: each algorithm needs its key, and each key its algorithm."""
         if not self.jwt_algorithms:
-            yield "jwt_algorithms", 'is empty, so that no token would be valid; use ["HS256"]'
+            yield "jwt_algorithms", 'is empty, so no token would be valid; use ["HS256"]'
             return
         with_key = [name for name in self.jwt_algorithms if name in public_key.ALGORITHMS]
         file, url = self.jwt_public_key_file, self.jwt_jwks_url
@@ -156,12 +158,15 @@ class AuthConfig:
             fitting = public_key.algorithm_of(file)
             if fitting not in with_key or (url is None and with_key != [fitting]):
                 message = f"{quoted(self.jwt_algorithms)} does not fit the key in auth.jwt_public_key_file"
-                yield "jwt_algorithms", f'{message}; use ["{fitting}"], and "HS256" beside it to accept secrets too'
+                yield (
+                    "jwt_algorithms",
+                    f'{message}; use ["{fitting}"], and add "HS256" to accept tokens signed with the secret too',
+                )
         elif url is not None and not with_key:
             message = f"{quoted(self.jwt_algorithms)} does not fit auth.jwt_jwks_url"
-            yield "jwt_algorithms", f"{message}; name what its issuer signs with: {listed(public_key.ALGORITHMS)}"
+            yield "jwt_algorithms", f"{message}; name the algorithms of its issuer: {listed(public_key.ALGORITHMS)}"
         if self.has_issuer and "HS256" in self.jwt_algorithms and with_key and self.jwt_secret is None:
-            yield "jwt_secret", "must be set for HS256: beside a public key, Relay makes no secret of its own"
+            yield "jwt_secret", "must be set for HS256, because Relay creates no secret if a public key is set"
         if "HS256" not in self.jwt_algorithms:
             for name in ("jwt_secret", "jwt_secret_previous"):
                 if getattr(self, name) is not None:
@@ -172,7 +177,7 @@ class AuthConfig:
 class LimitsConfig:
     max_message_bytes: int = setting(
         65536,
-        "The largest message of a client of live or channels; a larger one closes its connection with 1009.",
+        "The largest message of a client of live or channels. A larger one closes its connection with 1009.",
         unit="bytes",
         check=count(64 * MIB),
     )
@@ -183,33 +188,34 @@ class LimitsConfig:
         check=count(1_000_000),
     )
     frames_per_minute: int = setting(
-        600, "Other messages of a client, on one connection.", unit="frames", check=count(10_000_000)
+        600, "Other messages of a client on one connection.", unit="frames", check=count(10_000_000)
     )
     max_subscriptions: int = setting(
         100,
-        "Channels that one connection may subscribe to, and as many symbols.",
+        "The channels that one connection may subscribe to, and as many symbols.",
         unit="channels",
         check=count(100_000),
     )
     auth_timeout: float = setting(
-        10.0, "How long a new connection has to authenticate.", unit="seconds", check=seconds(HOUR)
+        10.0, "How long a new connection may take to authenticate.", unit="seconds", check=seconds(HOUR)
     )
     handshakes_per_minute: int = setting(
         6000,
-        "New WebSocket connections and Socket.IO sessions from one IP address; past it, 429.",
+        "New WebSocket connections and Socket.IO sessions from one IP address. More are refused with 429.",
         unit="connections",
         check=count(100_000_000),
     )
     auth_failures_per_minute: int = setting(
         600,
-        "Requests and sessions of one IP address without valid credentials; past it, 429. Valid ones pass all the same.",
+        "Requests and sessions of one IP address without valid credentials. More are refused with 429. Requests "
+        "with valid ones still pass.",
         unit="failures",
         check=count(100_000_000),
     )
     requests_per_minute: int = setting(
         600,
-        "REST requests of one user, and ten times as many of one IP address; past it, 429. Publishing, admins and API "
-        "keys are free.",
+        "REST requests of one user, and ten times as many of one IP address. More are refused with 429. Publishing, "
+        "admins and API keys are not limited.",
         unit="requests",
         check=count(10_000_000),
     )
@@ -220,13 +226,16 @@ class LimitsConfig:
         check=count(1024 * MIB),
     )
     max_body_bytes: int = setting(
-        65536, "The largest body of a REST request; a larger one is answered 413.", unit="bytes", check=count(64 * MIB)
+        65536,
+        "The largest body of a REST request. A larger one is answered with 413.",
+        unit="bytes",
+        check=count(64 * MIB),
     )
     max_publish_bytes: int = setting(
         8 * MIB, "The largest body of POST /v1/publish with an array.", unit="bytes", check=count(1024 * MIB)
     )
     max_publish_items: int = setting(
-        1000, "Publications in one array of POST /v1/publish.", unit="publications", check=count(1_000_000)
+        1000, "The most publications in one array of POST /v1/publish.", unit="publications", check=count(1_000_000)
     )
 
 
@@ -234,12 +243,12 @@ class LimitsConfig:
 class ChannelsConfig:
     entities: tuple[str, ...] = setting(
         ("task",),
-        "Names of entities of yours: each makes a kind of channel, <entity>:<id>, for status updates.",
+        "The names of your own entities. Each adds a kind of channel, <entity>:<id>, for status updates.",
         check=each(checks.entity),
     )
     history_period: float = setting(
         DAY,
-        "How long a publication can be resumed from. Messages of rooms stay until they are deleted.",
+        "How long clients can resume from a publication. Messages of rooms stay until they are deleted.",
         unit="seconds",
         check=seconds(3650 * DAY),
     )
@@ -250,7 +259,7 @@ class ChannelsConfig:
     )
     idempotency_period: float = setting(
         300.0,
-        "How long an idempotency key keeps a retry from publishing twice.",
+        "How long an idempotency key prevents that a retry publishes twice.",
         unit="seconds",
         check=seconds(30 * DAY),
     )
@@ -259,19 +268,19 @@ class ChannelsConfig:
 @attrs.frozen
 class LogConfig:
     format: Literal["auto", "text", "json"] = setting(
-        "auto", "text is for people, json is one object a line; auto is text on a terminal and json elsewhere."
+        "auto", "text is for people, json is one object per line; auto is text on a terminal and json elsewhere."
     )
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "The least level that is logged.")
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "The lowest level that is logged.")
 
 
 @attrs.frozen
 class Config:
-    """The whole configuration; without arguments, the defaults."""
+    """The whole configuration. Without arguments, every setting has its default."""
 
     server: ServerConfig = section(ServerConfig, "The address that Relay listens on, and the clients that it trusts.")
     store: StoreConfig = section(StoreConfig, "The database, which keeps everything that must not be lost.")
     auth: AuthConfig = section(AuthConfig, "The keys that authenticate users and backends: tokens (JWT) and API keys.")
     limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.")
-    channels: ChannelsConfig = section(ChannelsConfig, "The kinds of channel, and how long they are kept.")
-    log: LogConfig = section(LogConfig, "The log, which goes to stderr.")
-    dialects: DialectsConfig = section(DialectsConfig, "The client APIs that are served.")
+    channels: ChannelsConfig = section(ChannelsConfig, "The kinds of channel, and how long their history is kept.")
+    log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
+    dialects: DialectsConfig = section(DialectsConfig, "The dialects: the client APIs that Relay serves.")

@@ -102,7 +102,9 @@ def test_publish_over_https(tmp_path: Path) -> None:
             assert f"the certificate of {url} is not trusted (self" in text
             assert "name the certificate to trust with --ca FILE" in text
         assert len(server.asked) == 2, "the key goes to nobody who is not trusted"
-        assert "does not contain a readable certificate" in failed(*publish, "--ca", str(tmp_path / "relay.key"), code=2)
+        assert "does not contain a readable certificate" in failed(
+            *publish, "--ca", str(tmp_path / "relay.key"), code=2
+        )
         assert "does not exist" in failed(*publish, "--ca", str(tmp_path / "nothing"), code=2)
 
 

@@ -15,7 +15,7 @@ def test_check_reports_every_error_at_once(folder: Path, monkeypatch: pytest.Mon
     text = failed("check")
     assert "Error: the configuration has 4 problems:" in text
     assert "  server.port: 70000 is not a port; use 0 to 65535\n" in text
-    assert "  server.prot: is no setting; did you mean server.port?\n" in text
+    assert "  server.prot: is not a setting; did you mean server.port?\n" in text
     assert "  auth.jwt_secret: is only 7 bytes long; use at least 32" in text
     assert "(set by RELAY_LOG__LEVEL)" in text
     assert "hunter2" not in text
@@ -28,7 +28,7 @@ def test_a_missing_file_is_one_clear_sentence() -> None:
         assert result.stdout == ""
         assert result.stderr == (
             "Error: the configuration has a problem:\n"
-            "  missing.toml: there is no such file; write one with: relay init missing.toml\n"
+            "  missing.toml: does not exist; create it with: relay init missing.toml\n"
         )
 
 

@@ -108,7 +108,9 @@ def test_paths_are_quoted_and_have_no_specifiers(tmp_path: Path) -> None:
 
 
 def test_a_path_that_would_break_the_unit_is_refused(tmp_path: Path) -> None:
-    assert "a unit file cannot contain" in failed("systemd", "--config", str(config("", tmp_path / "a\nUser=root\nb.toml")))
+    assert "a unit file cannot contain" in failed(
+        "systemd", "--config", str(config("", tmp_path / "a\nUser=root\nb.toml"))
+    )
 
 
 def test_a_port_below_1024_gets_what_it_needs() -> None:

@@ -38,7 +38,7 @@ def test_a_file_of_tls_that_is_missing_or_holds_something_else(tmp_path: Path, k
         file.write_bytes(content)
         [(where, message)] = problems(tmp_path, TLS).items()
         assert where == f"server.{key}"
-        assert "that can be read; it must be PEM and begin with -----BEGIN " in message
+        assert "; it must be PEM and begin with -----BEGIN " in message
     file.unlink()
     assert problems(tmp_path, TLS) == {
         f"server.{key}": f"{file} cannot be read (No such file or directory); name a PEM file"
@@ -50,10 +50,10 @@ def test_a_key_of_another_certificate(tmp_path: Path) -> None:
     write_certificate(tmp_path, name="other")
     found = problems(tmp_path, TLS.replace("relay.key", "other.key"))
     assert found == {
-        "server.tls_key": f"the key in {tmp_path}/other.key is not the one of the certificate in {tmp_path}/relay.crt"
+        "server.tls_key": f"the key in {tmp_path}/other.key does not belong to the certificate in {tmp_path}/relay.crt"
     }
 
 
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
     write_certificate(tmp_path, passphrase="hunter2")
-    assert "is protected by a passphrase; take it off: openssl pkey" in problems(tmp_path, TLS)["server.tls_key"]
+    assert "is protected by a passphrase; remove it with: openssl pkey" in problems(tmp_path, TLS)["server.tls_key"]

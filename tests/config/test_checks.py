@@ -45,7 +45,7 @@ def test_a_secret_is_measured_in_bytes(tmp_path: Path) -> None:
 )
 def test_a_key_is_no_secret(tmp_path: Path, setting: str, value: str) -> None:
     message = problems(tmp_path, f'[auth]\n{setting} = "{value}"')[f"auth.{setting}"]
-    assert "is a key or certificate" in message
+    assert "is a key or a certificate" in message
     assert "auth.jwt_public_key_file" in message
     assert value[20:40] not in message
 
@@ -59,16 +59,16 @@ def test_a_key_of_several_lines_is_no_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("login.example.org/jwks", "is no address"),
-        ("https://", "is no address"),
-        ("https://login..example.org/jwks", "is no address"),
-        ("https://login.example.org:port/", "is no address"),
-        ("https://login.example.org/a b", "is no address"),
-        ("https://[::1/", "is no address"),
-        ("https://user:hunter2@login.example.org/", "holds a name or a password"),
+        ("login.example.org/jwks", "is not a URL"),
+        ("https://", "is not a URL"),
+        ("https://login..example.org/jwks", "is not a URL"),
+        ("https://login.example.org:port/", "is not a URL"),
+        ("https://login.example.org/a b", "is not a URL"),
+        ("https://[::1/", "is not a URL"),
+        ("https://user:hunter2@login.example.org/", "contains a user name or a password"),
         ("http://login.example.org/jwks", "use https"),
         ("http://127.0.0.1.example.org/jwks", "use https"),
-        ("file:///etc/passwd", "is no address"),
+        ("file:///etc/passwd", "is not a URL"),
         ("ftp://login.example.org/jwks", "use https"),
     ],
 )

@@ -28,7 +28,10 @@ def test_a_public_key_wants_its_algorithm(tmp_path: Path, algorithm: str) -> Non
     )
 
 
-@pytest.mark.parametrize(("kind", "message"), [("RSA-1024", "has 1024 bits; use one of 2048"), ("P-384", "of a kind")])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("RSA-1024", "has 1024 bits; use one of 2048"), ("P-384", "does not support the type of the key")],
+)
 def test_a_public_key_that_is_not_good_enough(tmp_path: Path, kind: str, message: str) -> None:
     public_key_file(tmp_path, kind)
     assert message in problems(tmp_path, '[auth]\njwt_public_key_file = "key.pem"')["auth.jwt_public_key_file"]
@@ -39,7 +42,7 @@ def test_a_public_key_file_that_holds_none(tmp_path: Path) -> None:
     path = "auth.jwt_public_key_file"
     assert "cannot be read (No such file or directory)" in problems(tmp_path, text)[path]
     (tmp_path / "key.pem").write_text("nothing")
-    assert "no public key that can be read" in problems(tmp_path, text)[path]
+    assert "does not contain a readable public key" in problems(tmp_path, text)[path]
     private = ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (tmp_path / "key.pem").write_bytes(private)
     assert "contains a private key" in problems(tmp_path, text)[path]
