@@ -40,10 +40,10 @@ log = logs.get("relay.http")
 
 
 class _Refusal:
-    """What an ASGI WebSocket gets: sessions never come this way. See `Quart.asgi_websocket_class`."""
+    """Refuses an ASGI WebSocket, because sessions do not use ASGI. See `Quart.asgi_websocket_class`."""
 
     def __init__(self, app: QuartTrio, scope: Any) -> None:
-        """Take what Quart gives."""
+        """Accept Quart's arguments."""
 
     async def __call__(self, receive: Any, send: Any) -> None:
         """Refuse."""
@@ -57,20 +57,21 @@ class _App(QuartTrio):
     cors: Cors
 
     async def handle_request(self, request: Request) -> Any:
-        """Answer a request. Every answer says which pages may read it, whatever else became of it."""
+        """Answer a request. Every response says which web pages may read it, also a refusal."""
         response = await super().handle_request(request)
         self.cors.add(request, response.headers)
         return response
 
     async def preprocess_request(self, request_context: Any = None) -> Any:
-        """Return the answer to a preflight, which is for no route, before a route is looked at."""
+        """Answer a CORS preflight before routing, because it is not for a route."""
         headers = self.cors.preflight(request)
         if headers is not None:
             return Response(b"", 204, headers)
         return await super().preprocess_request(request_context)
 
     def create_url_adapter(self, request: Any) -> MapAdapter | None:
-        """Return what finds the route, by the path alone: Quart's reads the host too, and fails on one that cannot be."""
+        """Return an adapter that routes by the path only. Quart's adapter also reads the host, and fails if it is
+        invalid."""
         if request is None:
             return None
         return self.url_map.bind("", path_info=request.path, default_method=request.method)
@@ -83,7 +84,7 @@ def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness
     app.draining = readiness.draining
     app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
     app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False  # no answer is a redirect
+    app.url_map.merge_slashes = False  # no response is a redirect
     for blueprint in (*blueprints, health.blueprint(readiness)):
         app.register_blueprint(blueprint)
     _handle_errors(app, core.clock)
@@ -91,12 +92,12 @@ def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness
 
 
 def json_response(body: Any, status: int = 200) -> Response:
-    """Return a JSON answer."""
+    """Return a JSON response."""
     return Response(strictjson.dumps(body), status, content_type="application/json")
 
 
 def success(data: Any, status: int = 200, **more: Any) -> Response:
-    """Return an answer in the shape that every success has."""
+    """Return a response in the shape of every success."""
     return json_response({"success": True, "status": status, "data": data, **more}, status)
 
 
@@ -104,7 +105,7 @@ async def json_body() -> dict[str, Any]:
     """Return the request's body, a JSON object.
 
     Raises:
-        RequestError: it is none, or not said to be JSON.
+        RequestError: the body is not a JSON object, or its content type is not JSON.
     """
     value = decode_json(await request.body, request.mimetype)
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Who makes an HTTP request, and what that one may do."""
+"""Authenticates HTTP requests and checks the rights of their principals."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from relay.store.api_keys import ApiKey
 
 
 def address_of(core: Core, request: Request) -> str:
-    """Return the address of the client that makes a request, through the proxies that are trusted to name it."""
+    """Return the address of a request's client, as the trusted proxies report it."""
     peer = (request.scope.get("client") or ("",))[0]
     named = request.headers.getlist("X-Forwarded-For")
     return client_address(peer, [value.encode("latin-1") for value in named], core.trusted_proxies)
 
 
 async def principal_of(core: Core, request: Request) -> Principal:
-    """Return who a request comes from: a Bearer token, else an API key. A checkpoint where a key is looked up.
+    """Return the principal of a request: from a Bearer token, else from an API key. May wait for the store.
 
     Raises:
-        RequestError: `UNAUTHORIZED`; there is neither, or it is not valid. `RATE_LIMITED` where that was so too often.
+        RequestError: `UNAUTHORIZED`; both are missing, or the first is invalid. `RATE_LIMITED` after too many
+        failures.
     """
     with core.limits.auth_failures.counted(address_of(core, request)):
         return await _principal_of(core, request)
@@ -45,7 +46,7 @@ async def _principal_of(core: Core, request: Request) -> Principal:
 
 
 async def user_of(core: Core, request: Request) -> Principal:
-    """Return who a request comes from, of those who may act as a user: a token's user, or a key with scope `admin`.
+    """Return the principal of a request that may act as a user: a token's user, or a key with scope `admin`.
 
     Raises:
         RequestError: as `principal_of`; `FORBIDDEN` for a key without that scope, `RATE_LIMITED` for too many requests.
@@ -60,7 +61,7 @@ async def user_of(core: Core, request: Request) -> Principal:
 
 
 async def admin_of(core: Core, request: Request) -> Principal:
-    """Return who a request comes from, of admins and keys with scope `admin`. Raises as `user_of`."""
+    """Return the principal of a request: an admin, or a key with scope `admin`. Raises as `user_of`."""
     principal = await principal_of(core, request)
     if not principal.is_admin:
         raise RequestError(Code.FORBIDDEN, "This needs the token of an admin, or an API key with scope admin.")
@@ -68,7 +69,8 @@ async def admin_of(core: Core, request: Request) -> Principal:
 
 
 async def publisher_of(core: Core, request: Request) -> Principal:
-    """Return who a request comes from, of those who may publish: an admin, or a key with scope `publish`. Raises as `user_of`."""
+    """Return the principal of a request that may publish: an admin, or a key with scope `publish`. Raises as
+    `user_of`."""
     principal = await principal_of(core, request)
     if not principal.is_admin and "publish" not in principal.scopes:
         raise RequestError(
@@ -79,10 +81,10 @@ async def publisher_of(core: Core, request: Request) -> Principal:
 
 @contextmanager
 def while_valid(core: Core, principal: Principal) -> Iterator[None]:
-    """Cancel the block when the token expires, or the API key is revoked or loses a scope: for requests that last.
+    """Cancel the block when the token expires, or the API key is revoked or loses a scope. For long requests.
 
     Raises:
-        RequestError: `UNAUTHORIZED`; that has happened.
+        RequestError: `UNAUTHORIZED`; the block was cancelled so.
     """
     scope = trio.CancelScope(deadline=core.auth.deadline_of(principal))
 

@@ -1,4 +1,4 @@
-"""Bodies and queries of requests as attrs classes, whose fields say what they must be. Pure."""
+"""Structures bodies and queries of requests as attrs classes, whose fields carry their checks. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Which web pages may read answers: the headers of CORS (Fetch, 3.2), on every answer and for preflights.
+"""Adds the headers of CORS (Fetch, 3.2), which tell browsers which web pages may read a response, and answers
+preflights.
 
-A page of an origin that is not allowed is refused its preflight; what it asks without one is answered as anyone is, and its
-browser keeps the answer from it. Credentials of the browser's own (cookies) are never asked for: Relay has none.
+Relay refuses the preflight of a page whose origin is not allowed. Requests without a preflight are answered, but the
+browser hides the response from the page. Relay has no cookies, so it never asks for a browser's own credentials.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from relay.ground.errors import Code, RequestError
 
 METHODS = "GET, HEAD, POST, PUT, DELETE"
 REQUEST_HEADERS = "Authorization, Content-Type, X-API-Key"
-"""What a page may send beside the headers that any may."""
+"""Headers that a page may send, besides the safelisted ones."""
 RESPONSE_HEADERS = "Retry-After"
-"""What a page may read beside the headers that any may."""
+"""Headers that a page may read, besides the safelisted ones."""
 MAX_AGE = 7200
-"""Seconds for which a browser may remember a preflight; none remembers longer."""
+"""Seconds for which a browser may cache a preflight. No browser caches it longer."""
 
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": METHODS,
@@ -28,13 +29,13 @@ _PREFLIGHT = {
 
 
 class Cors:
-    """The headers for pages, by one policy."""
+    """Adds headers by one policy."""
 
     def __init__(self, policy: OriginPolicy) -> None:
         self._policy = policy
 
     def preflight(self, request: Request) -> dict[str, str] | None:
-        """Return the headers that answer a preflight, but for those of every answer; None where the request is none.
+        """Return the headers that answer a preflight, or None for other requests. `add` adds those of every response.
 
         Raises:
             RequestError: `FORBIDDEN`; pages of this origin may not use Relay.
@@ -50,7 +51,7 @@ class Cors:
         return _PREFLIGHT
 
     def add(self, request: Request, headers: Headers) -> None:
-        """Add to an answer what lets a page read it, if it may."""
+        """Add the headers that let a page read a response, if its origin is allowed."""
         origin = _bytes(request.headers.get("Origin"))
         host = None if origin is None else _bytes(request.headers.get("Host"))
         for name, value in self._policy.cors_headers(origin, host):

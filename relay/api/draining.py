@@ -1,6 +1,6 @@
-"""The end of the server, as requests see it whose bodies are still coming: they are answered instead of waited for.
+"""Bounds the waits of requests for their bodies while the server shuts down, so that they are answered in time.
 
-It knows neither requests nor bodies, only waits.
+This module knows only waits, neither requests nor bodies.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ import trio
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 STALL_TIMEOUT = 2.0
-"""Seconds without a byte after which a body that is wanted whole is waited for no more, once the server is about to end."""
+"""Seconds without a byte after which a draining server stops waiting for a body that is read as a whole."""
 STREAM_TIMEOUT = 0.5
-"""Seconds for which a body that is taken as it comes is still taken then."""
+"""Seconds for which a draining server still reads a body that is processed as it arrives."""
 
 
 class Interrupted(RequestError):
-    """The server ends before the request's body did."""
+    """The server shuts down before the request's body is complete."""
 
     def __init__(self) -> None:
         super().__init__(Code.UNAVAILABLE, "The server is shutting down.", retry_after=RETRY_AFTER)
 
 
 class Draining:
-    """Whether the server is about to end, and who has to know."""
+    """Whether the server is draining, and the waits that this bounds."""
 
     def __init__(self) -> None:
         self.begun_at = math.inf
-        """When it began, on `trio.current_time()`; infinity: it did not."""
+        """When draining began, on `trio.current_time()`; infinity: it has not begun."""
         self._waits: dict[trio.CancelScope, float] = {}
 
     @property
     def begun(self) -> bool:
-        """Whether the server is about to end: nothing new is taken on."""
+        """Whether the server is draining. It then accepts no new work."""
         return self.begun_at < math.inf
 
     def begin(self) -> None:
-        """The server is about to end. A plain call; only the first counts."""
+        """Begin draining. Idempotent."""
         if not self.begun:
             self.begun_at = trio.current_time()
             for scope, timeout in self._waits.items():
@@ -48,10 +48,12 @@ class Draining:
 
     @contextmanager
     def bounding(self, timeout: float, *, each: bool) -> Iterator[None]:
-        """Wait in the block no longer than this after the server began to end; with `each`, or after this wait did, if later.
+        """Limit the wait in the block to `timeout` seconds after draining began.
+
+        With `each`, the time counts from the start of this wait, if that is later.
 
         Raises:
-            Interrupted: that time was up. What the block waits for must be safe to give up.
+            Interrupted: the time is up. The wait in the block must be safe to cancel.
         """
         since = max(self.begun_at, trio.current_time()) if each and self.begun else self.begun_at
         scope = trio.CancelScope(deadline=since + timeout)

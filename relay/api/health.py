@@ -1,4 +1,5 @@
-"""Whether the process lives, and whether it should be sent work. Anyone may ask: what is told is in general words."""
+"""`/healthz` and `/readyz`: whether the process is alive, and whether it accepts work. Public, so reasons are
+general."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ _CAUSES = {
     "malformed": "its file is damaged",
     "not a database": "its file is damaged",
     "unable to open": "its file cannot be opened",
-    "no such table": "its file was changed by something else",
+    "no such table": "another program changed its file",
 }
-"""What SQLite says, by a part of it, and what that means."""
+"""Meanings of SQLite's messages, by a part of the message."""
 
 
 class Readiness:
-    """What readiness depends on."""
+    """The conditions of readiness."""
 
     def __init__(self, database: Database, jwks: Jwks | None = None) -> None:
         self._database = database
@@ -32,7 +33,7 @@ class Readiness:
 
     @property
     def reason(self) -> str | None:
-        """Why the server is not ready, None if it is."""
+        """Why the server is not ready; None if it is ready."""
         if self.draining.begun:
             return "The server is shutting down."
         if not self._database.healthy:
@@ -41,8 +42,8 @@ class Readiness:
 
 
 def _cause(error: str) -> str:
-    """What an error of SQLite means. Its own words may name tables and files: they are in the log, and go no further."""
-    return next((meaning for part, meaning in _CAUSES.items() if part in error), "the log says why")
+    """Return the meaning of an SQLite error. Its own message may name tables and files, so only the log has it."""
+    return next((meaning for part, meaning in _CAUSES.items() if part in error), "see the log")
 
 
 def blueprint(readiness: Readiness) -> Blueprint:

@@ -1,6 +1,6 @@
-"""`GET /metrics`: what the server counts, in Prometheus' text format. For admins, and for the addresses that the configuration names.
+"""`GET /metrics`: the server's metrics in Prometheus' text format, for admins and for the configured addresses.
 
-Counting happens elsewhere, in plain integers; the registry here is one server's own and asks for them when it is scraped.
+Other modules count, in plain integers. Each server has its own registry, which reads them when it is scraped.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _OF_OTHERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via", "Origin")
-"""Headers of requests that somebody passed on, or that a web page makes."""
+"""Headers of requests that a proxy forwards, or that a web page makes."""
 _OTHER_SITES = ("cross-site", "same-site")
-"""What browsers say of a page that asks for something elsewhere (Fetch Metadata, 2.3)."""
+"""Values of Sec-Fetch-Site for a request to another site (Fetch Metadata, 2.3)."""
 
 
 @attrs.frozen
 class Sources:
-    """The parts of a server that are asked when it is scraped."""
+    """The parts of a server that a scrape reads."""
 
     core: Core
     database: Database
     flusher: Flusher
     outbox_usage: Callable[[], tuple[Mapping[str, int], int]]
-    """Bytes that wait to be sent over WebSocket, by dialect, and how many outboxes wait for their peer."""
+    """Return the queued bytes of WebSocket sessions, by dialect, and the number of blocked outboxes."""
     connections: ConnectionCounter
     """The open TCP connections."""
 
 
 def blueprint(sources: Sources) -> Blueprint:
-    """Return the route, and have every HTTP response counted."""
+    """Return the route. It also counts every HTTP response."""
     core = sources.core
     allowed = TrustedProxies(core.config.server.metrics_allowed_addresses)
     registry, of_process = CollectorRegistry(), CollectorRegistry()
@@ -60,7 +60,7 @@ def blueprint(sources: Sources) -> Blueprint:
     async def metrics() -> Response:
         if not may_read_unasked(core, request, allowed):
             await admin_of(core, request)
-        # The kernel is asked in a thread: it lists ten thousand open files for longer than sessions should wait.
+        # In a thread, because the kernel takes too long to list ten thousand open files.
         process = await trio.to_thread.run_sync(generate_latest, of_process)
         body = generate_latest(registry) + process
         return Response(body, content_type=CONTENT_TYPE, headers={"Cache-Control": "no-store"})
@@ -74,11 +74,12 @@ def blueprint(sources: Sources) -> Blueprint:
 
 
 def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> bool:
-    """Tell whether a request comes from an address that may read metrics, as far as one can be sure of that.
+    """Return whether a request certainly comes from an address that may read metrics.
 
-    This machine's own addresses count only for a request that was made to this machine and passed on by nobody: a proxy that adds no
-    X-Forwarded-For would make everyone local, one that hands on its client's would believe anyone, and a web page, which may be open
-    on this machine, can ask for whatever it likes, also under a name of its own that is resolved to 127.0.0.1.
+    An address of this machine counts only if the request was made to this machine and no proxy forwarded it. A proxy
+    without X-Forwarded-For would make every client local. A proxy that forwards its client's X-Forwarded-For would
+    trust any client. A web page in a browser on this machine can request any URL, also under its own name that
+    resolves to 127.0.0.1.
     """
     address = ip_address(address_of(core, request))
     if address not in allowed:
@@ -91,7 +92,7 @@ def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> b
 
 
 def _is_local(host: str) -> bool:
-    """Tell whether the Host header names this machine as only this machine does."""
+    """Return whether the Host header is a loopback name or address."""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name.lower() == "localhost":
         return True
@@ -102,13 +103,13 @@ def _is_local(host: str) -> bool:
 
 
 class RelayCollector(Collector):
-    """Everything that is Relay's own. Looks at each session once (0.3 µs), and at no other thing one by one."""
+    """Collects Relay's own metrics. A scrape visits each session once (0.3 µs), and nothing else one by one."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
     def collect(self) -> Iterable[Metric]:
-        """Return what there is to say now. A plain call."""
+        """Return the present values."""
         yield from self._connections()
         yield from self._publications()
         yield from self._outboxes()
@@ -116,7 +117,8 @@ class RelayCollector(Collector):
         yield from self._memory()
         yield _histogram(
             "relay_loop_lag_seconds",
-            "How much later than it asked for a task is woken, measured four times a second. What every client waits in addition.",
+            "How much too late the event loop wakes a task, measured four times a second. Every client waits this "
+            "long in addition.",
             self._sources.core.metrics.loop_lag,
         )
 
@@ -132,7 +134,8 @@ class RelayCollector(Collector):
         opened = CounterMetricFamily("relay_sessions_opened", "Client sessions that were opened.", labels=labels)
         closed = CounterMetricFamily(
             "relay_sessions_closed",
-            "Client sessions that ended, and why: closed_by_client, or the server's reason (idle, too_slow, unauthorized ...).",
+            "Client sessions that ended, by reason: closed_by_client, or the server's reason (idle, too_slow, "
+            "unauthorized ...).",
             labels=[*labels, "reason"],
         )
         for key, counts in metrics.sessions.items():
@@ -144,7 +147,7 @@ class RelayCollector(Collector):
         taken = GaugeMetricFamily("relay_places_taken", "Places for sessions that are taken.", labels=["dialect"])
         places = GaugeMetricFamily(
             "relay_places",
-            "Places for sessions that there are; when all are taken, new ones get 503.",
+            "Places for sessions. When all are taken, new sessions are refused with 503.",
             labels=["dialect"],
         )
         for dialect, counters in metrics.places.items():
@@ -153,7 +156,7 @@ class RelayCollector(Collector):
         yield from (taken, places)
         yield _counter(
             "relay_handshakes_refused",
-            "WebSocket handshakes that were refused before there was a session, and why.",
+            "WebSocket handshakes that were refused, by reason.",
             "reason",
             {code.value: number for code, number in metrics.refused.items()},
         )
@@ -165,7 +168,8 @@ class RelayCollector(Collector):
         yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
         yield _counter(
             "relay_deliveries",
-            "Publications and signals (typing, presence) given to sessions that listen: one for each session.",
+            "Publications and signals (typing, presence) delivered to subscribed sessions, each counted once per "
+            "session.",
             "dialect",
             core.metrics.by_dialect(broker.deliveries),
         )
@@ -176,7 +180,8 @@ class RelayCollector(Collector):
         }
         yield _counter(
             "relay_frames_dropped",
-            "Frames that were never sent: replaced by a newer price, too_slow (the reader was disconnected), connection_lost.",
+            "Frames that were never sent: replaced by a newer price, too_slow (the client was disconnected), "
+            "connection_lost.",
             "reason",
             dropped,
         )
@@ -185,31 +190,33 @@ class RelayCollector(Collector):
         metrics = self._sources.core.metrics
         waiting, blocked = self._sources.outbox_usage()
         queued = GaugeMetricFamily(
-            "relay_outbox_bytes", "Bytes that wait for clients to take them.", labels=["dialect", "transport"]
+            "relay_outbox_bytes", "Bytes that are queued for clients.", labels=["dialect", "transport"]
         )
         for dialect, transport in metrics.sessions:
             other = metrics.queued_bytes.get((dialect, transport))
             queued.add_metric([dialect, transport], waiting.get(dialect, 0) if other is None else other())
         yield queued
         yield _gauge(
-            "relay_outboxes_blocked", "WebSocket sessions whose client is not reading fast enough now.", blocked
+            "relay_outboxes_blocked", "WebSocket sessions whose client does not read fast enough now.", blocked
         )
 
     def _store(self) -> Iterator[Metric]:
         database, broker = self._sources.database, self._sources.core.broker
         yield _histogram(
             "relay_commit_seconds",
-            "How long commits to the database take. Publications that wait at the same time share one.",
+            "Duration of commits to the database. Publications that are queued at the same time share one commit.",
             database.commits,
         )
         yield _gauge("relay_database_writable", "1 while the database can be written, else 0.", int(database.healthy))
-        queue = GaugeMetricFamily("relay_store_queue", "Operations that wait for the database.", labels=["operation"])
+        queue = GaugeMetricFamily(
+            "relay_store_queue", "Operations that are queued for the database.", labels=["operation"]
+        )
         queue.add_metric(["write"], database.waiting_writes)
         queue.add_metric(["read"], database.waiting_reads)
         yield queue
         yield _gauge(
             "relay_write_behind_channels",
-            "Channels with publications that were delivered and are not yet in the database.",
+            "Channels with publications that were delivered but are not yet in the database.",
             broker.channels.dirty_count,
         )
 
@@ -219,13 +226,13 @@ class RelayCollector(Collector):
         yield _gauge("relay_tasks", "Trio tasks that exist.", trio.lowlevel.current_statistics().tasks_living)
         yield _gauge(
             "relay_channels",
-            "Channels in memory. One without listeners goes after about a minute.",
+            "Channels in memory. A channel without subscribers is dropped after about a minute.",
             len(broker.channels),
         )
         yield _gauge("relay_subscriptions", "Subscriptions of all sessions.", broker.subscription_count)
         yield _gauge(
             "relay_users_present",
-            "Users with an authenticated session, or within the grace after their last one.",
+            "Users with an authenticated session, or in the grace period after their last one.",
             core.presence.user_count,
         )
         tables: dict[str, int] = {

@@ -1,7 +1,7 @@
-"""A request's body that is read on while what came of it is worked on: so that what comes in small pieces is worked on in large ones.
+"""Reads a request body ahead while earlier parts are processed, so that many small chunks become one batch.
 
-A publisher that streams sends a line when it has one. Were each waited for until it is committed, and only then the next one read, no
-two of them would ever share a commit, or a write to a subscriber.
+A publisher that streams sends each line as it has it. If Relay read the next line only after the commit of the last
+one, two lines would never share a commit, or a write to a subscriber.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 from relay.ground.errors import RequestError
 
 MAX_AHEAD_BYTES = 64 * 1024
-"""Bytes of a body that wait to be worked on; beyond, no more is read."""
+"""Bytes of a body that are read ahead. At this limit reading pauses."""
 
 
 async def work_through(
@@ -23,12 +23,12 @@ async def work_through(
     *,
     while_reading: AbstractContextManager[None],
 ) -> None:
-    """Have `work` take the body, each time all that has come since the last. `work` must not raise.
+    """Pass the body to `work`, at each call all bytes since the last call. `work` must not raise.
 
-    `while_reading` may end the reading, by cancelling it, and nothing else.
+    `while_reading` may end the reading by cancelling it. It does not cancel `work`.
 
     Raises:
-        RequestError: as the body and `while_reading`, once everything that came before is worked on.
+        RequestError: from the body or `while_reading`, after all earlier bytes were processed.
     """
     ahead = _Ahead(body, while_reading)
     async with trio.open_nursery() as nursery:
@@ -40,7 +40,7 @@ async def work_through(
 
 
 class _Ahead:
-    """What was read and not taken."""
+    """The bytes that are read ahead."""
 
     def __init__(self, body: AsyncIterable[bytes], while_reading: AbstractContextManager[None]) -> None:
         self.error: RequestError | None = None
@@ -52,7 +52,7 @@ class _Ahead:
         self._changed = trio.Event()
 
     async def read(self) -> None:
-        """Read the body to its end, or its error."""
+        """Read the body to its end or its error."""
         try:
             with self._while_reading:
                 async for data in self._body:
@@ -67,7 +67,7 @@ class _Ahead:
         self._change()
 
     async def take(self) -> bytes:
-        """Return what came, waiting for something; empty at the end."""
+        """Wait for bytes, and return all of them. Empty at the end."""
         while not self._pieces and not self._ended:
             await self._changed.wait()
         data = b"".join(self._pieces)

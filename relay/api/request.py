@@ -1,13 +1,14 @@
-"""One HTTP request between ASGI and Quart: a body that is read when the handler asks for it, an answer in two messages.
+"""One HTTP request between ASGI and Quart: the body is read when the handler asks for it, the response has two
+messages.
 
-Quart-Trio takes in a body as fast as it comes, in a task of its own, and bounds it before the route is known. Here nothing is taken
-from the peer before the handler wants it: who asks is known first, and a body of any length needs little memory.
+Quart-Trio reads a body as fast as it arrives, in its own task, and bounds it before the route is known. Here nothing
+is read before the handler asks. So authentication comes first, and a body of any length needs little memory.
 
     body = await request.body               # all of it, at most `request.max_content_length`, which the handler may set before
     async for data in request.body: ...     # as it comes, of any length
 
-A request without a body is cancelled when its peer goes: it may be waiting long for something to tell. One with a body notices that
-where it reads; what it has begun then it ends.
+A request without a body is cancelled when its client disconnects, because it may wait long. A request with a body
+notices the disconnect while reading, and finishes work that it has begun.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from relay.api.draining import STALL_TIMEOUT, STREAM_TIMEOUT, Draining
 from relay.ground.errors import Code, RequestError
 
 LINGER_TIMEOUT = 1.0
-"""Seconds for which a body that nobody asked for is read and thrown away, behind the answer: a reset would take the answer with it."""
+"""Seconds for which the unread rest of a body is discarded after the response. A reset would destroy the response."""
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -34,21 +35,22 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class Body:
-    """The body of one request. Whoever reads it gets a RequestError where it is too large, or the peer goes before its end."""
+    """The body of one request. Reading raises RequestError if it is too large, or the client disconnects before its
+    end."""
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        """Both are in bytes; where the body comes from is said by `bind`."""
+        """Both arguments are in bytes. `bind` sets the source of the body."""
         self.max_bytes = max_content_length
-        """What `await` reads at most; None: anything."""
+        """The most bytes that `await` reads; None: no limit."""
         self.complete = False
-        """Whether nothing more will come."""
+        """Whether the whole body was received."""
         self._expected_bytes = expected_content_length or 0
         self._receive: Receive = _unbound
         self._draining = Draining()
         self._content: bytes | None = None
 
     def bind(self, receive: Receive, draining: Draining, *, complete: bool) -> None:
-        """Say where the body comes from, what ends the wait for it, and whether there is none."""
+        """Set the source of the body and the bounds of its waits. `complete`: the request has no body."""
         self._receive = receive
         self._draining = draining
         self.complete = complete
@@ -64,7 +66,7 @@ class Body:
         return data
 
     async def _piece(self) -> bytes:
-        """Return what comes next; nothing at the end."""
+        """Return the next bytes; empty at the end."""
         while not self.complete:
             message = await self._next()
             if message["type"] != "http.request":
@@ -92,7 +94,7 @@ class Body:
             raise RequestError(Code.TOO_LARGE, f"The body may have at most {self.max_bytes} bytes.")
 
     async def discard(self) -> None:
-        """Read to the end, or until the peer is gone, and throw it away."""
+        """Read and discard the body, to its end or until the client disconnects."""
         while not self.complete:
             await self._next()
 
@@ -114,7 +116,7 @@ class Request(TrioRequest):
 
     @property
     def max_content_length(self) -> int | None:
-        """Bytes of the body that `await request.body` reads at most."""
+        """The most bytes that `await request.body` reads."""
         return self.body.max_bytes
 
     @max_content_length.setter
@@ -123,10 +125,10 @@ class Request(TrioRequest):
 
 
 class Connection:
-    """Takes one request to Quart, and its answer back. See `Quart.asgi_http_class`."""
+    """Passes one request to Quart, and its response back. See `Quart.asgi_http_class`."""
 
     def __init__(self, app: Any, scope: Any) -> None:
-        """`app` is a QuartTrio that knows whether the server is `draining`."""
+        """`app` is a QuartTrio with a `draining`."""
         self._app = app
         self._scope = scope
 
@@ -146,8 +148,8 @@ class Connection:
         headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
         path = scope["path"]
         if not path.startswith("/"):
-            with suppress(ValueError):  # what can be no URL is no path of ours either
-                path = urlsplit(path).path or "/"  # the whole URL, as a proxy is asked
+            with suppress(ValueError):  # an invalid URL is not a path of a route either
+                path = urlsplit(path).path or "/"  # the whole URL, as a client sends it to a proxy
         request = Request(
             scope["method"], scope["scheme"], path, scope["query_string"], headers, "", scope["http_version"], scope,
             max_content_length=self._app.config["MAX_CONTENT_LENGTH"], send_push_promise=_no_push,
@@ -174,11 +176,11 @@ async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
 
 
 async def _linger(body: Body, send: Send) -> None:
-    """End an answer that did not wait for the whole of its request."""
+    """End a response that was sent before its request was complete."""
     with trio.move_on_after(LINGER_TIMEOUT):
         await body.discard()
     async with trio.open_nursery() as nursery:
-        # Hypercorn cannot end a request while its queue is full of what came and nobody takes.
+        # Hypercorn cannot end a request while its queue of received messages is full.
         nursery.start_soon(body.discard)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""API keys in SQLite: stored as hashes, shown once when they are made."""
+"""API keys in SQLite: stored as hashes, and shown once when they are created."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 
 SECRET_BYTES = 24
-"""Randomness of a key; as hexadecimal digits, so that nothing in it needs quoting anywhere."""
+"""Random bytes in a key. They are written as hexadecimal digits, which need no quoting."""
 MAX_KEY_CHARACTERS = 256
 
 Tier = Literal["free", "pro"]
@@ -22,7 +22,7 @@ _COLUMNS = "id, user_id, tier, scopes, created_at, revoked_at, hint"
 
 @attrs.frozen
 class ApiKey:
-    """A key, but for its secret. Times are Unix milliseconds."""
+    """An API key without its secret. Times are Unix milliseconds."""
 
     id: str
     user_id: str
@@ -31,7 +31,7 @@ class ApiKey:
     created_at: int
     revoked_at: int | None
     hint: str
-    """Enough of the key to recognise it by."""
+    """The part of the key by which its owner recognises it."""
 
 
 def create(
@@ -44,7 +44,7 @@ def create(
     scopes: Iterable[str],
     now_ms: int,
 ) -> tuple[ApiKey, str]:
-    """Make a key; returns it and its secret, which is nowhere else."""
+    """Create a key. Return it and its secret, which is not stored."""
     secret = f"{prefix}_{mode}_{secrets.token_hex(SECRET_BYTES)}"
     hint = f"{prefix}_{mode}_…{secret[-4:]}"
     key = ApiKey(f"key_{secrets.token_hex(8)}", user_id, tier, frozenset(scopes), now_ms, None, hint)
@@ -56,9 +56,9 @@ def create(
 
 
 def find(connection: sqlite3.Connection, secret: str) -> ApiKey | None:
-    """Return the key of this secret; None if there is none or it was revoked.
+    """Return the key of this secret, or None if it is unknown or revoked.
 
-    Only hashes are compared: how far a guess agrees with one shows nothing of a secret.
+    Only hashes are compared, so the time of a comparison tells nothing about a secret.
     """
     if len(secret) > MAX_KEY_CHARACTERS:
         return None
@@ -76,7 +76,7 @@ def list_all(connection: sqlite3.Connection) -> list[ApiKey]:
 
 
 def get(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ApiKey]:
-    """Return the keys of these ids, those that there are."""
+    """Return the keys with these ids, by id. Unknown ids are left out."""
     keys = {}
     for id_ in ids:
         row = connection.execute(f"SELECT {_COLUMNS} FROM api_keys WHERE id = ?", (id_,)).fetchone()  # noqa: S608
@@ -86,19 +86,19 @@ def get(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ApiKey]
 
 
 def revoke(connection: sqlite3.Connection, id_: str, now_ms: int) -> bool:
-    """Revoke a key for good; False if there is none of this id. One that was revoked already stays as it was."""
+    """Revoke a key for good. Return False if the id is unknown. A revoked key keeps its time."""
     known = connection.execute("SELECT 1 FROM api_keys WHERE id = ?", (id_,)).fetchone() is not None
     connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now_ms, id_))
     return known
 
 
 def set_tier(connection: sqlite3.Connection, id_: str, tier: Tier) -> bool:
-    """Move a key to a tier; False if there is none of this id."""
+    """Move a key to a tier. Return False if the id is unknown."""
     return connection.execute("UPDATE api_keys SET tier = ? WHERE id = ?", (tier, id_)).rowcount > 0
 
 
 def _hash(secret: str) -> str:
-    # The secret is random and long: what slows down guessing of passwords would only slow down requests.
+    # The secret is random and long. A slow hash, as for passwords, would only slow down requests.
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,8 +1,8 @@
-"""Copies a database to a file, whether or not a server is at work on it. Plain calls, for a command.
+"""Copies a database to a file, also while a server uses it. Blocks, so it is for commands.
 
-The copy is one state of what is committed: one read transaction lasts from its first page to its last, and in WAL mode
-neither waits for writers nor makes them wait. A copy goes back in time when it is used. It is marked, so that a server that
-starts on it gives all channels new epochs: offsets that it gives out again are then never taken for those that were.
+The copy is one committed state, because one read transaction lasts from its first page to its last. In WAL mode it
+neither waits for writers nor blocks them. A restored copy goes back in time, so it is marked: a server that starts on
+it gives all channels new epochs. Offsets that it assigns again are then never confused with the earlier ones.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from relay.store.migrations import check_version
 from relay.store.publications import mark_as_copy
 
 BESIDE = ("-wal", "-shm", "-journal", ".lock")
-"""What files beside a database, and of it, end with."""
+"""The endings of files that belong to the database beside them."""
 PAGES_PER_STEP = 1000
-"""Pages (4 KiB) copied between two words of progress."""
+"""Pages (4 KiB) copied between two reports of progress."""
 
 
 def back_up(source: Path, target: Path, *, overwrite: bool, progress: Callable[[int, int], None]) -> int:
-    """Copy the database at `source` to `target`, and return the copy's bytes; `progress` gets pages done and pages in all.
+    """Copy the database at `source` to `target`, and return the copy's size in bytes.
 
-    The copy is made beside `target`, synced to disk and moved there as a whole: whatever ends this, `target` is either as it was
-    or complete. It is one file, readable by its owner alone, since it holds what the database holds, a secret among it.
+    `progress` is called synchronously with the copied pages and the total. The copy is written beside `target`,
+    synced to disk and then renamed. However this ends, `target` is either unchanged or complete. It is one file that
+    only its owner can read, because the database contains a secret.
 
     Raises:
-        StoreError: there is no database, it cannot be read, or `target` cannot be written or may not be.
+        StoreError: the database is missing or unreadable, or `target` cannot be written, or must not be.
     """
     if not source.exists():
-        raise StoreError(f"There is no database at {source}: nothing to back up. Is store.path right?")
+        raise StoreError(f"There is no database at {source}, so there is nothing to back up. Check store.path.")
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         _check_target(source, target, overwrite)
@@ -43,7 +44,7 @@ def back_up(source: Path, target: Path, *, overwrite: bool, progress: Callable[[
         try:
             _copy(source, part, progress)
             size = _sync(part)
-            _check_target(source, target, overwrite)  # a copy may take long
+            _check_target(source, target, overwrite)  # the copy may have taken long
             part.replace(target)
             _sync(target.parent)
         finally:
@@ -58,24 +59,25 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
     if not target.parent.is_dir():
         raise StoreError(f"The folder of the copy does not exist: {target.parent}. Create it first.")
     if target.is_dir():
-        raise StoreError(f"{target} is a folder. Name the file that the copy is to be.")
-    # What lies beside a database is a part of it, whether it is there at this moment or not.
+        raise StoreError(f"{target} is a folder. Name a file for the copy.")
+    # These files belong to the database, even if they do not exist at this moment.
     if target.resolve() in {source.resolve().with_name(source.resolve().name + suffix) for suffix in BESIDE}:
         raise StoreError(f"{target} belongs to the database itself. Name another file.")
     if target.exists():
         if target.samefile(source):
             raise StoreError(f"{target} is the database itself. Name another file.")
         if not target.is_file():
-            # A device such as /dev/null would be replaced for the whole machine.
-            raise StoreError(f"{target} is no ordinary file. Name the file that the copy is to be.")
+            # The rename would replace a device such as /dev/null for the whole machine.
+            raise StoreError(f"{target} is not a regular file. Name a file for the copy.")
         if not overwrite:
-            raise StoreError(f"{target} exists already, and was left as it is. Name another file, or give --force.")
+            raise StoreError(f"{target} already exists and was not changed. Name another file, or give --force.")
     for suffix in ("-wal", "-journal"):
         log = target.with_name(f"{target.name}{suffix}")
         if log.exists() and log.stat().st_size:
-            # SQLite would take it for the copy's own, and play it into the copy.
+            # SQLite would take it for the copy's log, and apply it to the copy.
             raise StoreError(
-                f"{log} exists: something uses a database at {target}, or did when it was killed. Name another file."
+                f"{log} exists, so a process uses a database at {target}, or was killed while it did. Name another "
+                f"file."
             )
 
 
@@ -89,12 +91,14 @@ def _copy(source: Path, part: Path, progress: Callable[[int, int], None]) -> Non
             original.execute("BEGIN")
             check_version(original, source)
             original.backup(copy, pages=PAGES_PER_STEP, progress=partial(_report, progress))
-            copy.execute("PRAGMA journal_mode = DELETE").fetchall()  # one file, with nothing beside it
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()  # the copy is a single file
             mark_as_copy(copy)
         except sqlite3.Error as error:
             if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
                 raise _not_written(part, "the disk is full") from error
-            raise StoreError(f"{source} cannot be copied: {error}. `relay check --database` says more.") from error
+            raise StoreError(
+                f"{source} cannot be copied: {error}. Run `relay check --database` for details."
+            ) from error
 
 
 def _report(progress: Callable[[int, int], None], _status: int, remaining: int, total: int) -> None:
@@ -102,7 +106,7 @@ def _report(progress: Callable[[int, int], None], _status: int, remaining: int, 
 
 
 def _sync(path: Path) -> int:
-    """Have the disk hold a file or folder as it is; returns its bytes."""
+    """Sync a file or folder to disk. Return its size in bytes."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,4 +116,4 @@ def _sync(path: Path) -> int:
 
 
 def _not_written(target: Path, cause: str) -> StoreError:
-    return StoreError(f"The copy cannot be written in {target.parent}: {cause}. Nothing was left behind.")
+    return StoreError(f"The copy cannot be written in {target.parent}: {cause}. No partial file remains.")

@@ -1,4 +1,4 @@
-"""A batch of operations: run one after the other in the store's thread, those that write in one transaction."""
+"""Runs a batch of operations in the store's thread, one after the other. All writes share one transaction."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from relay.store.checkpoint import overwrite_beginning, roll_back
 FULL = 2
 """SQLite's number for the synchronous mode in which a commit survives the loss of power."""
 PROBE_INTERVAL = 1.0
-"""Seconds between two looks whether a database that could not be written can be again."""
+"""Seconds between two checks whether a failed database can be written again."""
 OWN_ERRORS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-"""SQLite's errors that are about one operation's values or calls; all others are the database's."""
+"""SQLite's errors about the values or calls of one operation. All others are failures of the database."""
 
 Operation = Callable[[sqlite3.Connection], Any]
 
 
 class Entry:
-    """An operation that waits, and the task that waits for it (None: it was cancelled)."""
+    """A queued operation, and the task that waits for it (None: the task was cancelled)."""
 
     __slots__ = ("callback", "operation", "reads", "result", "synced", "task")
 
@@ -39,7 +39,10 @@ class Entry:
 
 
 def execute(loads: Sequence[Entry], writes: Sequence[Entry], connection: sqlite3.Connection) -> tuple[str | None, int]:
-    """Run a batch, in the thread. Every entry gets its result; returns what went wrong with the transaction, and all changes."""
+    """Run a batch in the store's thread, and set the result of each entry.
+
+    Return the failure of the transaction (None: it committed), and SQLite's count of all changes.
+    """
     for entry in loads:
         entry.result = _captured(entry.operation, connection)
     if not writes:
@@ -52,7 +55,7 @@ def execute(loads: Sequence[Entry], writes: Sequence[Entry], connection: sqlite3
             entry.result = _captured(entry.operation, connection)
             if isinstance(entry.result, outcome.Error):
                 if _is_failure(entry.result.error):
-                    raise entry.result.error  # everybody's
+                    raise entry.result.error  # the failure of the whole batch
                 connection.execute("ROLLBACK TO operation")
             connection.execute("RELEASE operation")
         connection.execute("COMMIT")
@@ -69,7 +72,7 @@ def execute(loads: Sequence[Entry], writes: Sequence[Entry], connection: sqlite3
 
 
 def _set_synchronous(connection: sqlite3.Connection, mode: int) -> int:
-    """Set the synchronous mode, outside of a transaction; returns the one before."""
+    """Set the synchronous mode, outside of a transaction. Return the previous mode."""
     [(before,)] = connection.execute("PRAGMA synchronous").fetchall()
     connection.execute(f"PRAGMA synchronous = {mode}")
     return int(before)
@@ -78,7 +81,7 @@ def _set_synchronous(connection: sqlite3.Connection, mode: int) -> int:
 def _captured(operation: Operation, connection: sqlite3.Connection) -> outcome.Outcome[Any]:
     try:
         return outcome.Value(operation(connection))
-    except Exception as error:  # noqa: BLE001 - it is the caller's, and raised there
+    except Exception as error:  # noqa: BLE001 - raised in the caller's task
         return outcome.Error(error)
 
 
@@ -87,5 +90,5 @@ def _is_failure(error: BaseException) -> bool:
 
 
 def unavailable() -> RequestError:
-    """Return the refusal of what cannot be done now."""
+    """Return the refusal of an operation that the database cannot run now."""
     return RequestError(Code.UNAVAILABLE, "The database is not available.", retry_after=PROBE_INTERVAL)

@@ -1,18 +1,18 @@
-"""The log beside the database file, and what is done about it when the disk fails. Plain calls, in the store's thread.
+"""Checkpoints of the write-ahead log, and its repair when the disk fails. Blocks, in the store's thread.
 
-A transaction that fails is rolled back by SQLite, whatever failed in it: its pages are thrown away, the log's index, by which
-everyone reads, still ends before it, and the next transaction is written over it. The connection is as good as before, and
-offsets are counted in the database alone, so nothing has to be opened or read again. What is left is in the files:
+SQLite rolls back a transaction that fails for any reason. Its pages are dropped, the log's index, which all readers
+use, still ends before it, and the next transaction overwrites it. The connection stays valid, and offsets are counted
+only in the database, so nothing must be reopened or reread. The remaining problems are in the files:
 
-- A commit whose last step, the sync, failed may stand in the log from its first byte to its last, and whoever opens the file
-  after a crash would take it for committed. It was refused; so something else is written over its beginning at once.
-- After a sync that failed Linux takes the pages for written: the next sync succeeds and says nothing of them. Where it was a
-  commit's, no one was told yes. Where it was a checkpoint's, the log may have holes on the disk, and to copy it into the file,
-  its only other copy, would risk both: so the log is first written again, byte for byte, and synced. A checkpoint that failed
-  to sync the file itself is repeated by SQLite from its start.
-- The log grows while checkpoints fail, and by them alone is what was committed with `synchronous = normal` safe from a power
-  failure. So they are made here, not by SQLite within a commit, where their failures are kept secret; and a checkpoint that
-  fails is a database that fails.
+- A commit may fail in its last step, the sync. It can then be complete in the log, and a process that opens the file
+  after a crash would take it for committed. Its caller was refused, so its beginning is overwritten at once.
+- After a failed sync Linux marks the pages as written, and the next sync succeeds without them. After the sync of a
+  commit this is harmless, because its caller was refused. After the sync of a checkpoint the log may have holes on the
+  disk. Copying it into the file, its only other copy, would risk both. So the log is first rewritten, byte for byte, and
+  synced. If the sync of the database file fails, SQLite repeats the checkpoint from its start.
+- The log grows while checkpoints fail, and only a checkpoint makes commits with `synchronous = normal` safe from a
+  power failure. So this module makes them, not SQLite within a commit, which hides their failures. A checkpoint that
+  fails counts as a failure of the database.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 REWRITE_BYTES = 1 << 20
-"""Bytes of the log that are written again at a time."""
+"""Bytes of the log that are rewritten at a time."""
 
 
 def overwrite_beginning(connection: sqlite3.Connection) -> None:
-    """Write over the beginning of a transaction that was refused, so that a crash does not bring it back.
+    """Overwrite the beginning of a refused transaction in the log, so that it does not reappear after a crash.
 
-    Where the disk takes no write at all, nothing of the transaction's end came to it either.
+    If the disk accepts no write at all, the end of the transaction did not reach it either.
     """
     with _not_waiting(connection), suppress(sqlite3.Error):
         _write_something(connection)
 
 
 def move_log(connection: sqlite3.Connection) -> tuple[str | None, int, bool]:
-    """Move what was committed from the log into the file, as far as readers let it, and have all of it on the disk.
+    """Move committed pages from the log into the file, as far as readers allow, and sync all of them.
 
-    Returns what went wrong, all changes, and whether nothing is left to be moved.
+    Return the failure (None: success), SQLite's count of all changes, and whether the log is moved completely.
     """
     try:
         with _not_waiting(connection):
             [(busy, logged, moved)] = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         complete = not busy and moved == logged
         if not complete:
-            # A long read stands in the way, as of a backup: SQLite then syncs nothing.
+            # A long read, such as a backup, blocks the checkpoint, and SQLite then syncs nothing.
             _sync_log(connection)
     except sqlite3.Error as error:
-        # One that somebody stands in the way of is no failure of the disk; it comes in its turn again.
+        # A checkpoint that another process blocks is not a failure of the disk. The next one tries again.
         if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return str(error), connection.total_changes, False
         complete = False
@@ -58,18 +58,18 @@ def move_log(connection: sqlite3.Connection) -> tuple[str | None, int, bool]:
 
 
 def empty_log(connection: sqlite3.Connection) -> None:
-    """Move what was committed from the log into the file, and empty the log; or leave it, if anybody stands in the way.
+    """Move committed pages from the log into the file, and empty the log. Do nothing if a reader or writer blocks it.
 
-    To wait for a reader would keep others from writing meanwhile.
+    Waiting for a reader would block writers meanwhile.
     """
     with _not_waiting(connection):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def probe(connection: sqlite3.Connection, *, rewrite: bool = False) -> str | None:
-    """Try a small transaction that does write, and a checkpoint, without waiting for locks; returns what went wrong.
+    """Try a small transaction that writes, and a checkpoint, without waiting for locks. Return the failure, or None.
 
-    `rewrite`: a sync failed, and the log is to be written again before it is copied.
+    `rewrite`: a sync failed, so rewrite the log before it is copied.
     """
     try:
         with _not_waiting(connection):
@@ -83,7 +83,7 @@ def probe(connection: sqlite3.Connection, *, rewrite: bool = False) -> str | Non
 def _write_something(
     connection: sqlite3.Connection, before: Callable[[sqlite3.Connection], None] | None = None
 ) -> None:
-    """Commit a small transaction; `before` is called when nobody else can write any more."""
+    """Commit a small transaction. `before` is called inside it, when no other connection can write."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         if before is not None:
@@ -95,7 +95,8 @@ def _write_something(
 
 
 def _rewrite_log(connection: sqlite3.Connection) -> None:
-    """Write the log again, byte for byte, and sync it. No one else writes it meanwhile; SQLite holds no lock on this file."""
+    """Rewrite the log, byte for byte, and sync it. No other process writes it meanwhile. SQLite does not lock this
+    file."""
     with _log_of(connection) as descriptor:
         position = 0
         while data := os.pread(descriptor, REWRITE_BYTES, position):
@@ -104,7 +105,7 @@ def _rewrite_log(connection: sqlite3.Connection) -> None:
 
 
 def _sync_log(connection: sqlite3.Connection) -> None:
-    """Have the log on the disk as it is."""
+    """Sync the log to disk."""
     with _log_of(connection) as descriptor:
         os.fsync(descriptor)
 
@@ -125,7 +126,7 @@ def _in_words(error: OSError) -> str:
 
 @contextmanager
 def _not_waiting(connection: sqlite3.Connection) -> Iterator[None]:
-    """Have locks refuse at once in the block."""
+    """Let locks fail at once during the block, instead of waiting."""
     busy_timeout = connection.execute("PRAGMA busy_timeout").fetchone()[0]
     connection.execute("PRAGMA busy_timeout = 0")
     try:
@@ -135,7 +136,7 @@ def _not_waiting(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def roll_back(connection: sqlite3.Connection) -> None:
-    """End the transaction, if there is one still."""
-    # A full disk rolls back by itself.
+    """Roll back the transaction, if one is still open."""
+    # On a full disk SQLite rolls back by itself.
     if connection.in_transaction:
         connection.execute("ROLLBACK")

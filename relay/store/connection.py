@@ -1,8 +1,8 @@
-"""aiosqlite's connection, run by Trio with no asyncio loop at all.
+"""Runs aiosqlite's connection under Trio, without an asyncio loop.
 
-aiosqlite awaits asyncio futures, but its thread only ever calls `future.get_loop().call_soon_threadsafe(...)`: a future
-with that much of a loop, which wakes a Trio task, is all it needs. What is overridden here is private, so the release is
-pinned and a test holds the names.
+aiosqlite awaits asyncio futures, but its thread only calls `future.get_loop().call_soon_threadsafe(...)`. A future
+with that part of a loop, which wakes a Trio task, is enough. The overridden methods are private, so the release is
+pinned and a test holds their names.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from relay.ground import logs
 T = TypeVar("T")
 
 BUSY_TIMEOUT = 5.0
-"""Seconds that a statement waits for another process's lock."""
+"""Seconds that a statement waits for the lock of another process."""
 CLOSE_TIMEOUT = 10.0
-"""Seconds that closing waits for what the thread still has to do; then it is left behind."""
+"""Seconds that closing waits for the thread's remaining work. After that the thread is abandoned."""
 RETRY_INTERVAL = 0.02
-"""Seconds between two tries of what SQLite does not wait for by itself."""
+"""Seconds between two attempts at an operation for which SQLite does not wait by itself."""
 
 log = logs.get("relay.store")
 
 
 class StoreError(Exception):
-    """The database cannot be opened; the message says what to do, and is written for whoever runs the server."""
+    """The database cannot be used. The message tells the operator what to do."""
 
 
 class _Future:
-    """What aiosqlite's thread needs of a future, and of its loop. It is waited for at once, by the task that makes it."""
+    """The parts of a future and its loop that aiosqlite's thread uses. The task that creates it waits at once."""
 
     def __init__(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
@@ -53,7 +53,7 @@ class _Future:
         try:
             self._token.run_sync_soon(partial(callback, *arguments))
         except trio.RunFinishedError:
-            return  # nobody is left to hear of it
+            return  # Trio has ended, so no task waits for it
 
     def done(self) -> bool:
         return self._task is None
@@ -70,7 +70,7 @@ class _Future:
             trio.lowlevel.reschedule(task, result)
 
     async def wait(self, *, abandon_on_cancel: bool) -> Any:
-        """Return what the thread answers. Its work cannot be stopped: cancelled, this waits all the same or abandons it."""
+        """Return the thread's result. Its work cannot be stopped: if cancelled, this waits for it or abandons it."""
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             if not abandon_on_cancel:
@@ -82,17 +82,18 @@ class _Future:
 
 
 class Connection(aiosqlite.Connection):
-    """A connection to SQLite in a thread of its own. A transaction must begin and end within one function."""
+    """A connection to SQLite in its own thread. A transaction must begin and end within one function."""
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=64)
-        # Left behind or never closed, it must not keep the interpreter from exiting.
+        # An abandoned or unclosed connection must not keep the interpreter from exiting.
         self._thread.daemon = True
 
     async def run(self, function: Callable[[sqlite3.Connection], T], *, abandon_on_cancel: bool = False) -> T:
-        """Run a function in the thread and return what it returns: one hop.
+        """Run a function in the thread, in one hop, and return its result.
 
-        Once begun it runs to its end. Cancelled, this waits for that, and returns; unless it is abandoned.
+        A started function runs to its end. If cancelled, this waits for the end and returns, or with
+        `abandon_on_cancel` abandons it.
         """
         result: T = await self._ask(partial(function, self._conn), abandon_on_cancel=abandon_on_cancel)
         return result
@@ -116,20 +117,20 @@ class Connection(aiosqlite.Connection):
         return self
 
     def stop(self) -> None:
-        """Close the connection and end the thread once it has done what it was given. A plain call."""
+        """Close the connection and end the thread after its queued work, without waiting."""
         self._tx.put_nowait((None, self._take_out()))
 
     async def close(self) -> None:
-        """Close the connection and end the thread, after what it was given; after CLOSE_TIMEOUT leave both behind."""
+        """Close the connection and end the thread after its queued work. After CLOSE_TIMEOUT abandon both."""
         if self._connection is None:
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT) as scope:
             await self._ask(self._take_out(), abandon_on_cancel=True)
         if scope.cancelled_caught:
-            log.warning("the database is still at work, left without closing it", waited=CLOSE_TIMEOUT)
+            log.warning("the database is still busy, abandoned without closing it", waited=CLOSE_TIMEOUT)
 
     def _take_out(self) -> Callable[[], object]:
-        """Refuse whatever comes from now on, and return what the thread does last."""
+        """Refuse further work, and return the function that the thread runs last."""
         self._running = False
         connection, self._connection = self._connection, None
 
@@ -145,13 +146,14 @@ class Connection(aiosqlite.Connection):
 async def open_connection(
     path: Path, *, synchronous: Literal["normal", "full"] = "normal", read_only: bool = False
 ) -> AsyncIterator[Connection]:
-    """Open a database file in WAL mode; made if it is missing, and known to be writable, unless `read_only`.
+    """Open a database file in WAL mode. Unless `read_only`, create it if it is missing, and check that it is
+    writable.
 
-    It is in autocommit mode: whoever wants a transaction begins it. Opening is not cancelled once begun, and waits at most
-    some BUSY_TIMEOUT for other processes.
+    The connection is in autocommit mode: callers begin their own transactions. Opening cannot be cancelled once it
+    has started. It waits about BUSY_TIMEOUT at most for other processes.
 
     Raises:
-        StoreError: it cannot be opened.
+        StoreError: the database cannot be opened.
     """
     connection = Connection(partial(open_sync, path, synchronous, read_only=read_only))
     try:
@@ -170,25 +172,25 @@ def open_sync(
     """Open a database file as `open_connection` does, in the caller's own thread.
 
     Raises:
-        sqlite3.Error: it cannot be opened; `unusable` puts that into words.
+        sqlite3.Error: the database cannot be opened; `unusable` explains the error.
         OSError: the same.
     """
     if not read_only and path.parent.is_dir() and not path.exists():
-        # It will hold a secret, and what people say to each other. SQLite gives its other files the same mode.
+        # The file will contain a secret and private messages. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
-    # The interpreter's own check would refuse the finalizer of a connection left behind; aiosqlite uses one thread.
+    # The interpreter's own check would fail in the finalizer of an abandoned connection. aiosqlite uses one thread.
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT, check_same_thread=False)
     try:
         if not read_only:
             _use_wal(connection)
-            # SQLite opens what it may not write for reading, without a word, and even begins: the first statement that
-            # writes finds out.
+            # SQLite silently opens a read-only file for reading, and even begins a transaction. Only a write shows
+            # the problem.
             connection.execute("BEGIN IMMEDIATE")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             connection.execute(f"PRAGMA user_version = {version}")
             connection.execute("ROLLBACK")
-            # By itself SQLite makes a checkpoint within a commit, and tells nobody that it failed.
+            # SQLite's automatic checkpoints run within a commit, and hide their failures.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -205,7 +207,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             break
         except sqlite3.OperationalError as error:
-            # Two processes that make the switch at once are refused by each other's locks without waiting.
+            # If two processes switch at once, the locks of each refuse the other without waiting.
             if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
         time.sleep(RETRY_INTERVAL)
@@ -214,7 +216,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
-    """Return an error that says why the database at `path` cannot be used, and what to do."""
+    """Return an error that tells why the database at `path` cannot be used, and what to do."""
     if not path.parent.is_dir():
         return StoreError(f"The folder of the database does not exist: {path.parent}. Create it, or change store.path.")
     if isinstance(error, OSError):
@@ -228,13 +230,13 @@ def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
             return StoreError(f"{path} is damaged: {error}. Move it away, and restore a backup.")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreError(
-                f"{path} is locked by another process, and was for {BUSY_TIMEOUT:g} seconds. "
-                "Is another Relay, or a database tool, using it? End that, and try again."
+                f"{path} has been locked by another process for {BUSY_TIMEOUT:g} seconds. "
+                "Stop the other Relay or database tool that uses it, and try again."
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return StoreError(_not_writable(path, str(error)))
         case sqlite3.SQLITE_FULL:
-            return StoreError(f"{path} cannot be written: {error}. Make room on its disk.")
+            return StoreError(f"{path} cannot be written: {error}. Free space on its disk.")
         case _:
             return StoreError(f"{path} cannot be used: {error}.")
 
@@ -247,6 +249,6 @@ def _not_writable(path: Path, cause: str | None) -> str:
 
 
 def _primary_code(error: sqlite3.Error) -> int | None:
-    """SQLite's primary result code; None where the error is the sqlite3 module's own."""
+    """Return SQLite's primary result code, or None if the error comes from the sqlite3 module itself."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

@@ -1,13 +1,13 @@
 """One SQLite file: a connection that writes, with group commit, and one that reads.
 
-Whatever waits to be written is taken together: one hop to the thread and one transaction for all of it, each operation
-under a savepoint of its own. Then the writer itself makes the callbacks, in the order of the commits, and only after them
-wakes the callers: Trio wakes tasks in any order, and what a callback delivers must be in one.
+The writer takes all queued operations together: one hop to the thread and one transaction, with a savepoint for each
+operation. Then it makes the callbacks in the order of the commits, and only after them wakes the callers. Trio wakes
+tasks in any order, but callbacks must deliver in order.
 
-What operations and queries say is not known here; they are functions of an sqlite3 connection.
+Operations and queries are functions of an sqlite3 connection. This module does not know their content.
 
-A database that failed, in a transaction or a checkpoint, refuses all writes at once, reads on, and looks every PROBE_INTERVAL
-whether it can be written again; nothing else ends that. What is done about the disk is `checkpoint`'s to say.
+After a failure in a transaction or a checkpoint the database refuses all writes at once, and still reads. It checks
+every PROBE_INTERVAL whether it can be written again. `checkpoint` explains the repair of the files.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, u
 from relay.store.migrations import migrate
 
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds that commits are told apart by."""
+"""The bounds of the histogram of commits, in seconds."""
 MAX_BATCH = 1000
 """Operations in one transaction."""
 MAX_WAITING = 10_000
-"""Operations that wait for one, and reads that wait for their connection; more are refused."""
+"""Queued operations, and separately queued reads. More are refused."""
 CHECKPOINT_ROWS = 2000
-"""Changed rows after which the log is moved into the file: some 4 to 16 MB of log."""
+"""Changed rows after which a checkpoint moves the log into the file: about 4 to 16 MB of log."""
 CHECKPOINT_INTERVAL = 1.0
-"""Seconds between two checkpoints at least, however much is written: how far the log grows meanwhile, writers decide."""
+"""The least seconds between two checkpoints. The log grows without a bound meanwhile, as fast as writers write."""
 CHECKPOINT_PERIOD = 60.0
-"""Seconds after which the log is moved into the file, and synced, however little was written."""
+"""Seconds after which a checkpoint moves the log into the file and syncs it, even after few writes."""
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ log = logs.get("relay.store")
 
 
 class Database:
-    """The store's two connections, and the queue before the one that writes."""
+    """The store's two connections, and the queue of the one that writes."""
 
     def __init__(self, writer: Connection, reader: Connection) -> None:
         self._writer = writer
@@ -62,48 +62,48 @@ class Database:
         self._ended = False
         self._running = False
         self._reads = 0
-        self._deadline = -math.inf  # what a killed process left is moved at once
-        """When to look whether the database can be written again or, while it can, when to make a checkpoint."""
+        self._deadline = -math.inf  # the log of a killed process is moved at once
+        """The time of the next probe after a failure, or else of the next checkpoint."""
         self._changes = 0
         self._checkpoint_at = -math.inf
         self._unsynced = False
         self.last_error: str | None = None
-        """Why the database could not be written at the last try, in SQLite's words; None when it could."""
+        """SQLite's message if the last attempt to write failed; None if it succeeded."""
         self.batches = 0
-        """How many batches were run."""
+        """The number of batches that ran."""
         self._batch_ended = trio.Event()
         self.operations = 0
-        """How many writes and loads were in them."""
+        """The number of writes and loads in these batches."""
         self.last_batch_seconds = 0.0
-        """How long the last batch took, with the way to the thread and back."""
+        """The duration of the last batch in seconds, including the hops to the thread and back."""
         self.commits = Histogram(COMMIT_BOUNDS)
-        """How long the batches that wrote took."""
+        """The durations of batches with writes."""
 
     @property
     def waiting_writes(self) -> int:
-        """How many operations wait for their transaction."""
+        """The number of queued operations."""
         return len(self._waiting)
 
     @property
     def waiting_reads(self) -> int:
-        """How many reads wait for their connection, or are under way."""
+        """The number of queued and running reads."""
         return self._reads
 
     @property
     def busy(self) -> bool:
-        """Whether operations wait for their transaction, or are in one."""
+        """Whether operations are queued or running."""
         return bool(self._waiting) or self._running
 
     @property
     def healthy(self) -> bool:
-        """Whether writes are taken: the last transaction, and the last checkpoint, succeeded."""
+        """Whether writes are accepted: the last transaction and the last checkpoint succeeded."""
         return self.last_error is None
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a query on the reading connection: it sees one state of what is committed. One hop; not cancelled.
+        """Run a query on the reading connection, in one hop. It sees one committed state. It cannot be cancelled.
 
         Raises:
-            RequestError: the database cannot be read, or MAX_WAITING reads wait already.
+            RequestError: the database cannot be read, or MAX_WAITING reads are queued already.
         """
         if self._reads >= MAX_WAITING:
             raise RequestError(Code.UNAVAILABLE, "The server has too much to read. Try again.", retry_after=1.0)
@@ -124,17 +124,18 @@ class Database:
         on_commit: Callable[[T], None] | None = None,
         synced: bool = False,
     ) -> T:
-        """Run an operation in a transaction that it shares with others; return what it returned, once it is committed.
+        """Run an operation in a transaction shared with others, and return its result once it is committed.
 
-        If it is to be `synced`, it is then safe from a power failure, whatever the connection's synchronous mode is.
+        `synced`: the commit survives a power failure, whatever the connection's synchronous mode is.
 
-        `on_commit` is called with the result before this returns, synchronously, in the order of commits; it must not
-        raise. What the operation raises is raised here, and it alone is rolled back. Cancelled before its turn, it is
-        withdrawn; later it is committed all the same, and `on_commit` called. It must begin and end no transaction.
+        `on_commit` is called synchronously with the result before this returns, in the order of commits; it must not
+        raise. If the operation raises, only that operation is rolled back, and its error is raised here. If cancelled
+        before its turn, the operation is withdrawn. If cancelled later, it still commits and `on_commit` is called.
+        The operation must not begin or end a transaction.
 
         Raises:
-            RequestError: the database cannot be written, MAX_WAITING operations wait already, or the service has ended;
-                nothing of it was written.
+            RequestError: the database cannot be written, MAX_WAITING operations are queued already, or the service
+            has ended. Nothing of the operation was written.
         """
         result: T = await self._enqueue(Entry(operation, on_commit, reads=False, synced=synced))
         return result
@@ -142,10 +143,10 @@ class Database:
     async def load(
         self, query: Callable[[sqlite3.Connection], T], *, on_loaded: Callable[[T], None] | None = None
     ) -> T:
-        """Run a query in the order of the writes: it sees every commit whose callbacks were made, and none after.
+        """Run a query in the order of the writes. It sees exactly the commits whose callbacks were called before.
 
-        `on_loaded` is called as `on_commit` of `write`, before the callbacks of every write that the query did not see.
-        Cancelled before its turn, it is withdrawn; later `on_loaded` is called all the same.
+        `on_loaded` is called like `on_commit` of `write`, before the callbacks of each write that the query did not
+        see. If cancelled before its turn, the query is withdrawn. If cancelled later, `on_loaded` is still called.
 
         Raises:
             RequestError: the database cannot be read; or as `write`.
@@ -175,9 +176,9 @@ class Database:
         return await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write for ever; once only. A callback that raises is a defect, and ends the service with it.
+        """Run the writer until cancelled. Call once. A callback that raises is a defect, and ends the service.
 
-        Cancelled, it ends after the batch that it has begun; whatever waits then, or comes later, is refused.
+        If cancelled, the running batch finishes. Queued and later operations are refused.
         """
         task_status.started()
         try:
@@ -255,7 +256,7 @@ class Database:
                 self._deadline = min(self._deadline, self._checkpoint_at + CHECKPOINT_INTERVAL)
 
     async def _look_after(self) -> None:
-        """Move the log into the file."""
+        """Make a checkpoint."""
         failure, self._changes, complete = await self._writer.run(move_log)
         self._checkpoint_at = trio.current_time()
         self._deadline = math.inf if complete else self._checkpoint_at + CHECKPOINT_PERIOD
@@ -264,10 +265,10 @@ class Database:
             self._fail(failure)
 
     async def _look_again(self) -> None:
-        """Look whether a database that failed can be written again, though nobody writes."""
+        """Check whether a failed database can be written again, independent of writes."""
         failure = await self._writer.run(partial(probe, rewrite=self._unsynced))
         if failure is not None:
-            self._unsynced = True  # it may have been the sync
+            self._unsynced = True  # the sync may have failed
             self._fail(failure)
             return
         self._unsynced = False
@@ -297,10 +298,10 @@ def _unreadable(error: sqlite3.Error) -> RequestError:
 
 @asynccontextmanager
 async def open_database(path: Path, *, synchronous: Literal["normal", "full"] = "normal") -> AsyncIterator[Database]:
-    """Open and migrate a database. Its service, `run`, is the caller's to start; `running_database` does both.
+    """Open and migrate a database. The caller starts its service, `run`; `running_database` does both.
 
     Raises:
-        StoreError: it cannot be opened, or a newer Relay wrote it.
+        StoreError: the database cannot be opened, or a newer Relay wrote it.
     """
     async with open_connection(path, synchronous=synchronous) as writer:
         try:
@@ -315,7 +316,7 @@ async def open_database(path: Path, *, synchronous: Literal["normal", "full"] = 
 
 
 async def _checkpoint(writer: Connection) -> None:
-    """Move what was committed from the log beside the file into it. What is left, the next to open the file moves."""
+    """Move the log into the file. The next process that opens the file moves the rest."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
         try:
             await writer.run(empty_log, abandon_on_cancel=True)
@@ -325,9 +326,9 @@ async def _checkpoint(writer: Connection) -> None:
 
 @asynccontextmanager
 async def running_database(path: Path, *, synchronous: Literal["normal", "full"] = "normal") -> AsyncIterator[Database]:
-    """Open a database with its service running, for a command that needs little more.
+    """Open a database with its service running, for commands.
 
-    What the block raises comes in an exception group, as from any nursery.
+    Errors of the block are raised in an exception group, as by any nursery.
 
     Raises:
         StoreError: as `open_database`.

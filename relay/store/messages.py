@@ -17,7 +17,7 @@ _SELECT = (
 
 @attrs.frozen
 class Message:
-    """A message, with what is known of its author. Times are Unix milliseconds."""
+    """A message, with the author's profile if it is known. Times are Unix milliseconds."""
 
     id: str
     room_id: str
@@ -30,7 +30,7 @@ class Message:
 
 
 def insert(connection: sqlite3.Connection, message: Message) -> bool:
-    """Store a message of a room that exists, and count it there; False if the id is taken."""
+    """Store a message in an existing room, and count it there. Return False if the id is taken."""
     inserted = connection.execute(
         "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO NOTHING",
@@ -46,7 +46,7 @@ def insert(connection: sqlite3.Connection, message: Message) -> bool:
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> Message | None:
-    """Return a message, None if there is none."""
+    """Return a message, or None if the id is unknown."""
     row = connection.execute(f"{_SELECT} WHERE messages.id = ?", (message_id,)).fetchone()
     return None if row is None else Message(*row)
 
@@ -70,7 +70,7 @@ def list_page(connection: sqlite3.Connection, room_id: str, limit: int, offset: 
 
 
 def list_before(connection: sqlite3.Connection, room_id: str, message_id: str, limit: int) -> list[Message] | None:
-    """Return the messages before one of the room, the newest first; None if the room has no such message."""
+    """Return the room's messages before this one, the newest first, or None if it is not in the room."""
     row = connection.execute("SELECT seq FROM messages WHERE id = ? AND room_id = ?", (message_id, room_id)).fetchone()
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""Single values that belong to the database as a whole: secrets that Relay made for itself, epochs, marks."""
+"""Single values of the whole database: secrets that Relay created, epochs, marks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SECRET_BYTES = 48
 
 
 def get_meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """Return a value, None if it was never set."""
+    """Return a value, or None if it was never set."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
@@ -20,7 +20,7 @@ def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def get_or_create(connection: sqlite3.Connection, name: str) -> str:
-    """Return the secret of this name, made with SECRET_BYTES of randomness when it is first asked for."""
+    """Return the secret with this name. Create it from SECRET_BYTES random bytes at the first call."""
     secret = get_meta(connection, name)
     if secret is None:
         secret = secrets.token_urlsafe(SECRET_BYTES)

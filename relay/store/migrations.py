@@ -1,6 +1,6 @@
-"""The schema of the database, as the steps that lead to it.
+"""The schema of the database, as a sequence of migrations.
 
-`PRAGMA user_version` says how many of them a file has been through.
+`PRAGMA user_version` is the number of migrations that a file has.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ CREATE INDEX rooms_by_creator ON rooms (created_by, type);
 """
 
 MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES)
-"""Each leads from the version of its index to the next. One that was released is never changed.
+"""Each migration leads from the version of its index to the next. A released one never changes.
 
-A statement ends with a semicolon and has none inside.
+A statement ends with a semicolon and contains no other.
 """
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the database to the newest version, each step in a transaction of its own.
+    """Migrate the database to the newest version, with one transaction per migration.
 
     Raises:
-        StoreError: the file was written by a newer Relay, or by another program.
-        sqlite3.Error: a step failed; the file is as it was before that step.
+        StoreError: a newer Relay, or another program, wrote the file.
+        sqlite3.Error: a migration failed. The file is unchanged by it.
     """
     while (version := _version(connection)) < len(MIGRATIONS):
         connection.execute("BEGIN IMMEDIATE")
         try:
-            # Another process may have been quicker.
+            # Another process may have migrated it meanwhile.
             if _version(connection) == version:
                 if version == 0:
                     _check_empty(connection)
@@ -82,7 +82,7 @@ def migrate(connection: sqlite3.Connection) -> None:
                 connection.execute(f"PRAGMA user_version = {version + 1}")
             connection.execute("COMMIT")
         finally:
-            # A full disk rolls back by itself.
+            # On a full disk SQLite rolls back by itself.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
     if version > len(MIGRATIONS):
@@ -90,14 +90,14 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a database that is only read.
+    """Return the version of a database that is opened for reading.
 
     Raises:
-        StoreError: it is not Relay's, or was written by a newer one.
+        StoreError: the file is not a database of Relay, or a newer Relay wrote it.
     """
     version = _version(connection)
     if version == 0:
-        raise StoreError(f"{path} is not a database of Relay, or one that nothing was ever written to.")
+        raise StoreError(f"{path} is not a database of Relay, or an empty one.")
     if version > len(MIGRATIONS):
         raise _newer(version)
     return version
@@ -115,7 +115,7 @@ def _check_empty(connection: sqlite3.Connection) -> None:
 def _newer(version: int) -> StoreError:
     return StoreError(
         f"The database has version {version}, and this Relay knows versions up to {len(MIGRATIONS)}: it was written "
-        "by a newer Relay. Install that release, or restore a backup made before it."
+        "by a newer Relay. Install that release, or restore an older backup."
     )
 
 

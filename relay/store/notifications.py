@@ -1,4 +1,4 @@
-"""Notifications in SQLite, kept until somebody deletes them.
+"""Notifications in SQLite. Relay never deletes them.
 
 Every function of a connection here runs in the store's thread.
 """
@@ -24,7 +24,7 @@ class Notification:
 
 
 def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, now_ms: int) -> bool:
-    """Store a notification, its data as JSON; False if the id is taken."""
+    """Store a notification with its data as JSON. Return False if the id is taken."""
     inserted = connection.execute(
         "INSERT INTO notifications (id, user_id, data, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         (id_, user_id, data, now_ms),
@@ -33,7 +33,7 @@ def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, no
 
 
 def list_page(connection: sqlite3.Connection, user_id: str, limit: int, offset: int) -> tuple[list[Notification], int]:
-    """Return a user's notifications, the newest first, and how many there are."""
+    """Return a page of a user's notifications, the newest first, and the total number."""
     total = connection.execute("SELECT count(*) FROM notifications WHERE user_id = ?", (user_id,)).fetchone()[0]
     rows = connection.execute(
         "SELECT id, data, created_at, read_at FROM notifications WHERE user_id = ? ORDER BY seq DESC LIMIT ? OFFSET ?",
@@ -46,7 +46,7 @@ def list_page(connection: sqlite3.Connection, user_id: str, limit: int, offset: 
 
 
 def mark_read(connection: sqlite3.Connection, user_id: str, id_: str, now_ms: int) -> Notification | None:
-    """Mark one of a user's notifications as read, and return it; None if it has none of this id."""
+    """Mark one of a user's notifications as read, and return it. Return None if the user has no such notification."""
     row = connection.execute(
         "UPDATE notifications SET read_at = coalesce(read_at, ?) WHERE id = ? AND user_id = ? "
         "RETURNING id, data, created_at, read_at",
@@ -56,7 +56,7 @@ def mark_read(connection: sqlite3.Connection, user_id: str, id_: str, now_ms: in
 
 
 def mark_all_read(connection: sqlite3.Connection, user_id: str, now_ms: int) -> int:
-    """Mark all of a user's notifications as read; returns how many were not."""
+    """Mark all of a user's notifications as read. Return how many were unread."""
     return connection.execute(
         "UPDATE notifications SET read_at = ? WHERE user_id = ? AND read_at IS NULL", (now_ms, user_id)
     ).rowcount

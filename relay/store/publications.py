@@ -1,6 +1,6 @@
-"""Channels and publications in SQLite: offsets and epochs, history, idempotency keys, and what is written behind.
+"""Channels and publications in SQLite: offsets and epochs, history, idempotency keys, write-behind.
 
-Every function of a connection here runs in the store's thread, inside a transaction that somebody else opened.
+Every function of a connection here runs in the store's thread, in a transaction of the writer.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from relay.store.database import Database
 from relay.store.meta import get_meta, set_meta
 
 PRUNE_CHANNELS = 200
-"""Channels whose old publications are looked for in one transaction."""
+"""Channels that one transaction prunes."""
 PRUNE_ROWS = 2000
-"""Publications and keys, in all, after whose deletion the transaction ends, so that pruning never holds up a publisher for long."""
+"""Publications and keys that one transaction deletes at most, so that pruning never delays a publisher for long."""
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Publications:
-    """What the broker needs of the store, by the database's group commit."""
+    """The broker's `Store`, by the database's group commit."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._epochs: dict[bool, str] = {}
-        self._renewed: str | None = None  # the epoch of channels that are written behind, until the store has it
+        self._renewed: str | None = None  # the epoch of write-behind channels, until the store has it
 
     async def open(self) -> None:
-        """Take up where the last run ended. After an unclean end every channel that is written behind gets a new epoch.
+        """Continue from the last run. After an unclean end every write-behind channel gets a new epoch.
 
-        So do all others if the machine went down with it, unless commits are synchronous: the last ones may be gone.
+        If the machine went down too, durable channels also get new epochs, unless commits are synchronous, because
+        the last commits may be lost.
 
-        To be called once, before anything is published; from now on an end is unclean until `close`.
+        Call once, before the first publication. From now on an end counts as unclean until `close`.
         """
         [(synchronous,)] = await self._database.load(lambda c: c.execute("PRAGMA synchronous").fetchall())
-        # On the disk before any position is handed out: else a loss of power would make this run as if it had not been.
+        # Synced before the first position is sent: otherwise a power failure would hide this run.
         self._epochs = await self._database.write(partial(_begin_run, synchronous=synchronous), synced=True)
 
     async def close(self) -> None:
-        """Say that the end is clean: everything that was written behind is in the store."""
+        """Record a clean end: every publication of write-behind channels is in the store."""
         await self._database.write(lambda connection: set_meta(connection, "clean", "yes"))
 
     async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
@@ -61,7 +62,8 @@ class Publications:
             if row is None:
                 return Position(0, self._epochs[channel.kind.durable])
             if row[2] and not channel.kind.durable:
-                # One that is no longer durable needs an epoch that ends with a crash, also before its first write.
+                # A channel that is no longer durable needs an epoch that ends with a crash, also before its first
+                # write.
                 return Position(row[0], self._epochs[False])
             return Position(row[0], self._epoch(channel, row[1]))
 
@@ -70,7 +72,7 @@ class Publications:
     async def load_history(
         self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
     ) -> list[Publication]:
-        """Return what is kept of the channel, oldest first, in the order of commits. See `broker.Store`."""
+        """Return the channel's history, oldest first, in the order of commits. See `broker.Store`."""
 
         def load(connection: sqlite3.Connection) -> list[Publication]:
             head = connection.execute(
@@ -83,7 +85,7 @@ class Publications:
                 (head[0], channel.kind.history_size),
             ).fetchall()
             if channel.kind.history_size > 1:
-                # What is before a gap is no history: whoever resumed from there would be given a part.
+                # Publications before a gap are left out: a client that resumed from there would miss some.
                 dense = zip(rows, range(head[2], 0, -1), strict=False)
                 rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]
             epoch = self._epoch(channel, head[1])
@@ -95,10 +97,10 @@ class Publications:
         return await self._database.load(load, on_loaded=on_loaded)
 
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
-        """Commit durable drafts in one transaction and return what became of each. See `broker.Store`.
+        """Commit durable drafts in one transaction, and return the outcome of each. See `broker.Store`.
 
         Raises:
-            RequestError: the database cannot be written; then none of them was committed.
+            RequestError: the database cannot be written. None of the drafts was committed.
         """
         now_ms = self._clock.now_ms()
         epoch = self._epochs[True]
@@ -109,7 +111,7 @@ class Publications:
         return await self._database.write(write, on_commit=on_commit)
 
     async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications, and drop what no longer fits the history. See `broker.Store`."""
+        """Store heads and new publications, and delete those that exceed the history. See `broker.Store`."""
         renewed = self._renewed
 
         def committed(_: None) -> None:
@@ -134,9 +136,9 @@ class Publications:
         await self._database.write(write, on_commit=committed)
 
     def renew_behind(self) -> None:
-        """Give channels that are written behind a new epoch when they are loaded. See `broker.Store`.
+        """Give write-behind channels a new epoch when they are loaded. See `broker.Store`.
 
-        It holds at once, and in the store with the next write behind: it could not be written now.
+        It is valid at once. The store gets it with the next write-behind, because it cannot be written now.
         """
         self._renewed = self._epochs[False] = _new_epoch()
 
@@ -144,10 +146,11 @@ class Publications:
         return stored if channel.kind.durable or self._renewed is None else self._renewed
 
     async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
-        """Delete old publications of the next PRUNE_CHANNELS channels, and keys that no longer count; PRUNE_ROWS at most.
+        """Delete old publications of the next PRUNE_CHANNELS channels, and expired keys, at most PRUNE_ROWS together.
 
-        `max_age_of` tells, of a channel's name, for how many seconds its publications are kept (None: for ever). Returns the id of
-        the last channel that is done, to go on from, or None after the last one.
+        `max_age_of` returns, for a channel's name, the seconds that its publications are kept (None: for ever). It is
+        called in the store's thread. Return the id of the last pruned channel, to continue from, or None after the
+        last one.
         """
         now_ms = self._clock.now_ms()
 
@@ -162,7 +165,7 @@ class Publications:
                 up_to = offset - history_size if history_size > 1 else _last_offset(connection, channel_id) - 1
                 max_age = max_age_of(name)
                 if max_age is not None:
-                    # Offsets and times grow together: only the old end of the channel is read.
+                    # Offsets and times grow together, so only the old end of the channel is read.
                     kept = connection.execute(
                         "SELECT offset FROM publications WHERE channel_id = ? AND published_at >= ? ORDER BY offset LIMIT 1",
                         (channel_id, now_ms - int(max_age * 1000)),
@@ -179,17 +182,17 @@ class Publications:
 
 
 def forget_channel(connection: sqlite3.Connection, name: str) -> None:
-    """Delete everything published to a channel, and the keys under which that counts once.
+    """Delete a channel's publications and their idempotency keys.
 
-    Its offsets go on, so that no old position is ever answered wrongly.
+    Its offsets continue, so an old position never gets a wrong answer.
     """
     connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
-    # All scopes that begin with the name and a space; the next character is "!".
+    # All scopes that begin with the name and a space. The character after the space is "!".
     connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (f"{name} ", f"{name}!"))
 
 
 def mark_as_copy(connection: sqlite3.Connection) -> None:
-    """Say that this database is a copy: the next server that starts on it gives every channel a new epoch."""
+    """Mark this database as a copy. The next server that starts on it gives every channel a new epoch."""
     set_meta(connection, "copy", "yes")
 
 
@@ -198,7 +201,7 @@ def _begin_run(connection: sqlite3.Connection, *, synchronous: int) -> dict[bool
     copy = get_meta(connection, "copy") == "yes"
     durable = get_meta(connection, "durable_epoch")
     if durable is None or copy or (not clean and _may_have_lost_commits(connection)):
-        # Of a copy, the original may have gone on after it was made: its positions are not the copy's.
+        # The original of a copy may have continued, so its positions do not belong to the copy.
         durable = _new_epoch()
         set_meta(connection, "durable_epoch", durable)
         connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
@@ -214,7 +217,7 @@ def _begin_run(connection: sqlite3.Connection, *, synchronous: int) -> dict[bool
 
 
 def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
-    """Tell whether the machine went down under the last run, and what it had committed last need not have been on the disk."""
+    """Return whether the machine went down during the last run, so that its last commits may not be on the disk."""
     if int(get_meta(connection, "synchronous") or 0) >= FULL:
         return False
     boot_id = _boot_id()
@@ -222,7 +225,7 @@ def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
 
 
 def _boot_id() -> str:
-    """What names the machine's present uptime; nothing where the system does not tell."""
+    """Return the id of the machine's current boot, or an empty text if the system has none."""
     return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
 
 
@@ -236,9 +239,9 @@ def _new_epoch() -> str:
 
 
 def _append_alone(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: int) -> Outcome:
-    """As `_append`, but a refusal is this draft's own."""
+    """Append like `_append`, but return a refusal as the draft's outcome."""
     if draft.prepare is None:
-        return _append(connection, draft, epoch, now_ms)  # nothing else refuses
+        return _append(connection, draft, epoch, now_ms)  # only `prepare` refuses
     connection.execute("SAVEPOINT draft")
     try:
         outcome: Outcome = _append(connection, draft, epoch, now_ms)
@@ -261,7 +264,7 @@ def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: in
     ).fetchone()
     channel_id, offset, channel_epoch = row
     if draft.channel.kind.history_size > 1 or draft.type == draft.channel.kind.default_type:
-        # Of which only the last value counts, what is no value must not push it out.
+        # If a channel keeps only its last value, other types of publication must not replace it.
         connection.execute(
             "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
             (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms),
@@ -296,7 +299,7 @@ def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> 
 
 
 def _drop_some_older(connection: sqlite3.Connection, channel_id: int, up_to: int, maximum: int) -> int:
-    """Delete the oldest of what is to be deleted; returns how many those are."""
+    """Delete the oldest publications up to an offset, at most `maximum`. Return how many."""
     return connection.execute(
         "DELETE FROM publications WHERE channel_id = ?1 AND offset IN "
         "(SELECT offset FROM publications WHERE channel_id = ?1 AND offset <= ?2 ORDER BY offset LIMIT ?3)",
@@ -318,7 +321,7 @@ def _last_offset(connection: sqlite3.Connection, channel_id: int) -> int:
 
 
 def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:
-    """Delete what is older than `first` and does not lead up to it: what came between was too old before it could be written."""
+    """Delete publications before `first` that are not adjacent to it: those between expired before they were written."""
     connection.execute(
         "DELETE FROM publications WHERE channel_id = ?1 AND offset < ?2 "
         "AND NOT EXISTS (SELECT 1 FROM publications WHERE channel_id = ?1 AND offset = ?2 - 1)",

@@ -11,7 +11,7 @@ RoomType = Literal["public", "group", "private"]
 ROOM_TYPES: tuple[RoomType, ...] = ("public", "group", "private")
 
 Transaction = sqlite3.Connection
-"""The store's connection, in a transaction that somebody else opened."""
+"""The store's connection, in a transaction of the writer."""
 
 _COLUMNS = "id, name, description, type, created_by, created_at, member_count, message_count, last_message_at"
 
@@ -33,7 +33,7 @@ class Room:
 
 @attrs.frozen
 class Member:
-    """A member of a room, with what is known of the user."""
+    """A member of a room, with the user's profile if it is known."""
 
     user_id: str
     joined_at: int
@@ -43,7 +43,7 @@ class Member:
 
 
 def insert(connection: sqlite3.Connection, room: Room) -> bool:
-    """Store a new room with its creator as a member; False if the id is taken."""
+    """Store a new room with its creator as a member. Return False if the id is taken."""
     inserted = connection.execute(
         "INSERT INTO rooms (id, name, description, type, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO NOTHING",
@@ -56,7 +56,7 @@ def insert(connection: sqlite3.Connection, room: Room) -> bool:
 
 
 def get(connection: sqlite3.Connection, room_id: str) -> Room | None:
-    """Return a room, None if there is none."""
+    """Return a room, or None if the id is unknown."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM rooms WHERE id = ?", (room_id,)).fetchone()  # noqa: S608
     return None if row is None else Room(*row)
 
@@ -64,7 +64,7 @@ def get(connection: sqlite3.Connection, room_id: str) -> Room | None:
 def list_visible(
     connection: sqlite3.Connection, user_id: str | None, room_type: RoomType | None, limit: int, offset: int
 ) -> tuple[list[Room], int]:
-    """Return rooms that a user sees (None: all), the newest first, and how many there are in all.
+    """Return a page of the rooms that a user sees (None: all rooms), the newest first, and the total number.
 
     The number is counted in indexes. A page skips `offset` rooms, at some 50 ns each.
     """
@@ -108,9 +108,9 @@ def update(connection: sqlite3.Connection, room_id: str, fields: dict[str, Any])
 
 
 def delete(connection: sqlite3.Connection, room_id: str) -> None:
-    """Delete a room with its members and messages, and the keys under which messages were sent to it."""
+    """Delete a room with its members, its messages and their idempotency keys."""
     scope = message_scope(room_id, "")
-    # All scopes that begin so: ";" is what follows ":".
+    # All scopes with this beginning: ";" is the character after ":".
     connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (scope, f"{scope[:-1]};"))
     connection.execute("DELETE FROM messages WHERE room_id = ?", (room_id,))
     connection.execute("DELETE FROM members WHERE room_id = ?", (room_id,))
@@ -123,7 +123,7 @@ def message_scope(room_id: str, user_id: str) -> str:
 
 
 def is_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> bool:
-    """Tell whether a user is a member."""
+    """Return whether a user is a member."""
     return (
         connection.execute("SELECT 1 FROM members WHERE room_id = ? AND user_id = ?", (room_id, user_id)).fetchone()
         is not None
@@ -136,7 +136,7 @@ def member_ids(connection: sqlite3.Connection, room_id: str) -> frozenset[str]:
 
 
 def add_member(connection: sqlite3.Connection, room_id: str, user_id: str, now_ms: int) -> None:
-    """Make a user a member, if it is none."""
+    """Make a user a member. Idempotent."""
     added = connection.execute(
         "INSERT OR IGNORE INTO members (room_id, user_id, joined_at) VALUES (?, ?, ?)", (room_id, user_id, now_ms)
     ).rowcount
@@ -144,13 +144,13 @@ def add_member(connection: sqlite3.Connection, room_id: str, user_id: str, now_m
 
 
 def remove_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> None:
-    """Make a user no member any more, if it is one."""
+    """Remove a user from the members. Idempotent."""
     removed = connection.execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (room_id, user_id)).rowcount
     connection.execute("UPDATE rooms SET member_count = member_count - ? WHERE id = ?", (removed, room_id))
 
 
 def list_members(connection: sqlite3.Connection, room_id: str, limit: int, offset: int) -> list[Member]:
-    """Return members, those that joined first first."""
+    """Return a page of members, in the order in which they joined."""
     rows = connection.execute(
         "SELECT user_id, joined_at, first_name, last_name, avatar FROM members LEFT JOIN users ON users.id = user_id "
         "WHERE room_id = ? ORDER BY joined_at, user_id LIMIT ? OFFSET ?",

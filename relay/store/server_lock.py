@@ -1,4 +1,4 @@
-"""One server at a time on a database: two would each count offsets that the other has never heard of."""
+"""Allows one server at a time on a database. Two servers would assign the same offsets to different publications."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from relay.store.connection import StoreError, unusable
 
 @asynccontextmanager
 async def sole_server(path: Path) -> AsyncIterator[None]:
-    """Keep other servers from the database at `path` in the block, by a lock on a file beside it, which stays there.
+    """Lock the database at `path` against other servers during the block. The lock is on a file beside it, which
+    stays.
 
-    The lock goes with the process, however that ends. It is not on the database's own file: to close that would give up SQLite's locks.
+    The kernel releases the lock when the process ends for any reason. The lock is not on the database file, because
+    closing that would release SQLite's locks.
 
     Raises:
-        StoreError: another server has it, or the file cannot be made.
+        StoreError: another server has the lock, or the file cannot be created.
     """
     file = path.with_name(f"{path.name}.lock")
     try:
@@ -30,7 +32,7 @@ async def sole_server(path: Path) -> AsyncIterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(
-                f"Another Relay serves {path} already. Stop that one first, or give this one a database of its own: store.path."
+                f"Another Relay already serves {path}. Stop it first, or set store.path to another database."
             ) from None
         except OSError as error:
             raise unusable(path, error) from error

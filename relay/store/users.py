@@ -1,4 +1,4 @@
-"""What the tokens of users said about them when they were last seen."""
+"""Profiles of users, from the tokens with which they last authenticated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 @attrs.frozen
 class Profile:
-    """A user's names and picture; None where no token named any."""
+    """A user's names and picture; None if no token contained them."""
 
     user_id: str
     first_name: str | None = None
@@ -19,7 +19,7 @@ class Profile:
 
 
 def upsert(connection: sqlite3.Connection, profile: Profile, now_ms: int) -> None:
-    """Store a profile. What it does not name stays as it was."""
+    """Store a profile. Fields that are None keep their stored value."""
     connection.execute(
         "INSERT INTO users (id, first_name, last_name, avatar, seen_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET first_name = coalesce(excluded.first_name, first_name), "
@@ -30,7 +30,7 @@ def upsert(connection: sqlite3.Connection, profile: Profile, now_ms: int) -> Non
 
 
 def get_many(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Profile]:
-    """Return the profiles of these users, those that were seen."""
+    """Return the profiles of these users, by id. Unknown users are left out."""
     profiles = {}
     for id_ in dict.fromkeys(ids):
         row = connection.execute("SELECT id, first_name, last_name, avatar FROM users WHERE id = ?", (id_,)).fetchone()

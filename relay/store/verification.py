@@ -1,7 +1,7 @@
-"""Verifies a database: what SQLite says of its file, and what Relay itself promises of what is in it.
+"""Verifies a database: the file by SQLite's own checks, and the content by Relay's invariants.
 
-Plain calls, for a command. Nothing is written, and all of it is one state of what is committed, so that a server may go on
-working meanwhile.
+Blocks, so it is for commands. It writes nothing and reads one committed state, so a server may use the database
+meanwhile.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from relay.store.connection import StoreError, open_sync, unusable
 from relay.store.migrations import check_version, migrate
 
 MAX_PROBLEMS = 20
-"""Problems that one check names; of more it says how many."""
+"""Problems that one check lists. It counts the rest."""
 
 
 @attrs.frozen
 class Finding:
-    """What one check looked at, with counts, and what is wrong with it."""
+    """The result of one check: its subject with counts, and the problems."""
 
     verified: str
     problems: list[str]
 
 
 def verify(path: Path) -> Iterator[Finding]:
-    """Yield what each check found, as soon as it is known: on a large database some take minutes.
+    """Yield the finding of each check as soon as it is known. On a large database some checks take minutes.
 
     Raises:
-        StoreError: there is no database, or it cannot be read at all.
+        StoreError: the database is missing or unreadable.
     """
     try:
         exists = path.exists()
     except OSError as error:
-        raise StoreError(f"There can be no database at {path}: {error.strerror}.") from error
+        raise StoreError(f"{path} cannot be a database: {error.strerror}.") from error
     if not exists:
         raise StoreError(f"There is no database at {path}.")
     try:
@@ -67,8 +67,8 @@ def _file(connection: sqlite3.Connection) -> Finding:
 def _foreign_keys(connection: sqlite3.Connection) -> Finding:
     broken = connection.execute("PRAGMA foreign_key_check").fetchall()
     return Finding(
-        "foreign keys: every one leads somewhere",
-        [f"row {row} of {table} refers to a row of {parent} that is not there" for table, row, parent, _ in broken],
+        "foreign keys: each refers to an existing row",
+        [f"row {row} of {table} refers to a missing row of {parent}" for table, row, parent, _ in broken],
     )
 
 
@@ -90,7 +90,7 @@ def _schema(connection: sqlite3.Connection) -> Finding:
 
 
 def _offsets(connection: sqlite3.Connection) -> Finding:
-    """Dense, none twice, none past the head that the next one is counted from, and none without its channel."""
+    """Check that offsets are dense and unique, do not exceed the head, and belong to a channel."""
     channels = connection.execute("SELECT count(*) FROM channels").fetchone()[0]
     publications = 0
     problems = []
@@ -103,14 +103,14 @@ def _offsets(connection: sqlite3.Connection) -> Finding:
     for channel_id, name, head, history_size, count, distinct, first, last, wrong in rows:
         publications += count
         if name is None:
-            problems.append(f"{count} publications belong to channel number {channel_id}, which is not there")
+            problems.append(f"{count} publications belong to the missing channel number {channel_id}")
             continue
         if wrong:
-            problems.append(f"{name}: {wrong} of its numbers are no integers")
+            problems.append(f"{name}: {wrong} of its numbers are not integers")
             continue
         if distinct < count:
-            problems.append(f"{name}: {count - distinct} offsets are there twice")
-        # Of which only the newest value is kept, what is no value has an offset and is not kept.
+            problems.append(f"{name}: {count - distinct} offsets are duplicates")
+        # If a channel keeps only its newest value, other types of publication have offsets but are not kept.
         if history_size > 1 and distinct < last - first + 1:
             problems.append(f"{name}: {last - first + 1 - distinct} offsets are missing between {first} and {last}")
         if first < 1:
@@ -119,13 +119,11 @@ def _offsets(connection: sqlite3.Connection) -> Finding:
             problems.append(f"{name}: goes up to offset {last}, but its head says {head}: offsets would be used again")
         elif history_size > 1 and last < head:
             problems.append(f"{name}: its head says {head}, but its newest publication has offset {last}")
-    return Finding(
-        f"offsets: {publications} publications in {channels} channels, dense in each and none twice", problems
-    )
+    return Finding(f"offsets: {publications} publications in {channels} channels, dense and unique in each", problems)
 
 
 def _rooms(connection: sqlite3.Connection) -> Finding:
-    """Every message and member in a room that is there, and as many as the room says."""
+    """Check that each message and member belongs to a room, and that the room's counts are right."""
     rooms = connection.execute("SELECT count(*) FROM rooms").fetchone()[0]
     counts = []
     problems = []
@@ -134,13 +132,15 @@ def _rooms(connection: sqlite3.Connection) -> Finding:
         orphans = connection.execute(
             f"SELECT room_id, count(*) FROM {table} WHERE room_id NOT IN (SELECT id FROM rooms) GROUP BY room_id"  # noqa: S608
         )
-        problems += [f"{count} {table} belong to the room {room}, which is not there" for room, count in orphans]
+        problems += [f"{count} {table} belong to the missing room {room}" for room, count in orphans]
         wrong = connection.execute(
             f"SELECT id, {column}, (SELECT count(*) FROM {table} WHERE room_id = rooms.id) AS there "  # noqa: S608
             f"FROM rooms WHERE {column} <> there"
         )
-        problems += [f"the room {room} says {said} {table}, and has {there}" for room, said, there in wrong]
-    return Finding(f"rooms: {rooms} with {counts[0]} messages and {counts[1]} members, as many as each says", problems)
+        problems += [f"the room {room} counts {said} {table}, but has {there}" for room, said, there in wrong]
+    return Finding(
+        f"rooms: {rooms} with {counts[0]} messages and {counts[1]} members, as many as each counts", problems
+    )
 
 
 _CHECKS = (_file, _foreign_keys, _schema, _offsets, _rooms)

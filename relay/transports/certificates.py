@@ -1,6 +1,6 @@
-"""The certificate that new connections are served with, and its renewal: the files are watched, and loaded again when they changed.
+"""Holds the certificate for new connections. Watches its files, and loads them again when they change.
 
-Connections that are open keep the one that they began with.
+Open connections keep the certificate that they began with.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from relay.ground import logs
 from relay.transports.tls import Buffers, TlsStream
 
 POLL_INTERVAL = 10.0
-"""Seconds between two looks at the files. A renewal writes two of them: it is taken up when both stood still for one interval."""
+"""Seconds between two checks of the files. A renewal writes two files, so it is loaded when both are unchanged for
+one interval."""
 EXPIRY_NOTICE = timedelta(days=7)
-"""How long before its end a certificate is warned of; by then, what renews it should have."""
+"""How long before its expiry Relay warns of a certificate. By then an automatic renewal should have replaced it."""
 
 _State = tuple[tuple[int, int, int] | None, ...]
 
@@ -27,7 +28,7 @@ log = logs.get("relay.tls")
 
 
 class Certificates:
-    """Makes streams of accepted sockets, with the newest certificate that can be used."""
+    """Makes streams from accepted sockets, with the newest valid certificate."""
 
     def __init__(
         self, cert: Path, key: Path, now: Callable[[], datetime], *, poll_interval: float = POLL_INTERVAL
@@ -35,7 +36,7 @@ class Certificates:
         """Load the files.
 
         Raises:
-            CertificateError: they cannot be used.
+            CertificateError: the files cannot be used.
         """
         self._files = (cert, key)
         self._now = now
@@ -50,7 +51,7 @@ class Certificates:
         return TlsStream(sock, peer, self._certificate.context, self._buffers)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch the files for ever."""
+        """Watch the files until cancelled."""
         task_status.started()
         while True:
             await trio.sleep(self._poll_interval)
@@ -60,14 +61,14 @@ class Certificates:
             self._seen = state
 
     async def reload(self) -> None:
-        """Load the files again. If they cannot be used, the certificate from before stays, and the log says why."""
+        """Load the files again. If they cannot be used, keep the previous certificate, and log the cause."""
         self._tried = await trio.to_thread.run_sync(self._state)
         try:
             self._certificate = await trio.to_thread.run_sync(load_certificate, *self._files)
         except CertificateError as error:
             expires_at = self._certificate.expires_at.isoformat()
             log.error(
-                "new certificate cannot be used, keeping the one from before",
+                "new certificate cannot be used, keeping the previous one",
                 setting=f"server.{error.setting}", cause=error, expiresAt=expires_at,
             )  # fmt: skip
         else:
@@ -84,7 +85,7 @@ class Certificates:
             log.warning("the certificate is about to expire", **fields)
 
     def _state(self) -> _State:
-        """What changes about the files when they are written, replaced, or point elsewhere."""
+        """Return a value that changes when the files are written, replaced, or linked elsewhere."""
         return tuple(_state_of(file) for file in self._files)
 
 

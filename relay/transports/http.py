@@ -1,8 +1,8 @@
-"""HTTP/1.1 on Hypercorn, on streams that are ours. The only importer of what Hypercorn keeps to itself.
+"""Serves HTTP/1.1 with Hypercorn, on Relay's own streams. The only module that uses Hypercorn's private names.
 
-Hypercorn's connection is taken apart just enough to close its doors: no HTTP/2, no WebSocket of its own (one with a byte behind its
-head would end the process), no idle connection that outlives its timer, no peer that holds a shutdown. An upgrade that comes on
-a connection that served HTTP before is handed back.
+It overrides Hypercorn's connection where it must. It serves neither HTTP/2 nor Hypercorn's WebSockets, because one
+with a byte after its head would end the process. Idle connections end with their timer, and a client cannot delay a
+shutdown. An upgrade on a connection that served HTTP before is returned to the caller.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 KEEP_ALIVE_TIMEOUT = 30.0
 """Seconds for which a connection without a request stays open."""
 HEAD_TIMEOUT = 10.0
-"""Seconds in which the rest of a head must come, once its first bytes did."""
+"""Seconds that the rest of a head may take after its first bytes."""
 BODY_TIMEOUT = 300.0
-"""Seconds without a byte in the middle of a request's body; long, for a publisher that streams what happens when it happens."""
+"""Seconds without a byte in the middle of a request's body. Long, because a publisher may stream events as they
+happen."""
 ABORT_TIMEOUT = 1.0
-"""Seconds that connections have to end after they were reset."""
+"""Seconds that connections may take to end after a reset."""
 
 Application = Callable[..., Awaitable[None]]
 
@@ -59,7 +60,7 @@ class HttpServer:
         self._empty = trio.Event()
 
     async def serve(self, stream: ByteStream) -> RequestHead | None:
-        """Serve a connection until it ends, and return None; or until an upgrade was asked for, and return that request.
+        """Serve a connection until it ends, and return None. If the client requests an upgrade, return that request.
 
         The caller closes the stream.
         """
@@ -81,7 +82,8 @@ class HttpServer:
         return connection.upgrade
 
     async def shutdown(self, deadline: float) -> None:
-        """Let connections that are idle go, give requests under way until `deadline`, and reset what is left then."""
+        """Close idle connections, let running requests finish until `deadline`, and reset the remaining connections
+        then."""
         await self._context.terminated.set()
         for connection in self._connections:
             connection.end_if_idle()
@@ -119,11 +121,11 @@ async def open_http_server(
 
 
 class _Http11(H11Protocol):
-    """HTTP/1.1 and nothing else, whatever a request asks for."""
+    """Hypercorn's HTTP/1.1, restricted to that protocol."""
 
     on_closed: Callable[[], None]
     begins_answer = False
-    """Whether what is sent now is the head of an answer: its body follows at once."""
+    """Whether the head of a response is being sent. Its body follows at once."""
 
     async def stream_send(self, event: StreamEvent) -> None:
         self.begins_answer = isinstance(event, Response)
@@ -142,7 +144,7 @@ class _Http11(H11Protocol):
             raise h11.RemoteProtocolError("not HTTP/1.1", error_status_hint=505)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        # Whoever asks for another protocol may be answered in this one (RFC 9110, 7.8).
+        # A server may ignore a request for another protocol (RFC 9110, 7.8).
         headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
         request = h11.Request(
             method=request.method, target=request.target, headers=headers, http_version=request.http_version
@@ -158,7 +160,7 @@ class _Http11(H11Protocol):
 
 
 class _Connection(TCPServer):
-    """One connection. `upgrade` is the request for one that it ended with, if it did."""
+    """One connection. `upgrade` is the upgrade request that ended it, or None."""
 
     def __init__(
         self,
@@ -172,9 +174,9 @@ class _Connection(TCPServer):
     ) -> None:
         super().__init__(app, config, context, {}, stream)  # type: ignore[arg-type]
         self.upgrade: RequestHead | None = None
-        self._idle = True  # whether no request is under way
-        self._waiting = trio.CancelScope()  # for bytes
-        self._head = b""  # of an answer: it goes out with the first of its body
+        self._idle = True  # whether no request is running
+        self._waiting = trio.CancelScope()  # around a wait for bytes
+        self._head = b""  # of a response, sent together with the first bytes of its body
         self._answered = trio.Event()  # set between two requests
         self._answered.set()
         self._reading = trio.CancelScope()
@@ -191,7 +193,8 @@ class _Connection(TCPServer):
                     self.app, self.config, self.context, task_group, ConnectionState({}), self._bytes.secure, self._bytes.peer,
                     sock.getsockname()[:2], self.protocol_send,
                 )  # fmt: skip
-                # The reader waits for the end of an answer before it reads the next request; of one whose peer is gone there is none.
+                # The reader waits for the end of a response before it reads on. If the client is gone, that end never
+                # comes.
                 self.protocol.on_closed = self._reading.cancel
                 await self._read_data()
         finally:
@@ -200,12 +203,12 @@ class _Connection(TCPServer):
                     await self._close()
 
     def end_if_idle(self) -> None:
-        """Have the connection end, unless a request is under way, or there to be read. A plain call."""
+        """Close the connection, unless a request is running or received."""
         if self._idle and not self._bytes.has_unread:
             self._waiting.cancel()
 
     def abort(self) -> None:
-        """Reset the connection. A plain call."""
+        """Reset the connection."""
         self._bytes.abort()
 
     async def protocol_send(self, event: Event) -> None:
@@ -223,12 +226,12 @@ class _Connection(TCPServer):
             else:
                 self._answered = trio.Event()
         else:
-            # Quart's nursery is cancelled while Hypercorn cleans up in it: the connection must be closed all the same.
+            # Hypercorn cleans up in Quart's cancelled nursery, but the connection must still be closed.
             with trio.CancelScope(shield=True):
                 await super().protocol_send(event)
 
     async def _send(self, data: bytes) -> None:
-        """Write, shielded as Hypercorn would; a peer that does not read is reset by `shutdown`."""
+        """Write, shielded as in Hypercorn. `shutdown` resets a client that does not read."""
         try:
             sent = 0
             if not self.send_lock.locked():
@@ -254,24 +257,24 @@ class _Connection(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _receive(self) -> bytes:
-        """The next bytes of this connection; none at its end, or when it goes on as something else."""
+        """Return the next bytes of this connection; empty at its end, or when it is upgraded."""
         if self._idle and self.context.terminated.is_set() and not self._bytes.has_unread:
             return b""
         data = b""
         with trio.CancelScope(deadline=self._deadline()) as self._waiting:
             data = await self._bytes.receive_some()
         if data and self.protocol.connection.their_state is h11.DONE:
-            # The next request came before the end of this one's answer.
+            # The next request arrived before the end of this response.
             await self._answered.wait()
         if not data or not self._idle:
             return data
-        # Between two requests: what comes is a head, and it may be an upgrade's.
+        # Between two requests a head follows, and it may request an upgrade.
         self._idle = False
         try:
             with trio.fail_after(self._head_timeout):
                 head = await self._bytes.receive_head(data)
         except ProtocolError:
-            return data + b" " * MAX_HEAD_BYTES  # too long: h11 says so in the words of HTTP
+            return data + b" " * MAX_HEAD_BYTES  # too long: with these bytes h11 answers with an HTTP error
         if head:
             self.upgrade = upgrade_request(head)
         if self.upgrade is not None:
@@ -279,9 +282,9 @@ class _Connection(TCPServer):
         return head
 
     def _deadline(self) -> float:
-        """When the connection ends if nothing comes."""
+        """Return when the connection ends if it receives nothing."""
         if self._idle:
             return trio.current_time() + self.config.keep_alive_timeout
         if self.protocol.connection.their_state is h11.SEND_BODY:
             return trio.current_time() + self._body_timeout
-        return math.inf  # the request is there: what is awaited is its answer's end
+        return math.inf  # the request is complete, so its response decides

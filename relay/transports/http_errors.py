@@ -1,4 +1,4 @@
-"""How refusals look over HTTP: the status of each code, and the two shapes of an error body. Pure."""
+"""Refusals as HTTP responses: the status of each code, and the two shapes of an error body. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.ground.clock import iso_ms
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 FEEDS_PREFIX = "/api/v1/"
-"""Below it errors have the shape of the feeds' API."""
+"""The path below which errors have the shape of the feeds' API."""
 
 STATUS: Mapping[Code, int] = {
     Code.INVALID_REQUEST: 400,
@@ -34,7 +34,7 @@ STATUS: Mapping[Code, int] = {
 
 @attrs.frozen
 class ErrorAnswer:
-    """What a refusal is answered with; the error id is for the log too."""
+    """The HTTP response to a refusal. The log has the error id too."""
 
     status: int
     body: Mapping[str, Any]
@@ -43,7 +43,7 @@ class ErrorAnswer:
 
 
 def error_answer(refusal: RequestError, path: str, now_ms: int, *, status: int | None = None) -> ErrorAnswer:
-    """Return the answer to a request that was refused. `status` stands in where a code has no status of its own."""
+    """Return the response to a refused request. `status` overrides the status of the code."""
     error_id = str(uuid.uuid4())
     status = status or STATUS[refusal.code]
     headers = {}

@@ -1,4 +1,4 @@
-"""Answers that are given before, or instead of, HTTP: one short response, and the connection ends."""
+"""Refuses a connection outside of the HTTP server: sends one short response and ends it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from relay.transports.http_errors import error_answer
 from relay.transports.stream import ByteStream
 
 SEND_TIMEOUT = 5.0
-"""Seconds that the peer has to take the answer."""
+"""Seconds that the client may take to receive the response."""
 LINGER_TIMEOUT = 1.0
-"""Seconds for which what the peer still sends is read and thrown away: a reset would take the answer with it."""
+"""Seconds for which further bytes of the client are discarded. A reset would destroy the response."""
 
 log = logs.get("relay.http")
 _clock = Clock()
@@ -24,7 +24,7 @@ _clock = Clock()
 async def refuse(
     stream: ByteStream, refusal: RequestError, *, path: str = "", address: str = "", status: int | None = None
 ) -> None:
-    """Answer a connection with an error and let it go; the stream's owner closes it. Never raises for what the peer does."""
+    """Answer a connection with an error. The stream's owner closes it. Errors of the connection are not raised."""
     answer = error_answer(refusal, path, _clock.now_ms(), status=status)
     log.info(
         "refused", path=path, address=address, status=answer.status, cause=refusal.message, errorId=answer.error_id

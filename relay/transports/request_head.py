@@ -1,4 +1,4 @@
-"""The head of a request, as bytes: enough of HTTP/1.1 to tell an upgrade from the rest. Pure."""
+"""Parses the head of a request: enough of HTTP/1.1 to recognise an upgrade. Pure."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ class RequestHead:
 
     method: str
     path: str
-    """As it was sent, still percent-encoded, up to the question mark."""
+    """The path as it was sent, percent-encoded, up to the question mark."""
     query: str
     version: str
-    """Of HTTP, as in `1.1`."""
+    """The version of HTTP, as in `1.1`."""
     headers: tuple[tuple[bytes, bytes], ...]
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the value of a header; of several of the same name, all of them with commas between (RFC 9110, 5.3)."""
+        """Return the value of a header. Several values of one name are joined by commas (RFC 9110, 5.3)."""
         values = [value for key, value in self.headers if key == name]
         return b", ".join(values) if values else None
 
 
 def parse_head(head: bytes) -> RequestHead:
-    """Return the request that these bytes, up to and with the empty line, begin.
+    """Parse a head, including its empty line.
 
     Raises:
-        ProtocolError: they are no HTTP/1.1 request.
+        ProtocolError: the bytes are not an HTTP/1.1 request.
     """
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=len(head) + 1)
     try:
@@ -46,12 +46,13 @@ def parse_head(head: bytes) -> RequestHead:
 
 
 def upgrade_request(head: bytes) -> RequestHead | None:
-    """Return the request if a head asks for WebSocket; one that cannot be read does not, and HTTP will say what is wrong with it.
+    """Return the request if a head asks for a WebSocket upgrade, else None.
 
-    Names of protocols are compared without case (RFC 9110, 7.8).
+    An invalid head also gives None, and the HTTP server answers it with an error. Names of protocols are compared
+    without case (RFC 9110, 7.8).
     """
     if b"upgrade" not in head.lower():
-        return None  # as most requests: nothing needs to be parsed twice
+        return None  # as in most requests, so most heads are parsed once
     try:
         request = parse_head(head)
     except ProtocolError:

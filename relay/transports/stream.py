@@ -1,4 +1,4 @@
-"""One accepted TCP connection: what HTTP and WebSocket read from and write to."""
+"""One accepted TCP connection, which HTTP and WebSocket read and write."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ DEFAULT_RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 16 * 1024
 """Bytes of a request's first line and headers."""
 MAX_UNSENT_BYTES = 128 * 1024
-"""Bytes that the kernel takes before it has sent them. By itself it takes 4 MiB for a peer that does not read: more than an outbox may
-hold, and a slow reader would have to read all of it before anything newer."""
+"""Unsent bytes that the kernel buffers. By default it buffers 4 MiB for a client that does not read. That is more
+than an outbox may hold, and a slow client would have to read all of it before anything newer."""
 SEND_TIMEOUT = 30.0
-"""Seconds without the kernel taking a byte after which a write is given up: the peer of an answer does not read."""
+"""Seconds after which a write fails if the kernel accepts no byte, because the client does not read."""
 RELEASE_TIMEOUT = 10.0
-"""Seconds for which the kernel goes on trying to deliver what a closed connection left to a peer that acknowledges nothing."""
+"""Seconds for which the kernel tries to deliver the last bytes of a closed connection to an unresponsive client."""
 _TLS_HANDSHAKE = b"\x16"
-"""What a connection that speaks TLS begins with (RFC 8446, 5.1), and no request does."""
+"""The first byte of a TLS connection (RFC 8446, 5.1). No HTTP request begins with it."""
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
 class UnexpectedTlsError(ProtocolError):
-    """What came is a handshake of TLS."""
+    """The client started a TLS handshake."""
 
 
 class ByteStream(trio.abc.HalfCloseableStream):
-    """A non-blocking socket as a Trio stream, with a write that never waits and a place for bytes that were read too early.
+    """A non-blocking socket as a Trio stream, with a write that never waits, and `unread` for bytes that were read
+    too early.
 
     One task reads and one writes at a time; `abort` may come from any.
     """
@@ -41,7 +42,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
     __slots__ = ("_pushed_back", "peer", "sock")
 
     secure: ClassVar[bool] = False
-    """Whether what is written here is encrypted on the wire."""
+    """Whether the stream encrypts."""
 
     def __init__(self, sock: socket.socket, peer: tuple[str, int]) -> None:
         """Take over an accepted socket; `peer` is its address and port."""
@@ -54,19 +55,19 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes were put back that the next `receive_some` returns."""
+        """Whether the next `receive_some` returns bytes from `unread`."""
         return bool(self._pushed_back)
 
     def unread(self, data: bytes) -> None:
-        """Put bytes back: the next `receive_some` returns them first."""
+        """Put bytes back. The next `receive_some` returns them first."""
         self._pushed_back = data + self._pushed_back
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what came, at most `max_bytes`; empty at the end. Always a checkpoint.
+        """Return received bytes, at most `max_bytes`; empty at the end. Always a checkpoint.
 
         Raises:
             trio.BrokenResourceError: the connection was reset.
-            trio.ClosedResourceError: it was closed here.
+            trio.ClosedResourceError: the stream was closed on this side.
         """
         if self._pushed_back:
             await trio.lowlevel.checkpoint()
@@ -77,7 +78,8 @@ class ByteStream(trio.abc.HalfCloseableStream):
         if sock.fileno() < 0:
             raise trio.ClosedResourceError("this stream was closed")
         while True:
-            # A peer is seldom faster than we: to ask before there is anything would be a system call for nothing.
+            # A client is seldom faster than the server, so a read before the wait would mostly be a wasted system
+            # call.
             await trio.lowlevel.wait_readable(sock)
             try:
                 return sock.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
@@ -87,13 +89,14 @@ class ByteStream(trio.abc.HalfCloseableStream):
                 raise self._error(error) from error
 
     async def receive_head(self, begin: bytes = b"") -> bytes:
-        """Return the head of the next request, up to and with its empty line; empty at the end. What came behind it is put back.
+        """Return the head of the next request, including its empty line; empty at the end. Bytes after it are put
+        back.
 
-        `begin` was read already. The caller bounds the time; cancelled, what was read is lost.
+        `begin` has bytes that were read already. The caller bounds the time. If cancelled, the bytes read are lost.
 
         Raises:
-            ProtocolError: it is longer than MAX_HEAD_BYTES.
-            UnexpectedTlsError: TLS is spoken, where there is none.
+            ProtocolError: the head is longer than MAX_HEAD_BYTES.
+            UnexpectedTlsError: the client speaks TLS on a port without it.
         """
         received = begin
         while True:
@@ -113,9 +116,9 @@ class ByteStream(trio.abc.HalfCloseableStream):
             received += more
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more.
+        """Write everything. If cancelled, an unknown part is written, so the stream is unusable.
 
-        Raises as `receive_some`, also where the peer takes nothing for SEND_TIMEOUT.
+        Raises as `receive_some`, and BrokenResourceError if the client accepts nothing for SEND_TIMEOUT.
         """
         await trio.lowlevel.checkpoint()
         with memoryview(data) as view:
@@ -132,11 +135,11 @@ class ByteStream(trio.abc.HalfCloseableStream):
                     raise self._error(error) from error
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Return when the kernel takes something."""
+        """Wait until the kernel accepts bytes."""
         await self.wait_writable()
 
     async def send_eof(self) -> None:
-        """Say that nothing more will be written."""
+        """Shut down writing."""
         await trio.lowlevel.checkpoint()
         try:
             self.sock.shutdown(socket.SHUT_WR)
@@ -145,11 +148,12 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     @property
     def send_nowait(self) -> Callable[[bytes], int]:
-        """What writes as much as the kernel takes now, and returns how many bytes that was. See `outbox.Transport`."""
+        """A function that writes the bytes that the kernel accepts now, and returns their number. See
+        `outbox.Transport`."""
         return self.sock.send
 
     async def wait_writable(self) -> None:
-        """Return when the kernel takes something, or the connection is gone. Raises as `receive_some`."""
+        """Wait until the kernel accepts bytes, or the connection is lost. Raises as `receive_some`."""
         if self.sock.fileno() < 0:
             raise trio.ClosedResourceError
         await trio.lowlevel.wait_writable(self.sock)
@@ -160,20 +164,21 @@ class ByteStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Close. What the kernel has not sent yet it tries to send for RELEASE_TIMEOUT. A plain call; idempotent."""
+        """Close. The kernel tries to send its remaining bytes for RELEASE_TIMEOUT. Idempotent."""
         if self.sock.fileno() >= 0:
-            # Else it holds the memory of a connection whose peer is gone for minutes; of any number of them, for no process to see.
+            # Otherwise the kernel keeps the memory of connections to lost clients for minutes, without a bound, and
+            # invisible to any process.
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(RELEASE_TIMEOUT * 1000))
             self._close()
 
     def abort(self) -> None:
-        """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""
+        """Reset the connection, and wake every task that waits for it. Idempotent."""
         if self.sock.fileno() >= 0:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._close()
 
     def _close(self) -> None:
-        trio.lowlevel.notify_closing(self.sock)  # who waits for it is woken
+        trio.lowlevel.notify_closing(self.sock)  # wakes the tasks that wait for the socket
         self.sock.close()
 
     def _error(self, error: OSError) -> Exception:

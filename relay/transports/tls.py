@@ -1,10 +1,10 @@
-"""TLS under HTTP and WebSocket: a stream like any other, whose bytes are ciphertext on the wire.
+"""TLS below HTTP and WebSocket: a stream that encrypts and decrypts.
 
-OpenSSL is driven over buffers in memory, without a task or a lock: a record is made in the call that sends it. Nothing is encrypted before
-the kernel has taken all that was encrypted earlier, so that what waits for a slow reader waits as plaintext in its outbox, where it
-is bounded, replaced and dropped; at most one piece of ciphertext waits here.
+OpenSSL works on buffers in memory, without a task or a lock: the call that sends a record encrypts it. Nothing is
+encrypted before the kernel has accepted all earlier ciphertext. So bytes for a slow client stay in its outbox as
+plaintext, where they are bounded, replaced and dropped. At most one piece of ciphertext is pending here.
 
-It knows no HTTP and no WebSocket, and is given the certificate.
+This module knows neither HTTP nor WebSocket, and gets the certificate from its caller.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from relay.ground.errors import ProtocolError
 from relay.transports.stream import DEFAULT_RECEIVE_BYTES, SEND_TIMEOUT, ByteStream
 
 MAX_PIECE_BYTES = 64 * 1024
-"""Plaintext that is encrypted at once: what bounds the ciphertext that waits for the kernel."""
+"""Bytes of plaintext that are encrypted at once. This bounds the ciphertext that is pending for the kernel."""
 MAX_ANSWERS_BYTES = 16 * 1024
-"""Ciphertext that may wait beside such a piece: what TLS itself has to answer, to a peer that asks and does not read."""
+"""Further bytes of pending ciphertext: TLS's own answers to a client that asks for them and does not read."""
 
 GOODBYE_TIMEOUT = 1.0
-"""Seconds that a reader has to take enough for a goodbye to go out."""
+"""Seconds that a slow client may take until the close notification can be sent."""
 MIN_RECEIVE_BYTES = 16 * 1024 + 256
-"""Ciphertext asked of the kernel at least: a whole record, for nothing can be read of a part (RFC 8446, 5.2)."""
+"""The least bytes of ciphertext per read: a whole record, because a part cannot be decrypted (RFC 8446, 5.2)."""
 
 _PLAIN_HTTP = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
 
@@ -35,14 +35,14 @@ log = logs.get("relay.tls")
 
 
 class PlainHttpError(ProtocolError):
-    """The peer speaks HTTP without TLS."""
+    """The client speaks HTTP without TLS."""
 
 
 class Buffers:
-    """Where OpenSSL reads and writes ciphertext: one pair for all connections of a thread.
+    """OpenSSL's ciphertext buffers: one pair for all connections of a thread.
 
-    Every call into OpenSSL is given what came for its connection, and what it leaves is taken out before anything else runs. A pair of
-    its own would keep, for each connection, the size of the largest piece that it ever wrote: 80 KB a connection instead of 14.
+    Each call into OpenSSL gets the ciphertext of its connection, and its output is removed before other code runs. A
+    pair per connection would keep the size of the largest piece ever written: 80 KB a connection instead of 14.
     """
 
     __slots__ = ("incoming", "outgoing")
@@ -53,10 +53,10 @@ class Buffers:
 
 
 class TlsStream(ByteStream):
-    """A connection with TLS, from its handshake on: that happens while the first bytes are awaited, and nothing is sent before.
+    """A connection with TLS. The handshake runs during the first `receive_some`, and nothing can be sent before it.
 
-    One task reads and one writes at a time; `abort` may come from any. Of a write that was not taken as a whole, the rest is to be
-    passed again, as outboxes do.
+    One task reads and one writes at a time; any task may call `abort`. After a partial write the caller must pass the
+    rest again, as outboxes do.
     """
 
     __slots__ = (
@@ -71,26 +71,27 @@ class TlsStream(ByteStream):
         self._tls = context.wrap_bio(buffers.incoming, buffers.outgoing, server_side=True)
         self._buffers = buffers
         self._established = False
-        self._ciphertext = b""  # came, and OpenSSL has not looked at it yet
-        self._more = False  # whether something can be read before anything more comes
-        self._ended = False  # whether the peer writes no more
-        self._broken: Exception | None = None  # why nothing can be read or written any more
-        self._pending = b""  # written by OpenSSL, and the kernel has not taken it
-        self._encrypted = 0  # bytes of what is to be written next that are encrypted already: see send_nowait
-        self._heard: trio.Event | None = None  # set when something came, where a write has to wait for that
+        self._ciphertext = b""  # received, and not yet passed to OpenSSL
+        self._more = False  # whether plaintext can be read without further ciphertext
+        self._ended = False  # whether the client has ended its stream
+        self._broken: Exception | None = None  # why the stream is unusable
+        self._pending = b""  # ciphertext that the kernel has not accepted
+        self._encrypted = 0  # bytes at the start of the next write that are encrypted already: see send_nowait
+        self._heard: trio.Event | None = None  # set when bytes arrive, if a write must wait for that
 
     @property
     def has_unread(self) -> bool:
-        """Whether the next `receive_some` returns bytes that are here already."""
+        """Whether the next `receive_some` returns without waiting for the client."""
         return bool(self._pushed_back) or (self._more and bool(self._ciphertext or self._tls.pending()))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what came, at most `max_bytes`; empty at the end, whether or not the peer said goodbye. Always a checkpoint.
+        """Return received bytes, at most `max_bytes`; empty at the end, with or without a close notification. Always
+        a checkpoint.
 
         Raises:
-            PlainHttpError: it was a request without TLS. The socket may be used for an answer in kind.
-            trio.BrokenResourceError: the connection was reset, or what came is no TLS.
-            trio.ClosedResourceError: it was closed here.
+            PlainHttpError: the client sent a request without TLS. The socket may be used for a plain response.
+            trio.BrokenResourceError: the connection was reset, or the bytes are not TLS.
+            trio.ClosedResourceError: the stream was closed on this side.
         """
         if self._pushed_back:
             return await super().receive_some(max_bytes)
@@ -108,9 +109,9 @@ class TlsStream(ByteStream):
         return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Write everything. Cancelled, an unknown part is written: the stream is of no use any more.
+        """Write everything. If cancelled, an unknown part is written, so the stream is unusable.
 
-        Raises as `send_nowait`, also where the peer takes nothing for SEND_TIMEOUT.
+        Raises as `send_nowait`, and BrokenResourceError if the client accepts nothing for SEND_TIMEOUT.
         """
         await trio.lowlevel.checkpoint()
         with memoryview(data) as view:
@@ -123,21 +124,21 @@ class TlsStream(ByteStream):
                 sent += self.send_nowait(view[sent:])
 
     async def send_eof(self) -> None:
-        """Say that nothing more will be written."""
+        """Shut down writing."""
         if self._say_goodbye():
             with trio.move_on_after(GOODBYE_TIMEOUT):
                 await self.wait_writable()
         await super().send_eof()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Encrypt and write as long as the kernel takes all of it, and return how many bytes that was. A plain call.
+        """Encrypt and write as long as the kernel accepts all ciphertext. Return the number of plaintext bytes.
 
-        Where all is encrypted and the kernel refused a part, the last byte counts as not written until it has taken the rest: so the
-        caller waits, and comes again.
+        If everything is encrypted but the kernel refused a part, the last byte counts as unwritten until it accepts
+        the rest. So the caller waits, and calls again.
 
         Raises:
-            trio.BrokenResourceError: the connection is gone, or not there yet.
-            trio.ClosedResourceError: it was closed here.
+            trio.BrokenResourceError: the connection is lost, or the handshake has not happened.
+            trio.ClosedResourceError: the stream was closed on this side.
         """
         if self._pending:
             self._put_out()
@@ -170,7 +171,8 @@ class TlsStream(ByteStream):
         return taken
 
     async def wait_writable(self) -> None:
-        """Return when all that is encrypted is written and more would be taken, or the connection is gone. Raises as `send_nowait`."""
+        """Wait until all ciphertext is written and more is accepted, or the connection is lost. Raises as
+        `send_nowait`."""
         while True:
             await self._wait_for_room()
             self._put_out()
@@ -178,24 +180,24 @@ class TlsStream(ByteStream):
                 return
 
     async def _wait_for_room(self) -> None:
-        """Return when the kernel takes something, and TLS lets us write."""
+        """Wait until the kernel accepts bytes and TLS allows a write."""
         if self._heard is not None:
             await self._heard.wait()
         await super().wait_writable()
 
     def close(self) -> None:
-        """Say goodbye, unless the peer is too slow to be told, and close. A plain call; idempotent."""
+        """Send a close notification, unless the client is too slow for it, and close. Idempotent."""
         self._say_goodbye()
         super().close()
         self._let_go()
 
     def abort(self) -> None:
-        """Reset the connection, so that whoever waits for the peer waits no more. A plain call; idempotent."""
+        """Reset the connection, and wake every task that waits for it. Idempotent."""
         super().abort()
         self._let_go()
 
     def _decrypt(self, max_bytes: int) -> bytes:
-        """Return what can be read of what came; empty if that is nothing yet, or the end."""
+        """Decrypt received bytes. Empty if no record is complete, or at the end."""
         if self._broken is not None:
             raise self._broken
         pieces: list[bytes] = []
@@ -230,18 +232,18 @@ class TlsStream(ByteStream):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _answer(self) -> None:
-        """Write what TLS itself has to say to what came."""
+        """Write TLS's own answers to received records."""
         if not self._pending:
             return
         try:
             self._put_out()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._broken = error  # once what was read is handed out
+            self._broken = error  # raised after the decrypted bytes are returned
         if len(self._pending) > MAX_PIECE_BYTES + MAX_ANSWERS_BYTES:
             self._broken = trio.BrokenResourceError("the peer asks for answers and does not read them")
 
     def _put_out(self) -> None:
-        """Hand the kernel what is encrypted. What it refuses stays pending."""
+        """Pass the pending ciphertext to the kernel. The part that it refuses stays pending."""
         try:
             self._pending = self._pending[self.sock.send(self._pending) :]
         except BlockingIOError:
@@ -250,13 +252,14 @@ class TlsStream(ByteStream):
             raise self._error(error) from error
 
     def _say_goodbye(self) -> bool:
-        """Tell the peer that this is the end and nothing was cut off (RFC 8446, 6.1); return whether the kernel refused that.
+        """Send a close notification, which shows that nothing was cut off (RFC 8446, 6.1). Return whether the kernel
+        refused it.
 
-        Where a write is not finished, something is cut off, and nothing is said.
+        After an unfinished write something is cut off, so no notification is sent.
         """
         if not self._established or self._pending or self._broken is not None or self.sock.fileno() < 0:
             return False
-        with suppress(ssl.SSLError):  # it wants to read the peer's goodbye too, which may never come
+        with suppress(ssl.SSLError):  # unwrap also waits for the client's notification, which may never arrive
             self._tls.unwrap()
         self._pending = self._buffers.outgoing.read()
         with suppress(trio.BrokenResourceError):
@@ -265,14 +268,14 @@ class TlsStream(ByteStream):
         return False
 
     def _wait_to_hear(self) -> None:
-        """Have writes wait until more was read: the peer is in the middle of a message of TLS itself."""
+        """Make writes wait until more is read, because the client is in the middle of one of TLS's own messages."""
         if self._ended:
             raise trio.BrokenResourceError("the peer left in the middle of a message")
         if self._heard is None:
             self._heard = trio.Event()
 
     def _let_go(self) -> None:
-        """Free what OpenSSL holds. The rest may be part of a circle, and wait for the garbage collector."""
+        """Free OpenSSL's memory. The rest may be in a reference cycle, and wait for the garbage collector."""
         self._broken = trio.ClosedResourceError("this stream was closed")
         self._more = False
         if hasattr(self, "_tls"):
@@ -285,7 +288,7 @@ class TlsStream(ByteStream):
             self._heard = None
 
     def _cause(self, error: ssl.SSLError) -> Exception:
-        """Return what an error of OpenSSL means here."""
+        """Return the exception for an error of OpenSSL."""
         if self._established:
             return trio.BrokenResourceError(f"the connection is broken: {error.reason}")
         if error.reason in _PLAIN_HTTP:

@@ -114,7 +114,7 @@ async def test_what_is_there_is_left_as_it_is_unless_told_otherwise(tmp_path: Pa
     source, target = tmp_path / "relay.db", tmp_path / "copy.db"
     await publish(source)
     target.write_text("precious")
-    with pytest.raises(StoreError, match="exists already, and was left as it is"):
+    with pytest.raises(StoreError, match="already exists and was not changed"):
         back_up(source, target, overwrite=False, progress=ignore)
     assert target.read_text() == "precious"
     back_up(source, target, overwrite=True, progress=ignore)
@@ -124,7 +124,7 @@ async def test_what_is_there_is_left_as_it_is_unless_told_otherwise(tmp_path: Pa
 async def test_what_appears_while_it_copies_is_left_as_it_is(tmp_path: Path) -> None:
     source, target = tmp_path / "relay.db", tmp_path / "copy.db"
     await publish(source)
-    with pytest.raises(StoreError, match="exists already"):
+    with pytest.raises(StoreError, match="already exists"):
         back_up(source, target, overwrite=False, progress=lambda _done, _total: target.touch())
     assert target.read_bytes() == b""
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -145,14 +145,14 @@ async def test_the_database_itself_and_one_in_use_are_never_replaced(tmp_path: P
     target.touch()
     journal = tmp_path / "other.db-journal"
     journal.write_text("what SQLite would play into the copy")
-    with pytest.raises(StoreError, match="exists: something uses a database"):
+    with pytest.raises(StoreError, match="exists, so a process uses a database"):
         back_up(source, target, overwrite=True, progress=ignore)
     journal.unlink()
     target.unlink()
     with trio.fail_after(20):
         async with running_database(target) as used:
             await used.write(lambda connection: connection.execute("INSERT INTO meta VALUES ('x', '')").fetchall())
-            with pytest.raises(StoreError, match="something uses a database"):
+            with pytest.raises(StoreError, match="a process uses a database"):
                 back_up(source, target, overwrite=True, progress=ignore)
 
 
@@ -181,7 +181,7 @@ async def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     source, pipe = tmp_path / "relay.db", tmp_path / "pipe"
     await publish(source)
     os.mkfifo(pipe)
-    with pytest.raises(StoreError, match="is no ordinary file"):
+    with pytest.raises(StoreError, match="is not a regular file"):
         back_up(source, pipe, overwrite=True, progress=ignore)
     assert pipe.is_fifo()
     with pytest.raises(StoreError, match="File name too long"):

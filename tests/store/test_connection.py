@@ -265,7 +265,7 @@ async def test_closing_is_bounded_where_the_thread_does_not_end(
                 await until(begun)
                 started = time.monotonic()
             assert 0.1 <= time.monotonic() - started < 2
-            assert "the database is still at work" in caplog.text
+            assert "the database is still busy" in caplog.text
             release.set()
         connection._thread.join(LIMIT)
         assert not connection._thread.is_alive()
@@ -418,8 +418,8 @@ async def test_a_file_that_another_process_holds(tmp_path: Path, monkeypatch: py
         other.execute("BEGIN IMMEDIATE")
         text = await refusal(path)
     assert text == (
-        f"{path} is locked by another process, and was for 0.2 seconds. Is another Relay, or a database tool, using it? "
-        "End that, and try again."
+        f"{path} has been locked by another process for 0.2 seconds. Stop the other Relay or database tool that uses it, "
+        "and try again."
     )
     async with open_connection(path):
         pass

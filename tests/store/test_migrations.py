@@ -128,7 +128,7 @@ async def test_a_file_of_a_newer_relay_is_refused_and_left_alone(tmp_path: Path)
             pytest.fail("opened")
     assert str(caught.value) == (
         f"The database has version {newer}, and this Relay knows versions up to {newer - 6}: it was written by a newer "
-        "Relay. Install that release, or restore a backup made before it."
+        "Relay. Install that release, or restore an older backup."
     )
     with closing(sqlite3.connect(path)) as connection:
         assert version(connection) == newer

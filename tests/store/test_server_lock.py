@@ -22,7 +22,7 @@ async def test_a_second_server_is_refused_and_changes_nothing(tmp_path: Path) ->
     async with relay_process(tmp_path) as first:
         before = epochs()
         assert len(before) == 3
-        with pytest.raises(StoreError, match="Another Relay serves"):
+        with pytest.raises(StoreError, match="Another Relay already serves"):
             async with running(config_for(tmp_path)):
                 pytest.fail("it started")
         assert epochs() == before

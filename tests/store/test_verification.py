@@ -57,11 +57,11 @@ async def test_it_says_what_it_verified(tmp_path: Path) -> None:
         ("UPDATE channels SET offset = 6 WHERE id = 1", "chatroom:r: its head says 6, but its newest publication has offset 5"),
         ("UPDATE channels SET offset = 6 WHERE id = 2", "market:X: goes up to offset 7, but its head says 6"),
         ("INSERT INTO publications VALUES (2, 0, 't', '{}', 1)", "market:X: the offset 0 is below 1"),
-        ("UPDATE publications SET offset = 'x' WHERE offset = 4", "chatroom:r: 1 of its numbers are no integers"),
-        ("UPDATE channels SET offset = x'00' WHERE id = 1", "chatroom:r: 1 of its numbers are no integers"),
-        ("DELETE FROM channels WHERE id = 1", "3 publications belong to channel number 1, which is not there"),
-        ("DELETE FROM messages WHERE id = 'm1'", "the room r says 2 messages, and has 1"),
-        ("UPDATE members SET room_id = 'gone'", "1 members belong to the room gone, which is not there"),
+        ("UPDATE publications SET offset = 'x' WHERE offset = 4", "chatroom:r: 1 of its numbers are not integers"),
+        ("UPDATE channels SET offset = x'00' WHERE id = 1", "chatroom:r: 1 of its numbers are not integers"),
+        ("DELETE FROM channels WHERE id = 1", "3 publications belong to the missing channel number 1"),
+        ("DELETE FROM messages WHERE id = 'm1'", "the room r counts 2 messages, but has 1"),
+        ("UPDATE members SET room_id = 'gone'", "1 members belong to the missing room gone"),
         ("DROP INDEX messages_by_room", "messages_by_room is missing"),
         ("CREATE TABLE extra (x)", "extra is not Relay's"),
         ("ALTER TABLE meta ADD COLUMN x", "meta was changed"),
@@ -80,7 +80,7 @@ async def test_it_finds_an_offset_that_is_there_twice(tmp_path: Path) -> None:
         "CREATE TABLE publications (channel_id, offset, type, data, published_at)",
         "INSERT INTO publications VALUES (1, 4, 't', '{}', 1), (1, 4, 't', '{}', 1), (1, 5, 't', '{}', 1)",
     )
-    assert "chatroom:r: 1 offsets are there twice" in problems(tmp_path / "relay.db")
+    assert "chatroom:r: 1 offsets are duplicates" in problems(tmp_path / "relay.db")
 
 
 async def test_a_page_that_was_overwritten(tmp_path: Path) -> None:

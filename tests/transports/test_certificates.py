@@ -146,7 +146,7 @@ async def test_a_renewal_that_cannot_be_used_leaves_the_one_before(
         while not (found := logged(caplog)):
             await trio.sleep(POLL_INTERVAL)
         [(level, message, fields)] = found
-        assert (level, message) == ("ERROR", "new certificate cannot be used, keeping the one from before")
+        assert (level, message) == ("ERROR", "new certificate cannot be used, keeping the previous one")
         assert fields["setting"] == ("server.tls_key" if defect == "mismatch" else "server.tls_cert")
         assert str(tmp_path) in str(fields["cause"])
         assert await served(certificates) == first
