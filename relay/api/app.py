@@ -70,8 +70,10 @@ class _App(QuartTrio):
         return await super().preprocess_request(request_context)
 
     def create_url_adapter(self, request: Any) -> MapAdapter | None:
-        """Return an adapter that routes by the path only. Quart's adapter also reads the host, and fails if it is
-        invalid."""
+        """Return an adapter that routes by the path only.
+
+        Quart's adapter also reads the host, and fails if it is invalid.
+        """
         if request is None:
             return None
         return self.url_map.bind("", path_info=request.path, default_method=request.method)

@@ -69,8 +69,10 @@ async def admin_of(core: Core, request: Request) -> Principal:
 
 
 async def publisher_of(core: Core, request: Request) -> Principal:
-    """Return the principal of a request that may publish: an admin, or a key with scope `publish`. Raises as
-    `user_of`."""
+    """Return the principal of a request that may publish: an admin, or a key with scope `publish`.
+
+    Raises as `user_of`.
+    """
     principal = await principal_of(core, request)
     if not principal.is_admin and "publish" not in principal.scopes:
         raise RequestError(

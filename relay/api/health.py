@@ -1,5 +1,7 @@
-"""`/healthz` and `/readyz`: whether the process is alive, and whether it accepts work. Public, so reasons are
-general."""
+"""`/healthz` and `/readyz`: whether the process is alive, and whether it accepts work.
+
+Public, so reasons are general.
+"""
 
 from __future__ import annotations
 

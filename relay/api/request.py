@@ -35,8 +35,10 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class Body:
-    """The body of one request. Reading raises RequestError if it is too large, or the client disconnects before its
-    end."""
+    """The body of one request.
+
+    Reading raises RequestError if it is too large, or the client disconnects before its end.
+    """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         """Both arguments are in bytes. `bind` sets the source of the body."""

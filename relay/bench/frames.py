@@ -35,8 +35,10 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def split(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
-    """Return the complete frames, as opcode and payload, and their size in bytes. The server neither masks nor
-    fragments."""
+    """Return the complete frames, as opcode and payload, and their size in bytes.
+
+    The server neither masks nor fragments.
+    """
     found: list[tuple[int, bytes]] = []
     at, end = 0, len(data)
     while end - at >= 2:

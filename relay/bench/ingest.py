@@ -19,8 +19,10 @@ STOP_TIMEOUT = 10.0
 
 
 def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> None:
-    """Send chunks of `lines` lines as fast as the server reads them. Report the number that the server says it
-    published."""
+    """Send chunks of `lines` lines as fast as the server reads them.
+
+    Report the number that the server says it published.
+    """
     stream = open_stream(load, load.target.key)
     before_mark, behind_mark = line(subject, 0, "%mark%").split(b"%mark%")
     gc.freeze()

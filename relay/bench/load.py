@@ -106,8 +106,10 @@ class Load:
         return True
 
     def wait_for(self, subscribers: list[Subscriber], published: list[int]) -> None:
-        """Wait until every connected subscriber has every publication. Then count the missing ones of all
-        subscribers."""
+        """Wait until every connected subscriber has every publication.
+
+        Then count the missing ones of all subscribers.
+        """
         self.drain(lambda: all(one.track.complete(published) for one in subscribers if one.state is State.READY))
         for one in subscribers:
             one.track.close(published)

@@ -1,5 +1,7 @@
-"""The progress bar of a load, on stderr if that is a terminal. The load's own thread draws it, a few times per
-second."""
+"""The progress bar of a load, on stderr if that is a terminal.
+
+The load's own thread draws it, a few times per second.
+"""
 
 from __future__ import annotations
 

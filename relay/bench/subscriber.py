@@ -122,7 +122,7 @@ class Subscriber(Connection):
         """Whether the subscriber disconnected and has not resumed."""
         return self._since is not None
 
-    # -- called by the load -------------------------------------------------------------------------------------------
+    # -- called by the load ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start to connect. After a disconnect, resume from the last position."""
@@ -147,7 +147,7 @@ class Subscriber(Connection):
         self.unconfirmed[sequence] = frame = frames.text(json.dumps(message).encode())
         self.send(frame)
 
-    # -- received ---------------------------------------------------------------------------------------------------------
+    # -- received -------------------------------------------------------------------------------------------------
 
     def connected(self) -> None:
         """Ask for the upgrade."""
@@ -234,8 +234,10 @@ class Subscriber(Connection):
             crowd.last_delivery_ns = now
 
     def _confirmed(self, sequence: int) -> bool:
-        """Record the sender's copy of a message. Return whether it may confirm a resent one; each has one
-        confirmation."""
+        """Record the sender's copy of a message.
+
+        Return whether it may confirm a resent one; each has one confirmation.
+        """
         self.unconfirmed.pop(sequence, None)
         if sequence not in self._resent:
             return False

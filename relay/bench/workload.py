@@ -1,5 +1,7 @@
-"""The publications of a load and the frames of its subscribers, in each dialect. Pure; it knows only documented
-frames."""
+"""The publications of a load and the frames of its subscribers, in each dialect.
+
+Pure; it knows only documented frames.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,7 @@ import attrs
 
 @attrs.frozen
 class Standing:
-    """A subscriber's position from the server: an offset for each channel, and the epoch if there is only one
-    channel."""
+    """A subscriber's position: an offset for each channel, and the epoch if there is only one."""
 
     offsets: tuple[int, ...]
     epoch: str = ""
@@ -126,8 +127,10 @@ class Channels:
 
 @attrs.frozen
 class Feeds:
-    """A client of the trades feed, which sends nothing. Messages have no offset, so the sequence of the stamp
-    replaces it."""
+    """A client of the trades feed, which sends nothing.
+
+    Messages have no offset, so the sequence of the stamp replaces it.
+    """
 
     channels: Sequence[str] = ("trades",)
     latest: bool = False

@@ -256,8 +256,7 @@ def _kind(value: object) -> str:
 
 
 def _nearest(key_path: str) -> list[str]:
-    """Return the key paths that the author probably meant: the most similar one in the section, else the same name
-    elsewhere."""
+    """Return the probable key paths: the most similar one in the section, else the same name elsewhere."""
     known = [path for path, _ in _settings(Config)]
     parent, _, name = key_path.rpartition(".")
     below = [path.removeprefix(f"{parent}.") for path in known if path.startswith(f"{parent}.")] if parent else known

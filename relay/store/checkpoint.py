@@ -95,8 +95,10 @@ def _write_something(
 
 
 def _rewrite_log(connection: sqlite3.Connection) -> None:
-    """Rewrite the log, byte for byte, and sync it. No other process writes it meanwhile. SQLite does not lock this
-    file."""
+    """Rewrite the log, byte for byte, and sync it.
+
+    No other process writes it meanwhile. SQLite does not lock this file.
+    """
     with _log_of(connection) as descriptor:
         position = 0
         while data := os.pread(descriptor, REWRITE_BYTES, position):

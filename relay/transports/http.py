@@ -82,8 +82,7 @@ class HttpServer:
         return connection.upgrade
 
     async def shutdown(self, deadline: float) -> None:
-        """Close idle connections, let running requests finish until `deadline`, and reset the remaining connections
-        then."""
+        """Close idle connections, let requests finish until `deadline`, and reset the remaining connections."""
         await self._context.terminated.set()
         for connection in self._connections:
             connection.end_if_idle()

@@ -148,8 +148,10 @@ class ByteStream(trio.abc.HalfCloseableStream):
 
     @property
     def send_nowait(self) -> Callable[[bytes], int]:
-        """A function that writes the bytes that the kernel accepts now, and returns their number. See
-        `outbox.Transport`."""
+        """A function that writes the bytes that the kernel accepts now, and returns their number.
+
+        See `outbox.Transport`.
+        """
         return self.sock.send
 
     async def wait_writable(self) -> None:

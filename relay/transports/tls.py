@@ -171,8 +171,10 @@ class TlsStream(ByteStream):
         return taken
 
     async def wait_writable(self) -> None:
-        """Wait until all ciphertext is written and more is accepted, or the connection is lost. Raises as
-        `send_nowait`."""
+        """Wait until all ciphertext is written and more is accepted, or the connection is lost.
+
+        Raises as `send_nowait`.
+        """
         while True:
             await self._wait_for_room()
             self._put_out()
