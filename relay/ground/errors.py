@@ -70,7 +70,6 @@ class Reason(enum.Enum):
     NOT_UTF8 = (1007, "invalid UTF-8")
     UNAUTHORIZED = (1008, "unauthorized")
     TOKEN_EXPIRED = (1008, "token expired")
-    KEY_REVOKED = (1008, "key revoked")
     FLOOD = (1008, "too many messages")
     TOO_LARGE = (1009, "message too big")
     INTERNAL_ERROR = (1011, "internal error")

@@ -85,6 +85,6 @@ async def test_a_database_that_is_not_as_it_should_be(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "WRONG offsets: trades: goes up to offset 4, but its head says 3" in done.stdout
     assert "ok    rooms: 0 with 0 messages" in done.stdout
-    assert "is not as it should be. Stop the server" in done.stderr
+    assert "has problems. Stop the server" in done.stderr
     again = await trio.to_thread.run_sync(relay, tmp_path, "check", "--database=missing.db")
     assert (again.returncode, again.stderr) == (1, "Error: There is no database at missing.db.\n")
