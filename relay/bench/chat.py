@@ -7,7 +7,7 @@ import math
 import time
 from itertools import islice
 
-from relay.bench import stamp as marker
+from relay.bench import stamp
 from relay.bench.churn import Churn
 from relay.bench.fanout import MAX_BURST
 from relay.bench.load import Load
@@ -68,6 +68,6 @@ def _may_write(sender: Subscriber) -> bool:
 
 
 def _write(sender: Subscriber, room: str, sequence: int, run_id: str) -> None:
-    text = marker.write(run_id, time.monotonic_ns(), 0, sequence)
+    text = stamp.write(run_id, time.monotonic_ns(), 0, sequence)
     message = {"type": "chat:send", "chatroomId": room, "message": text, "clientMessageId": f"{run_id}-{sequence}"}
     sender.post(sequence, message)

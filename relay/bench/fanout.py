@@ -7,7 +7,7 @@ import math
 import time
 from typing import Any
 
-from relay.bench import stamp as marker
+from relay.bench import stamp
 from relay.bench.audit import Audit
 from relay.bench.churn import Churn
 from relay.bench.counters import Counters
@@ -115,7 +115,7 @@ class Source:
         channel = self.count % len(self.published)
         self.count += 1
         self.published[channel] = sequence = self.published[channel] + 1
-        mark = marker.write(self._run_id, time.monotonic_ns(), channel, sequence).encode()
+        mark = stamp.write(self._run_id, time.monotonic_ns(), channel, sequence).encode()
         self._stream.publish(mark.join(self._halves[channel]))
         return sequence
 

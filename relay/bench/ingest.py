@@ -6,7 +6,7 @@ import gc
 import itertools
 import time
 
-from relay.bench import stamp as marker
+from relay.bench import stamp
 from relay.bench.fanout import MAX_WAITING_BYTES, finish_stream, open_stream
 from relay.bench.latency import Latencies
 from relay.bench.load import Load, raise_open_files
@@ -34,7 +34,7 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
         if stream.done:
             finish_stream(load, stream)
         while stream.is_open and stream.waiting_bytes < MAX_WAITING_BYTES:
-            mark = marker.write(load.run_id, time.monotonic_ns(), 0, sent).encode()
+            mark = stamp.write(load.run_id, time.monotonic_ns(), 0, sent).encode()
             stream.publish((before_mark + mark + behind_mark) * lines)
             sent += lines
             if stream.waiting_bytes == 0 and time.monotonic() - now > BLOCKED_PERIOD:
@@ -59,7 +59,7 @@ def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float)
     latencies = Latencies()
 
     def body() -> bytes:
-        return line(subject, 0, marker.write(load.run_id, time.monotonic_ns(), 0, next(numbers))).rstrip()
+        return line(subject, 0, stamp.write(load.run_id, time.monotonic_ns(), 0, next(numbers))).rstrip()
 
     key = load.target.key
     posters = [Poster(load.poller, load.target.address, key, body, latencies) for _ in range(connections)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from relay.bench import http_response as answer
+from relay.bench import http_response
 from relay.bench.connection import Address, Connection
 from relay.bench.http_response import NO_RELAY, Answer, NoAnswerError
 from relay.bench.latency import Latencies
@@ -27,7 +27,7 @@ class _Publisher(Connection):
         """Return the first complete response and its size. Close the connection if it is not HTTP."""
         self._data += data
         try:
-            return answer.read(self._data)
+            return http_response.read(self._data)
         except NoAnswerError as error:
             self.close()
             self.ended(str(error))

@@ -9,8 +9,7 @@ from typing import Any
 
 import attrs
 
-from relay.bench import frames
-from relay.bench import stamp as marker
+from relay.bench import frames, stamp
 from relay.bench.audit import Audit, Track
 from relay.bench.connection import Address, Connection
 from relay.bench.frames import Batch
@@ -65,7 +64,7 @@ class Crowd:
     """The beginning of the stamps of this load's publications."""
 
     def __attrs_post_init__(self) -> None:
-        self.mark = marker.begin(self.run_id)
+        self.mark = stamp.begin(self.run_id)
 
     def reason(self, text: str) -> None:
         """Record the reason of a fault."""

@@ -257,12 +257,12 @@ def connect(server: Server, dialect: str, connections: int, as_json: bool) -> No
     Example:
       relay bench connect --connections 5000
     """
-    from relay.bench import idle as listening
+    from relay.bench import idle as idle_load
     from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel(dialect, load.run_id, durable=False)
-        listening.run_connect(load, subject, connections=connections)
+        idle_load.run_connect(load, subject, connections=connections)
 
     _run("connect", {"dialect": dialect, "connections": connections}, server, body, as_json)
 
@@ -281,12 +281,12 @@ def idle(server: Server, dialect: str, connections: int, seconds: float, as_json
     Example:
       relay bench idle --connections 10000 --seconds 120
     """
-    from relay.bench import idle as listening
+    from relay.bench import idle as idle_load
     from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel(dialect, load.run_id, durable=False)
-        listening.run_idle(load, subject, connections=connections, seconds=seconds)
+        idle_load.run_idle(load, subject, connections=connections, seconds=seconds)
 
     _run("idle", {"dialect": dialect, "connections": connections, "seconds": seconds}, server, body, as_json)
 

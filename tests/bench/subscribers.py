@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from relay.bench import stamp as marker
+from relay.bench import stamp
 from relay.bench.connection import Address
 from relay.bench.poller import Poller
 from relay.bench.subscriber import Crowd, State, Subscriber
@@ -29,6 +29,6 @@ def listening(subject: Subject, offset: int = 0) -> Subscriber:
 
 def published(offset: int, sequence: int | None = None, *, run: str = RUN, own: bool = False) -> bytes:
     """Return what a subscriber gets at this offset; by default the publication of the same number."""
-    note = marker.write(run, time.monotonic_ns(), 0, offset if sequence is None else sequence)
+    note = stamp.write(run, time.monotonic_ns(), 0, offset if sequence is None else sequence)
     more = ',"clientMessageId":"c"' if own else ""
     return text_frame(f'{{"type":"trade:created","offset":{offset},"data":{{"note":"{note}"{more}}}}}'.encode())
