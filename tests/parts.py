@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import trio
 
 from relay.auth.users import Users
 from relay.broker.broker import Broker
@@ -26,6 +25,7 @@ from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database, running_database
 from relay.store.publications import Publications
+from tests.fakes import MemoryTransport, RecordingSink
 
 START_MS = 1_760_000_000_000
 
@@ -88,19 +88,22 @@ def encode(publication: Publication) -> bytes:
     return json.dumps({"type": publication.type, "offset": publication.offset, "data": publication.data}).encode()
 
 
-class Ear:
-    """Where a subscriber's frames go: they are kept, decoded."""
+class Ear(RecordingSink):
+    """The sink of a subscriber: its frames are kept, decoded."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.heard: list[dict[str, Any]] = []
 
     def push(self, frame: bytes) -> None:
-        """Take a frame."""
+        """Keep a frame."""
+        super().push(frame)
         self.heard.append(json.loads(frame))
 
     def push_latest(self, key: str, frame: bytes) -> None:
-        """Take a frame of which only the last counts."""
-        self.push(frame)
+        """Keep a frame; the older ones of its key stay."""
+        super().push_latest(key, frame)
+        self.heard.append(json.loads(frame))
 
     def receive(self, publication: Publication) -> None:
         """Take the publication that this one sent. See `models.Origin`."""
@@ -117,24 +120,13 @@ class Ear:
         return heard
 
 
-class _Nowhere:
-    """A transport that takes everything."""
-
-    def send_nowait(self, data: bytes) -> int:
-        return len(data)
-
-    async def wait_writable(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
 @asynccontextmanager
 async def listening(parts: Parts, listener: Principal, channel: str) -> AsyncIterator[Ear]:
     """Subscribe to a channel, for as long as the block lasts; a subscription that is revoked is heard of too."""
     ear = Ear()
     with parts.broker.attach(ear, encode) as subscriber:
-        parts.broker.identify(subscriber, listener.user_id)
-        subscriber.is_admin = listener.is_admin
-        subscriber.on_revoked = lambda name, reason: ear.heard.append({"revoked": name.text, "reason": reason})
+        parts.broker.identify(subscriber, listener.user_id, is_admin=listener.is_admin)
+        subscriber.call_when_revoked(lambda name, reason: ear.heard.append({"revoked": name.text, "reason": reason}))
         await subscribe(parts, subscriber, channel)
         yield ear
 
@@ -142,7 +134,7 @@ async def listening(parts: Parts, listener: Principal, channel: str) -> AsyncIte
 async def subscribe(parts: Parts, subscriber: Subscriber, channel: str) -> None:
     """Subscribe without a look at rights."""
     nothing = lambda: None  # noqa: E731
-    outbox = Outbox(_Nowhere(), Flusher(), 1000, on_blocked=nothing, on_overflow=nothing)
+    outbox = Outbox(MemoryTransport(), Flusher(), 1000, on_blocked=nothing, on_overflow=nothing)
     with parts.broker.reserved(subscriber, [parts.kinds.parse(channel)], maximum=10) as [subscription]:
         await parts.broker.subscribe(
             subscriber, subscription, outbox=outbox, since=None, answer=lambda position, recovered: None

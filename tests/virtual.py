@@ -23,6 +23,7 @@ from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from relay.store.migrations import migrate
 from relay.store.publications import Publications
+from tests.fakes import MemoryTransport
 from tests.running import SECRET
 
 STARTED_AT = datetime(2025, 10, 21, 12, 0, 0, tzinfo=UTC)
@@ -88,10 +89,11 @@ class VirtualDatabase:
         return result
 
 
-class VirtualSocket:
+class VirtualSocket(MemoryTransport):
     """Both ends of a connection in memory: a transport for the outbox, a socket for the session, and the client's view."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._to_session, self._from_client = trio.open_memory_channel[str | bytes](100)
         self.session: Session | None = None
         self.messages: list[dict[str, Any]] = []
@@ -102,6 +104,7 @@ class VirtualSocket:
     # the outbox's transport
     def send_nowait(self, data: bytes) -> int:
         """Take frames as a client would."""
+        taken = super().send_nowait(data)
         rest = data
         while rest:
             opcode, size, begin = rest[0] & 15, rest[1], 2
@@ -112,11 +115,7 @@ class VirtualSocket:
                 self.pings += 1
             else:
                 self.messages.append(json.loads(payload))
-        return len(data)
-
-    async def wait_writable(self) -> None:
-        """Take everything at once."""
-        await trio.lowlevel.checkpoint()
+        return taken
 
     # the session's socket
     async def receive(self) -> str | bytes | None:

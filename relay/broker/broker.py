@@ -15,7 +15,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from relay.broker.channel import Channel, Encode, PatientSink, Sink
+from relay.broker.channel import Channel
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import Presence
 from relay.broker.registry import ChannelRegistry, Source
@@ -23,7 +23,8 @@ from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscript
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
-from relay.model.publication import Draft, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
+from relay.sessions.audience import PatientSink, Sink
 from relay.sessions.outbox import Outbox
 
 CATCH_UP_BATCH = 64
@@ -58,9 +59,9 @@ class Broker:
         self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
         """How many there were, by the kind of their channel."""
-        self.deliveries: defaultdict[Encode, int] = defaultdict(int)
+        self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """How many frames were given to those who listen, by their encoder."""
-        self.channels: ChannelRegistry[Subscriber] = ChannelRegistry(store, clock, self.deliveries)
+        self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
         self.subscription_count = 0
         """How many subscriptions there are, those that are about to begin too."""
         presence.bind(self.signal)
@@ -130,42 +131,31 @@ class Broker:
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
         self.publications[draft.channel.kind.name] += 1
         channel = self.channels.get(draft.channel)
-        if channel is None and draft.origin is None:
-            return  # nobody listens; whoever comes loads it from the store
-        publication = draft.at(position)
         if channel is not None:
-            channel.add(publication)
-            channel.written_offset = channel.offset
-        self._deliver(channel, publication, draft)
+            channel.publish(draft, position, written=True)
+        elif draft.origin is not None:  # the channel has no subscribers; a later one loads it from the store
+            draft.origin.receive(draft.at(position))
 
-    def _publish_behind(self, channel: Channel[Subscriber], draft: Draft) -> Published:
+    def _publish_behind(self, channel: Channel, draft: Draft) -> Published:
         key = draft.idempotency
         now = trio.current_time()
         if key is not None and (earlier := self.idempotency.get(key.scope, key.key, now)) is not None:
             return attrs.evolve(earlier, repeated=True)
-        publication = draft.at(Position(channel.offset + 1, channel.epoch))
+        position = Position(channel.offset + 1, channel.epoch)
         self.publications[channel.name.kind.name] += 1
-        channel.add(publication)
         self.channels.note_unwritten(channel)
-        self._deliver(channel, publication, draft)
-        published = Published(Position(publication.offset, publication.epoch))
+        channel.publish(draft, position, written=False)
+        published = Published(position)
         if key is not None:
             self.idempotency.put(key.scope, key.key, published, now, key.period)
         return published
-
-    def _deliver(self, channel: Channel[Subscriber] | None, publication: Publication, draft: Draft) -> None:
-        origin = draft.origin
-        if channel is not None:
-            channel.deliver(publication, except_for=origin.sink if origin is not None else None)
-        if origin is not None:
-            origin.receive(publication)
 
     def signal(
         self, name: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
     ) -> None:
         """Tell those who listen now, and for whom `to` is true: neither kept nor counted. A plain call."""
         publication = Publication(name, type_, 0, "", 0, data=data)
-        frames: dict[Encode, bytes | None] = {}
+        frames: dict[Encoder, bytes | None] = {}
         for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
             if to(subscriber):
                 if subscriber.encode not in frames:
@@ -177,21 +167,23 @@ class Broker:
 
     # -- subscribing --------------------------------------------------------------------------------------------------
 
-    def attach(self, sink: Sink, encode: Encode) -> Subscriber:
-        """Enter a connection, for a `with`: at its end everything that it subscribed to is left. Plain calls."""
+    def attach(self, sink: Sink, encode: Encoder) -> Subscriber:
+        """Return a subscriber for a connection. It is a context manager, which ends its subscriptions on exit."""
         return Subscriber(sink, encode, leave=self.detach)
 
     def detach(self, subscriber: Subscriber) -> None:
         """Leave everything that a connection subscribed to. A plain call."""
         self._presence.disconnected(subscriber)
-        subscriber.on_revoked = None
+        subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
 
-    def identify(self, subscriber: Subscriber, user_id: str) -> None:
-        """Say whose connection this is. A plain call; once for each connection."""
-        subscriber.user_id = user_id
-        self._presence.connected(subscriber)
+    def identify(self, subscriber: Subscriber, user_id: str, *, is_admin: bool) -> None:
+        """Set the user of a connection. A later call, for the same user, sets `is_admin` alone."""
+        first = subscriber.user_id is None
+        subscriber.identify(user_id, is_admin=is_admin)
+        if first:
+            self._presence.connected(subscriber)
 
     @contextmanager
     def reserved(
@@ -259,7 +251,7 @@ class Broker:
             if recovered and since is not None:
                 if subscription.live:
                     # A resume of what is live already: the replay must not overtake or repeat what is delivered.
-                    channel.leave(subscriber.encode, subscriber.sink)
+                    channel.leave(subscriber)
                     subscription.live = False
                     self.pending.add(subscriber, subscription)
                 position = since
@@ -288,7 +280,7 @@ class Broker:
         Raises:
             RequestError: a right was lost meanwhile, or the store cannot read.
         """
-        channels: list[Channel[Subscriber]] = []
+        channels: list[Channel] = []
         try:
             for subscription in subscriptions:
                 channel = await self.channels.pin(subscription.channel)
@@ -311,7 +303,7 @@ class Broker:
 
     async def _catch_up(
         self,
-        channel: Channel[Subscriber],
+        channel: Channel,
         subscriber: Subscriber,
         subscription: Subscription,
         outbox: Outbox,
@@ -334,12 +326,12 @@ class Broker:
             if channel.offset == offset:
                 break
 
-    def _go_live(self, channel: Channel[Subscriber], subscriber: Subscriber, subscription: Subscription) -> None:
+    def _go_live(self, channel: Channel, subscriber: Subscriber, subscription: Subscription) -> None:
         if subscription.live:
             return
         subscription.live = True
         self.pending.discard(subscriber, subscription)
-        channel.join(subscriber.encode, subscriber.sink, subscriber)
+        channel.join(subscriber)
         if channel.name.kind.presence and subscriber.user_id is not None and not subscription.present:
             subscription.present = True
             self._presence.entered(subscriber, channel.name)
@@ -363,8 +355,7 @@ class Broker:
             subscription = subscriber.subscriptions.get(name.text)
             if subscription is not None and of(subscriber):
                 self._end(subscriber, subscription)
-                if subscriber.on_revoked is not None:
-                    subscriber.on_revoked(name, reason)
+                subscriber.revoked(name, reason)
 
     def _end(self, subscriber: Subscriber, subscription: Subscription) -> None:
         name = subscription.channel
@@ -377,7 +368,7 @@ class Broker:
             subscription.live = False
             channel = self.channels.get(name)
             assert channel is not None  # it is in use
-            channel.leave(subscriber.encode, subscriber.sink)
+            channel.leave(subscriber)
             self.channels.let_go_if_empty(channel)
         if subscription.present:
             subscription.present = False

@@ -1,70 +1,45 @@
-"""One channel as the broker holds it in memory: its head, its history and who listens. No trio, no I/O."""
+"""One channel as the broker holds it in memory: its head, its history and its subscribers. No trio, no I/O."""
 
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar, cast
 
 from relay.broker.history import History
+from relay.broker.subscription import Subscriber
 from relay.ground import logs
 from relay.model.kinds import ChannelName
-from relay.model.publication import Position, Publication
-from relay.sessions.outbox import Outbox
+from relay.model.publication import Draft, Encoder, Position, Publication
+from relay.sessions.audience import Audience
 
 log = logs.get("relay.broker")
 
-S = TypeVar("S")
 
-Encode = Callable[[Publication], bytes | None]
-"""A dialect's words for a publication, as one frame; None where the dialect has no words for it."""
+class Channel:
+    """The head of a channel, its newest publications and its subscribers.
 
-
-class Sink(Protocol):
-    """Where a subscriber's frames go: an outbox, or what stands for one."""
-
-    def push(self, frame: bytes) -> None:
-        """Take a frame. A plain call: it neither waits nor raises."""
-
-    def push_latest(self, key: str, frame: bytes) -> None:
-        """Take a frame that stands for every older one of its key that is not yet sent."""
-
-
-class PatientSink(Sink, Protocol):
-    """A sink that answers can wait for."""
-
-    def send_nowait(self, frame: bytes) -> None:
-        """Take a frame that room was awaited for. A plain call."""
-
-    async def wait_for_room(self) -> None:
-        """Return when there is room for an answer."""
-
-
-class Channel(Generic[S]):
-    """The head of a channel, its newest publications and its audience.
-
-    The audience is kept by encoder, so that a publication is encoded once for all that share one.
+    Subscribers that share an encoder and a class of sink share an audience. A publication is encoded once for each encoder.
     """
 
     __slots__ = (
-        "_audience", "_deliveries", "_key", "epoch", "history", "idle_since", "name", "offset", "pins", "written_offset",
+        "_audiences", "_deliveries", "_idle_since", "_key", "_pins", "_subscribers", "epoch", "history", "name", "offset",
+        "written_offset",
     )  # fmt: skip
 
-    def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encode, int] | None = None) -> None:
-        """`deliveries`: where frames that were given to sinks are counted, by encoder."""
+    def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encoder, int] | None = None) -> None:
+        """`deliveries` counts the delivered frames by encoder."""
         self.name = name
         self.offset = head.offset
         self.epoch = head.epoch
         self.history = History(name.kind.history_size, head.offset)
         self.written_offset = head.offset
-        """Up to where a channel that is written behind is in the store."""
-        self.pins = 0
-        """How many tasks are between a wait and a use of this channel: it stays in memory."""
-        self.idle_since: float | None = None
-        self._audience: dict[Encode, dict[Sink, S]] = {}
-        self._deliveries: defaultdict[Encode, int] = defaultdict(int) if deliveries is None else deliveries
-        self._key = name.text  # for frames of which the newest counts
+        """The offset of the newest publication that the store has."""
+        self._pins = 0
+        self._idle_since: float | None = None
+        self._subscribers: dict[Subscriber, None] = {}
+        self._audiences: dict[tuple[Encoder, type], Audience] = {}
+        self._deliveries: defaultdict[Encoder, int] = defaultdict(int) if deliveries is None else deliveries
+        self._key = name.text  # of frames that replace older ones
 
     @property
     def position(self) -> Position:
@@ -73,82 +48,116 @@ class Channel(Generic[S]):
 
     @property
     def in_use(self) -> bool:
-        """Whether somebody listens, is about to, or something is not yet written."""
+        """Whether the channel has a subscriber, a pin or an unwritten publication."""
         return self.listened or self.written_offset < self.offset
 
     @property
     def listened(self) -> bool:
-        """Whether somebody listens, or is about to."""
-        return bool(self._audience or self.pins)
+        """Whether the channel has a subscriber or a pin."""
+        return bool(self._subscribers or self._pins)
 
-    def join(self, encode: Encode, sink: Sink, subscriber: S) -> None:
-        """Deliver to this sink from now on."""
-        sinks = self._audience.setdefault(encode, {})
-        if isinstance(sink, Outbox) and sink not in sinks:
-            sink.settle()  # what was published before is not for it
-            sink.shared += 1
-        sinks[sink] = subscriber
+    def pin(self) -> None:
+        """Keep the channel in memory until `unpin`: a task uses it across a checkpoint."""
+        self._pins += 1
 
-    def leave(self, encode: Encode, sink: Sink) -> None:
-        """Deliver to this sink no more. Idempotent."""
-        sinks = self._audience.get(encode)
-        if sinks is not None and sink in sinks:
-            if isinstance(sink, Outbox):
-                sink.settle()  # what was published before is for it
-                sink.shared -= 1
-            del sinks[sink]
-            if not sinks:
-                del self._audience[encode]
+    def unpin(self) -> None:
+        """Take back one `pin`."""
+        self._pins -= 1
 
-    def add(self, publication: Publication) -> None:
-        """Make this publication the head."""
+    def idle_period(self, now: float) -> float:
+        """Return for how many seconds the channel has been idle, as seen by the calls of this method."""
+        if self.in_use:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        return 0.0 if self._idle_since is None else now - self._idle_since
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Deliver to this subscriber from now on. Idempotent."""
+        if subscriber in self._subscribers:
+            return
+        key = (subscriber.encode, type(subscriber.sink))
+        audience = self._audiences.get(key)
+        if audience is None:
+            audience = self._audiences[key] = subscriber.sink.audience(self)
+        audience.add(subscriber.sink)
+        self._subscribers[subscriber] = None
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Stop delivering to this subscriber. Idempotent."""
+        if subscriber not in self._subscribers:
+            return
+        del self._subscribers[subscriber]
+        key = (subscriber.encode, type(subscriber.sink))
+        audience = self._audiences[key]
+        audience.discard(subscriber.sink)
+        if not len(audience):
+            del self._audiences[key]
+
+    def subscribers(self) -> list[Subscriber]:
+        """Return the subscribers, oldest first."""
+        return list(self._subscribers)
+
+    def publish(self, draft: Draft, position: Position, *, written: bool) -> Publication:
+        """Make the draft the head, keep it in the history and deliver it. Return the publication.
+
+        `written`: whether the store has it already. The draft's origin gets its own copy, after the subscribers.
+        """
+        publication = draft.at(position)
+        self._extend(publication)
+        if written:
+            self.written_offset = publication.offset
+        origin = draft.origin
+        if origin is None:
+            self._deliver(publication, None)
+        else:
+            self._deliver(publication, origin.sink)
+            origin.receive(publication)
+        return publication
+
+    def mark_written(self, offset: int) -> None:
+        """Note that the store has every publication up to this offset."""
+        self.written_offset = offset
+
+    def forget_history(self) -> None:
+        """Drop the history, as the store did. The offsets go on."""
+        self.history = History(self.name.kind.history_size, self.offset)
+        self.history.complete = True
+
+    def _extend(self, publication: Publication) -> None:
         self.offset = publication.offset
         if self.history.max_size == 1:
-            # Of which only the last value counts: what is no value (a halt, a notice) must not push it out.
+            # Only the last value counts. A halt or a notice is not a value and must not push the value out.
             if publication.type == self.name.kind.default_type:
                 self.history.replace(publication)
         else:
             self.history.append(publication)
 
-    def deliver(self, publication: Publication, *, except_for: Sink | None = None) -> None:
-        """Give every sink its frame, encoded once for each encoder. A plain call: no checkpoint, and no waiting for anyone.
-
-        `except_for` gets none: it is given its own copy by the caller.
-        """
+    def _deliver(self, publication: Publication, except_for: object) -> None:
+        """Deliver to every subscriber but the one with the sink `except_for`."""
         kind = self.name.kind
-        latest = kind.latest
-        if latest and publication.type != kind.default_type:
-            latest = False
-            # A later value must not take the place of one that this publication follows.
-            self._key = f"{self.name.text} {publication.offset}"
-        for encode, sinks in self._audience.items():
-            try:
-                frame = encode(publication)
-            except Exception as error:
-                # One dialect's defect is neither the other dialects' nor the publisher's, who was told yes.
-                log.exception(
-                    "cannot encode", error, channel=self.name.text, type=publication.type, errorId=str(uuid.uuid4())
-                )
-                continue
-            if frame is None:
-                continue
-            self._deliveries[encode] += len(sinks)  # once for all of them; `except_for` has its own copy
-            first = next(iter(sinks))
-            if except_for is not None and except_for in sinks:
-                for sink in sinks:
-                    if sink is not except_for:
-                        sink.push(frame)
-            elif isinstance(first, Outbox):
-                # One encoder's sinks are all of one class.
-                first.fan_out(self, encode, cast(dict[Outbox, S], sinks), frame, self._key if latest else None)
-            elif latest:
+        key = None
+        if kind.latest:
+            if publication.type == kind.default_type:
                 key = self._key
-                for sink in sinks:
-                    sink.push_latest(key, frame)
             else:
-                for sink in sinks:
-                    sink.push(frame)
+                # A later value must not replace a value that came before this publication.
+                self._key = f"{self.name.text} {publication.offset}"
+        frames: dict[Encoder, bytes | None] = {}
+        for (encode, _), audience in self._audiences.items():
+            if encode not in frames:
+                frames[encode] = self._encode(encode, publication)
+            frame = frames[encode]
+            if frame is not None:
+                self._deliveries[encode] += len(audience)  # one addition for all; `except_for` gets its own copy
+                audience.deliver(frame, key, except_for=except_for)
 
-    def subscribers(self) -> list[S]:
-        """Everyone who is delivered to, as given to `join`."""
-        return [subscriber for sinks in self._audience.values() for subscriber in sinks.values()]
+    def _encode(self, encode: Encoder, publication: Publication) -> bytes | None:
+        try:
+            return encode(publication)
+        except Exception as error:
+            # A defect of one dialect must not reach the other dialects, nor the publisher, which was told of its success.
+            log.exception(
+                "cannot encode", error, channel=self.name.text, type=publication.type, errorId=str(uuid.uuid4())
+            )
+            return None

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
-from relay.broker.channel import Channel, Encode
-from relay.broker.history import History
+from relay.broker.channel import Channel
+from relay.broker.subscription import Subscriber
 from relay.ground.clock import Clock
 from relay.model.kinds import ChannelName
-from relay.model.publication import Position, Publication
+from relay.model.publication import Encoder, Position, Publication
 
 IDLE_PERIOD = 60.0
 """Seconds for which a channel without listeners stays in memory."""
-
-S = TypeVar("S")
 
 
 class Source(Protocol):
@@ -30,16 +28,16 @@ class Source(Protocol):
         """Return what is kept of the channel, oldest first."""
 
 
-class ChannelRegistry(Generic[S]):
+class ChannelRegistry:
     """Every channel in memory, by its name."""
 
-    def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encode, int]) -> None:
+    def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encoder, int]) -> None:
         """`deliveries`: as for `Channel`."""
         self._source = source
         self._clock = clock
         self._deliveries = deliveries
-        self._channels: dict[str, Channel[S]] = {}
-        self._dirty: dict[str, Channel[S]] = {}
+        self._channels: dict[str, Channel] = {}
+        self._dirty: dict[str, Channel] = {}
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -49,31 +47,31 @@ class ChannelRegistry(Generic[S]):
         """How many channels have something that is not in the store yet."""
         return len(self._dirty)
 
-    def get(self, name: ChannelName) -> Channel[S] | None:
+    def get(self, name: ChannelName) -> Channel | None:
         """Return the channel if it is in memory. A plain call."""
         return self._channels.get(name.text)
 
-    def listeners(self, name: ChannelName) -> list[S]:
+    def listeners(self, name: ChannelName) -> list[Subscriber]:
         """Return who listens to a channel. A plain call."""
         channel = self._channels.get(name.text)
         return [] if channel is None else channel.subscribers()
 
-    def note_unwritten(self, channel: Channel[S]) -> None:
+    def note_unwritten(self, channel: Channel) -> None:
         """Take note that a channel has something that is not in the store yet. A plain call."""
         self._dirty[channel.name.text] = channel
 
-    async def pin(self, name: ChannelName) -> Channel[S]:
+    async def pin(self, name: ChannelName) -> Channel:
         """Return the channel, loaded and kept in memory until the caller takes its pin off. A checkpoint where it is loaded."""
         channel = await self.load(name)
-        channel.pins += 1
+        channel.pin()
         return channel
 
-    def unpin(self, channel: Channel[S]) -> None:
+    def unpin(self, channel: Channel) -> None:
         """Take a pin off. A plain call."""
-        channel.pins -= 1
+        channel.unpin()
         self.let_go_if_empty(channel)
 
-    def let_go_if_empty(self, channel: Channel[S]) -> None:
+    def let_go_if_empty(self, channel: Channel) -> None:
         """Let go of a channel that nobody uses, if nothing was ever published to it. A plain call.
 
         Those that were published to are as many as there are; of the others, anyone who may subscribe can make up any number.
@@ -81,7 +79,7 @@ class ChannelRegistry(Generic[S]):
         if not channel.offset and not channel.in_use and self._channels.get(channel.name.text) is channel:
             del self._channels[channel.name.text]
 
-    async def load(self, name: ChannelName) -> Channel[S]:
+    async def load(self, name: ChannelName) -> Channel:
         """Return the channel. A checkpoint where it is not in memory."""
 
         def loaded(head: Position) -> None:
@@ -94,35 +92,35 @@ class ChannelRegistry(Generic[S]):
             await self._source.load_head(name, loaded)
         return channel
 
-    async def load_history(self, channel: Channel[S]) -> None:
+    async def load_history(self, channel: Channel) -> None:
         """Have in memory all that the store keeps of a channel."""
         await self._source.load_history(channel.name, channel.history.extend_back)
 
-    async def load_missed(self, channel: Channel[S], since: Position) -> None:
+    async def load_missed(self, channel: Channel, since: Position) -> None:
         """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
         ours = since.epoch == channel.epoch and since.offset <= channel.offset
         if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
             await self.load_history(channel)
 
-    def can_resume(self, channel: Channel[S], since: Position) -> bool:
+    def can_resume(self, channel: Channel, since: Position) -> bool:
         """Tell whether everything that follows a position is in memory. A plain call."""
         if since.epoch != channel.epoch or since.offset > channel.offset:
             return False
         self.expire(channel)
         return channel.history.reaches(since.offset)
 
-    def expire(self, channel: Channel[S]) -> None:
+    def expire(self, channel: Channel) -> None:
         """Forget what is older than the channel keeps. A plain call."""
         period = channel.name.kind.history_period
         if period is not None:
             channel.history.expire(self._clock.now_ms() - int(period * 1000))
 
-    def take_dirty(self) -> list[Channel[S]]:
+    def take_dirty(self) -> list[Channel]:
         """Return the channels with something that is not in the store yet, and forget that they have. A plain call."""
         dirty, self._dirty = self._dirty, {}
         return list(dirty.values())
 
-    def put_back_dirty(self, channels: Sequence[Channel[S]]) -> None:
+    def put_back_dirty(self, channels: Sequence[Channel]) -> None:
         """Take back what could not be written, before what came later."""
         self._dirty = {**{channel.name.text: channel for channel in channels}, **self._dirty}
 
@@ -141,16 +139,11 @@ class ChannelRegistry(Generic[S]):
         """Forget what was published to a channel, as the store did. Its offsets go on. A plain call."""
         channel = self._channels.get(name.text)
         if channel is not None:
-            channel.history = History(name.kind.history_size, channel.offset)
-            channel.history.complete = True
+            channel.forget_history()
 
     def unload_idle(self, now: float) -> int:
         """Let go of channels that were idle for IDLE_PERIOD; returns how many stay. A plain call."""
         for text, channel in list(self._channels.items()):
-            if channel.in_use:
-                channel.idle_since = None
-            elif channel.idle_since is None:
-                channel.idle_since = now
-            elif now - channel.idle_since >= IDLE_PERIOD:
+            if channel.idle_period(now) >= IDLE_PERIOD:
                 del self._channels[text]
         return len(self._channels)

@@ -12,13 +12,13 @@ from typing import TypeVar
 import trio
 
 from relay.broker.broker import Broker
-from relay.broker.channel import Encode
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position
+from relay.sessions.audience import PlainAudience
 from relay.sessions.outbox import Outbox
 
 HOLD_PERIOD = 0.5
@@ -59,13 +59,10 @@ class ServerSideSubscription:
     def __exit__(self, *_: object) -> None:
         self._close()
 
-    async def open(self, encode: Encode) -> None:
-        """Have what is published from now on wait. A checkpoint where the channel must be loaded.
-
-        `encode` is the words of the dialect, as a function of its own: who is held is told apart by it from who is live.
-        """
+    async def open(self) -> None:
+        """Hold publications from now on. A checkpoint if the channel must be loaded."""
         self._holding = HeldFrames(self._outbox)
-        self._held = self._broker.attach(self._holding, encode)
+        self._held = self._broker.attach(self._holding, self._subscriber.encode)
         await self._load(self._held)
 
     def receive(self, receive: Callable[[], Awaitable[Message]]) -> Awaitable[Message]:
@@ -164,6 +161,10 @@ class HeldFrames:
     def push_latest(self, key: str, frame: bytes) -> None:
         """Take a frame; none takes the place of another here."""
         self.push(frame)
+
+    def audience(self, group: object) -> PlainAudience:
+        """Return an empty audience. See `audience.Sink.audience`."""
+        return PlainAudience()
 
     def let_go(self) -> None:
         """Give the outbox what was kept. A plain call."""

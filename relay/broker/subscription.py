@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from relay.broker.channel import Encode, Sink
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName
-from relay.model.publication import Position
+from relay.model.publication import Encoder, Position
+from relay.sessions.audience import Sink
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
+
+OnRevoked = Callable[[ChannelName, str], None]
 
 
 @attrs.define(eq=False)
@@ -36,18 +38,17 @@ class Subscription:
 class Subscriber:
     """One connection as the broker sees it: where its frames go, in whose words, and what it listens to."""
 
-    __slots__ = ("_leave", "encode", "is_admin", "on_revoked", "sink", "subscriptions", "user_id")
+    __slots__ = ("_leave", "_on_revoked", "encode", "is_admin", "sink", "subscriptions", "user_id")
 
-    def __init__(self, sink: Sink, encode: Encode, *, leave: Callable[[Subscriber], None]) -> None:
-        """`leave` is told of the end of the block that this is entered for; a plain call."""
+    def __init__(self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None]) -> None:
+        """`leave` is called synchronously at the end of the block that this object is entered for."""
         self._leave = leave
         self.sink = sink
         self.encode = encode
         self.is_admin = False
         self.user_id: str | None = None
-        """Whose connection this is; its rooms' members see it as present."""
-        self.on_revoked: Callable[[ChannelName, str], None] | None = None
-        """Told of a subscription that ended because its right did, and why. A plain call."""
+        """The user of this connection. The members of its rooms see the user as present."""
+        self._on_revoked: OnRevoked | None = None
         self.subscriptions: dict[str, Subscription] = {}
 
     def __enter__(self) -> Subscriber:
@@ -55,6 +56,27 @@ class Subscriber:
 
     def __exit__(self, *_: object) -> None:
         self._leave(self)
+
+    def identify(self, user_id: str, *, is_admin: bool) -> None:
+        """Set the user of this connection. Use `Broker.identify`, which records the presence too."""
+        self.user_id = user_id
+        self.is_admin = is_admin
+
+    def call_when_revoked(self, on_revoked: OnRevoked) -> None:
+        """Call `on_revoked` with channel and reason when a subscription ends because its right was lost.
+
+        It is called synchronously and must not raise.
+        """
+        self._on_revoked = on_revoked
+
+    def revoked(self, channel: ChannelName, reason: str) -> None:
+        """Report a subscription that ended because its right was lost."""
+        if self._on_revoked is not None:
+            self._on_revoked(channel, reason)
+
+    def close(self) -> None:
+        """Report no more: the connection ends."""
+        self._on_revoked = None
 
 
 class Pending:

@@ -8,7 +8,6 @@ import trio
 
 from relay.broker.broker import Broker, Store
 from relay.broker.channel import Channel
-from relay.broker.subscription import Subscriber
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.model.kinds import ChannelName
@@ -68,10 +67,10 @@ class WriteBehind:
                     self._broker.channels.put_back_dirty([*batch, *dirty])
                     raise
 
-    async def _write(self, channels: Sequence[Channel[Subscriber]]) -> None:
+    async def _write(self, channels: Sequence[Channel]) -> None:
         rows: list[tuple[ChannelName, Position, list[Publication]]] = []
         for channel in channels:
             rows.append((channel.name, channel.position, channel.history.newer_than(channel.written_offset)))
         await self._store.write_behind(rows)
         for channel, (_, head, _) in zip(channels, rows, strict=True):
-            channel.written_offset = head.offset
+            channel.mark_written(head.offset)

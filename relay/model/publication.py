@@ -75,6 +75,10 @@ class Publication:
         return f"<Publication {self.channel.text} {self.type} {self.offset}>"
 
 
+Encoder = Callable[[Publication], bytes | None]
+"""A dialect's encoding of a publication, as one frame; None if the dialect does not send it."""
+
+
 class Origin(Protocol):
     """The connection that caused a publication, and wants one copy in its own words at its place in the order."""
 

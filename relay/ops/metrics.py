@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.broker.channel import Encode
 from relay.ground.errors import Code, Reason
 from relay.ground.histogram import Histogram
+from relay.model.publication import Encoder
 
 LAG_INTERVAL = 0.25
 """Seconds between two measurements of the loop's lag."""
@@ -61,18 +61,18 @@ class Metrics:
         """The queued bytes of transports that do not use the server's outboxes, by dialect and transport. Called as `tables`."""
         self.places: dict[str, tuple[ConnectionCounter, ...]] = {}
         """The places for sessions by dialect."""
-        self._dialects: dict[Encode, str] = {}
+        self._dialects: dict[Encoder, str] = {}
 
     def sessions_of(self, dialect: str, transport: str = "websocket") -> SessionCounts:
         """Return the counters of a dialect's sessions over a transport."""
         return self.sessions.setdefault((dialect, transport), SessionCounts())
 
-    def name_encoders(self, dialect: str, *encoders: Encode) -> None:
+    def name_encoders(self, dialect: str, *encoders: Encoder) -> None:
         """Record which dialect these encoders belong to, so that deliveries can be counted by dialect."""
         for encode in encoders:
             self._dialects[encode] = dialect
 
-    def by_dialect(self, deliveries: Mapping[Encode, int]) -> Counter[str]:
+    def by_dialect(self, deliveries: Mapping[Encoder, int]) -> Counter[str]:
         """Return the sums by dialect of deliveries by encoder."""
         counts: Counter[str] = Counter(dict.fromkeys(self._dialects.values(), 0))
         for encode, number in deliveries.items():

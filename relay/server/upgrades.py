@@ -18,7 +18,7 @@ from relay.dialects.base import Dialect, Endpoint
 from relay.ground import logs
 from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
 from relay.ground.idle import wait_until_idle
-from relay.sessions.outbox import Flusher, Outbox
+from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
 from relay.transports.refusal import refuse
 from relay.transports.request_head import RequestHead
@@ -42,7 +42,7 @@ class Upgrades:
         self,
         core: Core,
         dialects: Sequence[Dialect],
-        flusher: Flusher,
+        flusher: OutboxFlusher,
         *,
         max_sessions: int,
         draining: Callable[[], bool],

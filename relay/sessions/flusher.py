@@ -28,20 +28,56 @@ MAX_BATCH_BYTES = 64 * 1024
 """Bytes of one channel's publications that wait to be written directly; beyond, they are queued."""
 
 
-class _Part:
-    """Frames that are the same for these outboxes. A key is of a frame that stands for every older one of it."""
+class _Batch:
+    """Frames that go to the same outboxes. A frame with a key replaces an unsent older frame of the same key."""
 
-    __slots__ = ("frames", "keys", "outboxes")
+    __slots__ = ("frames", "keys")
 
-    def __init__(self, outboxes: Iterable[Outbox]) -> None:
-        self.outboxes = outboxes
+    def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.keys: list[str | None] = []
 
     def queue(self, outboxes: Iterable[Outbox]) -> None:
-        """Queue the frames in these of the outboxes. A plain call."""
+        """Queue the frames in each of these outboxes."""
         for outbox in outboxes:
             outbox.take(self.frames, self.keys)
+
+
+class FlusherAudience:
+    """Outboxes that the flusher writes the same frames to, without queueing them in each. See `audience.Audience`."""
+
+    __slots__ = ("_flusher", "group", "outboxes")
+
+    def __init__(self, flusher: Flusher, group: object) -> None:
+        self._flusher = flusher
+        self.group = group
+        """Audiences of one group never share an outbox, so their frames need no order among each other."""
+        self.outboxes: dict[Outbox, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.outboxes)
+
+    def add(self, outbox: Outbox) -> None:
+        """Deliver to this outbox from now on. See `audience.Audience.add`."""
+        self._flusher.settle()
+        outbox.shared += 1
+        self.outboxes[outbox] = None
+
+    def discard(self, outbox: Outbox) -> None:
+        """Stop delivering to this outbox. See `audience.Audience.discard`."""
+        self._flusher.settle()
+        outbox.shared -= 1
+        del self.outboxes[outbox]
+
+    def deliver(self, frame: bytes, key: str | None, *, except_for: object) -> None:
+        """Deliver a frame to every outbox but `except_for`. See `audience.Audience.deliver`."""
+        if except_for is not None and except_for in self.outboxes:
+            self._flusher.settle()
+            for outbox in self.outboxes:
+                if outbox is not except_for:
+                    outbox.take((frame,), (key,))
+        else:
+            self._flusher.fan_out(self, frame, key)
 
 
 class Flusher:
@@ -52,10 +88,10 @@ class Flusher:
         self._more_is_coming = more_is_coming
         self._dirty: list[Outbox] = []
         self._sleeper: trio.lowlevel.Task | None = None
-        self._channel: object = None  # whose publications wait in _parts
-        self._parts: dict[object, _Part] = {}  # by what makes their frames the same
-        self._size = 0  # bytes of the frames in _parts
-        self._writing: deque[tuple[_Part, list[Outbox]]] = deque()  # with those that are still to be written to
+        self._group: object = None  # the group of the audiences in _batches
+        self._batches: dict[FlusherAudience, _Batch] = {}
+        self._size = 0  # bytes of the frames in _batches
+        self._writing: deque[tuple[_Batch, list[Outbox]]] = deque()  # with the outboxes that are still to be written to
         self.unsettled = False
         """Whether something waits that `settle` would queue."""
         self.replaced_frames = 0
@@ -71,22 +107,24 @@ class Flusher:
         if self._sleeper is not None:
             self._wake()
 
-    def fan_out(
-        self, channel: object, words: object, outboxes: Iterable[Outbox], frame: bytes, key: str | None
-    ) -> None:
-        """Have a publication's frame written to all of these, who share its words. A plain call, whatever their number.
+    def audience(self, group: object) -> FlusherAudience:
+        """Return an empty audience. See `audience.Sink.audience`."""
+        return FlusherAudience(self, group)
 
-        `outboxes` is the audience itself: whoever changes it calls `settle` before. `key` is as for `Outbox.push_latest`.
+    def fan_out(self, audience: FlusherAudience, frame: bytes, key: str | None) -> None:
+        """Write a frame to every outbox of an audience at the next flush. For the audience alone.
+
+        An audience that changes must call `settle` first.
         """
-        if self._channel is not channel:
-            if self._parts:
+        if self._group is not audience.group:
+            if self._batches:
                 self.settle()
-            self._channel = channel
-        part = self._parts.get(words)
-        if part is None:
-            part = self._parts[words] = _Part(outboxes)
-        part.frames.append(frame)
-        part.keys.append(key)
+            self._group = audience.group
+        batch = self._batches.get(audience)
+        if batch is None:
+            batch = self._batches[audience] = _Batch()
+        batch.frames.append(frame)
+        batch.keys.append(key)
         self._size += len(frame)
         self.unsettled = True
         if self._size > MAX_BATCH_BYTES:
@@ -99,26 +137,26 @@ class Flusher:
         if not self.unsettled:
             return
         writing, self._writing = self._writing, deque()
-        parts = self._take_parts()
+        batches = self._take_batches()
         self.unsettled = False
-        for part, rest in writing:
-            part.queue(rest)
-        for part in parts:
-            part.queue(part.outboxes)
+        for batch, rest in writing:
+            batch.queue(rest)
+        for audience, batch in batches:
+            batch.queue(audience.outboxes)
 
-    def _take_parts(self) -> list[_Part]:
-        parts = list(self._parts.values())
-        self._parts.clear()
-        self._channel = None
+    def _take_batches(self) -> list[tuple[FlusherAudience, _Batch]]:
+        batches = list(self._batches.items())
+        self._batches.clear()
+        self._group = None
         self._size = 0
-        return parts
+        return batches
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Flush for ever. At cancellation what is not yet written stays where it is."""
         task_status.started()
         took = 0.0
         while True:
-            if not self._dirty and not self._parts:
+            if not self._dirty and not self._batches:
                 await self._wait()
             if took:
                 await self._gather(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
@@ -127,19 +165,19 @@ class Flusher:
             await self._write()
             await self._flush()
             # Where several came for one write, or more came meanwhile, more will: what is gathered shares the next system calls.
-            took = trio.current_time() - started if many or self._dirty or self._parts else 0.0
+            took = trio.current_time() - started if many or self._dirty or self._batches else 0.0
 
     async def _write(self) -> None:
         """Write what waits to be written directly."""
-        self._writing.extend((part, list(part.outboxes)) for part in self._take_parts())
+        self._writing.extend((batch, list(audience.outboxes)) for audience, batch in self._take_batches())
         while self._writing:
-            part, rest = self._writing[0]
+            batch, rest = self._writing[0]
             turn = rest[:SENDS_PER_TURN]
             del rest[:SENDS_PER_TURN]
             if not rest:
                 self._writing.popleft()
-            self.unsettled = bool(self._writing or self._parts)
-            _write(part.frames, part.keys, turn)
+            self.unsettled = bool(self._writing or self._batches)
+            _write(batch.frames, batch.keys, turn)
             await trio.lowlevel.checkpoint()
 
     async def _flush(self) -> None:
@@ -167,7 +205,7 @@ class Flusher:
 
     def _waiting(self) -> tuple[int, int]:
         """How many frames wait for one write, judged by the first that are to be written directly, and the first outbox."""
-        direct = len(next(iter(self._parts.values())).frames) if self._parts else 0
+        direct = len(next(iter(self._batches.values())).frames) if self._batches else 0
         return direct, self._dirty[0].frame_count if self._dirty else 0
 
     def _wake(self) -> None:

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import trio
 
+from relay.sessions.audience import Audience
+
 MAX_WRITE_BYTES = 256 * 1024
 """Bytes handed to the kernel in one write; bounds what is copied to join frames."""
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -37,8 +39,8 @@ class Transport(Protocol):
         """Return when `send_nowait` would take something; raises one of GONE."""
 
 
-class Flusher(Protocol):
-    """What an outbox needs of the flusher. See `flusher.Flusher`."""
+class OutboxFlusher(Protocol):
+    """The part of the flusher that an outbox uses. See `flusher.Flusher`."""
 
     replaced_frames: int
     overflowed_frames: int
@@ -50,10 +52,8 @@ class Flusher(Protocol):
     def settle(self) -> None:
         """Queue in each outbox what waits to be written to it directly. A plain call."""
 
-    def fan_out(
-        self, channel: object, words: object, outboxes: Iterable[Outbox], frame: bytes, key: str | None
-    ) -> None:
-        """Have a frame written to all of these. A plain call."""
+    def audience(self, group: object) -> Audience:
+        """Return an empty audience of outboxes. See `audience.Sink.audience`."""
 
 
 class Outbox:
@@ -71,7 +71,7 @@ class Outbox:
     def __init__(
         self,
         transport: Transport,
-        flusher: Flusher,
+        flusher: OutboxFlusher,
         max_bytes: int,
         *,
         on_blocked: Callable[[], None],
@@ -121,11 +121,9 @@ class Outbox:
             self._flusher.settle()
         self._push_latest(key, frame)
 
-    def fan_out(
-        self, channel: object, words: object, outboxes: Iterable[Outbox], frame: bytes, key: str | None
-    ) -> None:
-        """Have the flusher write a publication to all of these. See `flusher.Flusher`."""
-        self._flusher.fan_out(channel, words, outboxes, frame, key)
+    def audience(self, group: object) -> Audience:
+        """Return an empty audience of the flusher, which writes to outboxes directly. See `audience.Sink.audience`."""
+        return self._flusher.audience(group)
 
     def settle(self) -> None:
         """Have queued what waits to be written directly. A plain call."""

@@ -32,6 +32,7 @@ from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database, open_database
 from relay.store.publications import Publications
+from tests.fakes import MemoryTransport
 from tests.parts import SetClock
 
 HISTORY_SIZE = 12
@@ -216,47 +217,26 @@ class Client:
                 raise AssertionError(line)
 
 
-class Kernel:
-    """A transport that takes as many bytes as it is allowed to, and gives the client whole lines."""
+class Kernel(MemoryTransport):
+    """A transport that gives the client whole lines of what it takes."""
 
     def __init__(self, client: Client) -> None:
-        self._client: Client | None = client
+        super().__init__()
+        self._client = client
         self._torn = b""
-        self._writable = trio.Event()
-        self._allowed: int | None = None
 
     @property
     def stalled(self) -> bool:
-        """Whether the peer reads nothing."""
-        return self._allowed is not None
-
-    def allow(self, allowed: int | None) -> None:
-        """Have the peer read this many bytes and then stop; None: read on."""
-        self._allowed = allowed
-        self._writable.set()
-        self._writable = trio.Event()
-
-    def cut(self) -> None:
-        """What comes from now on, and what is torn, the client never sees."""
-        self._client = None
+        """Whether the peer stops reading after some bytes."""
+        return self.room < math.inf
 
     def send_nowait(self, data: bytes) -> int:
-        """See `outbox.Transport`."""
-        if self._client is None:
-            raise trio.ClosedResourceError
-        size = len(data) if self._allowed is None else min(self._allowed, len(data))
-        if self._allowed is not None:
-            self._allowed -= size
+        """Take as many bytes as there is room for."""
+        size = super().send_nowait(data)
         *lines, self._torn = (self._torn + data[:size]).split(b"\n")
         for line in lines:
             self._client.take(json.loads(line))
         return size
-
-    async def wait_writable(self) -> None:
-        """See `outbox.Transport`."""
-        await trio.lowlevel.checkpoint()
-        while self._allowed == 0:
-            await self._writable.wait()
 
 
 class Connection:
@@ -288,7 +268,7 @@ class Connection:
                 )
                 with broker.attach(outbox, self._world.witness.encode) as subscriber:
                     self.subscriber = subscriber
-                    subscriber.on_revoked = lambda name, _: outbox.push(_line(name, ended="revoked"))
+                    subscriber.call_when_revoked(lambda name, _: outbox.push(_line(name, ended="revoked")))
                     while True:
                         if not self._commands:
                             self._wake = trio.Event()

@@ -19,30 +19,12 @@ from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
+from tests.fakes import MemoryTransport
 from tests.kept import recent
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user
 
 SIZE = 100
 """Of the history of a `task` channel."""
-
-
-class Gate:
-    """A transport that takes nothing until it is opened."""
-
-    def __init__(self) -> None:
-        self.opened = trio.Event()
-        self.taken = b""
-
-    def send_nowait(self, data: bytes) -> int:
-        """See `outbox.Transport`."""
-        if not self.opened.is_set():
-            return 0
-        self.taken += data
-        return len(data)
-
-    async def wait_writable(self) -> None:
-        """See `outbox.Transport`."""
-        await self.opened.wait()
 
 
 async def publish(parts: Parts, channel: str, count: int) -> Position:
@@ -64,7 +46,7 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
 
     with trio.fail_after(10):
         async with open_parts(tmp_path) as parts, trio.open_nursery() as nursery:
-            gate = Gate()
+            gate = MemoryTransport(room=0)
             outbox = Outbox(
                 gate, Flusher(), 1000, on_blocked=lambda: nursery.start_soon(outbox.drain), on_overflow=lambda: None
             )
@@ -84,7 +66,7 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
             await trio.testing.wait_all_tasks_blocked()
             assert answers == []
             head = await publish(parts, "task:1", SIZE + 1)
-            gate.opened.set()
+            gate.grant()
             await trio.testing.wait_all_tasks_blocked()
     assert answers == [(head, False)]
     flush((outbox,))
@@ -114,8 +96,8 @@ async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | No
     """Return the offsets that a resume is given, None if it is not recovered."""
     ear = Ear()
     told: list[bool | None] = []
-    gate = Gate()
-    gate.opened.set()
+    gate = MemoryTransport(room=0)
+    gate.grant()
     outbox = Outbox(gate, Flusher(), 10_000, on_blocked=lambda: None, on_overflow=lambda: None)
     name = parts.kinds.parse(channel)
     with (
@@ -214,12 +196,9 @@ async def test_of_a_batch_each_is_answered_for_itself(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("removed", [True, False])
 async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, removed: bool) -> None:
     """Who asks once more for what it hears already, and reads slowly, is not live meanwhile: it is found all the same."""
-    opened = trio.Event()
-    opened.set()
     told: list[str] = []
     resumed: list[object] = []
-    gate = Gate()
-    gate.opened = opened
+    gate = MemoryTransport()
     async with open_parts(tmp_path) as parts, trio.open_nursery() as nursery:
         await parts.rooms.create(admin(), name="R", description=None, type_="private", id_="den")
         for member in ("u", "v"):
@@ -237,8 +216,8 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
         )
         await nursery.start(flusher.run)
         with parts.broker.attach(outbox, encode) as subscriber:
-            parts.broker.identify(subscriber, "u")
-            subscriber.on_revoked = lambda channel, _: told.append(channel.text)
+            parts.broker.identify(subscriber, "u", is_admin=False)
+            subscriber.call_when_revoked(lambda channel, _: told.append(channel.text))
 
             async def join(since: Position | None) -> None:
                 with parts.broker.reserved(subscriber, [name], maximum=5) as [subscription]:
@@ -254,14 +233,14 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
                     resumed.append(refusal.code)
 
             await join(None)
-            gate.opened = trio.Event()
+            gate.room = 0
             nursery.start_soon(again)
             await trio.testing.wait_all_tasks_blocked()
             assert resumed == []
             if removed:
                 await parts.rooms.remove_member(admin(), "den", "u")
             async with listening(parts, user("v"), name.text):
-                gate.opened.set()
+                gate.grant()
                 with trio.fail_after(5):
                     while not resumed:
                         await trio.sleep(0.01)

@@ -1,6 +1,8 @@
-"""One channel: its head, its audience, and who is given what."""
+"""One channel: its head, its history, its subscribers and the frames that each is delivered."""
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 import attrs
 import pytest
@@ -8,52 +10,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.broker.channel import Channel
+from relay.broker.subscription import Subscriber
 from relay.model.kinds import Kinds
-from relay.model.publication import Position, Publication
+from relay.model.publication import Draft, Encoder, Origin, Position, Publication
+from relay.sessions.audience import Sink
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
+from tests.fakes import MemoryTransport, RecordingSink
 
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
 
 
-def channel(name: str = "task:1", offset: int = 0) -> Channel[str]:
+def channel(name: str = "task:1", offset: int = 0) -> Channel:
     """Return a channel with this head."""
     return Channel(KINDS.parse(name), Position(offset, "e"))
 
 
-def publication(of: Channel[str], type_: str | None = None, offset: int | None = None) -> Publication:
-    """Return the channel's next publication."""
-    type_ = type_ or of.name.kind.default_type or "t"
-    return Publication(of.name, type_, of.offset + 1 if offset is None else offset, "e", 0, data={})
+def subscriber(sink: Sink, encode: Encoder) -> Subscriber:
+    """Return a subscriber of no broker."""
+    return Subscriber(sink, encode, leave=lambda subscriber: None)
 
 
-def in_use(of: Channel[str]) -> bool:
+def publish(
+    of: Channel, type_: str | None = None, *, written: bool = False, origin: Origin | None = None
+) -> Publication:
+    """Publish to the channel."""
+    draft = Draft(of.name, type_ or of.name.kind.default_type or "t", {}, 0, origin=origin)
+    return of.publish(draft, Position(of.offset + 1, "e"), written=written)
+
+
+def in_use(of: Channel) -> bool:
     """Tell whether the channel must stay in memory."""
     return of.in_use
 
 
-@attrs.define(eq=False)
-class Sink:
-    """What was pushed, and how."""
-
-    taken: list[tuple[str | None, bytes]] = attrs.Factory(list)
-
-    def push(self, frame: bytes) -> None:
-        """Take a frame."""
-        self.taken.append((None, frame))
-
-    def push_latest(self, key: str, frame: bytes) -> None:
-        """Take a frame of which the newest counts."""
-        self.taken.append((key, frame))
-
-    @property
-    def frames(self) -> list[bytes]:
-        """The frames alone."""
-        return [frame for _, frame in self.taken]
-
-
-class Encoder:
-    """Words of a dialect; they are counted."""
+class CountingEncoder:
+    """An encoder that counts its calls."""
 
     def __init__(self, word: bytes = b"") -> None:
         self.word = word
@@ -65,66 +57,134 @@ class Encoder:
         return self.word + b"%d" % publication.offset
 
 
-def test_each_is_given_it_in_its_own_words_encoded_once() -> None:
-    """However many there are: the very same bytes for all that share an encoder."""
-    one, other = Encoder(b"a"), Encoder(b"b")
+def test_a_publication_is_encoded_once_for_each_encoder() -> None:
+    """All subscribers that share an encoder get the very same bytes."""
+    one, other = CountingEncoder(b"a"), CountingEncoder(b"b")
     of = channel()
-    ours, theirs = [Sink() for _ in range(3)], [Sink() for _ in range(2)]
-    for sink in ours:
-        of.join(one, sink, "ours")
-    for sink in theirs:
-        of.join(other, sink, "theirs")
-    of.deliver(publication(of, offset=1))
-    of.deliver(publication(of, offset=2))
+    ours, theirs = [RecordingSink() for _ in range(3)], [RecordingSink() for _ in range(2)]
+    subscribers = [*(subscriber(sink, one) for sink in ours), *(subscriber(sink, other) for sink in theirs)]
+    for each in subscribers:
+        of.join(each)
+    publish(of)
+    publish(of)
     assert one.encoded == other.encoded == [1, 2]
     assert all(sink.taken == [(None, b"a1"), (None, b"a2")] for sink in ours)
     assert all(sink.taken == [(None, b"b1"), (None, b"b2")] for sink in theirs)
     assert all(sink.frames[0] is ours[0].frames[0] for sink in ours)
-    assert of.subscribers() == ["ours"] * 3 + ["theirs"] * 2
+    assert of.subscribers() == subscribers
 
 
-def test_a_dialect_without_words_for_it_says_nothing() -> None:
-    """And the others hear of it all the same."""
+async def test_sinks_of_several_classes_share_an_encoder() -> None:
+    """Each class has its own audience, and a publication is encoded once for all of them."""
+    deliveries: defaultdict[Encoder, int] = defaultdict(int)
+    of = Channel(KINDS.parse("task:1"), Position(0, "e"), deliveries)
+    encode, sink, transport = CountingEncoder(), RecordingSink(), MemoryTransport()
+    outbox = Outbox(transport, Flusher(), 100, on_blocked=lambda: None, on_overflow=lambda: None)
+    of.join(subscriber(sink, encode))
+    of.join(subscriber(outbox, encode))
+    publish(of)
+    outbox.settle()
+    flush((outbox,))
+    assert (encode.encoded, sink.frames, bytes(transport.taken)) == ([1], [b"1"], b"1")
+    assert deliveries == {encode: 2}
+
+
+def test_an_encoder_may_refuse_a_publication() -> None:
+    """If an encoder returns None, its subscribers get nothing, and the others get their frame."""
     of = channel()
-    silent, sink = Sink(), Sink()
-    of.join(lambda publication: None, silent, "silent")
-    of.join(Encoder(), sink, "sink")
-    of.deliver(publication(of))
+    silent, sink = RecordingSink(), RecordingSink()
+    of.join(subscriber(silent, lambda publication: None))
+    of.join(subscriber(sink, CountingEncoder()))
+    publish(of)
     assert silent.taken == []
     assert sink.frames == [b"1"]
 
 
-def test_whoever_sent_it_gets_its_own_copy_elsewhere() -> None:
-    """`except_for` is left out, and nobody else is; also when it does not listen here."""
+def test_a_defect_of_an_encoder_stays_its_own() -> None:
+    """If an encoder raises, its subscribers get nothing, and the others get their frame."""
     of = channel()
-    encode = Encoder()
-    sinks = [Sink() for _ in range(3)]
+    broken, sink = RecordingSink(), RecordingSink()
+
+    def encode(publication: Publication) -> bytes:
+        raise ValueError
+
+    of.join(subscriber(broken, encode))
+    of.join(subscriber(sink, CountingEncoder()))
+    assert publish(of).offset == 1
+    assert broken.taken == []
+    assert sink.frames == [b"1"]
+
+
+@attrs.frozen
+class Sender:
+    """An origin that sends its own copy."""
+
+    sink: RecordingSink
+
+    def receive(self, publication: Publication) -> None:
+        """Send the copy."""
+        self.sink.push(b"own %d" % publication.offset)
+
+
+def test_the_origin_gets_its_own_copy() -> None:
+    """Every other subscriber gets the shared frame. An origin that is not a subscriber gets its copy too."""
+    of = channel()
+    encode = CountingEncoder()
+    sinks = [RecordingSink() for _ in range(3)]
     for sink in sinks:
-        of.join(encode, sink, "")
-    of.deliver(publication(of), except_for=sinks[1])
-    assert [sink.frames for sink in sinks] == [[b"1"], [], [b"1"]]
-    of.deliver(publication(of, offset=2), except_for=Sink())
-    assert [sink.frames for sink in sinks] == [[b"1", b"2"], [b"2"], [b"1", b"2"]]
+        of.join(subscriber(sink, encode))
+    publish(of, origin=Sender(sinks[1]))
+    assert [sink.frames for sink in sinks] == [[b"1"], [b"own 1"], [b"1"]]
+    elsewhere = RecordingSink()
+    publish(of, origin=Sender(elsewhere))
+    assert [sink.frames for sink in sinks] == [[b"1", b"2"], [b"own 1", b"2"], [b"1", b"2"]]
+    assert elsewhere.frames == [b"own 2"]
+
+
+async def test_the_copy_of_an_origin_has_its_place_in_the_order() -> None:
+    """An outbox gets its own copy between the shared frames before and after it."""
+    of = channel()
+    flusher, encode = Flusher(), CountingEncoder()
+    transports = [MemoryTransport() for _ in range(2)]
+    outboxes = [
+        Outbox(transport, flusher, 100, on_blocked=lambda: None, on_overflow=lambda: None) for transport in transports
+    ]
+    for outbox in outboxes:
+        of.join(subscriber(outbox, encode))
+
+    class Own:
+        sink = outboxes[0]
+
+        def receive(self, publication: Publication) -> None:
+            self.sink.push(b"own")
+
+    publish(of)
+    publish(of, origin=Own())
+    publish(of)
+    flusher.settle()
+    flush(outboxes)
+    assert [transport.taken for transport in transports] == [b"1own3", b"123"]
 
 
 def test_joining_and_leaving() -> None:
-    """Who left is given nothing, who joined again once; leaving is idempotent; an empty channel is not in use."""
+    """Both are idempotent. A subscriber that left gets nothing, and an empty channel is not in use."""
     of = channel()
-    encode, sink, other = Encoder(), Sink(), Sink()
+    encode, sink, other = CountingEncoder(), RecordingSink(), RecordingSink()
+    one, two = subscriber(sink, encode), subscriber(other, encode)
     assert not in_use(of)
-    of.join(encode, sink, "one")
-    of.join(encode, sink, "one")
-    of.join(encode, other, "other")
-    of.deliver(publication(of, offset=1))
-    of.leave(encode, other)
-    of.leave(encode, other)
-    of.leave(Encoder(), sink)
-    of.deliver(publication(of, offset=2))
+    of.join(one)
+    of.join(one)
+    of.join(two)
+    publish(of, written=True)
+    of.leave(two)
+    of.leave(two)
+    of.leave(subscriber(RecordingSink(), CountingEncoder()))
+    publish(of, written=True)
     assert sink.frames == [b"1", b"2"]
     assert other.frames == [b"1"]
-    assert of.subscribers() == ["one"]
+    assert of.subscribers() == [one]
     assert in_use(of)
-    of.leave(encode, sink)
+    of.leave(one)
     assert not in_use(of)
     assert of.subscribers() == []
 
@@ -133,13 +193,25 @@ def test_it_is_in_use_while_something_is_due() -> None:
     """While a task holds on to it, and while it is ahead of the store."""
     of = channel("trades", offset=3)
     assert not in_use(of)
-    of.pins += 1
+    of.pin()
     assert in_use(of)
-    of.pins -= 1
-    of.add(publication(of))
+    of.unpin()
+    publish(of)
     assert in_use(of)
-    of.written_offset = of.offset
+    of.mark_written(of.offset)
     assert not in_use(of)
+    publish(of, written=True)
+    assert not in_use(of)
+
+
+def test_an_idle_channel_counts_its_seconds() -> None:
+    """From the first look at it since it was last in use."""
+    of = channel()
+    assert [of.idle_period(now) for now in (10.0, 12.0)] == [0.0, 2.0]
+    of.pin()
+    assert of.idle_period(13.0) == 0.0
+    of.unpin()
+    assert [of.idle_period(now) for now in (14.0, 19.0)] == [0.0, 5.0]
 
 
 def test_the_newest_is_the_head() -> None:
@@ -147,7 +219,7 @@ def test_the_newest_is_the_head() -> None:
     of = channel(offset=7)
     assert of.position == Position(7, "e")
     assert not of.history.complete
-    of.add(publication(of))
+    publish(of)
     assert of.position == Position(8, "e")
     assert [one.offset for one in of.history.all()] == [8]
 
@@ -156,10 +228,10 @@ def test_of_a_market_the_last_price_is_kept() -> None:
     """What is no price goes by: it has an offset, and pushes no price out."""
     of = channel("market:A")
     for type_ in (None, "market:halt"):
-        of.add(publication(of, type_))
+        publish(of, type_)
     assert of.offset == 2
     assert [one.offset for one in of.history.all()] == [1]
-    of.add(publication(of))
+    publish(of)
     assert [one.offset for one in of.history.all()] == [3]
 
 
@@ -174,59 +246,39 @@ def test_only_values_replace_values() -> None:
         ("task:1", None, False),
     ):
         of = channel(name)
-        sink = Sink()
-        of.join(Encoder(), sink, "")
-        of.deliver(publication(of, type_))
+        sink = RecordingSink()
+        of.join(subscriber(sink, CountingEncoder()))
+        publish(of, type_)
         assert [key is not None for key, _ in sink.taken] == [latest], name
 
 
 def test_channels_do_not_share_keys() -> None:
     """A price of one symbol stands for none of another."""
-    sink = Sink()
+    sink = RecordingSink()
     for name in ("market:A", "market:B", "event:1"):
         of = channel(name)
-        of.join(Encoder(), sink, "")
-        of.deliver(publication(of, offset=1))
-        of.deliver(publication(of, offset=2))
+        of.join(subscriber(sink, CountingEncoder()))
+        publish(of)
+        publish(of)
     keys = [key for key, _ in sink.taken]
     assert keys[::2] == keys[1::2]
     assert len(set(keys)) == 3
-
-
-class Refusing:
-    """A kernel that takes nothing, until it takes everything."""
-
-    def __init__(self) -> None:
-        self.open = False
-        self.taken = b""
-
-    def send_nowait(self, data: bytes) -> int:
-        """Take all or nothing."""
-        if not self.open:
-            return 0
-        self.taken += data
-        return len(data)
-
-    async def wait_writable(self) -> None:
-        """Return."""
 
 
 @given(st.lists(st.sampled_from(["market:price", "market:halt"]), min_size=1, max_size=12), st.integers(0, 12))
 async def test_a_slow_reader_gets_a_market_in_order(types: list[str], blocked_from: int) -> None:
     """All that is no price, the last price, and of the others what was not replaced: in the order of their offsets."""
     of = channel("market:A")
-    kernel = Refusing()
+    kernel = MemoryTransport(room=0)
     outbox = Outbox(kernel, Flusher(), 10_000, on_blocked=lambda: None, on_overflow=lambda: None)
-    of.join(lambda one: b"%d " % one.offset, outbox, "")
+    of.join(subscriber(outbox, lambda one: b"%d " % one.offset))
     for index, type_ in enumerate(types):
-        one = publication(of, type_)
-        of.add(one)
         if index == blocked_from:
             outbox.settle()
             flush((outbox,))
-        of.deliver(one)
+        publish(of, type_)
     outbox.settle()
-    kernel.open = True
+    kernel.grant()
     await outbox.drain()
     flush((outbox,))
     delivered = [int(word) for word in kernel.taken.split()]
@@ -240,16 +292,16 @@ async def test_a_slow_reader_gets_a_market_in_order(types: list[str], blocked_fr
 async def test_a_slow_reader_of_values_is_not_flooded(name: str) -> None:
     """However many come, one waits behind what the kernel refused."""
     of = channel(name)
-    kernel = Refusing()
+    kernel = MemoryTransport(room=0)
     outbox = Outbox(kernel, Flusher(), 100, on_blocked=lambda: None, on_overflow=lambda: pytest.fail("disconnected"))
-    of.join(Encoder(), outbox, "")
-    of.deliver(publication(of, offset=1))
+    of.join(subscriber(outbox, CountingEncoder()))
+    publish(of)
     outbox.settle()
     flush((outbox,))
-    for offset in range(2, 500):
-        of.deliver(publication(of, offset=offset))
+    for _ in range(2, 500):
+        publish(of)
     outbox.settle()
     assert outbox.size == len(b"1499")
-    kernel.open = True
+    kernel.grant()
     await outbox.drain()
     assert kernel.taken == b"1499"

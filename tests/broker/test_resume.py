@@ -5,6 +5,7 @@ RELAY_EXAMPLES=3000 tries as many histories of the world instead of a few.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections import Counter
@@ -97,7 +98,7 @@ async def take(world: World, step: tuple[object, ...]) -> None:
                 connection.cut()
         case ("read", int(number), allowed):
             if (connection := world.clients[number].connection) is not None:
-                connection.kernel.allow(allowed)  # type: ignore[arg-type]
+                connection.kernel.room = math.inf if allowed is None else allowed  # type: ignore[assignment]
         case ("turns", int(turns)):
             for _ in range(turns):
                 await trio.lowlevel.checkpoint()
@@ -127,7 +128,7 @@ async def finish(world: World) -> None:
     """Everyone comes back, reads, and must have everything that there is, or know that it has not."""
     for client in world.clients:
         if client.connection is not None:
-            client.connection.kernel.allow(None)
+            client.connection.kernel.grant()
     await world.settle()
     for client in world.clients:
         world.connect(client)

@@ -133,9 +133,9 @@ async def test_a_channel_that_somebody_listens_to_is_kept(tmp_path: Path, monkey
     monkeypatch.setattr(module, "MAX_UNWRITTEN", 0)
     async with opened(tmp_path) as store:
         before = await store.publish("trades")
-        store.broker.channels._channels["trades"].pins += 1
+        store.broker.channels._channels["trades"].pin()
         assert store.broker.channels.drop_unwritten(0) == 0
-        store.broker.channels._channels["trades"].pins -= 1
+        store.broker.channels._channels["trades"].unpin()
         assert (await store.publish("trades")).offset == before.offset + 1
 
 

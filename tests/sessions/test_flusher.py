@@ -14,63 +14,38 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.broker.channel import Channel
+from relay.broker.subscription import Subscriber
 from relay.model.kinds import Kinds
-from relay.model.publication import Position, Publication
+from relay.model.publication import Draft, Position, Publication
 from relay.sessions.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS_PER_TURN, Flusher
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
+from tests.fakes import MemoryTransport
 
 KINDS = Kinds(entities=(), history_period=None, durable=())
 CHANNELS = ("trades", "market:A", "community:1")
 
 
 def encode(publication: Publication) -> bytes:
-    """Return the words of one dialect."""
+    """Encode as one dialect does."""
     return b"%s/%d " % (publication.channel.text.encode(), publication.offset)
 
 
 def encode_otherwise(publication: Publication) -> bytes:
-    """Return the words of another."""
+    """Encode as another dialect does."""
     return b"<%s/%d> " % (publication.channel.text.encode(), publication.offset)
-
-
-class Wire:
-    """A kernel's buffer with so much room, and what it took."""
-
-    def __init__(self, room: float = math.inf) -> None:
-        self.room = room
-        self.taken = b""
-        self.writes: list[float] = []
-        self.gone = False
-
-    def send_nowait(self, data: bytes) -> int:
-        """Take what there is room for, as a socket does."""
-        if self.gone:
-            raise BrokenPipeError
-        if not self.room:
-            raise BlockingIOError
-        took = int(min(len(data), self.room))
-        self.room -= took
-        self.taken += data[:took]
-        self.writes.append(trio.current_time())
-        return took
-
-    async def wait_writable(self) -> None:
-        """Return when there is room."""
-        while not self.room and not self.gone:
-            await trio.sleep(0.01)
-        await trio.lowlevel.checkpoint()
 
 
 class Member:
     """A connection, and what it is to be sent."""
 
     def __init__(self, world: World, number: int) -> None:
-        self.wire = Wire()
+        self.wire = MemoryTransport()
         self.outbox = Outbox(
             self.wire, world.flusher, 1 << 20, on_blocked=self._start_drain, on_overflow=lambda: pytest.fail("overflow")
         )
         self.encode = encode if number % 2 else encode_otherwise
+        self.subscriber = Subscriber(self.outbox, self.encode, leave=lambda subscriber: None)
         self.expected = b""
         self.sealed = False
         self.listens: set[str] = set()
@@ -86,9 +61,7 @@ class World:
     def __init__(self, nursery: trio.Nursery, flusher: Flusher, members: int) -> None:
         self.nursery = nursery
         self.flusher = flusher
-        self.channels: dict[str, Channel[Any]] = {
-            name: Channel(KINDS.parse(name), Position(0, "e")) for name in CHANNELS
-        }
+        self.channels: dict[str, Channel] = {name: Channel(KINDS.parse(name), Position(0, "e")) for name in CHANNELS}
         self.members = [Member(self, number) for number in range(members)]
         self._count = 0
 
@@ -97,9 +70,8 @@ class World:
         channel = self.channels[name]
         # No price: of a slow reader of prices some are replaced.
         type_ = "market:halt" if name.startswith("market") else channel.name.kind.default_type or "x"
-        publication = Publication(channel.name, type_, channel.offset + 1, "e", 0, data={})
-        channel.add(publication)
-        channel.deliver(publication)
+        position = Position(channel.offset + 1, "e")
+        publication = channel.publish(Draft(channel.name, type_, {}, 0), position, written=False)
         for member in self.members:
             if name in member.listens and not member.sealed:
                 member.expected += member.encode(publication)
@@ -121,10 +93,10 @@ class World:
         member = self.members[number % len(self.members)]
         channel = self.channels[name]
         if name in member.listens:
-            channel.leave(member.encode, member.outbox)
+            channel.leave(member.subscriber)
             member.listens.discard(name)
         else:
-            channel.join(member.encode, member.outbox, None)
+            channel.join(member.subscriber)
             member.listens.add(name)
 
     def seal(self, number: int) -> None:
@@ -190,26 +162,24 @@ def test_every_connection_gets_everything_once_and_in_order(steps: list[tuple[An
 
 
 @attrs.define
-class Audience:
-    """Some that listen to one channel."""
+class Listeners:
+    """The subscribers of one channel."""
 
-    channel: Channel[Any]
-    wires: list[Wire]
+    channel: Channel
+    wires: list[MemoryTransport]
     outboxes: list[Outbox]
 
     def publish(self, size: int = 8) -> None:
         """Publish something of a size."""
-        offset = self.channel.offset + 1
-        publication = Publication(self.channel.name, "trade:created", offset, "e", 0, data={"size": size})
-        self.channel.add(publication)
-        self.channel.deliver(publication)
+        draft = Draft(self.channel.name, "trade:created", {"size": size}, 0)
+        self.channel.publish(draft, Position(self.channel.offset + 1, "e"), written=False)
 
 
-def audience(flusher: Flusher, count: int, max_bytes: int = 1 << 20) -> Audience:
-    """Return so many that listen."""
-    wires = [Wire() for _ in range(count)]
+def listeners(flusher: Flusher, count: int, max_bytes: int = 1 << 20) -> Listeners:
+    """Return so many subscribers of one channel."""
+    wires = [MemoryTransport() for _ in range(count)]
     outboxes = [Outbox(wire, flusher, max_bytes, on_blocked=lambda: None, on_overflow=lambda: None) for wire in wires]
-    channel: Channel[Any] = Channel(KINDS.parse("trades"), Position(0, "e"))
+    channel = Channel(KINDS.parse("trades"), Position(0, "e"))
 
     def sized(publication: Publication) -> bytes:
         data = publication.data
@@ -217,13 +187,13 @@ def audience(flusher: Flusher, count: int, max_bytes: int = 1 << 20) -> Audience
         return (b"%d " % publication.offset).ljust(int(data["size"]), b".")
 
     for outbox in outboxes:
-        channel.join(sized, outbox, None)
-    return Audience(channel, wires, outboxes)
+        channel.join(Subscriber(outbox, sized, leave=lambda subscriber: None))
+    return Listeners(channel, wires, outboxes)
 
 
 async def test_many_publications_are_one_write(nursery: trio.Nursery) -> None:
     flusher = Flusher()
-    some = audience(flusher, 10)
+    some = listeners(flusher, 10)
     for _ in range(5):
         some.publish()
     await nursery.start(flusher.run)
@@ -235,7 +205,7 @@ async def test_many_publications_are_one_write(nursery: trio.Nursery) -> None:
 
 async def test_a_fan_out_lets_others_run(nursery: trio.Nursery) -> None:
     flusher = Flusher()
-    some = audience(flusher, SENDS_PER_TURN * 5)
+    some = listeners(flusher, SENDS_PER_TURN * 5)
     await nursery.start(flusher.run)
     some.publish()
     written = [0]
@@ -247,7 +217,7 @@ async def test_a_fan_out_lets_others_run(nursery: trio.Nursery) -> None:
 
 async def test_what_waits_to_be_written_directly_is_bounded() -> None:
     flusher = Flusher()
-    some = audience(flusher, 2)
+    some = listeners(flusher, 2)
     for _ in range(3):
         some.publish(MAX_BATCH_BYTES // 2)
     assert not flusher.unsettled
@@ -257,7 +227,7 @@ async def test_what_waits_to_be_written_directly_is_bounded() -> None:
 async def test_of_a_write_that_is_refused_the_bound_holds() -> None:
     """However much was joined for one write, an outbox holds no more than it may."""
     flusher = Flusher()
-    some = audience(flusher, 1, max_bytes=100)
+    some = listeners(flusher, 1, max_bytes=100)
     some.wires[0].room = 10
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
@@ -271,8 +241,8 @@ async def test_of_a_write_that_is_refused_the_bound_holds() -> None:
 
 async def test_who_is_gone_holds_up_nobody(nursery: trio.Nursery) -> None:
     flusher = Flusher()
-    some = audience(flusher, 3)
-    some.wires[1].gone = True
+    some = listeners(flusher, 3)
+    some.wires[1].cut(BrokenPipeError)
     await nursery.start(flusher.run)
     some.publish()
     await wait_all_tasks_blocked()
@@ -286,7 +256,7 @@ async def test_it_gathers_as_long_as_more_comes(
 ) -> None:
     """When more came during a flush, the next waits for half as long as that took, and never longer than the bound."""
     flusher = Flusher()
-    some = audience(flusher, 1)
+    some = listeners(flusher, 1)
     wire = some.wires[0]
     send = wire.send_nowait
 
@@ -302,17 +272,17 @@ async def test_it_gathers_as_long_as_more_comes(
     some.publish()
     while not wire.writes:
         await trio.lowlevel.checkpoint()
-    ended = wire.writes[0] + cost
+    ended = wire.times[0] + cost
     while len(wire.writes) == 1:
         some.publish()
         mock_clock.jump(0.0001)
         await trio.lowlevel.checkpoint()
-    assert gathered - 0.0002 <= wire.writes[1] - ended <= gathered + 0.0005
+    assert gathered - 0.0002 <= wire.times[1] - ended <= gathered + 0.0005
 
 
 async def test_it_gathers_no_longer_than_anything_comes(nursery: trio.Nursery, mock_clock: MockClock) -> None:
     flusher = Flusher()
-    some = audience(flusher, 1)
+    some = listeners(flusher, 1)
     wire = some.wires[0]
     await nursery.start(flusher.run)
     some.publish()
@@ -323,7 +293,7 @@ async def test_it_gathers_no_longer_than_anything_comes(nursery: trio.Nursery, m
     some.publish()
     for _ in range(3 * QUIET_TURNS):
         await trio.lowlevel.checkpoint()
-    assert wire.writes[1:] == [trio.current_time()]  # no time has passed
+    assert wire.times[1:] == [trio.current_time()]  # no time has passed
 
 
 @pytest.mark.parametrize("comes", [True, False])
@@ -333,7 +303,7 @@ async def test_it_sleeps_until_what_is_being_committed_is_there(
     """The thread that commits needs the interpreter; and what does not come in time is not waited for."""
     committing = False
     flusher = Flusher(lambda: committing)
-    some = audience(flusher, 1)
+    some = listeners(flusher, 1)
     wire = some.wires[0]
     send = wire.send_nowait
 
@@ -358,17 +328,18 @@ async def test_it_sleeps_until_what_is_being_committed_is_there(
         assert wire.taken.endswith(b"3 ......4 ......")
     else:
         await trio.sleep(1)
-        assert wire.writes[1] - ended == pytest.approx(0.006 * 0.5 + 0.006)
+        assert wire.times[1] - ended == pytest.approx(0.006 * 0.5 + 0.006)
     assert len(wire.writes) == 2
 
 
 async def test_a_ping_takes_no_room_from_what_waits() -> None:
     """A slow reader who has just room for what was published is not ended by a ping."""
-    flusher, wire = Flusher(), Wire(room=0)
+    flusher, wire = Flusher(), MemoryTransport(room=0)
     ends: list[str] = []
     outbox = Outbox(wire, flusher, 100, on_blocked=lambda: None, on_overflow=lambda: ends.append("overflow"))
     session = Session(outbox, dialect="live", address="", query="", idle_timeout=60)
-    outbox.shared = 1
-    flusher.fan_out("channel", "words", [outbox], b"x" * 99, None)
+    audience = outbox.audience("channel")
+    audience.add(outbox)
+    audience.deliver(b"x" * 99, None, except_for=None)
     session.ping()
     assert (ends, outbox.size) == ([], 99)

@@ -17,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import relay.sessions.outbox
 from relay.sessions.flusher import SENDS_PER_TURN, Flusher
 from relay.sessions.outbox import MAX_WRITE_BYTES, Outbox, flush
+from tests.fakes import MemoryTransport
 
 _HEAD = struct.Struct("!II")
 MIN_FRAME = _HEAD.size
@@ -48,54 +49,28 @@ def split(stream: bytes | bytearray) -> tuple[list[int], int]:
     return numbers, len(stream) - at
 
 
-class Wire:
-    """A transport with room for so many bytes."""
+class Wire(MemoryTransport):
+    """A transport that checks what it is given."""
 
     def __init__(self, room: float = math.inf) -> None:
-        self.room = room
-        self.broken: type[Exception] | None = None
-        self.taken = bytearray()
-        self.writes: list[int] = []
+        super().__init__(room)
         self.unsent: Callable[[], int] = lambda: 0
         self.refused = False
         """Whether a write was too much, and something of it still waits."""
-        self._writable = trio.Event()
 
     def send_nowait(self, data: bytes) -> int:
-        """Take what there is room for."""
-        if self.broken is not None:
-            raise self.broken
+        """Take as many bytes as there is room for, of one frame or of at most MAX_WRITE_BYTES."""
         whole = len(data) >= MIN_FRAME and _HEAD.unpack_from(data)[0] == len(data)
         torn = split(self.taken)[1] > 0
-        assert len(data) <= relay.sessions.outbox.MAX_WRITE_BYTES or whole or torn, "too much was joined"
-        took = int(min(len(data), self.room))
-        self.room -= took
-        self.taken += data[:took]
-        self.writes.append(took)
+        bounded = len(data) <= relay.sessions.outbox.MAX_WRITE_BYTES
+        assert bounded or whole or torn or self.broken is not None, "too much was joined"
+        try:
+            took = super().send_nowait(data)
+        except BlockingIOError:
+            self.refused = True
+            raise
         self.refused = took < len(data) or (self.refused and self.unsent() > 0)
         return took
-
-    async def wait_writable(self) -> None:
-        """Wait for room."""
-        while self.broken is None and not self.room:
-            await self._writable.wait()
-        await trio.lowlevel.checkpoint()
-        if self.broken is not None:
-            raise self.broken
-
-    def grant(self, room: float) -> None:
-        """Make room: the peer reads."""
-        self.room += room
-        self._wake()
-
-    def cut(self, error: type[Exception] = trio.BrokenResourceError) -> None:
-        """End the connection."""
-        self.broken = error
-        self._wake()
-
-    def _wake(self) -> None:
-        self._writable.set()
-        self._writable = trio.Event()
 
     @property
     def numbers(self) -> list[int]:

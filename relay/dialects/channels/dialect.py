@@ -33,7 +33,7 @@ class Channels:
     def __init__(self, core: Core) -> None:
         settings = core.config.dialects.channels
         self._core = core
-        core.metrics.name_encoders(self.name, protocol.encode, protocol.encode_unasked)
+        core.metrics.name_encoders(self.name, protocol.encode)
         heartbeat = Heartbeat(settings.ping_interval)
         self._endpoint = Endpoint(
             handle=self._handle,

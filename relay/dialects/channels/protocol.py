@@ -104,7 +104,7 @@ def encode(publication: Publication) -> bytes | None:
     """Return a publication as a frame; None for signals, which this API does not have."""
     if not publication.offset:
         return None
-    type_, data = _words(publication)
+    type_, data = _translated(publication)
     message = {
         "type": type_,
         "offset": publication.offset,
@@ -112,11 +112,6 @@ def encode(publication: Publication) -> bytes | None:
         "timestamp": timestamp(publication.published_ms),
     }
     return text_frame(strictjson.dumps(message))
-
-
-def encode_unasked(publication: Publication) -> bytes | None:
-    """Return the same, for those whose notifications wait. See `unasked`."""
-    return encode(publication)
 
 
 def answer(type_: str, data: Mapping[str, object], now_ms: int) -> bytes:
@@ -139,16 +134,16 @@ def timestamp(milliseconds: int) -> str:
     return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _words(publication: Publication) -> tuple[str, Mapping[str, Any]]:
+def _translated(publication: Publication) -> tuple[str, Mapping[str, Any]]:
     data = publication.data
     match publication.type:
         case "chat:message":
-            words = {
+            message = {
                 "conversation_id": publication.channel.id,
                 "sender_id": data.get("userId"),
                 "content": data.get("message"),
             }
-            return "chat_message", words
+            return "chat_message", message
         case "status:updated":
             return "status_update", data
         case "notification:new":

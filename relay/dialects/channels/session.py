@@ -39,11 +39,10 @@ class ChannelsSession:
         session.last_words = self._last_words
         session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
         await core.auth.users.seen(principal)
-        self._subscriber.on_revoked = self._revoked
-        self._subscriber.is_admin = principal.is_admin
-        core.broker.identify(self._subscriber, principal.user_id)
+        self._subscriber.call_when_revoked(self._revoked)
+        core.broker.identify(self._subscriber, principal.user_id, is_admin=principal.is_admin)
         with self._server_side:
-            await self._server_side.open(protocol.encode_unasked)
+            await self._server_side.open()
             while (message := await self._server_side.receive(session.receive)) is not None:
                 if isinstance(message, bytes):
                     raise Disconnect(Reason.BINARY)

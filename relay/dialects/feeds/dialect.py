@@ -9,13 +9,12 @@ from urllib.parse import unquote
 import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.broker.channel import Encode
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.feeds import protocol
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName
-from relay.model.publication import Position, Publication
+from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
 
@@ -34,7 +33,7 @@ def open_feeds(core: Core) -> Feeds | None:
 class Hub:
     """One of the three feeds: its words, and a limit of its own."""
 
-    encode: Encode
+    encode: Encoder
     first: Callable[[ChannelName, Sequence[Publication]], list[bytes]]
     max_message_bytes: int
     connections: ConnectionCounter

@@ -5,7 +5,7 @@ from __future__ import annotations
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Endpoint
-from relay.dialects.live.protocol import encode, encode_unasked
+from relay.dialects.live.protocol import encode
 from relay.dialects.live.routes import blueprint
 from relay.dialects.live.session import LiveSession
 from relay.dialects.live.typing import Typing
@@ -29,7 +29,7 @@ class Live:
         settings = core.config.dialects.live
         self._core = core
         self._typing = Typing(core.broker, core.timers, timeout=settings.typing_timeout)
-        core.metrics.name_encoders(self.name, encode, encode_unasked)
+        core.metrics.name_encoders(self.name, encode)
         core.metrics.tables["typing"] = self._typing.__len__
         heartbeat = Heartbeat(settings.ping_interval)
         self._endpoint = Endpoint(

@@ -173,11 +173,6 @@ def encode(publication: Publication) -> bytes:
     return text_frame(head + b',"data":' + publication.json + b"}")
 
 
-def encode_unasked(publication: Publication) -> bytes:
-    """Return the same, for those whose broadcasts wait. See `unasked`."""
-    return encode(publication)
-
-
 def encode_with(publication: Publication, fields: Mapping[str, object]) -> bytes:
     """Return a publication as a frame with these fields added to its data: the sender's own copy."""
     return text_frame(

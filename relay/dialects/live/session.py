@@ -47,7 +47,7 @@ class LiveSession:
         session = self._session
         session.last_words = self._last_words
         session.set_deadline(trio.current_time() + self._core.config.limits.auth_timeout, Reason.UNAUTHORIZED)
-        self._subscriber.on_revoked = self._revoked
+        self._subscriber.call_when_revoked(self._revoked)
         with self._server_side:
             while (message := await self._server_side.receive(session.receive)) is not None:
                 if isinstance(message, bytes):
@@ -123,19 +123,18 @@ class LiveSession:
         first = self._principal is None
         was_admin = self._subscriber.is_admin
         self._principal = principal
-        self._subscriber.is_admin = principal.is_admin
+        core.broker.identify(self._subscriber, principal.user_id, is_admin=principal.is_admin)
         if was_admin and not principal.is_admin:
             await self._leave_what_admins_hear(principal)
         expires_at = principal.expires_at
         session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
         if first:
-            core.broker.identify(self._subscriber, principal.user_id)
             log.info("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
         expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
         answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
         await session.send(answer)
         if first:
-            await self._server_side.open(protocol.encode_unasked)
+            await self._server_side.open()
 
     async def _leave_what_admins_hear(self, principal: Principal) -> None:
         """End each subscription that only an admin may have. One whose right cannot be looked up is ended too."""

@@ -18,6 +18,7 @@ import trio
 from relay.dialects.socketio.engineio import Encoded, Packet, PacketType, decode_frame, encode, encode_payload
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timer, Timers
+from relay.sessions.audience import PlainAudience
 from relay.sessions.frames import text_frame
 from relay.sessions.session import Session
 
@@ -139,6 +140,10 @@ class Engine:
             if older is not None:
                 self._size -= len(older.data)
             self._put(key, Encoded(frame))
+
+    def audience(self, group: object) -> PlainAudience:
+        """Return an empty audience. See `audience.Sink.audience`."""
+        return PlainAudience()
 
     async def send(self, messages: list[str | bytes]) -> None:
         """Send messages in one piece, waiting for room where the transport can. A checkpoint only where it waits."""

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from relay.broker.channel import Channel
+from relay.broker.subscription import Subscriber
 from relay.dialects.socketio.engine import (
     LINGER_TIMEOUT,
     MAX_PACKETS_IN_POLL,
@@ -23,8 +24,10 @@ from relay.dialects.socketio.engineio import Packet, PacketType
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
-from relay.model.publication import Position, Publication
+from relay.model.publication import Draft, Position
+from relay.sessions.audience import Sink
 from tests.dialects.socketio.engine_client import ENGINE, echoing
+from tests.fakes import RecordingSink
 
 MESSAGE = PacketType.MESSAGE
 Do = Callable[[], Awaitable[object]]
@@ -402,29 +405,23 @@ async def test_bound_of_the_queue(autojump_clock: trio.testing.MockClock) -> Non
 async def test_overflow_in_the_middle_of_a_broadcast(autojump_clock: trio.testing.MockClock) -> None:
     """A session that overflows while a publication is delivered leaves the audience afterwards: the others get it all."""
     name = Kinds(entities=(), history_period=1.0, durable=())["market"].channel("BTC")
-    channel: Channel[None] = Channel(name, Position(0, "e"))
-    heard: list[bytes] = []
+    channel = Channel(name, Position(0, "e"))
 
-    class Ear:
-        def push(self, frame: bytes) -> None:
-            heard.append(frame)
+    def subscriber(sink: Sink) -> Subscriber:
+        return Subscriber(sink, lambda publication: b"4" * 60, leave=channel.leave)
 
-        def push_latest(self, key: str, frame: bytes) -> None:
-            heard.append(frame)
-
-    def encode(publication: Publication) -> bytes:
-        return b"4" * 60
-
+    other = RecordingSink()
     async with alone(max_queue_bytes=100) as session:
         session.engine.push(b"4" * 60)
-        session.engine.application = Leaving(session.application, lambda: channel.leave(encode, session.engine))
-        channel.join(encode, session.engine, None)
-        channel.join(encode, Ear(), None)
-        channel.deliver(Publication(name, "market:price", 1, "e", 0, data={"price": 1}))
-        assert len(heard) == 1
+        one, two = subscriber(session.engine), subscriber(other)
+        session.engine.application = Leaving(session.application, lambda: channel.leave(one))
+        channel.join(one)
+        channel.join(two)
+        channel.publish(Draft(name, "market:price", {"price": 1}, 0), Position(1, "e"), written=False)
+        assert len(other.frames) == 1
         await trio.testing.wait_all_tasks_blocked()
         assert session.engine.closed
-        assert channel.subscribers() == [None]
+        assert channel.subscribers() == [two]
 
 
 class Leaving:
