@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from relay.broker.channel import Channel
+from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import Presence
 from relay.broker.registry import ChannelRegistry, Source
@@ -56,6 +57,7 @@ class Broker:
         self._presence = presence
         self.pending = Pending()
         """Subscriptions that are about to begin, or to begin anew."""
+        self._resumed = FrameCache()
         self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
         """How many there were, by the kind of their channel."""
@@ -98,7 +100,7 @@ class Broker:
             if outcomes[i] is not None:
                 continue
             try:
-                channel = await self.channels.load(draft.channel)
+                channel = self.channels.get(draft.channel) or await self.channels.load(draft.channel)
             except RequestError as refusal:
                 outcomes[i] = refusal  # of this one: others are out already
                 continue
@@ -311,7 +313,7 @@ class Broker:
     ) -> None:
         while batch := channel.history.after(offset, CATCH_UP_BATCH):
             for publication in batch:
-                frame = subscriber.encode(publication)
+                frame = self._resumed.encode(subscriber.encode, publication)
                 if frame is not None:
                     outbox.send_nowait(frame)
                 offset = publication.offset

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import trio
+
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
 from relay.ground.clock import Clock
@@ -38,6 +40,7 @@ class ChannelRegistry:
         self._deliveries = deliveries
         self._channels: dict[str, Channel] = {}
         self._dirty: dict[str, Channel] = {}
+        self._loading: dict[Channel, trio.Event] = {}  # channels whose history is being loaded
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -93,8 +96,24 @@ class ChannelRegistry:
         return channel
 
     async def load_history(self, channel: Channel) -> None:
-        """Have in memory all that the store keeps of a channel."""
-        await self._source.load_history(channel.name, channel.history.extend_back)
+        """Load everything that the store keeps of a channel. Tasks that ask at the same time share one query.
+
+        Raises:
+            RequestError: the store cannot read.
+        """
+        loading = self._loading.get(channel)
+        if loading is not None:
+            await loading.wait()
+            if channel.history.complete:
+                return
+            # The other task was cancelled or failed. This task asks for itself, and gets an error of its own.
+        loading = self._loading[channel] = trio.Event()
+        try:
+            await self._source.load_history(channel.name, channel.history.extend_back)
+        finally:
+            loading.set()
+            if self._loading.get(channel) is loading:
+                del self._loading[channel]
 
     async def load_missed(self, channel: Channel, since: Position) -> None:
         """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
