@@ -15,11 +15,12 @@ from typing import Protocol
 import attrs
 import trio
 
+from relay.dialects.socketio.audience import EngineAudience
 from relay.dialects.socketio.engineio import Encoded, Packet, PacketType, decode_frame, encode, encode_payload
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timer, Timers
-from relay.sessions.audience import PlainAudience
 from relay.sessions.frames import text_frame
+from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 
 UPGRADE_TIMEOUT = 10.0
@@ -141,9 +142,14 @@ class Engine:
                 self._size -= len(older.data)
             self._put(key, Encoded(frame))
 
-    def audience(self, group: object) -> PlainAudience:
+    @property
+    def outbox(self) -> Outbox | None:
+        """The outbox of the session's WebSocket; None while the session polls."""
+        return None if self._websocket is None else self._websocket.outbox
+
+    def audience(self, group: object) -> EngineAudience:
         """Return an empty audience. See `audience.Sink.audience`."""
-        return PlainAudience()
+        return EngineAudience(group)
 
     async def send(self, messages: list[str | bytes]) -> None:
         """Send messages in one piece, waiting for room where the transport can. A checkpoint only where it waits."""
