@@ -72,9 +72,10 @@ class Publishing:
             raise _refused(_problems(item))
         channel = self._channels.get(name) or self._parse(name)
         type_, completed = complete(channel, type_, data)
-        draft = Draft(channel, type_, completed, self._clock.now_ms(), size=size)
+        idempotency = None
         if key is not None:
-            draft.idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
+            idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
+        draft = Draft(channel, type_, completed, self._clock.now_ms(), idempotency=idempotency, size=size)
         if type_ == channel.kind.default_type and (prepare := self._prepare.get(type_)) is not None:
             prepare(draft)
         return draft

@@ -59,7 +59,7 @@ class Notifications:
             raise _invalid("title", "must be a text")
         if data.setdefault("priority", DEFAULT_PRIORITY) not in PRIORITIES:
             raise _invalid("priority", f"must be one of {', '.join(PRIORITIES)}")
-        draft.data = data = {"id": id_, **data}
+        data = {"id": id_, **data}
         user_id = draft.channel.id
 
         def prepare(connection: Any) -> str:
@@ -68,7 +68,7 @@ class Notifications:
                 raise RequestError(Code.CONFLICT, "There is a notification with this id already.", fields=[taken])
             return id_
 
-        draft.prepare = prepare
+        draft.store_with(prepare, data)
 
     async def list(self, user_id: str, *, limit: int, offset: int) -> tuple[list[Notification], int]:
         """Return a user's notifications, the newest first, and how many there are."""

@@ -167,7 +167,7 @@ class Rooms:
             existing(connection, message.room_id)
             return _insert(connection, message)
 
-        draft.prepare = prepare
+        draft.store_with(prepare)
 
     async def messages(
         self, principal: Principal, room_id: str, *, limit: int, offset: int, before: str | None

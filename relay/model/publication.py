@@ -122,6 +122,12 @@ class Draft:
     """Bytes that the draft came in, where that is known: what bulk publishing counts."""
     _json: bytes | None = attrs.field(default=None, init=False)
 
+    def store_with(self, prepare: Prepare, data: dict[str, Any] | None = None) -> None:
+        """Run `prepare` in the transaction that commits the draft; publish `data`, if given, in place of the draft's own."""
+        self.prepare = prepare
+        if data is not None:
+            self.data = data
+
     @property
     def json(self) -> bytes | None:
         """The data as compact JSON, if the store needed it already."""

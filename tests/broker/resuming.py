@@ -448,8 +448,8 @@ class World:
         for _ in range(count):
             self._numbers += 1
             self.clock.ms += 1
-            draft = Draft(channel, "t", {"n": self._numbers, "x": "x" * size}, self.clock.ms)
-            draft.origin = self.witness
+            data = {"n": self._numbers, "x": "x" * size}
+            draft = Draft(channel, "t", data, self.clock.ms, origin=self.witness)
             self.counts["drafts"] += 1
             drafts.append(draft)
         for batch in [drafts] if together else [[draft] for draft in drafts]:

@@ -26,9 +26,8 @@ async def publish(parts: Parts, user_id: str, *bodies: dict[str, Any], key: str 
     for body in bodies:
         channel = parts.kinds.parse(f"user:{user_id}")
         type_, data = complete(channel, None, body)
-        draft = Draft(channel, type_, data, parts.clock.now_ms())
-        if key is not None:
-            draft.idempotency = Idempotency("backend", key, 300.0)
+        idempotency = None if key is None else Idempotency("backend", key, 300.0)
+        draft = Draft(channel, type_, data, parts.clock.now_ms(), idempotency=idempotency)
         parts.notifications.prepare_published(draft)
         drafts.append(draft)
     return await parts.broker.publish_many(drafts)
