@@ -1,8 +1,8 @@
 """The broker: publishes, subscribes, resumes. It names no dialect and does no I/O of its own.
 
-A durable publication is given its offset by the store, in the transaction that commits it, and is delivered by the callback
-that the store makes in commit order; one that is written behind gets its offset here, at once. Either way every subscriber of a channel
-sees one order. What the broker needs of the store is the `Store` protocol.
+The store gives a durable publication its offset, in the transaction that commits it. A callback, which the store makes in commit
+order, then delivers the publication. The broker itself gives a write-behind publication its offset, and delivers it at once. Either way
+every subscriber of a channel sees the same order. The `Store` protocol is all that the broker knows of the store.
 """
 
 from __future__ import annotations
@@ -29,51 +29,51 @@ from relay.sessions.audience import PatientSink, Sink
 from relay.sessions.outbox import Outbox
 
 CATCH_UP_BATCH = 64
-"""Publications of a resume that are encoded between two looks at the outbox's room."""
+"""Publications of a resume that are encoded before the outbox's room is checked again."""
 YIELD_BYTES = 64 * 1024
-"""Bytes published in bulk after which other tasks run, so that a big batch never closes a healthy reader."""
+"""Bytes published in bulk after which other tasks run, so that a big batch never disconnects a healthy client."""
 ITEM_BYTES = 256
-"""What one publication counts towards YIELD_BYTES beside its data."""
+"""Bytes that one publication counts towards YIELD_BYTES beside its data."""
 
 
 class Store(Source, Protocol):
-    """What the broker needs of the store. Every callback is made synchronously, in commit order, before the caller wakes."""
+    """The store, as the broker uses it. Each callback is called synchronously, in commit order, before the caller wakes."""
 
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
-        """Commit durable drafts and return what became of each, in order."""
+        """Commit durable drafts and return the outcome of each, in order."""
 
     async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications of channels that are written behind."""
+        """Store heads and new publications of write-behind channels."""
 
     def renew_behind(self) -> None:
-        """Give channels that are written behind a new epoch when they are loaded: some were let go unwritten. A plain call."""
+        """Give write-behind channels a new epoch when they are loaded, because some were dropped unwritten."""
 
 
 class Broker:
-    """The only way to publish to a channel, and to listen to one."""
+    """Publishes to channels and subscribes to them. Nothing else does either."""
 
     def __init__(self, store: Store, presence: Presence, clock: Clock) -> None:
         self._store = store
         self._presence = presence
         self.pending = Pending()
-        """Subscriptions that are about to begin, or to begin anew."""
+        """Subscriptions that are pending: they are not live yet, or are resuming."""
         self._resumed = FrameCache()
         self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
-        """How many there were, by the kind of their channel."""
+        """The number of publications by kind of channel."""
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
-        """How many frames were given to those who listen, by their encoder."""
+        """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
         self.subscription_count = 0
-        """How many subscriptions there are, those that are about to begin too."""
+        """The number of subscriptions, pending ones included."""
         presence.bind(self.signal)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
 
     async def publish(self, draft: Draft) -> Published:
-        """Publish one draft and return where it went. Always a checkpoint.
+        """Publish one draft and return its position. Always a checkpoint.
 
-        A durable draft is committed, then delivered, before this returns; cancelled, it may have been published all the same.
+        A durable draft is committed, then delivered, before this returns. If cancelled, the draft may still have been published.
 
         Raises:
             RequestError: the draft's `prepare` refused it, or the store cannot write.
@@ -84,10 +84,10 @@ class Broker:
         return outcome
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint.
+        """Publish drafts, in order within each channel, and return the outcome of each. Always a checkpoint.
 
         Raises:
-            RequestError: the store cannot do its part, and none of them was published.
+            RequestError: the store is unavailable, and no draft was published.
         """
         outcomes: list[Outcome | None] = [None] * len(drafts)
         durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable]
@@ -102,7 +102,7 @@ class Broker:
             try:
                 channel = self.channels.get(draft.channel) or await self.channels.load(draft.channel)
             except RequestError as refusal:
-                outcomes[i] = refusal  # of this one: others are out already
+                outcomes[i] = refusal  # of this draft: others are published already
                 continue
             outcomes[i] = self._publish_behind(channel, draft)
             published_bytes += ITEM_BYTES + draft.size
@@ -155,7 +155,7 @@ class Broker:
     def signal(
         self, name: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
     ) -> None:
-        """Tell those who listen now, and for whom `to` is true: neither kept nor counted. A plain call."""
+        """Send a signal to the channel's subscribers for which `to` is true. A signal has no offset and is not kept."""
         publication = Publication(name, type_, 0, "", 0, data=data)
         frames: dict[Encoder, bytes | None] = {}
         for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
@@ -174,7 +174,7 @@ class Broker:
         return Subscriber(sink, encode, leave=self.detach)
 
     def detach(self, subscriber: Subscriber) -> None:
-        """Leave everything that a connection subscribed to. A plain call."""
+        """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
         subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
@@ -191,13 +191,13 @@ class Broker:
     def reserved(
         self, subscriber: Subscriber, names: Sequence[ChannelName], *, maximum: int, counted: bool = True
     ) -> Iterator[list[Subscription]]:
-        """Take places for subscriptions, before the right to them is looked up: a right lost meanwhile ends them. Plain calls.
+        """Reserve subscriptions before the right to them is checked, so that a right that is lost meanwhile ends them.
 
-        In the block the caller looks up the right and subscribes; a reservation that came to nothing ends with the block. Of a channel
-        that the subscriber has already, the subscription is the one that it has. `maximum` bounds the counted ones.
+        The caller checks the right and subscribes in the block. Unused reservations are released on exit. If the subscriber already has
+        the channel, its existing subscription is yielded. `maximum` limits subscriptions with `counted=True`.
 
         Raises:
-            RequestError: too many subscriptions.
+            RequestError: the connection has too many subscriptions.
         """
         subscriptions: list[Subscription] = []
         try:
@@ -231,15 +231,15 @@ class Broker:
         since: Position | None,
         answer: MakeAnswer,
     ) -> None:
-        """Answer, replay what was missed and go live: no gap, no repeat. A checkpoint where it must wait.
+        """Answer, send the missed publications and go live, without a gap or a repeat. A checkpoint only if it must wait.
 
-        `answer` makes the frame that goes before everything else (None: there is none), from the position at which the
-        subscriber then stands and from whether what it missed follows (None where it did not ask). The last of the replay and
-        going live are one synchronous step. To be called within `reserved`.
+        `answer` makes the first frame; None means that no frame is sent. It is called synchronously with the subscriber's position and
+        with whether the missed publications follow (None if the client did not ask). The end of the resume and going live are one
+        synchronous step. Call this within `reserved`.
 
         Raises:
             RequestError: the right was lost meanwhile, or the store cannot read.
-        Disconnect: the reader is so slow that the history passed it by; nothing was skipped in silence.
+            Disconnect: the client reads so slowly that the history moved past its position; no publication was skipped silently.
         """
         channel = await self.channels.pin(subscription.channel)
         try:
@@ -247,12 +247,12 @@ class Broker:
                 await self.channels.load_missed(channel, since)
             await outbox.wait_for_room()
             subscription.check()
-            # Only now: while it waited the history may have gone past the position.
+            # Only now: during the wait the history may have moved past the position.
             recovered = self.channels.can_resume(channel, since) if since is not None else None
             position = channel.position
             if recovered and since is not None:
                 if subscription.live:
-                    # A resume of what is live already: the replay must not overtake or repeat what is delivered.
+                    # The subscription is live already: the resume must not overtake or repeat delivered publications.
                     channel.leave(subscriber)
                     subscription.live = False
                     self.pending.add(subscriber, subscription)
@@ -274,10 +274,10 @@ class Broker:
         outbox: PatientSink,
         first: Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]],
     ) -> None:
-        """Send what is kept of several channels and go live in one synchronous step: no gap, no repeat.
+        """Send the history of several channels and go live in one synchronous step, without a gap or a repeat.
 
-        `first` makes the frames that go before everything else, from the head and the history (oldest first) of each channel, in the
-        order of `subscriptions`. A checkpoint where it must wait. To be called within `reserved`.
+        `first` makes the first frames. It is called synchronously with the head and the history (oldest first) of each channel, in the
+        order of `subscriptions`. A checkpoint only if it must wait. Call this within `reserved`.
 
         Raises:
             RequestError: a right was lost meanwhile, or the store cannot read.
@@ -323,7 +323,7 @@ class Broker:
                 await outbox.wait_for_room()
                 subscription.check()
                 if not channel.history.reaches(offset):
-                    # The reader took longer than the history lasts. It was promised all: it has to come back and be told.
+                    # The client took longer than the history lasts. It was promised every publication, so it must reconnect.
                     raise Disconnect(Reason.TOO_SLOW)
             if channel.offset == offset:
                 break
@@ -339,20 +339,20 @@ class Broker:
             self._presence.entered(subscriber, channel.name)
 
     def hand_over(self, name: ChannelName, held: Subscriber, to: Subscriber) -> None:
-        """Have `to` listen, uncounted, to a channel that `held` listens to. A plain call."""
+        """Subscribe `to`, uncounted, to a channel that `held` is subscribed to."""
         channel = self.channels.get(name)
         assert channel is not None  # it is in use
         assert held.subscriptions[name.text].live
         self._go_live(channel, to, self._reserve(to, name, 0, counted=False))
 
     def unsubscribe(self, subscriber: Subscriber, name: ChannelName) -> None:
-        """Leave a channel. A plain call; idempotent."""
+        """End a subscription. Idempotent."""
         subscription = subscriber.subscriptions.get(name.text)
         if subscription is not None:
             self._end(subscriber, subscription)
 
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
-        """End the subscriptions of those who lost the right to a channel, and tell them. A plain call."""
+        """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""
         for subscriber in [*self.channels.listeners(name), *self.pending.of(name)]:
             subscription = subscriber.subscriptions.get(name.text)
             if subscription is not None and of(subscriber):
@@ -371,7 +371,7 @@ class Broker:
             channel = self.channels.get(name)
             assert channel is not None  # it is in use
             channel.leave(subscriber)
-            self.channels.let_go_if_empty(channel)
+            self.channels.unload_if_empty(channel)
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)

@@ -1,8 +1,8 @@
-"""Who is here: which users listen to which rooms now, and who is told when that changes.
+"""Presence: the users that are subscribed to each room, and the signals to the other members when that changes.
 
-A user is present in a room while any of its connections listens to the room. The others there are told `user:online` when it
-comes, and `user:offline` when its last connection ended and it did not come back within the grace. It knows rooms only as
-channels, and subscribers only by the few attributes named below.
+A user is present in a room while any of its connections is subscribed to it. The other users there receive `user:online` when the
+user enters. They receive `user:offline` when its last connection ended and the user did not reconnect within the grace period.
+Presence knows rooms only as channels, and subscribers only by the attributes of `Listener`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relay.model.kinds import ChannelName
 
 
 class Listener(Protocol):
-    """What presence needs to know of a subscriber."""
+    """A subscriber as presence sees it."""
 
     user_id: str | None
     subscriptions: dict[str, Any]
@@ -26,57 +26,57 @@ class Listener(Protocol):
 Signal = Callable[..., None]
 
 MAX_ROOMS_LEFT = 1000
-"""Rooms that are remembered of a user because nobody there was told yet that it went. Past it the first ones are told at once."""
+"""Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
 
 
 class _User:
-    """One user with a connection, or within the grace after its last one."""
+    """One user with a connection, or within the grace period after its last one."""
 
     __slots__ = ("connections", "left", "rooms", "timer")
 
     def __init__(self) -> None:
         self.connections = 0
-        self.rooms: dict[str, tuple[ChannelName, int]] = {}  # with how many of its connections
-        # Rooms that it is no longer in, while nobody there was told that it went; and whether it was the connection that ended.
+        self.rooms: dict[str, tuple[ChannelName, int]] = {}  # with the number of its connections there
+        # Rooms the user has left but whose members have not been notified yet. The flag is True if the user left by disconnecting.
         self.left: dict[str, tuple[ChannelName, bool]] = {}
         self.timer: Timer | None = None
 
 
 class Presence:
-    """Users, their connections and the rooms that they are in. All its methods are plain calls."""
+    """Users, their connections and the rooms that they are in."""
 
     def __init__(self, timers: Timers, *, offline_grace: float) -> None:
-        """`offline_grace`: seconds after a user's last connection before the others are told."""
+        """`offline_grace` is the grace period: seconds after a user's last connection before the other users are notified."""
         self._timers = timers
         self._grace = offline_grace
         self._signal: Signal | None = None
         self._users: dict[str, _User] = {}
-        self._present: dict[str, dict[str, None]] = {}  # room to users, in the order in which they came
+        self._present: dict[str, dict[str, None]] = {}  # room to users, in the order in which they entered
 
     def bind(self, signal: Signal) -> None:
-        """Say how a room is told: `signal(channel, type, data, to=...)`."""
+        """Set the function that notifies a room: `signal(channel, type, data, to=...)`. It is called synchronously."""
         self._signal = signal
 
     def users(self, room: ChannelName) -> list[str]:
-        """Return the users present in a room, in the order in which they came."""
+        """Return the users present in a room, in the order in which they entered."""
         return list(self._present.get(room.text, ()))
 
     def count(self, room: ChannelName) -> int:
-        """Return how many users are present in a room."""
+        """Return the number of users present in a room."""
         return len(self._present.get(room.text, ()))
 
     @property
     def user_count(self) -> int:
-        """How many users have a connection, or are within the grace after their last one."""
+        """The number of users with a connection, or within the grace period after their last one."""
         return len(self._users)
 
     @property
     def room_count(self) -> int:
-        """How many rooms have somebody in them."""
+        """The number of rooms with a present user."""
         return len(self._present)
 
     def connected(self, listener: Listener) -> None:
-        """A connection turned out to be this user's."""
+        """Record that a connection was identified."""
         assert listener.user_id is not None
         user = self._users.setdefault(listener.user_id, _User())
         user.connections += 1
@@ -85,7 +85,7 @@ class Presence:
             user.timer = None
 
     def disconnected(self, listener: Listener) -> None:
-        """A connection ends; to be said before its subscriptions are."""
+        """Record that a connection ended. Call before ending its subscriptions."""
         if listener.user_id is None:
             return
         user_id = listener.user_id
@@ -99,7 +99,7 @@ class Presence:
             user.timer = self._timers.call_at(trio.current_time() + self._grace, lambda: self._gone(user_id))
 
     def entered(self, listener: Listener, room: ChannelName) -> None:
-        """A connection listens to a room now."""
+        """Record that a connection subscribed to a room."""
         assert listener.user_id is not None
         user_id = listener.user_id
         user = self._users[user_id]
@@ -110,13 +110,13 @@ class Presence:
         self._present.setdefault(room.text, {})[user_id] = None
         _, dropped = user.left.pop(room.text, (room, False))
         if not dropped:
-            # Whoever shares another room with this user knows already.
+            # Users that share another room with this user know already.
             lingering = (text for text, (_, dropped) in user.left.items() if dropped)
             known = [text for text in (*user.rooms, *lingering) if text != room.text]
-            self._tell(room, user_id, "online", known)
+            self._notify(room, user_id, "online", known)
 
     def left(self, listener: Listener, room: ChannelName) -> None:
-        """A connection no longer listens to a room."""
+        """Record that a connection's subscription to a room ended."""
         assert listener.user_id is not None
         user = self._users[listener.user_id]
         _, connections = user.rooms[room.text]
@@ -132,21 +132,21 @@ class Presence:
             del self._present[room.text]
 
     def _note_left(self, user_id: str, user: _User, room: ChannelName, *, dropped: bool) -> None:
-        """Remember where to tell that a user went, once it did."""
+        """Remember a room to notify when the user has gone offline."""
         user.left[room.text] = (room, dropped)
         if len(user.left) > MAX_ROOMS_LEFT:
             first, _ = user.left.pop(next(iter(user.left)))
-            self._tell(first, user_id, "offline", [*user.rooms, *user.left])
+            self._notify(first, user_id, "offline", [*user.rooms, *user.left])
 
     def _gone(self, user_id: str) -> None:
         user = self._users.pop(user_id)
         told: list[str] = []
         for text, (room, _) in user.left.items():
-            self._tell(room, user_id, "offline", told)
+            self._notify(room, user_id, "offline", told)
             told.append(text)
 
-    def _tell(self, room: ChannelName, user_id: str, status: str, known: list[str]) -> None:
-        """Tell a room's others, but for those who listen to a room in `known` too."""
+    def _notify(self, room: ChannelName, user_id: str, status: str, known: list[str]) -> None:
+        """Notify the other users of a room, except those that are present in a room of `known` too."""
         assert self._signal is not None
 
         def to(other: Listener) -> bool:

@@ -1,4 +1,4 @@
-"""The channels that are in memory: loaded when somebody asks, kept while in use or not yet written, and let go after that."""
+"""The channels in memory: loaded on demand, kept while in use or unwritten, and unloaded when idle."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from relay.model.kinds import ChannelName
 from relay.model.publication import Encoder, Position, Publication
 
 IDLE_PERIOD = 60.0
-"""Seconds for which a channel without listeners stays in memory."""
+"""Seconds for which a channel that is not in use stays in memory."""
 
 
 class Source(Protocol):
-    """Where channels are loaded from. Every callback is made synchronously, in commit order, before the caller wakes."""
+    """The store that channels are loaded from. Each callback is called synchronously, in commit order, before the caller wakes."""
 
     async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
-        """Return the channel's head; of one that nothing was published to, offset 0 and the epoch that it will have."""
+        """Return the channel's head. Without a publication it is offset 0 with the epoch of the first publication."""
 
     async def load_history(
         self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
     ) -> list[Publication]:
-        """Return what is kept of the channel, oldest first."""
+        """Return the channel's stored publications, oldest first."""
 
 
 class ChannelRegistry:
     """Every channel in memory, by its name."""
 
     def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encoder, int]) -> None:
-        """`deliveries`: as for `Channel`."""
+        """`deliveries` counts the delivered frames of all channels by encoder."""
         self._source = source
         self._clock = clock
         self._deliveries = deliveries
@@ -47,50 +47,50 @@ class ChannelRegistry:
 
     @property
     def dirty_count(self) -> int:
-        """How many channels have something that is not in the store yet."""
+        """The number of channels with unwritten publications."""
         return len(self._dirty)
 
     def get(self, name: ChannelName) -> Channel | None:
-        """Return the channel if it is in memory. A plain call."""
+        """Return the channel if it is in memory."""
         return self._channels.get(name.text)
 
     def listeners(self, name: ChannelName) -> list[Subscriber]:
-        """Return who listens to a channel. A plain call."""
+        """Return the subscribers of a channel."""
         channel = self._channels.get(name.text)
         return [] if channel is None else channel.subscribers()
 
     def note_unwritten(self, channel: Channel) -> None:
-        """Take note that a channel has something that is not in the store yet. A plain call."""
+        """Record that a channel has unwritten publications."""
         self._dirty[channel.name.text] = channel
 
     async def pin(self, name: ChannelName) -> Channel:
-        """Return the channel, loaded and kept in memory until the caller takes its pin off. A checkpoint where it is loaded."""
+        """Load a channel and keep it in memory until `unpin`. A checkpoint only if it was not in memory."""
         channel = await self.load(name)
         channel.pin()
         return channel
 
     def unpin(self, channel: Channel) -> None:
-        """Take a pin off. A plain call."""
+        """Release a pin."""
         channel.unpin()
-        self.let_go_if_empty(channel)
+        self.unload_if_empty(channel)
 
-    def let_go_if_empty(self, channel: Channel) -> None:
-        """Let go of a channel that nobody uses, if nothing was ever published to it. A plain call.
+    def unload_if_empty(self, channel: Channel) -> None:
+        """Unload a channel that is not in use, if it never had a publication.
 
-        Those that were published to are as many as there are; of the others, anyone who may subscribe can make up any number.
+        Publishers bound the number of the other channels. Any client that may subscribe can make up names of empty ones.
         """
         if not channel.offset and not channel.in_use and self._channels.get(channel.name.text) is channel:
             del self._channels[channel.name.text]
 
     async def load(self, name: ChannelName) -> Channel:
-        """Return the channel. A checkpoint where it is not in memory."""
+        """Return the channel. A checkpoint only if it is not in memory."""
 
         def loaded(head: Position) -> None:
-            # Two may have asked at once; between the first answer and the second nothing of the channel was missed.
+            # Two tasks may have asked at once. The first answer made the channel, which has missed nothing since.
             if name.text not in self._channels:
                 self._channels[name.text] = Channel(name, head, self._deliveries)
 
-        # The callback comes in the order of commits; what it made may have been let go before this task runs, and published to since.
+        # The callback comes in commit order. Before this task runs, its channel may be unloaded, and published to.
         while (channel := self._channels.get(name.text)) is None:
             await self._source.load_head(name, loaded)
         return channel
@@ -116,37 +116,37 @@ class ChannelRegistry:
                 del self._loading[channel]
 
     async def load_missed(self, channel: Channel, since: Position) -> None:
-        """Have in memory what is kept of what follows a position. A checkpoint where the store is asked."""
+        """Load the stored publications that follow a position. A checkpoint only if the store is asked."""
         ours = since.epoch == channel.epoch and since.offset <= channel.offset
         if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
             await self.load_history(channel)
 
     def can_resume(self, channel: Channel, since: Position) -> bool:
-        """Tell whether everything that follows a position is in memory. A plain call."""
+        """Return whether every publication that follows a position is in memory. Drop expired ones first."""
         if since.epoch != channel.epoch or since.offset > channel.offset:
             return False
         self.expire(channel)
         return channel.history.reaches(since.offset)
 
     def expire(self, channel: Channel) -> None:
-        """Forget what is older than the channel keeps. A plain call."""
+        """Drop the publications that are older than the channel's history period."""
         period = channel.name.kind.history_period
         if period is not None:
             channel.history.expire(self._clock.now_ms() - int(period * 1000))
 
     def take_dirty(self) -> list[Channel]:
-        """Return the channels with something that is not in the store yet, and forget that they have. A plain call."""
+        """Return the channels with unwritten publications, and count them as written."""
         dirty, self._dirty = self._dirty, {}
         return list(dirty.values())
 
     def put_back_dirty(self, channels: Sequence[Channel]) -> None:
-        """Take back what could not be written, before what came later."""
+        """Count channels as unwritten again, before those that were recorded later."""
         self._dirty = {**{channel.name.text: channel for channel in channels}, **self._dirty}
 
     def drop_unwritten(self, maximum: int) -> int:
-        """Let go of channels that nobody listens to and that wait to be written, all but `maximum`, oldest first. A plain call.
+        """Unload unwritten channels without subscribers, all but the newest `maximum`. Return their number.
 
-        Returns how many. What was published to them is lost, and their offsets go on from the store's: their epoch must not.
+        Their unwritten publications are lost. Their offsets continue from the store's, so their epoch must change.
         """
         unheard = [text for text, channel in self._dirty.items() if not channel.listened]
         dropped = unheard[: max(len(unheard) - maximum, 0)]
@@ -155,13 +155,13 @@ class ChannelRegistry:
         return len(dropped)
 
     def forget(self, name: ChannelName) -> None:
-        """Forget what was published to a channel, as the store did. Its offsets go on. A plain call."""
+        """Drop a channel's history, as the store did. Its offsets continue."""
         channel = self._channels.get(name.text)
         if channel is not None:
             channel.forget_history()
 
     def unload_idle(self, now: float) -> int:
-        """Let go of channels that were idle for IDLE_PERIOD; returns how many stay. A plain call."""
+        """Unload the channels that were idle for IDLE_PERIOD. Return the number of channels that stay."""
         for text, channel in list(self._channels.items()):
             if channel.idle_period(now) >= IDLE_PERIOD:
                 del self._channels[text]

@@ -1,7 +1,7 @@
-"""A channel that a connection listens to without having asked: what is published first waits until the client could say what it has.
+"""A server-side subscription. Publications are held until the client has had a chance to ask for a resume.
 
-Who comes back asks, as the first thing, for what it missed. Were it given at once what is published meanwhile, it would see that
-ahead of what it missed and then once more; and if it dropped just then, would take that for its position, and never learn of the rest.
+If live publications were sent before the resume, the client would receive them twice and out of order. If it then disconnected, it
+would resume from the newer offset and lose the gap.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from relay.sessions.audience import PlainAudience
 from relay.sessions.outbox import Outbox
 
 HOLD_PERIOD = 0.5
-"""Seconds that a client has for its first words: a round trip on a slow network. Any words end the wait."""
+"""Seconds in which a client can ask for a resume: a round trip on a slow network. Any message of the client ends it."""
 MAX_HELD_FRAMES = 64
-"""Frames that wait; with one more, they wait no longer."""
+"""Frames that are held. With one more, all of them are sent."""
 MAX_HELD_BYTES = 64 * 1024
-"""Bytes of those: far from what an outbox takes at once."""
+"""Bytes that are held: far less than an outbox takes at once."""
 
 Message = TypeVar("Message")
 
@@ -34,9 +34,9 @@ log = logs.get("relay.session")
 
 
 class ServerSideSubscription:
-    """One connection's subscription to such a channel, as long as it is not live; after that there is nothing of it here.
+    """One connection's subscription to a channel that it did not ask for, until it is live or the client asks for it.
 
-    For a `with`, at whose end what waits is forgotten.
+    A context manager: held publications are dropped on exit.
     """
 
     __slots__ = ("_broker", "_channel", "_held", "_holding", "_outbox", "_subscriber", "_timer", "_timers")
@@ -49,9 +49,9 @@ class ServerSideSubscription:
         self._subscriber = subscriber
         self._outbox = outbox
         self._channel = channel
-        self._timer: Timer | None = None  # of waiting for the client's words
+        self._timer: Timer | None = None  # of HOLD_PERIOD
         self._holding: HeldFrames | None = None
-        self._held: Subscriber | None = None  # None: nothing waits
+        self._held: Subscriber | None = None  # None: nothing is held
 
     def __enter__(self) -> ServerSideSubscription:
         return self
@@ -66,13 +66,13 @@ class ServerSideSubscription:
         await self._load(self._held)
 
     def receive(self, receive: Callable[[], Awaitable[Message]]) -> Awaitable[Message]:
-        """Await the client's next message, by `receive`; where it is long in coming, the subscription begins meanwhile."""
+        """Return the client's next message, from `receive`. After HOLD_PERIOD without one, the subscription goes live."""
         if self._held is None:
             return receive()
         if not self._live:
             return self._receive_meanwhile(receive)
         if self._timer is None:
-            # No time limit on what is awaited: to cancel that would cost each connection ten times as much.
+            # A timer, because a cancel scope around `receive` would cost each connection ten times as much.
             self._timer = self._timers.call_at(trio.current_time() + HOLD_PERIOD, self._go_live)
         return receive()
 
@@ -84,29 +84,29 @@ class ServerSideSubscription:
         return await receive()
 
     async def begin(self) -> None:
-        """Go live, with what waits first. A checkpoint where the store could not read before."""
+        """Send the held publications and go live. A checkpoint only if the store could not read before."""
         if self._held is not None and not self._live:
             await self._load(self._held)
         if self._live:
             self._go_live()
 
     def resume_first(self, since: Position | None, answer: MakeAnswer) -> MakeAnswer:
-        """Return the answer to a subscription to the channel that the client did ask for: with it this one ends. A plain call.
+        """Return the answer to a subscription that the client asked for, which replaces this one.
 
-        What waits goes before the answer; but where the client named a position it is among what it missed. Until the answer it waits on.
+        Publications are held until the answer. They are sent before it, unless the client named a position: then the resume has them.
         """
         self._disarm()
 
         def answered(position: Position, recovered: bool | None) -> bytes | None:
             if since is None and self._holding is not None:
-                self._holding.let_go()
+                self._holding.release()
             self._close()
             return answer(position, recovered)
 
         return answered
 
     def _close(self) -> None:
-        """Forget what waits. A plain call; idempotent."""
+        """Drop the held publications and stop holding. Idempotent."""
         self._disarm()
         if self._held is not None:
             self._broker.detach(self._held)
@@ -119,12 +119,12 @@ class ServerSideSubscription:
 
     @property
     def _live(self) -> bool:
-        """Whether what is published comes here to wait."""
+        """Whether publications are delivered here and held."""
         return self._held is not None and any(one.live for one in self._held.subscriptions.values())
 
     def _go_live(self) -> None:
         if self._held is not None and self._holding is not None:
-            self._holding.let_go()
+            self._holding.release()
             self._broker.hand_over(self._channel, self._held, self._subscriber)
             self._close()
 
@@ -136,11 +136,11 @@ class ServerSideSubscription:
                     held, subscription, outbox=self._outbox, since=None, answer=lambda position, recovered: None
                 )
         except RequestError as refusal:
-            log.warning("cannot listen, trying again", channel=self._channel.text, cause=refusal.message)
+            log.warning("cannot subscribe, trying again", channel=self._channel.text, cause=refusal.message)
 
 
 class HeldFrames:
-    """A sink that keeps its frames until they are let go, or are too many; what comes after that it passes on."""
+    """A sink that holds its frames until `release`, or until they are too many. Later frames go to the outbox at once."""
 
     __slots__ = ("_frames", "_outbox", "_size")
 
@@ -150,24 +150,24 @@ class HeldFrames:
         self._size = 0
 
     def push(self, frame: bytes) -> None:
-        """Take a frame. See `channel.Sink`."""
+        """Hold or pass on a frame. See `audience.Sink`."""
         self._size += len(frame)
         if self._frames is not None and len(self._frames) < MAX_HELD_FRAMES and self._size <= MAX_HELD_BYTES:
             self._frames.append(frame)
         else:
-            self.let_go()
+            self.release()
             self._outbox.push(frame)
 
     def push_latest(self, key: str, frame: bytes) -> None:
-        """Take a frame; none takes the place of another here."""
+        """Hold or pass on a frame. It replaces no other frame here."""
         self.push(frame)
 
     def audience(self, group: object) -> PlainAudience:
         """Return an empty audience. See `audience.Sink.audience`."""
         return PlainAudience()
 
-    def let_go(self) -> None:
-        """Give the outbox what was kept. A plain call."""
+    def release(self) -> None:
+        """Push the held frames to the outbox."""
         frames, self._frames = self._frames, None
         for frame in frames or ():
             self._outbox.push(frame)

@@ -1,4 +1,4 @@
-"""A connection as the broker sees it, its places in channels, and those that are about to be taken."""
+"""A connection as the broker sees it, its subscriptions, and the pending subscriptions of all connections."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ OnRevoked = Callable[[ChannelName, str], None]
 
 @attrs.define(eq=False)
 class Subscription:
-    """One subscriber's place in one channel. It exists from the request on, so that losing the right meanwhile ends it too."""
+    """One subscriber's subscription to one channel. It exists from the request on, so that a right lost meanwhile ends it."""
 
     channel: ChannelName
     counted: bool
     live: bool = False
-    """Whether publications are delivered to it."""
+    """Whether publications are delivered."""
     present: bool = False
-    """Whether it counts as its user's presence: through a repeated resume too, while it is not live for a moment."""
+    """Whether it counts as the presence of its user, also while a repeated resume suspends delivery."""
     ended: bool = False
 
     def check(self) -> None:
-        """Raise RequestError if it ended, because its right did. A plain call."""
+        """Raise RequestError if the subscription ended because its right was lost."""
         if self.ended:
             raise RequestError(Code.FORBIDDEN, "The right to this channel was lost.")
 
 
 class Subscriber:
-    """One connection as the broker sees it: where its frames go, in whose words, and what it listens to."""
+    """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = ("_leave", "_on_revoked", "encode", "is_admin", "sink", "subscriptions", "user_id")
 
@@ -80,7 +80,7 @@ class Subscriber:
 
 
 class Pending:
-    """Who has a subscription that is not live yet, by channel: so that a right that is lost meanwhile ends that too."""
+    """The subscribers with a pending subscription, by channel, so that a right that is lost meanwhile ends it."""
 
     def __init__(self) -> None:
         self._subscribers: dict[str, set[Subscriber]] = {}
@@ -89,11 +89,11 @@ class Pending:
         return len(self._subscribers)
 
     def add(self, subscriber: Subscriber, subscription: Subscription) -> None:
-        """Take note of one. A plain call."""
+        """Record a pending subscription."""
         self._subscribers.setdefault(subscription.channel.text, set()).add(subscriber)
 
     def discard(self, subscriber: Subscriber, subscription: Subscription) -> None:
-        """Forget it, as it is live or has ended. A plain call; idempotent."""
+        """Forget a subscription that is live or has ended. Idempotent."""
         text = subscription.channel.text
         waiting = self._subscribers.get(text)
         if waiting is not None:
@@ -102,9 +102,9 @@ class Pending:
                 del self._subscribers[text]
 
     def of(self, name: ChannelName) -> Iterable[Subscriber]:
-        """Return who waits for a channel."""
+        """Return the subscribers with a pending subscription to a channel."""
         return self._subscribers.get(name.text, ())
 
     def resuming(self, name: ChannelName) -> list[Subscriber]:
-        """Return those of them who listened already, and are given once more what they ask for."""
+        """Return the subscribers that are resuming a channel they were already subscribed to."""
         return [subscriber for subscriber in self.of(name) if subscriber.subscriptions[name.text].present]

@@ -1,4 +1,4 @@
-"""Writes what was published to channels that are not durable, a moment after it was delivered."""
+"""Writes the publications of write-behind channels, a moment after their delivery."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
 
 WRITE_INTERVAL = 0.5
-"""Seconds between two writes: what a crash can lose of a channel that is written behind."""
+"""Seconds between two writes: a crash can lose as much of a write-behind channel."""
 MAX_CHANNELS = 500
 """Channels written in one transaction, so that durable publications do not wait long for it."""
 MAX_UNWRITTEN = 10_000
-"""Channels without listeners that are kept, each with its history, while the store refuses to write them; older ones are lost."""
+"""Unwritten channels without subscribers that stay in memory while the store cannot write. Older ones are lost."""
 
 log = logs.get("relay.store")
 
 
 class WriteBehind:
-    """The service that keeps the store at most WRITE_INTERVAL, and the time that a write takes, behind the broker."""
+    """The service that keeps the store behind the broker by at most WRITE_INTERVAL and the time of a write."""
 
     def __init__(self, broker: Broker, store: Store) -> None:
         self._broker = broker
@@ -32,9 +32,9 @@ class WriteBehind:
         self._lock = trio.Lock()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write for ever.
+        """Write until cancelled.
 
-        While the store refuses, everything stays in memory, bounded by the histories and MAX_UNWRITTEN, and is tried again.
+        While the store cannot write, everything stays in memory, bounded by the histories and MAX_UNWRITTEN, and is tried again.
         """
         task_status.started()
         failing = False
@@ -49,13 +49,13 @@ class WriteBehind:
                 failing = True
                 if lost := self._broker.channels.drop_unwritten(MAX_UNWRITTEN):
                     self._store.renew_behind()
-                    log.error("dropped what could not be written behind", channels=lost, kept=MAX_UNWRITTEN)
+                    log.error("dropped channels that could not be written behind", channels=lost, kept=MAX_UNWRITTEN)
 
     async def write(self) -> None:
-        """Write everything that is not in the store yet, also what a write that is under way has taken already.
+        """Write every unwritten publication, and wait for a write that is under way.
 
         Raises:
-            RequestError: the store refused; what it did not take is kept.
+            RequestError: the store cannot write. Unwritten publications stay in memory.
         """
         async with self._lock:
             dirty = self._broker.channels.take_dirty()

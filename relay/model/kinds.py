@@ -1,7 +1,7 @@
-"""The kinds of channel: what each requires of its data, how long it is kept, and how it treats a slow reader.
+"""The kinds of channel: the rules for their data, their history, and their treatment of slow clients.
 
-A channel's name is `<kind>:<id>`, or the kind alone where there is only one channel of it. Everything that differs from
-kind to kind is a column of the table below; no other module asks for a kind by its name to decide any of it.
+A channel's name is `<kind>:<id>`, or the kind alone if the kind has only one channel. Everything that differs from kind to kind is a
+column of the table below. No other module decides by the name of a kind.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import attrs
 from relay.ground.errors import Code, FieldError, RequestError
 
 MAX_ID_CHARACTERS = 256
-"""Length of a channel's id. User ids are the longest that there are, and bounded by as much."""
+"""Length of a channel's id. User ids are the longest ids, and have the same bound."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _EVENT_ID = re.compile(r"-?[0-9]{1,18}")
@@ -25,7 +25,7 @@ _ROOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Audience(enum.Enum):
-    """Who may subscribe to the channels of a kind."""
+    """The users that may subscribe to the channels of a kind."""
 
     ANYONE = "anyone"
     USERS = "any user"
@@ -40,9 +40,9 @@ Check = Callable[[Mapping[str, Any]], FieldError | None]
 class Kind:
     """One kind of channel.
 
-    `history_size` publications stay for init and resume, for `history_period` seconds (None: they do not age); where that is
-    one, it is the newest of the default type. Of a `latest` kind a slow reader gets the newest value, of the others all or it is
-    disconnected. `durable` is committed before anyone sees it; the rest is written behind.
+    The history has `history_size` publications, for `history_period` seconds (None: they do not expire). A history of one publication
+    has the newest of the default type. A slow client of a `latest` kind gets the newest value; of any other kind it gets every
+    publication or is disconnected. Publications of a `durable` kind are committed before delivery. All other kinds are write-behind.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Kind:
         """Return the name of the channel with this id.
 
         Raises:
-            RequestError: the id is empty, too long or not of the form that the kind wants.
+            RequestError: the id is empty, too long or does not have the form that the kind requires.
         """
         if not self.has_id:
             if id_:
@@ -80,7 +80,7 @@ class Kind:
 
 @attrs.frozen(eq=False, repr=False)
 class ChannelName:
-    """A valid channel name, taken apart. Two of the same channel are told to be so by their `text`."""
+    """A parsed channel name. Compare two names by `text`."""
 
     kind: Kind
     id: str
@@ -91,10 +91,10 @@ class ChannelName:
 
 
 class Kinds:
-    """All kinds that this server has: the built-in ones, and one for each configured entity."""
+    """All kinds of this server: the built-in ones, and one for each configured entity."""
 
     def __init__(self, *, entities: Iterable[str], history_period: float, durable: Iterable[str]) -> None:
-        """`durable` names kinds that are written behind by default and shall be committed first all the same."""
+        """`durable` names the kinds to make durable that are write-behind by default."""
         self.entities = frozenset(entities)
         table = [*_built_in(history_period), *(_entity(name, history_period) for name in self.entities)]
         forced = frozenset(durable)
@@ -110,7 +110,7 @@ class Kinds:
         """Return the channel of this name.
 
         Raises:
-            RequestError: `UNKNOWN_CHANNEL` where there is no such kind, `INVALID_REQUEST` where the id is wrong.
+            RequestError: `UNKNOWN_CHANNEL` if no kind has this name, `INVALID_REQUEST` if the id is not valid.
         """
         name, _, id_ = text.partition(":")
         kind = self._kinds.get(name)
@@ -126,7 +126,7 @@ class Kinds:
 
 
 def complete(channel: ChannelName, type_: str | None, data: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return type and data as they will be published: the default type, and the fields that the channel's id implies.
+    """Return the type and the data of a publication, completed by the default type and the fields that the channel's id implies.
 
     Raises:
         RequestError: a required field is missing or wrong, a field differs from the channel's id, or the type is not valid.
@@ -160,7 +160,7 @@ def _agrees(kind: Kind, given: object, value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a decoded JSON value is a finite number (true and false are none)."""
+    """Return whether a decoded JSON value is a finite number (true and false are not numbers)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -204,7 +204,7 @@ def _built_in(period: float) -> list[Kind]:
             "user", "notification:new", Audience.OWNER, durable=True, history_size=200, history_period=period,
             check=_text("message"),
         ),
-        # A market's last price does not age: it is the last known one until another comes.
+        # A market's last price does not expire: it stays the last known price until the next one.
         Kind(
             "market", "market:price", Audience.ANYONE, durable=False, history_size=1, history_period=None, latest=True,
             check=_price, id_fields=lambda id_: {"symbol": id_}, normalise=str.upper,

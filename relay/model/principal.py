@@ -1,4 +1,4 @@
-"""Who makes a request: what a token or an API key said about its bearer. It knows neither tokens nor keys."""
+"""The user that makes a request, as a token or an API key describes it. This module knows neither tokens nor keys."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Principal:
     user_id: str
     is_admin: bool = False
     expires_at: datetime | None = None
-    """Aware, in UTC: when it is no longer who it says. None for a key, which is revoked instead."""
+    """The time, aware and in UTC, at which the token expires. None for an API key, which is revoked instead."""
     first_name: str | None = None
     last_name: str | None = None
     avatar: str | None = None
     scopes: frozenset[str] = frozenset()
-    """What an API key may do; empty for a token."""
+    """The permissions of an API key. Empty for a token."""
     key_id: str | None = None

@@ -14,14 +14,14 @@ from relay.model.kinds import ChannelName
 
 @attrs.frozen
 class Position:
-    """A place in one channel: everything up to and with `offset` is behind it. The first publication has offset 1."""
+    """A position in one channel: after the publication with this offset. The first publication has offset 1."""
 
     offset: int
     epoch: str
 
     @staticmethod
     def parse(value: object) -> Position | None:
-        """Return the position that a client sent as `{"offset", "epoch"}`, None if it is none."""
+        """Return the position that a client sent as `{"offset", "epoch"}`; None if it is not valid."""
         if isinstance(value, dict):
             offset, epoch = value.get("offset"), value.get("epoch")
             if isinstance(offset, int) and not isinstance(offset, bool) and offset >= 0 and isinstance(epoch, str):
@@ -30,10 +30,10 @@ class Position:
 
 
 class Publication:
-    """One thing published to a channel. Never changed once it is made.
+    """One publication of a channel. It never changes.
 
-    A publication with offset 0 is a *signal* (typing, presence): it reaches who is there, and is neither kept nor resumed.
-    Its data exists as an object, as JSON or as both; each form is made when it is first asked for.
+    A publication with offset 0 is a *signal* (typing, presence): it reaches current subscribers, and is neither kept nor resumed.
+    Its data exists as an object, as JSON or as both. Each form is made when it is first read.
     """
 
     __slots__ = ("_data", "_json", "channel", "epoch", "offset", "published_ms", "type")
@@ -80,19 +80,19 @@ Encoder = Callable[[Publication], bytes | None]
 
 
 class Origin(Protocol):
-    """The connection that caused a publication, and wants one copy in its own words at its place in the order."""
+    """The connection that caused a publication. It gets its own encoding, in the order of the channel."""
 
     @property
     def sink(self) -> Any:
-        """Where the connection's frames go: it gets no other copy."""
+        """The connection's sink, which gets no other copy."""
 
     def receive(self, publication: Publication) -> None:
-        """Take the publication. A plain call: it neither waits nor raises."""
+        """Send the publication. Called synchronously; must neither wait nor raise."""
 
 
 @attrs.frozen
 class Idempotency:
-    """A key under which a publication counts once, within `scope`, for `period` seconds."""
+    """A key under which only the first publication counts, within `scope`, for `period` seconds."""
 
     scope: str
     key: str
@@ -106,9 +106,9 @@ Prepare = Callable[[Any], str | None]
 class Draft:
     """A publication before it has a position.
 
-    `prepare` runs in the transaction that commits a durable draft, before the draft gets its offset; it is given the store's
-    connection, may write what belongs to the publication (a room's message), may refuse with `RequestError`, and returns the
-    reference (an id) that a repeat of the same idempotency key is answered with.
+    `prepare` runs in the transaction that commits a durable draft, before the draft gets its offset. It is called synchronously with
+    the store's connection. It may write rows that belong to the publication (a room's message), and may refuse with `RequestError`.
+    It returns the reference (an id) that a repeat of the same idempotency key is answered with.
     """
 
     channel: ChannelName
@@ -119,7 +119,7 @@ class Draft:
     idempotency: Idempotency | None = None
     prepare: Prepare | None = None
     size: int = 0
-    """Bytes that the draft came in, where that is known: what bulk publishing counts."""
+    """Bytes of the request that the draft came in, 0 if unknown. Bulk publishing counts them."""
     _json: bytes | None = attrs.field(default=None, init=False)
 
     def store_with(self, prepare: Prepare, data: dict[str, Any] | None = None) -> None:
@@ -130,17 +130,17 @@ class Draft:
 
     @property
     def json(self) -> bytes | None:
-        """The data as compact JSON, if the store needed it already."""
+        """The data as compact JSON; None if it was not encoded yet."""
         return self._json
 
     def encode(self) -> bytes:
-        """Return the data as compact JSON, for the store and for everyone after it."""
+        """Return the data as compact JSON. It is encoded once, for the store and every later reader."""
         if self._json is None:
             self._json = strictjson.dumps(self.data)
         return self._json
 
     def at(self, position: Position) -> Publication:
-        """Return the publication that the draft becomes at its position."""
+        """Return the publication of this draft at a position."""
         return Publication(
             self.channel, self.type, position.offset, position.epoch, self.published_ms, data=self.data, json=self._json
         )
@@ -148,7 +148,7 @@ class Draft:
 
 @attrs.frozen
 class Published:
-    """What became of a draft: its position, and whether an earlier draft with the same key had taken it already."""
+    """The outcome of a published draft: its position, and whether an earlier draft with the same key has it."""
 
     position: Position
     repeated: bool = False
@@ -156,4 +156,4 @@ class Published:
 
 
 Outcome = Published | RequestError
-"""What became of one of several drafts."""
+"""The outcome of one of several drafts."""

@@ -1,10 +1,9 @@
-"""The flusher: writes to every outbox that has something new, when the loop has run what was ready.
+"""The flusher: writes to every outbox with new frames, once the loop has run all ready tasks.
 
-What is published to a channel goes to thousands of connections, most of which have nothing else to write. So it is not queued in
-each of their outboxes and taken out again: publications of one channel wait here, joined, and are written to those connections
-directly; only who has something queued, or does not take all of it, has it in its outbox. Whatever else concerns one of these
-connections meanwhile, an answer, another channel, a subscription's beginning or end, first has everything queued that waits here
-(`settle`), so that the order of things is as if there were no such short way.
+A publication goes to thousands of connections, and most of them have nothing else to write. So it is not queued in each outbox and
+taken out again. Publications of one channel are pending here, joined, and are written to the connections directly. Only a connection
+with a backlog, or a partial write, uses its outbox. Any other write to these connections, and any change of the audience, first calls
+`settle`, which moves the pending frames into the outboxes, so order is preserved.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ import trio
 from relay.sessions.outbox import GONE, Outbox, flush
 
 GATHER_SHARE = 0.5
-"""How long to gather under load before the next flush, as a share of what the last one took."""
+"""Time to gather publications under load before the next flush, as a share of the duration of the last one."""
 MAX_GATHER_PERIOD = 0.005
-"""Seconds of gathering at most: what the load may add to a latency."""
+"""Seconds of gathering at most. Gathering may add as much to a latency."""
 QUIET_TURNS = 10
-"""Turns of the loop without anything new after which gathering ends early: about a fifth of a millisecond."""
+"""Turns of the loop without a new frame after which gathering ends early: about a fifth of a millisecond."""
 SENDS_PER_TURN = 200
 """Writes after which the flusher lets other tasks run: about a millisecond."""
 MAX_BATCH_BYTES = 64 * 1024
-"""Bytes of one channel's publications that wait to be written directly; beyond, they are queued."""
+"""Bytes of one channel's pending publications. With more, they are queued in the outboxes."""
 
 
 class _Batch:
@@ -81,10 +80,10 @@ class FlusherAudience:
 
 
 class Flusher:
-    """Writes every outbox that has something new."""
+    """Writes to every outbox with new frames."""
 
     def __init__(self, more_is_coming: Callable[[], bool] = lambda: False) -> None:
-        """`more_is_coming`: whether publications are about to be delivered that are not here yet, being committed for instance."""
+        """`more_is_coming` returns whether publications will be delivered soon, because they are being committed. Called synchronously."""
         self._more_is_coming = more_is_coming
         self._dirty: list[Outbox] = []
         self._sleeper: trio.lowlevel.Task | None = None
@@ -93,16 +92,16 @@ class Flusher:
         self._size = 0  # bytes of the frames in _batches
         self._writing: deque[tuple[_Batch, list[Outbox]]] = deque()  # with the outboxes that are still to be written to
         self.unsettled = False
-        """Whether something waits that `settle` would queue."""
+        """Whether frames are pending that `settle` would queue."""
         self.replaced_frames = 0
-        """Frames that a newer one of their key took the place of before they were sent."""
+        """Frames that a newer frame of their key replaced before they were sent."""
         self.overflowed_frames = 0
-        """Frames that were dropped because their reader was too slow."""
+        """Frames that were dropped because their client was too slow."""
         self.lost_frames = 0
-        """Frames that were dropped because their connection was gone."""
+        """Frames that were dropped because their connection was broken."""
 
     def add(self, outbox: Outbox) -> None:
-        """Have this outbox flushed when the loop has run what is ready now. A plain call."""
+        """Flush this outbox once the loop has run the tasks that are ready now."""
         self._dirty.append(outbox)
         if self._sleeper is not None:
             self._wake()
@@ -133,7 +132,7 @@ class Flusher:
             self._wake()
 
     def settle(self) -> None:
-        """Queue everything that waits here in its outboxes. A plain call."""
+        """Move every pending frame into its outboxes."""
         if not self.unsettled:
             return
         writing, self._writing = self._writing, deque()
@@ -152,7 +151,7 @@ class Flusher:
         return batches
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Flush for ever. At cancellation what is not yet written stays where it is."""
+        """Flush until cancelled. Unwritten frames then stay where they are."""
         task_status.started()
         took = 0.0
         while True:
@@ -160,15 +159,15 @@ class Flusher:
                 await self._wait()
             if took:
                 await self._gather(min(took * GATHER_SHARE, MAX_GATHER_PERIOD))
-            many = max(self._waiting()) > 1
+            many = max(self._pending()) > 1
             started = trio.current_time()
             await self._write()
             await self._flush()
-            # Where several came for one write, or more came meanwhile, more will: what is gathered shares the next system calls.
+            # After several frames for one write, or new ones during it, expect more: gathered frames share the next system calls.
             took = trio.current_time() - started if many or self._dirty or self._batches else 0.0
 
     async def _write(self) -> None:
-        """Write what waits to be written directly."""
+        """Write the pending frames to their connections directly."""
         self._writing.extend((batch, list(audience.outboxes)) for audience, batch in self._take_batches())
         while self._writing:
             batch, rest = self._writing[0]
@@ -181,30 +180,30 @@ class Flusher:
             await trio.lowlevel.checkpoint()
 
     async def _flush(self) -> None:
-        """Flush the outboxes that have something queued."""
+        """Flush the outboxes with queued frames."""
         dirty, self._dirty = self._dirty, []
         for first in range(0, len(dirty), SENDS_PER_TURN):
             flush(dirty[first : first + SENDS_PER_TURN])
             await trio.lowlevel.checkpoint()
 
     async def _gather(self, period: float) -> None:
-        """Let more come for so many seconds, but no longer than it does."""
+        """Wait for more frames, at most `period` seconds and only while they keep coming."""
         deadline = trio.current_time() + period
         quiet_turns = 0
         seen = (0, 0)
         while quiet_turns < QUIET_TURNS and trio.current_time() < deadline:
             if self._more_is_coming():
-                # From another thread, which a busy loop here would keep from the interpreter.
+                # They come from another thread. A busy loop here would keep the interpreter from it.
                 with trio.move_on_at(deadline):
                     await self._wait()
             else:
                 await trio.lowlevel.checkpoint()
-            now = self._waiting()
+            now = self._pending()
             quiet_turns = quiet_turns + 1 if now == seen else 0
             seen = now
 
-    def _waiting(self) -> tuple[int, int]:
-        """How many frames wait for one write, judged by the first that are to be written directly, and the first outbox."""
+    def _pending(self) -> tuple[int, int]:
+        """Return the number of frames for one write, of the first pending batch and of the first outbox."""
         direct = len(next(iter(self._batches.values())).frames) if self._batches else 0
         return direct, self._dirty[0].frame_count if self._dirty else 0
 
@@ -223,10 +222,10 @@ class Flusher:
 
 
 def _write(frames: list[bytes], keys: list[str | None], outboxes: list[Outbox]) -> None:
-    """Write the frames to each of these, or queue them there. A plain call.
+    """Write the frames to each of these outboxes, or queue them there.
 
-    There is no call in the loop but the one that writes: where a receiver on the same machine keeps up with it, it sleeps between two
-    writes, and each then pays for waking it.
+    The write is the only call in the loop. A fast client on the same machine sleeps between two writes, and each write pays for
+    waking it.
     """
     data = frames[0] if len(frames) == 1 else b"".join(frames)
     size = len(data)

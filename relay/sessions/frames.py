@@ -1,4 +1,4 @@
-"""WebSocket frames that a server sends, as bytes that any number of connections can share (RFC 6455, 5.2). Pure."""
+"""WebSocket frames of the server, as bytes that any number of connections can share (RFC 6455, 5.2). Pure."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 PING = _frame(_FIN_PING, b"")
-"""An empty ping. Which ping a pong answers does not matter: any of them shows that the peer lives."""
+"""An empty ping. Any pong shows that the peer lives, whichever ping it answers."""

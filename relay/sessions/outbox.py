@@ -1,9 +1,9 @@
 """One connection's bounded output.
 
-Pushing is a plain call that copies nothing and wakes nobody: the frame joins a list. When the loop has run what was ready, the
-flusher gives each outbox that has something new one non-blocking write of all that it has, so that under load many publications
-share a system call and an idle server adds no delay. What goes to many is written to those with nothing queued directly, and comes
-here only otherwise. Only while the kernel's buffer is full does an outbox have a task of its own.
+`push` copies nothing and wakes no task: it appends the frame to a list. Once the loop has run all ready tasks, the flusher writes
+each outbox with new frames, in one non-blocking call. So under load many publications share a system call, and an idle server adds no
+delay. The flusher writes a publication directly to connections with an empty outbox; only the others queue it. An outbox has a task
+of its own only while the kernel's buffer is full.
 This module knows no dialect and no WebSocket: frames are bytes, and the transport is two methods.
 """
 
@@ -19,24 +19,24 @@ import trio
 from relay.sessions.audience import Audience
 
 MAX_WRITE_BYTES = 256 * 1024
-"""Bytes handed to the kernel in one write; bounds what is copied to join frames."""
+"""Bytes of one write. Limits the bytes that are copied to join frames."""
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
-"""What a transport raises where the peer is gone, or the connection was closed."""
+"""The errors of a transport whose peer is gone or whose connection was closed."""
 
 
 class Transport(Protocol):
-    """What an outbox writes to."""
+    """The connection that an outbox writes to."""
 
     @property
     def send_nowait(self) -> Callable[[bytes], int]:
-        """What writes, and returns how many bytes the kernel took. A plain call.
+        """A function that writes bytes and returns the number that the kernel took.
 
-        It raises BlockingIOError where the kernel takes nothing, and one of GONE where there is nobody to write to any more. It is
-        asked for once, so that of a socket it can be the socket's own `send`: in a fan-out a call between is felt.
+        It raises BlockingIOError if the kernel takes nothing, and one of GONE if the connection is broken. The outbox reads this
+        property once, so that it can be the socket's own `send`: in a fan-out an additional call would be noticeable.
         """
 
     async def wait_writable(self) -> None:
-        """Return when `send_nowait` would take something; raises one of GONE."""
+        """Return when `send_nowait` would take bytes. Raises one of GONE."""
 
 
 class OutboxFlusher(Protocol):
@@ -47,10 +47,10 @@ class OutboxFlusher(Protocol):
     lost_frames: int
 
     def add(self, outbox: Outbox) -> None:
-        """Have this outbox flushed when the loop has run what is ready now. A plain call."""
+        """Flush this outbox once the loop has run the tasks that are ready now."""
 
     def settle(self) -> None:
-        """Queue in each outbox what waits to be written to it directly. A plain call."""
+        """Move every pending frame into its outboxes."""
 
     def audience(self, group: object) -> Audience:
         """Return an empty audience of outboxes. See `audience.Sink.audience`."""
@@ -59,8 +59,9 @@ class OutboxFlusher(Protocol):
 class Outbox:
     """Frames on their way to one connection: at most `max_bytes`, or one frame if it is larger and the outbox was empty.
 
-    `on_blocked` is called when the kernel's buffer became full: the owner has `drain` run in a task of its own. `on_overflow` is called
-    once, when a broadcast found no room: what waited is dropped, and the owner is to disconnect. Both are plain calls.
+    `on_blocked` is called when the kernel's buffer becomes full: the owner must run `drain` in a task. `on_overflow` is called once,
+    when a broadcast finds no room: queued frames are dropped, and the owner must disconnect. Both are called synchronously and must
+    not raise.
     """
 
     __slots__ = (
@@ -84,17 +85,17 @@ class Outbox:
         self.on_blocked = on_blocked
         self.on_overflow = on_overflow
         self.size = 0
-        """Bytes that the kernel has not taken yet."""
+        """Queued bytes that the kernel has not taken yet."""
         self.quiet = True
-        """Whether nothing is queued, refused or sealed: what is to be sent next may be written directly."""
+        """Whether the outbox is empty, not blocked and not sealed: the flusher may write to the connection directly."""
         self.shared = 0
-        """How many audiences this is one of, to which the flusher may write directly."""
+        """The number of the flusher's audiences that this outbox is in."""
         self._frames: list[bytes] = []
         self._torn = b""  # the rest of a frame of which the kernel took a part
         self._blocked = False  # whether the kernel refused bytes; then `drain` alone writes
-        self._sealed = False  # whether broadcasts are refused: closing, overflowed or broken
-        self._finished = False  # whether the last frame was queued, which nothing may follow
-        self._taken = 0  # how many frames were taken out of _frames while the kernel refused bytes
+        self._sealed = False  # whether broadcasts are dropped: closing, overflowed or broken
+        self._finished = False  # whether the last frame was queued; later frames are dropped
+        self._taken = 0  # number of frames taken out of _frames while the kernel refused bytes
         # By key: the number, counted with _taken, of the newest frame that may be replaced.
         self._keyed: dict[str, int] | None = None
         self._room: deque[trio.lowlevel.Task] | None = None
@@ -106,17 +107,17 @@ class Outbox:
 
     @property
     def frame_count(self) -> int:
-        """How many frames are queued."""
+        """The number of queued frames."""
         return len(self._frames)
 
     def push(self, frame: bytes) -> None:
-        """Queue a broadcast. A plain call: it never waits and never raises; with no room the outbox overflows."""
+        """Queue a broadcast. Neither waits nor raises. Without room the outbox overflows."""
         if self.shared:
             self._flusher.settle()
         self._push(frame)
 
     def push_latest(self, key: str, frame: bytes) -> None:
-        """Queue a broadcast that stands for every older one of its key: while the kernel refuses bytes it takes the place of the last."""
+        """Queue a broadcast. While the kernel refuses bytes, it replaces the queued frame of the same key."""
         if self.shared:
             self._flusher.settle()
         self._push_latest(key, frame)
@@ -126,11 +127,11 @@ class Outbox:
         return self._flusher.audience(group)
 
     def settle(self) -> None:
-        """Have queued what waits to be written directly. A plain call."""
+        """Move the flusher's pending frames into the outboxes."""
         self._flusher.settle()
 
     def take(self, frames: Sequence[bytes], keys: Sequence[str | None]) -> None:
-        """Queue broadcasts, of which those with a key stand for every older one of it. A plain call, for the flusher alone."""
+        """Queue broadcasts. A frame with a key may replace an older one of it. For the flusher alone."""
         for frame, key in zip(frames, keys, strict=True):
             if key is None:
                 self._push(frame)
@@ -138,7 +139,7 @@ class Outbox:
                 self._push_latest(key, frame)
 
     def take_rest(self, frames: Sequence[bytes], keys: Sequence[str | None], sent: int) -> None:
-        """Queue broadcasts of which the kernel took the first `sent` bytes, and no more. A plain call, for the flusher alone."""
+        """Queue broadcasts of which the kernel took the first `sent` bytes. For the flusher alone."""
         self.quiet = False
         self._blocked = True
         count = 0
@@ -170,7 +171,7 @@ class Outbox:
         elif self._blocked:
             self._overflow()
         else:
-            # What merely waits for the flusher is no sign of a slow reader.
+            # Frames that wait for the flusher alone do not show a slow client.
             flush((self,))
             self._push(frame)
 
@@ -192,18 +193,18 @@ class Outbox:
         self._keyed[key] = self._taken + len(self._frames) - 1
 
     async def send(self, frame: bytes) -> None:
-        """Queue a direct answer, waiting for room. A checkpoint only where it waits; cancelled meanwhile, nothing is queued."""
+        """Queue an answer, waiting for room. A checkpoint only if it waits. If cancelled, nothing is queued."""
         while self.size and self.size + len(frame) > self.max_bytes:
             await self._wait_for_room()
         self.send_nowait(frame)
 
     def send_nowait(self, frame: bytes) -> None:
-        """Queue a frame past every bound: for what the connection itself must say (an answer that room was awaited for, a close)."""
+        """Queue a frame beyond every bound: an answer after `wait_for_room`, or a close."""
         if self._finished:
             return
         if self.shared:
             self._flusher.settle()
-        self._keyed = None  # what comes later must not take a place before an answer
+        self._keyed = None  # a later broadcast must not replace one before an answer
         if not self.size:
             self.quiet = False
             self._flusher.add(self)
@@ -211,17 +212,17 @@ class Outbox:
         self._frames.append(frame)
 
     async def wait_for_room(self, share: float = 0.5) -> None:
-        """Return when at most this share of the bound is in use. A checkpoint only where it waits."""
+        """Return when at most this share of `max_bytes` is in use. A checkpoint only if it waits."""
         while self.size > self.max_bytes * share:
             await self._wait_for_room()
 
     async def wait_until_written(self) -> None:
-        """Return when the kernel has taken everything, or the peer is gone. A checkpoint only where it waits."""
+        """Return when the kernel has taken everything, or the peer is gone. A checkpoint only if it waits."""
         while self.size:
             await self._wait_for_room()
 
     def seal(self) -> None:
-        """Take no more broadcasts: the connection is closing. What is queued is still written."""
+        """Drop later broadcasts, because the connection is closing. Queued frames are still written."""
         if self.shared:
             self._flusher.settle()
         self._seal()
@@ -231,14 +232,14 @@ class Outbox:
         self.quiet = False
 
     def finish(self, frame: bytes) -> None:
-        """Queue the last frame, and write what the kernel takes at once: whatever comes later is dropped. A plain call."""
+        """Queue the last frame, and write as much as the kernel takes at once. Later frames are dropped."""
         self.seal()
         self.send_nowait(frame)
         self._finished = True
         flush((self,))
 
     async def drain(self) -> None:
-        """Write until the outbox is empty, waiting for the peer. Cancelled, what is not written stays, whole frame by whole frame."""
+        """Write until the outbox is empty, waiting for the peer. If cancelled, unwritten frames stay, and the next drain continues."""
         try:
             while self._torn or self._frames:
                 await self._transport.wait_writable()
@@ -258,7 +259,7 @@ class Outbox:
             self.lose()
 
     def _joined(self) -> bytes:
-        """The first frames as one piece of at most MAX_WRITE_BYTES, or one frame."""
+        """Return the first frames as one piece of at most MAX_WRITE_BYTES, or one larger frame."""
         if self.size - len(self._torn) <= MAX_WRITE_BYTES:
             return b"".join(self._frames)
         size = count = 0
@@ -270,7 +271,7 @@ class Outbox:
         return b"".join(self._frames[:count])
 
     def _keep_rest(self, sent: int) -> None:
-        """Take out the frames that the first `sent` bytes were; of one that was torn the rest goes first, and is not replaced."""
+        """Remove the frames of the first `sent` bytes. The rest of a torn frame goes first and cannot be replaced."""
         self.size -= sent
         count = 0
         for frame in self._frames:
@@ -285,14 +286,14 @@ class Outbox:
         self._taken += count
 
     def _overflow(self) -> None:
-        """Take no more broadcasts, and drop what waits but for the rest of a torn frame, which the peer could not do without."""
+        """Drop queued frames and later broadcasts. The rest of a torn frame stays, because the peer has its beginning."""
         self._seal()
-        self._flusher.overflowed_frames += len(self._frames) + 1  # and the one that found no room
+        self._flusher.overflowed_frames += len(self._frames) + 1  # and the broadcast that found no room
         self._drop()
         self.on_overflow()
 
     def lose(self) -> None:
-        """The peer is gone: nothing will be written any more, and nobody must wait for it. A plain call."""
+        """Drop everything, because the peer is gone, and wake the tasks that wait for room."""
         self._seal()
         self._blocked = False
         self._torn = b""
@@ -327,14 +328,14 @@ class Outbox:
 
 
 def flush(outboxes: Iterable[Outbox]) -> None:
-    """Write what the kernel takes of each, without blocking. A plain call.
+    """Write as much of each outbox as the kernel takes, without blocking.
 
-    One function for all of them, and no call within it but the one that writes: where a receiver on the same machine keeps up with
-    the loop, it sleeps between two writes, and each then pays for waking it.
+    The write is the only call in the loop. A fast client on the same machine sleeps between two writes, and each write pays for
+    waking it.
     """
     for outbox in outboxes:
         if outbox._blocked:
-            continue  # while `drain` writes, nobody else may
+            continue  # only `drain` may write
         frames = outbox._frames
         while frames:
             data = frames[0] if len(frames) == 1 else outbox._joined()

@@ -160,7 +160,7 @@ async def test_a_pinned_channel_stays() -> None:
     channels = registry(source)
     source.release()
     channel = await channels.pin(TRADES)
-    channels.let_go_if_empty(channel)
+    channels.unload_if_empty(channel)
     assert channels.get(TRADES) is channel
     channels.unpin(channel)
     assert channels.get(TRADES) is None
