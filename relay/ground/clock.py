@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
+
+SECONDS_CACHED = 64
+"""Seconds whose text is kept: publications of the present share one or two, and formatting one takes 3 microseconds."""
 
 
 class Clock:
@@ -21,4 +25,9 @@ class Clock:
 def iso_ms(milliseconds: int) -> str:
     """Return Unix milliseconds as `2025-10-21T12:00:00.000Z`."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03}Z"
+    return f"{_iso_seconds(seconds)}.{rest:03}Z"
+
+
+@lru_cache(SECONDS_CACHED)
+def _iso_seconds(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
