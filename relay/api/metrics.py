@@ -239,6 +239,7 @@ class RelayCollector(Collector):
             **{name: len(limit) for name, limit in core.limits.tables().items()},
             "idempotency_keys": len(broker.idempotency),
             "pending_subscriptions": len(broker.pending),
+            "resumed_frames": len(broker.resumed_frames),
             "presence_rooms": core.presence.room_count,
             "api_keys": core.auth.keys.cached_count,
             "api_keys_in_use": core.auth.keys.watched_count,

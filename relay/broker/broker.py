@@ -57,7 +57,7 @@ class Broker:
         self._presence = presence
         self.pending = Pending()
         """Subscriptions that are pending: they are not live yet, or are resuming."""
-        self._resumed = FrameCache()
+        self.resumed_frames = FrameCache()
         self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
         """The number of publications by kind of channel."""
@@ -313,7 +313,7 @@ class Broker:
     ) -> None:
         while batch := channel.history.after(offset, CATCH_UP_BATCH):
             for publication in batch:
-                frame = self._resumed.encode(subscriber.encode, publication)
+                frame = self.resumed_frames.encode(subscriber.encode, publication)
                 if frame is not None:
                     outbox.send_nowait(frame)
                 offset = publication.offset

@@ -120,7 +120,7 @@ def test_live_names_each_frame_that_a_client_may_send() -> None:
 def test_live_names_each_frame_that_the_server_sends() -> None:
     answers = arguments(trees("dialects/live"), "answer", 0)
     signals = arguments([*trees("dialects/live"), *trees("chat"), *trees("broker")], "signal", 1)
-    presence = {f"user:{status}" for status in arguments(trees("broker"), "_tell", 2)}
+    presence = {f"user:{status}" for status in arguments(trees("broker"), "_notify", 2)}
     published = {kind.default_type for kind in KINDS if kind.name not in ("event", "task") and kind.default_type}
     assert {"auth:success", "subscribed"} <= answers
     assert {"chat:typing", "chatroom:deleted"} <= signals
@@ -133,7 +133,7 @@ def test_channels_names_each_frame_both_ways() -> None:
     answers = arguments(trees("dialects/channels"), "answer", 0)
     words = {
         first.value
-        for node in ast.walk(function(channels, "_words"))
+        for node in ast.walk(function(channels, "_translated"))
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
         if isinstance(first := node.value.elts[0], ast.Constant)
     }
