@@ -143,6 +143,10 @@ class ForgetfulStore:
         on_loaded([])
         return []
 
+    def renew_behind(self) -> None:
+        """Nothing is dropped here."""
+        raise NotImplementedError
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Give out the next offsets."""
         outcomes: list[Outcome] = []

@@ -107,7 +107,9 @@ async def test_beyond_the_bound_the_oldest_is_dropped_with_a_word_and_a_new_epoc
         await store.set_read_only(True)
         lost = {name: await store.publish(f"market:{name}", 5) for name in "ABCD"}
         await trio.sleep(0.1)
-        assert [record.message for record in caplog.records].count("dropped channels that could not be written behind") == 1
+        assert [record.message for record in caplog.records].count(
+            "dropped channels that could not be written behind"
+        ) == 1
         monkeypatch.setattr(module, "MAX_UNWRITTEN", 10)
         # A and B begin where the store is, in another epoch; C and D are as they were.
         for name in "AB":

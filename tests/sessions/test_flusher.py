@@ -22,7 +22,7 @@ from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from tests.fakes import MemoryTransport
 
-KINDS = Kinds(entities=(), history_period=None, durable=())
+KINDS = Kinds(entities=(), history_period=60.0, durable=())
 CHANNELS = ("trades", "market:A", "community:1")
 
 
