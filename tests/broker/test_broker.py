@@ -16,7 +16,7 @@ from relay.broker.registry import IDLE_PERIOD
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
-from relay.model.publication import Draft, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
 from tests.fakes import MemoryTransport
@@ -92,7 +92,12 @@ async def test_a_room_that_was_made_anew_is_not_resumed_into(tmp_path: Path, res
     assert answers == {0: None, 1: None, 2: None, 3: [4, 5], 4: [5], 5: [], 6: None}
 
 
-async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | None:
+def encode_offset(publication: Publication) -> bytes:
+    """Encode a publication as its offset."""
+    return b"%d " % publication.offset
+
+
+async def resumed(parts: Parts, channel: str, since: Position, encode: Encoder = encode_offset) -> list[int] | None:
     """Return the offsets that a resume is given, None if it is not recovered."""
     ear = Ear()
     told: list[bool | None] = []
@@ -101,7 +106,7 @@ async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | No
     outbox = Outbox(gate, Flusher(), 10_000, on_blocked=lambda: None, on_overflow=lambda: None)
     name = parts.kinds.parse(channel)
     with (
-        parts.broker.attach(ear, lambda publication: b"%d " % publication.offset) as subscriber,
+        parts.broker.attach(ear, encode) as subscriber,
         parts.broker.reserved(subscriber, [name], maximum=1) as [subscription],
     ):
         await parts.broker.subscribe(
@@ -113,6 +118,22 @@ async def resumed(parts: Parts, channel: str, since: Position) -> list[int] | No
         )
     flush((outbox,))
     return [int(word) for word in gate.taken.split()] if told == [True] else None
+
+
+async def test_clients_that_resume_a_channel_share_its_frames(tmp_path: Path) -> None:
+    """A publication is encoded once, however many clients resume it, and each gets all of them in order."""
+    encoded: list[int] = []
+
+    def counting(publication: Publication) -> bytes:
+        encoded.append(publication.offset)
+        return b"%d " % publication.offset
+
+    async with open_parts(tmp_path) as parts:
+        last = await publish(parts, "task:1", 5)
+        since = Position(0, last.epoch)
+        answers = [await resumed(parts, "task:1", since, counting) for _ in range(3)]
+    assert answers == [[1, 2, 3, 4, 5]] * 3
+    assert encoded == [1, 2, 3, 4, 5]
 
 
 class ForgetfulStore:
