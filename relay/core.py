@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 
 from relay.access.publishing import Publishing
+from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
 from relay.auth.auth import Auth
-from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
@@ -28,12 +28,13 @@ class Core:
     kinds: Kinds
     timers: Timers
     presence: Presence
-    broker: Broker
     auth: Auth
     limits: Limits
     rooms: Rooms
     notifications: Notifications
     publishing: Publishing
+    subscriptions: Subscriptions
+    """The only way to subscribe: the broker, which checks no right, is not part of the core."""
     trusted_proxies: TrustedProxies
     """The peers whose X-Forwarded-For header is believed."""
     metrics: Metrics

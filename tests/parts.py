@@ -125,7 +125,7 @@ async def listening(parts: Parts, listener: Principal, channel: str) -> AsyncIte
     """Subscribe to a channel, for as long as the block lasts; a subscription that is revoked is heard of too."""
     ear = Ear()
     with parts.broker.attach(ear, encode) as subscriber:
-        parts.broker.identify(subscriber, listener.user_id, is_admin=listener.is_admin)
+        parts.broker.identify(subscriber, listener)
         subscriber.call_when_revoked(lambda name, reason: ear.heard.append({"revoked": name.text, "reason": reason}))
         await subscribe(parts, subscriber, channel)
         yield ear

@@ -12,6 +12,7 @@ from typing import Any
 import trio
 import trio.testing
 
+from relay.broker.broker import Broker
 from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory
@@ -146,8 +147,9 @@ class VirtualSocket(MemoryTransport):
 class Virtual:
     """A core in virtual time, and the sessions of one dialect on it."""
 
-    def __init__(self, core: Core, dialect: Dialect, flusher: Flusher, nursery: trio.Nursery) -> None:
+    def __init__(self, core: Core, broker: Broker, dialect: Dialect, flusher: Flusher, nursery: trio.Nursery) -> None:
         self.core = core
+        self.broker = broker
         self._dialect = dialect
         self._flusher = flusher
         self._nursery = nursery
@@ -180,14 +182,14 @@ async def virtual(make: Factory, config: Config | None = None) -> AsyncIterator[
     database, clock = VirtualDatabase(), VirtualClock()
     publications = Publications(database, clock)  # type: ignore[arg-type]
     await publications.open()
-    core = build_core(config or Config(), database, publications, clock, SECRET)  # type: ignore[arg-type]
+    core, broker = build_core(config or Config(), database, publications, clock, SECRET)  # type: ignore[arg-type]
     dialect = make(core)
     assert dialect is not None
     flusher = Flusher()
     async with trio.open_nursery() as nursery:
         for service in (flusher.run, core.timers.run, *dialect.services):
             await nursery.start(service)
-        yield Virtual(core, dialect, flusher, nursery)
+        yield Virtual(core, broker, dialect, flusher, nursery)
         nursery.cancel_scope.cancel()
     database.connection.close()
 

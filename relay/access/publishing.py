@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from relay.broker.broker import Broker
+from relay.broker.subscription import Subscriber
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.model.kinds import ChannelName, Kinds, complete
+from relay.model.kinds import ChannelName, Kinds, Record, complete
 from relay.model.publication import Draft, Idempotency, Outcome
 
 MAX_ITEM_BYTES = 65_536
@@ -40,7 +41,10 @@ class Publishing:
         """`idempotency_period`: seconds for which an idempotency key counts once."""
         self._kinds = kinds
         self._broker = broker
-        self._prepare = {"chat:message": rooms.prepare_published, "notification:new": notifications.prepare_published}
+        self._prepare: Mapping[Record, Callable[[Draft], None]] = {
+            Record.MESSAGE: rooms.prepare_published,
+            Record.NOTIFICATION: notifications.prepare_published,
+        }
         self._clock = clock
         self._idempotency_period = idempotency_period
         self._channels: dict[str, ChannelName] = {}
@@ -76,8 +80,9 @@ class Publishing:
         if key is not None:
             idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
         draft = Draft(channel, type_, completed, self._clock.now_ms(), idempotency=idempotency, size=size)
-        if type_ == channel.kind.default_type and (prepare := self._prepare.get(type_)) is not None:
-            prepare(draft)
+        record = channel.kind.record
+        if record is not None and type_ == channel.kind.default_type:
+            self._prepare[record](draft)
         return draft
 
     def _parse(self, name: str) -> ChannelName:
@@ -94,6 +99,12 @@ class Publishing:
             RequestError: the store cannot do its part, and none of them was published.
         """
         return await self._broker.publish_many(drafts)
+
+    def signal(
+        self, channel: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
+    ) -> None:
+        """Send a signal to the current subscribers for which `to` returns True. It has no offset and is not kept."""
+        self._broker.signal(channel, type_, data, to=to)
 
 
 def too_large() -> RequestError:

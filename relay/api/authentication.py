@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import trio
 from quart import Request
 
+from relay.access.rules import check_backend
 from relay.admission.addresses import client_address, limit_key
 from relay.core import Core
 from relay.ground.errors import Code, RequestError
@@ -74,10 +75,7 @@ async def publisher_of(core: Core, request: Request) -> Principal:
     Raises as `user_of`.
     """
     principal = await principal_of(core, request)
-    if not principal.is_admin and "publish" not in principal.scopes:
-        raise RequestError(
-            Code.FORBIDDEN, "Publishing needs an API key with scope publish or admin, or the token of an admin."
-        )
+    check_backend(principal)
     return principal
 
 

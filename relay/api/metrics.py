@@ -18,6 +18,7 @@ from quart import Blueprint, Request, Response, request
 from relay.admission.addresses import TrustedProxies
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
+from relay.broker.broker import Broker
 from relay.core import Core
 from relay.ground.histogram import Histogram
 from relay.sessions.flusher import Flusher
@@ -37,6 +38,7 @@ class Sources:
     """The parts of a server that a scrape reads."""
 
     core: Core
+    broker: Broker
     database: Database
     flusher: Flusher
     outbox_usage: Callable[[], tuple[Mapping[str, int], int]]
@@ -163,7 +165,7 @@ class RelayCollector(Collector):
         yield _counter("relay_http_responses", "HTTP responses by status.", "status", metrics.responses)
 
     def _publications(self) -> Iterator[Metric]:
-        core, broker, flusher = self._sources.core, self._sources.core.broker, self._sources.flusher
+        core, broker, flusher = self._sources.core, self._sources.broker, self._sources.flusher
         kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.kinds}
         yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
         yield _counter(
@@ -201,7 +203,7 @@ class RelayCollector(Collector):
         )
 
     def _store(self) -> Iterator[Metric]:
-        database, broker = self._sources.database, self._sources.core.broker
+        database, broker = self._sources.database, self._sources.broker
         yield _histogram(
             "relay_commit_seconds",
             "Duration of commits to the database. Publications that are queued at the same time share one commit.",
@@ -221,8 +223,7 @@ class RelayCollector(Collector):
         )
 
     def _memory(self) -> Iterator[Metric]:
-        core = self._sources.core
-        broker = core.broker
+        core, broker = self._sources.core, self._sources.broker
         yield _gauge("relay_tasks", "Trio tasks that exist.", trio.lowlevel.current_statistics().tasks_living)
         yield _gauge(
             "relay_channels",

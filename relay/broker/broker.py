@@ -24,6 +24,7 @@ from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscript
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
+from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
 from relay.sessions.audience import PatientSink, Sink
 from relay.sessions.outbox import Outbox
@@ -180,10 +181,10 @@ class Broker:
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
 
-    def identify(self, subscriber: Subscriber, user_id: str, *, is_admin: bool) -> None:
-        """Set the user of a connection. A later call, for the same user, sets `is_admin` alone."""
-        first = subscriber.user_id is None
-        subscriber.identify(user_id, is_admin=is_admin)
+    def identify(self, subscriber: Subscriber, principal: Principal) -> None:
+        """Set the user of a connection. A later call, for the same user, replaces the principal alone."""
+        first = subscriber.principal is None
+        subscriber.identify(principal)
         if first:
             self._presence.connected(subscriber)
 

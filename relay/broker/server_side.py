@@ -39,16 +39,34 @@ class ServerSideSubscription:
     A context manager: held publications are dropped on exit.
     """
 
-    __slots__ = ("_broker", "_channel", "_held", "_holding", "_outbox", "_subscriber", "_timer", "_timers")
+    __slots__ = (
+        "_broker",
+        "_channel",
+        "_held",
+        "_holding",
+        "_outbox",
+        "_subscribe",
+        "_subscriber",
+        "_timer",
+        "_timers",
+    )
 
     def __init__(
-        self, broker: Broker, timers: Timers, subscriber: Subscriber, outbox: Outbox, channel: ChannelName
+        self,
+        broker: Broker,
+        timers: Timers,
+        subscriber: Subscriber,
+        outbox: Outbox,
+        channel: ChannelName,
+        subscribe: Callable[[Subscriber], Awaitable[None]],
     ) -> None:
+        """`subscribe` checks the right to the channel and subscribes the given subscriber to it, or raises RequestError."""
         self._broker = broker
         self._timers = timers
         self._subscriber = subscriber
         self._outbox = outbox
         self._channel = channel
+        self._subscribe = subscribe
         self._timer: Timer | None = None  # of HOLD_PERIOD
         self._holding: HeldFrames | None = None
         self._held: Subscriber | None = None  # None: nothing is held
@@ -129,12 +147,8 @@ class ServerSideSubscription:
             self._close()
 
     async def _load(self, held: Subscriber) -> None:
-        broker = self._broker
         try:
-            with broker.reserved(held, [self._channel], maximum=0, counted=False) as [subscription]:
-                await broker.subscribe(
-                    held, subscription, outbox=self._outbox, since=None, answer=lambda position, recovered: None
-                )
+            await self._subscribe(held)
         except RequestError as refusal:
             log.warning("cannot subscribe, trying again", channel=self._channel.text, cause=refusal.message)
 

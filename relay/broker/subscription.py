@@ -8,6 +8,7 @@ import attrs
 
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName
+from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
 from relay.sessions.audience import Sink
 
@@ -38,16 +39,18 @@ class Subscription:
 class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
-    __slots__ = ("_leave", "_on_revoked", "encode", "is_admin", "sink", "subscriptions", "user_id")
+    __slots__ = ("_leave", "_on_revoked", "encode", "is_admin", "principal", "sink", "subscriptions", "user_id")
 
     def __init__(self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None]) -> None:
         """`leave` is called synchronously at the end of the block that this object is entered for."""
         self._leave = leave
         self.sink = sink
         self.encode = encode
+        self.principal: Principal | None = None
+        """The user of this connection, with all its rights; None until it is identified."""
         self.is_admin = False
         self.user_id: str | None = None
-        """The user of this connection. The members of its rooms see the user as present."""
+        """The id of that user. The members of its rooms see the user as present."""
         self._on_revoked: OnRevoked | None = None
         self.subscriptions: dict[str, Subscription] = {}
 
@@ -57,10 +60,11 @@ class Subscriber:
     def __exit__(self, *_: object) -> None:
         self._leave(self)
 
-    def identify(self, user_id: str, *, is_admin: bool) -> None:
+    def identify(self, principal: Principal) -> None:
         """Set the user of this connection. Use `Broker.identify`, which records the presence too."""
-        self.user_id = user_id
-        self.is_admin = is_admin
+        self.principal = principal
+        self.user_id = principal.user_id
+        self.is_admin = principal.is_admin
 
     def call_when_revoked(self, on_revoked: OnRevoked) -> None:
         """Call `on_revoked` with channel and reason when a subscription ends because its right was lost.

@@ -33,6 +33,20 @@ class Audience(enum.Enum):
     ROOM = "who may read the room of that id"
 
 
+class Publishers(enum.Enum):
+    """The publishers of the channels of a kind. Backends may publish to every channel."""
+
+    BACKENDS = "only backends: admins, and API keys with scope publish"
+    SUBSCRIBERS = "any user who may subscribe"
+
+
+class Record(enum.Enum):
+    """The record that a publication of the default type becomes, beside its place in the channel's history."""
+
+    MESSAGE = "a message of its room"
+    NOTIFICATION = "a notification of its user"
+
+
 Check = Callable[[Mapping[str, Any]], FieldError | None]
 
 
@@ -54,6 +68,8 @@ class Kind:
     latest: bool = False
     has_id: bool = True
     presence: bool = False
+    publishers: Publishers = Publishers.BACKENDS
+    record: Record | None = None
     check: Check | None = None
     id_fields: Callable[[str], dict[str, Any]] | None = None
     normalise: Callable[[str], str | None] | None = None
@@ -198,11 +214,12 @@ def _built_in(period: float) -> list[Kind]:
     return [
         Kind(
             "chatroom", "chat:message", Audience.ROOM, durable=True, history_size=1000, history_period=period, presence=True,
+            publishers=Publishers.SUBSCRIBERS, record=Record.MESSAGE,
             check=_text("userId", "message"), id_fields=lambda id_: {"chatroomId": id_}, normalise=_room_id,
         ),
         Kind(
             "user", "notification:new", Audience.OWNER, durable=True, history_size=200, history_period=period,
-            check=_text("message"),
+            record=Record.NOTIFICATION, check=_text("message"),
         ),
         # A market's last price does not expire: it stays the last known price until the next one.
         Kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relay.access.publishing import Publishing
+from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import make_limits
 from relay.auth.api_keys import ApiKeys
@@ -27,8 +28,8 @@ from relay.store.publications import Publications
 
 def build_core(
     config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None
-) -> Core:
-    """Return the core. `secret` is the current one for HS256; None if tokens are signed with other keys only."""
+) -> tuple[Core, Broker]:
+    """Return the core, and the broker below it. `secret` is the current one for HS256; None if tokens are signed with other keys only."""
     kinds = Kinds(
         entities=config.channels.entities,
         history_period=config.channels.history_period,
@@ -40,21 +41,22 @@ def build_core(
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=period)
     notifications = Notifications(database, broker, kinds, clock)
-    return Core(
+    core = Core(
         config=config,
         clock=clock,
         kinds=kinds,
         timers=timers,
         presence=presence,
-        broker=broker,
         auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
         limits=make_limits(config.limits),
         rooms=rooms,
         notifications=notifications,
         publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
+        subscriptions=Subscriptions(broker, rooms, timers, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
     )
+    return core, broker
 
 
 def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:

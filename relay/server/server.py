@@ -13,6 +13,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.api import docs, metrics, publish
 from relay.api.app import create_app
 from relay.api.health import Readiness
+from relay.broker.broker import Broker
 from relay.broker.write_behind import WriteBehind
 from relay.config.tree import Config
 from relay.core import Core
@@ -54,6 +55,7 @@ class Server:
     upgrades: Upgrades
     http: HttpServer
     core: Core
+    broker: Broker
     database: Database
     certificates: Certificates | None
     _readiness: Readiness
@@ -151,7 +153,7 @@ async def open_server(
                 await listening.start(listener.run)
                 await services.start(GcTuning(lambda: upgrades.session_count).run)
                 server = Server(
-                    [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.database,
+                    [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
                     certificates, readiness, listener, hands_over=bool(passed),
                 )  # fmt: skip
                 _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
@@ -167,6 +169,7 @@ class _Inside:
     """The core, its services and its store, while they run."""
 
     core: Core
+    broker: Broker
     database: Database
     flusher: Flusher
     services: trio.Nursery
@@ -189,17 +192,17 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             own_secret = None if config.auth.jwt_secret else await _own_secret(config, database)
         except RequestError:
             raise StoreError(f"{config.store.path} cannot be written: {database.last_error}.") from None
-        core = build_core(config, database, publications, clock, config.auth.jwt_secret or own_secret)
+        core, broker = build_core(config, database, publications, clock, config.auth.jwt_secret or own_secret)
         flusher = Flusher(lambda: database.busy)
-        write_behind = WriteBehind(core.broker, publications)
-        janitor = Janitor(core.broker, publications, core.kinds, limits=core.limits.tables().values())
+        write_behind = WriteBehind(broker, publications)
+        janitor = Janitor(broker, publications, core.kinds, limits=core.limits.tables().values())
         for service in (
             flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, write_behind.run, janitor.run,
         ):  # fmt: skip
             await services.start(service)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
-        yield _Inside(core, database, flusher, services, own_secret=own_secret is not None)
+        yield _Inside(core, broker, database, flusher, services, own_secret=own_secret is not None)
         try:
             await write_behind.write()
             await publications.close()
@@ -228,7 +231,9 @@ def _create_app(
     connections: ConnectionCounter,
     readiness: Readiness,
 ) -> Application:
-    sources = metrics.Sources(inside.core, inside.database, inside.flusher, upgrades.outbox_usage, connections)
+    sources = metrics.Sources(
+        inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections
+    )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     blueprints = [publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), *of_dialects]
     return create_app(inside.core, blueprints, readiness)

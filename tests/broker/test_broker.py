@@ -16,6 +16,7 @@ from relay.broker.registry import IDLE_PERIOD
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import ChannelName, Kinds
+from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
@@ -241,7 +242,7 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
         )
         await nursery.start(flusher.run)
         with parts.broker.attach(outbox, encode) as subscriber:
-            parts.broker.identify(subscriber, "u", is_admin=False)
+            parts.broker.identify(subscriber, Principal("u"))
             subscriber.call_when_revoked(lambda channel, _: told.append(channel.text))
 
             async def join(since: Position | None) -> None:

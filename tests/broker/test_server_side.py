@@ -82,7 +82,7 @@ def seen(client: VirtualSocket) -> list[int | str]:
 
 async def epoch_of(world: Virtual, way: Way) -> str:
     """Return the channel's epoch."""
-    position, _ = await recent(world.core.broker, world.core.kinds.parse(way.channel))
+    position, _ = await recent(world.broker, world.core.kinds.parse(way.channel))
     return position.epoch
 
 
@@ -176,10 +176,10 @@ async def test_large_ones_wait_no_longer_either(way: Way, autojump_clock: trio.t
 async def test_who_goes_meanwhile_leaves_nothing(way: Way, autojump_clock: trio.testing.MockClock) -> None:
     async with opened(way) as world:
         client = await arrive(world, way)
-        assert world.core.broker.subscription_count == 1
+        assert world.broker.subscription_count == 1
         client.leave()
         await settle()
-        assert (world.core.broker.subscription_count, len(world.core.broker.channels)) == (0, 0)
+        assert (world.broker.subscription_count, len(world.broker.channels)) == (0, 0)
 
 
 async def test_a_store_that_cannot_read_for_a_while(
@@ -212,8 +212,8 @@ async def test_a_resume_that_lasts_longer_than_the_wait(
         await publish(world, way, 3)
         epoch = await epoch_of(world, way)
         now = trio.current_time()
-        world.core.broker.channels.unload_idle(now)
-        world.core.broker.channels.unload_idle(now + IDLE_PERIOD)
+        world.broker.channels.unload_idle(now)
+        world.broker.channels.unload_idle(now + IDLE_PERIOD)
         monkeypatch.setattr(Publications, "load_history", slowly)
         client = await arrive(world, way)
         await publish(world, way)

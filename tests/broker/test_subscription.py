@@ -7,6 +7,7 @@ import pytest
 from relay.broker.subscription import Pending, Subscriber, Subscription
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName, Kinds
+from relay.model.principal import Principal
 from tests.fakes import RecordingSink
 
 KINDS = Kinds(entities=("task",), history_period=1.0, durable=())
@@ -53,9 +54,10 @@ def test_a_lost_right_is_reported_until_the_connection_closes() -> None:
 
 def test_a_subscriber_has_a_user_once_it_is_identified() -> None:
     one = subscriber()
-    assert (one.user_id, one.is_admin) == (None, False)
-    one.identify("bob", is_admin=True)
-    assert (one.user_id, one.is_admin) == ("bob", True)
+    assert (one.principal, one.user_id, one.is_admin) == (None, None, False)
+    bob = Principal("bob", is_admin=True)
+    one.identify(bob)
+    assert (one.principal, one.user_id, one.is_admin) == (bob, "bob", True)
 
 
 def test_pending_subscriptions_are_found_by_channel() -> None:

@@ -189,7 +189,7 @@ async def test_a_right_that_is_lost_while_it_is_looked_up(tmp_path: Path) -> Non
         room = await make(parts)
         ear = Ear()
         with parts.broker.attach(ear, lambda publication: publication.json) as subscriber:
-            parts.broker.identify(subscriber, "bob", is_admin=False)
+            parts.broker.identify(subscriber, Principal("bob"))
             name = parts.kinds.parse(f"chatroom:{room.id}")
             with parts.broker.reserved(subscriber, [name], maximum=10) as [subscription]:
                 await parts.rooms.may_read(BOB, room.id)

@@ -1,28 +1,39 @@
-"""A fifth dialect, of which Relay knows nothing but that it has the interface: it is served like the other four."""
+"""A fifth dialect that is nothing but the interface: served like the other four, and refused what its clients may not have."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 from quart import Blueprint
 
+from relay.access.subscribing import Subscriptions
 from relay.admission.rate_limits import ConnectionCounter
+from relay.broker.broker import Broker
+from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects.base import Endpoint
 from relay.dialects.registry import DIALECTS
+from relay.ground.errors import RequestError
+from relay.model.kinds import Audience, ChannelName
+from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
 from tests.clients import connect, live
-from tests.e2e.test_live_chat import publish
+from tests.e2e.test_live_chat import make_room, publish
 from tests.running import config_for, running
 
 
 class Ticker:
-    """`/ticker`: a client names a symbol and gets its prices, a line each. No JSON, no positions."""
+    """`/ticker`: a client names a symbol and gets its prices, a line each. No JSON, no positions.
+
+    A dialect that checks no right: `<way> <channel> <user>` asks for any channel, in each way that the core has.
+    """
 
     name = "ticker"
 
@@ -34,7 +45,7 @@ class Ticker:
             connections=ConnectionCounter(10),
             heartbeat=heartbeat,
             idle_timeout=60.0,
-            max_message_bytes=64,
+            max_message_bytes=128,
         )
         self.services = (heartbeat.run,)
         routes = Blueprint("ticker", __name__)
@@ -55,26 +66,75 @@ class Ticker:
         return " ".join(self.asked)
 
     async def _handle(self, session: Session) -> None:
-        broker = self._core.broker
+        with self._core.subscriptions.attach(session.outbox, line) as subscriber:
+            while (message := await session.receive()) is not None:
+                way, _, rest = str(message).partition(" ")
+                if way in WAYS:
+                    await self._ask(session, subscriber, way, rest)
+                else:
+                    self.asked.append(way)
+                    channel = self._core.kinds["market"].channel(way)
+                    await self._subscribe_all(session, subscriber, channel, None)
 
+    async def _ask(self, session: Session, subscriber: Subscriber, way: str, rest: str) -> None:
+        name, _, user = rest.partition(" ")
+        channel, principal = self._core.kinds.parse(name), Principal(user) if user else None
+        try:
+            await self._subscribe(session, subscriber, way, channel, principal)
+        except RequestError as refusal:
+            await session.send(f"refused {refusal.code.value}".encode())
+        else:
+            await session.send(b"done")
+
+    async def _subscribe(
+        self, session: Session, subscriber: Subscriber, way: str, channel: ChannelName, principal: Principal | None
+    ) -> None:
+        subscriptions, outbox = self._core.subscriptions, session.outbox
+        match way:
+            case "one":
+                await subscriptions.subscribe(
+                    subscriber, channel, principal, outbox=outbox, answer=lambda position, recovered: None
+                )
+            case "uncounted":
+                await subscriptions.subscribe(
+                    subscriber, channel, principal, outbox=outbox, answer=lambda *_: None, counted=False
+                )
+            case "resume":
+                since = Position(0, "any")
+                await subscriptions.subscribe(
+                    subscriber, channel, principal, outbox=outbox, since=since, answer=lambda *_: None
+                )
+            case "several":
+                await self._subscribe_all(session, subscriber, channel, principal)
+            case "server-side":
+                if principal is not None and subscriber.principal is None:
+                    await subscriptions.identify(subscriber, principal)
+                with subscriptions.server_side(subscriber, outbox, channel) as server_side:
+                    await server_side.open()
+                    await server_side.begin()
+
+    async def _subscribe_all(
+        self, session: Session, subscriber: Subscriber, channel: ChannelName, principal: Principal | None
+    ) -> None:
         def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
             return [frame for _, kept in snapshots for frame in map(line, kept) if frame is not None]
 
-        with broker.attach(session.outbox, line) as subscriber:
-            while (symbol := await session.receive()) is not None:
-                self.asked.append(str(symbol))
-                channel = self._core.kinds["market"].channel(str(symbol))
-                with broker.reserved(subscriber, [channel], maximum=5) as subscriptions:
-                    await broker.subscribe_from_history(subscriber, subscriptions, outbox=session.outbox, first=first)
+        await self._core.subscriptions.subscribe_all(
+            subscriber, [channel], principal, outbox=session.outbox, first=first
+        )
+
+
+WAYS = ("one", "uncounted", "resume", "several", "server-side")
+"""Each way that the core has to subscribe."""
 
 
 def line(publication: Publication) -> bytes | None:
-    """Return a price in this dialect's words."""
-    return text_frame(f"{publication.channel.id} {publication.data['price']}".encode())
+    """Return a publication in this dialect's encoding: its channel's id, and its price or text."""
+    return text_frame(f"{publication.channel.id} {publication.data.get('price', publication.data)}".encode())
 
 
 async def test_a_fifth_dialect_is_a_folder_and_a_line(tmp_path: Path) -> None:
-    """One publication reaches it and `live`, each in its own words; it has routes, services and its part in the shutdown."""
+    """One publication reaches it and `live`, each in its own encoding; it has routes, services and a part in the shutdown."""
     made: list[Ticker] = []
 
     def open_ticker(core: Core) -> Ticker:
@@ -98,3 +158,54 @@ async def test_a_fifth_dialect_is_a_folder_and_a_line(tmp_path: Path) -> None:
                     nursery.start_soon(server.drain)
                     assert (await ticker.closed())[0] == 1001
             assert made[0].drained
+
+
+async def test_a_dialect_that_checks_no_right_is_refused_by_the_core(tmp_path: Path) -> None:
+    """It asks for another user's channel and for a foreign room, in each way, as nobody and as a user; it hears nothing."""
+    with trio.fail_after(20):
+        async with running(config_for(tmp_path), dialects=[*DIALECTS, Ticker]) as (server, address):
+            room = await make_room(address, type="private")
+            for user, codes in (("", ("unauthorized", "unauthorized")), (" eve", ("forbidden", "not_found"))):
+                async with connect(address, "/ticker") as ticker:
+                    for way in WAYS:
+                        for channel, code in zip(("user:bob", f"chatroom:{room}"), codes, strict=True):
+                            await ticker.connection.send_message(f"{way} {channel}{user}")
+                            answer = await ticker.connection.get_message()
+                            # A server-side subscription that is refused never begins, and its connection goes on.
+                            assert answer == ("done" if way == "server-side" else f"refused {code}"), (way, channel)
+                            assert server.broker.subscription_count == 0, (way, channel)
+                    await publish(address, {"channel": "user:bob", "data": {"message": "secret"}})
+                    await ticker.nothing()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_each_way_leads_to_a_channel_that_is_the_users_own(tmp_path: Path, way: str) -> None:
+    """The refusals above are about the right, not about the way."""
+    with trio.fail_after(20):
+        async with (
+            running(config_for(tmp_path), dialects=[*DIALECTS, Ticker]) as (_, address),
+            connect(address, "/ticker") as ticker,
+        ):
+            await ticker.connection.send_message(f"{way} user:bob bob")
+            assert await ticker.connection.get_message() == "done"
+            await publish(address, {"channel": "user:bob", "data": {"message": "hello"}})
+            assert "hello" in str(await ticker.connection.get_message())
+
+
+def reachable(value: object, depth: int = 3) -> Iterator[object]:
+    """Yield what a value hands out by public attributes, and what those do."""
+    names = [name for name in dir(value) if not name.startswith("_")] if depth else []
+    for name in names:
+        part = getattr(value, name)
+        if type(part).__module__.startswith("relay."):
+            yield part
+            yield from reachable(part, depth - 1)
+
+
+async def test_the_core_hands_out_no_broker(tmp_path: Path) -> None:
+    """The broker checks no right, so a dialect must not reach it; what it reaches is the part that checks."""
+    async with running(config_for(tmp_path)) as (server, _):
+        parts = list(reachable(server.core))
+    assert any(isinstance(part, Subscriptions) for part in parts)
+    assert not any(isinstance(part, Broker) for part in parts)
+    assert any(isinstance(part, Audience) for part in reachable(server.core.kinds["user"]))

@@ -48,7 +48,8 @@ class Broker:
 def make_core() -> Core:
     """Return the parts, with the default configuration."""
     nothing: Any = None
-    return build_core(Config(), nothing, nothing, _Clock(), SECRET)
+    core, _ = build_core(Config(), nothing, nothing, _Clock(), SECRET)
+    return core
 
 
 def make_publishing(core: Core, broker: Broker) -> Publishing:

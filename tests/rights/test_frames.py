@@ -225,7 +225,7 @@ async def positions_of(world: World, cell: Cell) -> dict[str, Any]:
     found: dict[str, Any] = {}
     channels = {str(type_): core.kinds["chatroom"].channel(cell.rooms[type_]) for type_ in ROOM_TYPES}
     for name, channel in {**channels, "notifications/owner": core.kinds["user"].channel("owner")}.items():
-        position, _ = await recent(core.broker, channel)
+        position, _ = await recent(world.server.broker, channel)
         found[name] = {"offset": 0, "epoch": position.epoch}
     return found
 

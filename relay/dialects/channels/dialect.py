@@ -65,5 +65,5 @@ class Channels:
             log.info("authentication refused", address=session.address, cause=refusal.message)
             await session.send(protocol.error(refusal, core.clock.now_ms()))
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
-        with core.broker.attach(session.outbox, protocol.encode) as subscriber:
+        with core.subscriptions.attach(session.outbox, protocol.encode) as subscriber:
             await ChannelsSession(core, session, subscriber, principal).run()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import attrs
 
-from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
 from relay.dialects.channels import protocol
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
-from relay.model.kinds import Audience, ChannelName
+from relay.model.kinds import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
 from relay.sessions.frames import text_frame
@@ -30,7 +29,7 @@ class ChannelsSession:
         self._subscriber = subscriber
         self._principal = principal
         self._own = core.kinds["user"].channel(principal.user_id)
-        self._server_side = ServerSideSubscription(core.broker, core.timers, subscriber, session.outbox, self._own)
+        self._server_side = core.subscriptions.server_side(subscriber, session.outbox, self._own)
         self._frame_rate = core.limits.frames()
 
     async def run(self) -> None:
@@ -40,7 +39,7 @@ class ChannelsSession:
         session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
         await core.auth.users.seen(principal)
         self._subscriber.call_when_revoked(self._revoked)
-        core.broker.identify(self._subscriber, principal.user_id, is_admin=principal.is_admin)
+        await core.subscriptions.identify(self._subscriber, principal)
         with self._server_side:
             await self._server_side.open()
             while (message := await self._server_side.receive(session.receive)) is not None:
@@ -69,14 +68,12 @@ class ChannelsSession:
                 await self._subscribe(channel, text, since)
             case protocol.Unsubscribe(channel, text):
                 if channel.text != self._own.text:
-                    self._core.broker.unsubscribe(self._subscriber, channel)  # a user's own goes on coming unasked
+                    self._core.subscriptions.unsubscribe(
+                        self._subscriber, channel
+                    )  # a user's own goes on coming unasked
                 await self._session.send(protocol.answer("unsubscribed", {"channel": text}, self._core.clock.now_ms()))
 
     async def _subscribe(self, channel: ChannelName, text: str, since: Position | None) -> None:
-        principal = self._principal
-        if channel.kind.audience is Audience.OWNER and channel.id != principal.user_id and not principal.is_admin:
-            raise RequestError(Code.FORBIDDEN, "This is another user's channel.")
-
         def answer(position: Position, recovered: bool | None) -> bytes:
             data = {"channel": text, **attrs.asdict(position)}
             if recovered is not None:
@@ -89,14 +86,15 @@ class ChannelsSession:
             make_answer = self._server_side.resume_first(since, answer)
         else:
             await self._server_side.begin()
-        broker, subscriber = self._core.broker, self._subscriber
-        maximum = self._core.config.limits.max_subscriptions
-        with broker.reserved(subscriber, [channel], maximum=maximum, counted=not own) as [subscription]:
-            if channel.kind.audience is Audience.ROOM:
-                await self._core.rooms.may_read(principal, channel.id)
-            await broker.subscribe(
-                subscriber, subscription, outbox=self._session.outbox, since=since, answer=make_answer
-            )
+        await self._core.subscriptions.subscribe(
+            self._subscriber,
+            channel,
+            self._principal,
+            outbox=self._session.outbox,
+            since=since,
+            answer=make_answer,
+            counted=not own,
+        )
 
     def _revoked(self, channel: ChannelName, reason: str) -> None:
         data = {"channel": protocol.name_of(channel), "reason": reason}

@@ -92,15 +92,14 @@ class Feeds:
         )
 
     async def _handle(self, hub: Hub, channel: ChannelName, session: Session) -> None:
-        broker = self._core.broker
+        subscriptions = self._core.subscriptions
 
         def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
             [(_, history)] = snapshots
             return hub.first(channel, history)
 
-        with broker.attach(session.outbox, hub.encode) as subscriber:
-            with broker.reserved(subscriber, [channel], maximum=1) as subscriptions:
-                await broker.subscribe_from_history(subscriber, subscriptions, outbox=session.outbox, first=first)
+        with subscriptions.attach(session.outbox, hub.encode) as subscriber:
+            await subscriptions.subscribe_all(subscriber, [channel], None, outbox=session.outbox, first=first)
             frame_rate = self._core.limits.frames()
             while await session.receive() is not None:
                 # What clients say is ignored; too much of it for too long is not.

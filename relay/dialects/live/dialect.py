@@ -28,7 +28,7 @@ class Live:
     def __init__(self, core: Core) -> None:
         settings = core.config.dialects.live
         self._core = core
-        self._typing = Typing(core.broker, core.timers, timeout=settings.typing_timeout)
+        self._typing = Typing(core.publishing, core.timers, timeout=settings.typing_timeout)
         core.metrics.name_encoders(self.name, encode)
         core.metrics.tables["typing"] = self._typing.__len__
         heartbeat = Heartbeat(settings.ping_interval)
@@ -51,5 +51,5 @@ class Live:
         return self._endpoint if path == PATH else None
 
     async def _handle(self, session: Session) -> None:
-        with self._core.broker.attach(session.outbox, encode) as subscriber:
+        with self._core.subscriptions.attach(session.outbox, encode) as subscriber:
             await LiveSession(self._core, self._typing, session, subscriber).run()

@@ -199,6 +199,21 @@ def auth_error(refusal: RequestError, request_id: RequestId = None) -> bytes:
     return answer("auth:error", _error_data(refusal), request_id)
 
 
+def named(channel: ChannelName) -> dict[str, object]:
+    """Return the fields by which this API names a channel: its word and id, or the full name if it has no word."""
+    match channel.kind.name:
+        case "chatroom":
+            return {"channel": "chatroom", "chatroomId": channel.id}
+        case "user":
+            return {"channel": "notifications", "userId": channel.id}
+        case "market":
+            return {"channel": "market", "symbols": [channel.id]}
+        case "community":
+            return {"channel": "community", "communityId": channel.id}
+        case _:
+            return {"channel": channel.text}
+
+
 def _error_data(refusal: RequestError) -> dict[str, object]:
     data: dict[str, object] = {"code": ERROR_CODES[refusal.code], "message": refusal.message}
     if refusal.retry_after is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quart import Blueprint, Response, request
 
+from relay.access.rules import is_backend
 from relay.api.app import json_body, success
 from relay.api.authentication import principal_of, user_of
 from relay.api.bodies import structured
@@ -126,7 +127,7 @@ def _add_notifications(routes: Blueprint, core: Core) -> None:
     @routes.post(f"{NOTIFICATIONS}/send")
     async def send_notification() -> Response:
         principal = await principal_of(core, request)
-        if not principal.is_admin and "publish" not in principal.scopes:
+        if not is_backend(principal):
             raise RequestError(
                 Code.FORBIDDEN, "Only an admin, or an API key with scope publish, may send notifications."
             )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import checked_text
 from relay.core import Core
@@ -16,7 +15,7 @@ from relay.dialects.live.typing import Typing
 from relay.ground import logs
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
-from relay.model.kinds import Audience, ChannelName
+from relay.model.kinds import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
@@ -37,8 +36,8 @@ class LiveSession:
         self._session = session
         self._subscriber = subscriber
         self._principal: Principal | None = None
-        self._server_side = ServerSideSubscription(
-            core.broker, core.timers, subscriber, session.outbox, core.kinds["broadcast"].channel()
+        self._server_side = core.subscriptions.server_side(
+            subscriber, session.outbox, core.kinds["broadcast"].channel()
         )
         self._frame_rate = core.limits.frames()
 
@@ -89,7 +88,7 @@ class LiveSession:
                 raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
             case protocol.Subscribe(target, since) if target.word == "market":
                 await self._server_side.begin()
-                await self._subscribe_market(target, request_id)
+                await self._subscribe_market(self._principal, target, request_id)
             case protocol.Subscribe(target, since):
                 await self._subscribe(self._principal, target, since, request_id)
             case protocol.Unsubscribe(target):
@@ -97,7 +96,7 @@ class LiveSession:
             case protocol.ChatSend():
                 await self._chat(self._principal, command, request_id)
             case protocol.ChatTyping(room, is_typing):
-                await self._may_read(self._principal, room)
+                await self._core.subscriptions.check_publisher(self._subscriber, room, self._principal)
                 self._typing.set(room, self._principal.user_id, is_typing=is_typing)
             case protocol.AskPresence(room):
                 await self._may_read(self._principal, room)
@@ -121,11 +120,8 @@ class LiveSession:
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
         await core.auth.users.seen(principal)
         first = self._principal is None
-        was_admin = self._subscriber.is_admin
         self._principal = principal
-        core.broker.identify(self._subscriber, principal.user_id, is_admin=principal.is_admin)
-        if was_admin and not principal.is_admin:
-            await self._leave_what_admins_hear(principal)
+        await core.subscriptions.identify(self._subscriber, principal)
         expires_at = principal.expires_at
         session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
         if first:
@@ -135,19 +131,6 @@ class LiveSession:
         await session.send(answer)
         if first:
             await self._server_side.open()
-
-    async def _leave_what_admins_hear(self, principal: Principal) -> None:
-        """End each subscription that only an admin may have. One whose right cannot be looked up is ended too."""
-        for subscription in list(self._subscriber.subscriptions.values()):
-            channel = subscription.channel
-            try:
-                if channel.kind.audience is Audience.ROOM:
-                    await self._core.rooms.may_read(principal, channel.id)
-                elif channel.kind.audience is Audience.OWNER and channel.id != principal.user_id:
-                    raise RequestError(Code.FORBIDDEN, "These are another user's notifications.")
-            except RequestError:
-                self._core.broker.unsubscribe(self._subscriber, channel)
-                self._revoked(channel, "no longer an admin")
 
     def _last_words(self, reason: Reason) -> bytes | None:
         if reason is Reason.UNAUTHORIZED:
@@ -169,25 +152,25 @@ class LiveSession:
                 data["recovered"] = recovered
             return text_frame(protocol.answer("subscribed", data, request_id))
 
-        if target.word == "notifications" and channel.id != principal.user_id and not principal.is_admin:
-            raise RequestError(Code.FORBIDDEN, "These are another user's notifications.")
         make_answer: MakeAnswer = answer
         unasked = target.word == "broadcast"
         if unasked:
             make_answer = self._server_side.resume_first(since, answer)
         else:
             await self._server_side.begin()
-        broker, subscriber = self._core.broker, self._subscriber
-        maximum = self._core.config.limits.max_subscriptions
-        with broker.reserved(subscriber, [channel], maximum=maximum, counted=not unasked) as [subscription]:
-            if channel.kind.audience is Audience.ROOM:
-                await self._core.rooms.may_read(principal, channel.id)
-            await broker.subscribe(
-                subscriber, subscription, outbox=self._session.outbox, since=since, answer=make_answer
-            )
+        await self._core.subscriptions.subscribe(
+            self._subscriber,
+            channel,
+            principal,
+            outbox=self._session.outbox,
+            since=since,
+            answer=make_answer,
+            counted=not unasked,
+        )
 
-    async def _subscribe_market(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
-        broker, subscriber = self._core.broker, self._subscriber
+    async def _subscribe_market(
+        self, principal: Principal, target: protocol.Target, request_id: protocol.RequestId
+    ) -> None:
         maximum = self._core.config.limits.max_subscriptions
         wanted = {name.text for name in (*self._market(), *target.channels)}
         if len(wanted) > maximum:
@@ -202,18 +185,19 @@ class LiveSession:
             frames += [protocol.encode(publication) for _, last in snapshots for publication in last]
             return frames
 
-        with broker.reserved(subscriber, target.channels, maximum=maximum, counted=False) as subscriptions:
-            await broker.subscribe_from_history(subscriber, subscriptions, outbox=self._session.outbox, first=first)
+        await self._core.subscriptions.subscribe_all(
+            self._subscriber, target.channels, principal, outbox=self._session.outbox, first=first
+        )
 
     async def _unsubscribe(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
         channels = target.channels
         fields: Mapping[str, object] = target.fields
         if target.word == "market":
             for name in channels or self._market():
-                self._core.broker.unsubscribe(self._subscriber, name)
+                self._core.subscriptions.unsubscribe(self._subscriber, name)
             fields = {"symbols": [name.id for name in self._market()]}
         elif target.word != "broadcast":  # which goes on coming unasked
-            self._core.broker.unsubscribe(self._subscriber, channels[0])
+            self._core.subscriptions.unsubscribe(self._subscriber, channels[0])
         await self._session.send(protocol.answer("unsubscribed", {"channel": target.word, **fields}, request_id))
 
     def _market(self) -> list[ChannelName]:
@@ -221,18 +205,13 @@ class LiveSession:
         return [one.channel for one in self._subscriber.subscriptions.values() if one.channel.kind is market]
 
     def _revoked(self, channel: ChannelName, reason: str) -> None:
-        named = {"channel": "chatroom", "chatroomId": channel.id}
-        if channel.kind.audience is Audience.OWNER:
-            named = {"channel": "notifications", "userId": channel.id}
-        data = {**named, "reason": reason}
+        data = {**protocol.named(channel), "reason": reason}
         self._session.outbox.push(text_frame(protocol.answer("unsubscribed", data)))
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
     async def _may_read(self, principal: Principal, room: ChannelName) -> None:
-        subscription = self._subscriber.subscriptions.get(room.text)
-        if subscription is None or not subscription.live:  # whoever listens may: losing the right ends the subscription
-            await self._core.rooms.may_read(principal, room.id)
+        await self._core.subscriptions.check_reader(self._subscriber, room, principal)
 
     async def _chat(self, principal: Principal, command: protocol.ChatSend, request_id: protocol.RequestId) -> None:
         core = self._core

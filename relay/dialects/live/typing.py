@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from relay.broker.broker import Broker
+from relay.access.publishing import Publishing
 from relay.broker.subscription import Subscriber
 from relay.ground.timers import Timer, Timers
 from relay.model.kinds import ChannelName
@@ -13,9 +13,9 @@ from relay.model.kinds import ChannelName
 class Typing:
     """Typing indicators of all rooms. All methods are plain calls."""
 
-    def __init__(self, broker: Broker, timers: Timers, *, timeout: float) -> None:
+    def __init__(self, publishing: Publishing, timers: Timers, *, timeout: float) -> None:
         """`timeout`: seconds after which a user who said no more is taken to have stopped."""
-        self._broker = broker
+        self._publishing = publishing
         self._timers = timers
         self._timeout = timeout
         self._typing: dict[tuple[str, str], Timer] = {}  # bounded by the users that sent a frame within the timeout
@@ -40,4 +40,4 @@ class Typing:
             return subscriber.user_id != user_id
 
         data: dict[str, object] = {"chatroomId": room.id, "userId": user_id, "isTyping": is_typing}
-        self._broker.signal(room, "chat:typing", data, to=others)
+        self._publishing.signal(room, "chat:typing", data, to=others)

@@ -13,6 +13,7 @@ from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.model.kinds import ChannelName, is_number
+from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.store.api_keys import ApiKey
 
@@ -98,12 +99,15 @@ class PriceConnection:
     def __init__(self, prices: Prices, socket: Socket, key: ApiKey) -> None:
         self._prices = prices
         self._socket = socket
+        self._principal = Principal(key.user_id, scopes=key.scopes, key_id=key.id)
         self._chosen = False  # whether it ever subscribed; until then it gets everything
         self._frame_rate = prices.core.limits.frames()
         self._stack = ExitStack()
         self._stack.callback(prices.enter(key.user_id))
         self._stack.enter_context(prices.core.auth.keys.watch(key.id, self._key_changed))
-        self._subscriber: Subscriber = self._stack.enter_context(prices.core.broker.attach(socket.engine, encode))
+        self._subscriber: Subscriber = self._stack.enter_context(
+            prices.core.subscriptions.attach(socket.engine, encode)
+        )
 
     async def begin(self) -> None:
         """Tell the client that it is connected, and what every symbol costs; from then on, what changes."""
@@ -126,7 +130,7 @@ class PriceConnection:
                 await self._subscribe(named)
             else:
                 for symbol in named:
-                    self._prices.core.broker.unsubscribe(self._subscriber, self._prices.channels[symbol])
+                    self._prices.core.subscriptions.unsubscribe(self._subscriber, self._prices.channels[symbol])
         except RequestError as refusal:
             if ack_id is not None:
                 await self._socket.acknowledge(ack_id, {"success": False, "error": refusal.message})
@@ -138,20 +142,18 @@ class PriceConnection:
             await self._socket.acknowledge(ack_id, {"success": True, "symbols": self._current()})
 
     async def _subscribe(self, named: list[str]) -> None:
-        broker, channels = self._prices.core.broker, self._prices.channels
+        channels = self._prices.channels
         if not self._chosen:
             self._chosen = True
             for symbol in self._current():
                 if symbol not in named:
-                    broker.unsubscribe(self._subscriber, channels[symbol])
+                    self._prices.core.subscriptions.unsubscribe(self._subscriber, channels[symbol])
         await self._listen([channels[symbol] for symbol in named], lambda snapshots: [])
 
     async def _listen(self, channels: list[ChannelName], first: Callable[..., list[bytes]]) -> None:
-        broker = self._prices.core.broker
-        with broker.reserved(self._subscriber, channels, maximum=0, counted=False) as subscriptions:
-            await broker.subscribe_from_history(
-                self._subscriber, subscriptions, outbox=self._socket.engine, first=first
-            )
+        await self._prices.core.subscriptions.subscribe_all(
+            self._subscriber, channels, self._principal, outbox=self._socket.engine, first=first
+        )
 
     def _symbols(self, arguments: list[Any]) -> list[str]:
         """The symbols that an event names and that there are, each once."""

@@ -205,10 +205,10 @@ async def test_channels_that_are_made_up_do_not_stay(autojump_clock: trio.testin
         for round_ in range(20):
             client.send(type="subscribe", channel="market", symbols=[f"S{round_}X{number}" for number in range(100)])
             await settle()
-            assert len(world.core.broker.channels) <= 101  # with broadcast
+            assert len(world.broker.channels) <= 101  # with broadcast
             client.send(type="unsubscribe", channel="market")
             await settle()
-        assert len(world.core.broker.channels) == 1
+        assert len(world.broker.channels) == 1
         client.leave()
         await settle()
-        assert len(world.core.broker.channels) == 0
+        assert len(world.broker.channels) == 0

@@ -31,7 +31,7 @@ async def key(world: World, user: str, tier: Any = "pro", scopes: tuple[str, ...
 async def publish(world: World, symbol: str, **data: Any) -> None:
     """Publish a price."""
     channel = world.server.core.kinds["market"].channel(symbol)
-    await world.server.core.broker.publish(Draft(channel, "market:price", data, published_ms=1_700_000_000_999))
+    await world.server.broker.publish(Draft(channel, "market:price", data, published_ms=1_700_000_000_999))
 
 
 def connect_packet(secret: object) -> str:
@@ -41,7 +41,7 @@ def connect_packet(secret: object) -> str:
 
 def listeners(world: World) -> int:
     """How many subscribers the broker delivers bitcoin's price to."""
-    channel = world.server.core.broker.channels._channels.get("market:BTC")
+    channel = world.server.broker.channels._channels.get("market:BTC")
     return 0 if channel is None else len(channel.subscribers())
 
 

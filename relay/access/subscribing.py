@@ -1,0 +1,154 @@
+"""The one way to subscribe: reserve a place, check the right, subscribe. Dialects are handed this and never the broker.
+
+A place is reserved before the right is looked up. If the right is lost while the store is asked, the reserved
+subscription ends like any other, so a client never keeps a subscription that it may not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from relay.access.rules import check_publish, check_subscribe
+from relay.broker.broker import Broker
+from relay.broker.server_side import ServerSideSubscription
+from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.chat.rooms import Rooms
+from relay.ground.errors import RequestError
+from relay.ground.timers import Timers
+from relay.model.kinds import ChannelName, Publishers
+from relay.model.principal import Principal
+from relay.model.publication import Encoder, Position, Publication
+from relay.sessions.audience import PatientSink
+from relay.sessions.outbox import Outbox
+
+First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
+"""Makes the frames that several subscriptions begin with. See `Broker.subscribe_from_history`."""
+
+
+class Subscriptions:
+    """Every subscription of every connection: the part of the core that dialects subscribe with."""
+
+    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, *, maximum: int) -> None:
+        """`maximum`: counted subscriptions of one connection."""
+        self._broker = broker
+        self._rooms = rooms
+        self._timers = timers
+        self._maximum = maximum
+
+    def attach(self, sink: PatientSink, encode: Encoder) -> Subscriber:
+        """Return a new subscriber for a `with` block, whose end ends all its subscriptions.
+
+        Frames go to `sink`, made by `encode`. A dialect without authentication never calls `identify`.
+        """
+        return self._broker.attach(sink, encode)
+
+    async def identify(self, subscriber: Subscriber, principal: Principal) -> None:
+        """Record whose connection this is. Call it again for each fresh token of the same user.
+
+        If the fresh token says less than the last one, each subscription without a right ends, and the subscriber's
+        it is reported as revoked. Cancelled meanwhile, the rest of them stay; the connection is ending then.
+        """
+        before = subscriber.principal
+        self._broker.identify(subscriber, principal)
+        if before is not None and before.is_admin and not principal.is_admin:
+            await self.recheck(subscriber, principal, "no longer an admin")
+
+    async def subscribe(
+        self,
+        subscriber: Subscriber,
+        channel: ChannelName,
+        principal: Principal | None,
+        *,
+        outbox: Outbox,
+        since: Position | None = None,
+        answer: MakeAnswer,
+        counted: bool = True,
+    ) -> None:
+        """Check the right to a channel, answer, replay what was missed since a position, and go live.
+
+        `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
+        the first frame; see `Broker.subscribe`. `counted=False` exempts the subscription from the maximum.
+        Cancelled, or refused, it leaves no subscription behind; one that the subscriber already had stays.
+
+        Raises:
+            RequestError: there are too many subscriptions, the right is missing or lost meanwhile, or the store cannot
+                read.
+            Disconnect: the reader is so slow that the history went past its position.
+        """
+        maximum = self._maximum
+        with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+            await check_subscribe(self._rooms, principal, channel)
+            await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, answer=answer)
+
+    async def subscribe_all(
+        self,
+        subscriber: Subscriber,
+        channels: Sequence[ChannelName],
+        principal: Principal | None,
+        *,
+        outbox: PatientSink,
+        first: First,
+    ) -> None:
+        """Check the right to each of several channels, send what is kept of them and go live in one synchronous step.
+
+        The subscriptions are not counted. `first` is called synchronously, once, and makes the frames that go before
+        everything else. Cancelled, or refused, it leaves none of the new subscriptions behind.
+
+        Raises:
+            RequestError: a right is missing or lost meanwhile, or the store cannot read.
+        """
+        with self._broker.reserved(subscriber, channels, maximum=0, counted=False) as subscriptions:
+            for channel in channels:
+                await check_subscribe(self._rooms, principal, channel)
+            await self._broker.subscribe_from_history(subscriber, subscriptions, outbox=outbox, first=first)
+
+    async def check_reader(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
+        """Raise unless the principal may subscribe to the channel. Raises as `check_subscribe`.
+
+        A live subscription proves the right without a look at the store, because losing the right ends it.
+        """
+        if not self.is_reader(subscriber, channel):
+            await check_subscribe(self._rooms, principal, channel)
+
+    async def check_publisher(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
+        """Raise unless the principal may publish to the channel. Raises as `check_publish`.
+
+        If subscribers may publish to it, a live subscription proves the right, as for `check_reader`.
+        """
+        proven = channel.kind.publishers is Publishers.SUBSCRIBERS and self.is_reader(subscriber, channel)
+        if not proven:
+            await check_publish(self._rooms, principal, channel)
+
+    def is_reader(self, subscriber: Subscriber, channel: ChannelName) -> bool:
+        """Return whether the subscriber has a live subscription to the channel."""
+        subscription = subscriber.subscriptions.get(channel.text)
+        return subscription is not None and subscription.live
+
+    async def recheck(self, subscriber: Subscriber, principal: Principal, reason: str) -> None:
+        """End each subscription that the principal may not have any more, and report it as revoked.
+
+        A subscription whose right cannot be looked up ends too.
+        """
+        for subscription in list(subscriber.subscriptions.values()):
+            try:
+                await check_subscribe(self._rooms, principal, subscription.channel)
+            except RequestError:
+                self._broker.unsubscribe(subscriber, subscription.channel)
+                subscriber.revoked(subscription.channel, reason)
+
+    def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """End a subscription. Idempotent."""
+        self._broker.unsubscribe(subscriber, channel)
+
+    def server_side(self, subscriber: Subscriber, outbox: Outbox, channel: ChannelName) -> ServerSideSubscription:
+        """Return a server-side subscription to a channel, for a `with` block.
+
+        It begins only if the principal of `subscriber` has the right to the channel at that moment.
+        """
+
+        async def load(held: Subscriber) -> None:
+            await self.subscribe(
+                held, channel, subscriber.principal, outbox=outbox, answer=lambda *_: None, counted=False
+            )
+
+        return ServerSideSubscription(self._broker, self._timers, subscriber, outbox, channel, load)
