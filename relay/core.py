@@ -10,6 +10,7 @@ from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
 from relay.auth.auth import Auth
 from relay.broker.presence import Presence
+from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
 from relay.config.tree import Config
@@ -31,6 +32,7 @@ class Core:
     auth: Auth
     limits: Limits
     rooms: Rooms
+    messages: Messages
     notifications: Notifications
     publishing: Publishing
     subscriptions: Subscriptions

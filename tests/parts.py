@@ -14,6 +14,7 @@ from relay.auth.users import Users
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber
+from relay.chat.messages import Messages, Posted
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
@@ -51,6 +52,7 @@ class Parts:
     presence: Presence
     broker: Broker
     rooms: Rooms
+    messages: Messages
     notifications: Notifications
     users: Users
 
@@ -65,9 +67,10 @@ async def open_parts(folder: Path) -> AsyncIterator[Parts]:
         kinds = Kinds(entities=("task",), history_period=86400.0, durable=())
         presence = Presence(Timers(), offline_grace=5.0)
         broker = Broker(publications, presence, clock)
-        rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=300.0)
+        rooms = Rooms(database, broker, presence, kinds, clock)
+        messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
-        yield Parts(database, clock, kinds, presence, broker, rooms, notifications, Users(database, clock))
+        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, Users(database, clock))
         await publications.close()
 
 
@@ -76,6 +79,11 @@ def user(
 ) -> Principal:
     """Return a user."""
     return Principal(user_id, first_name=first_name, last_name=last_name, avatar=avatar)
+
+
+async def post(parts: Parts, sender: Principal, room_id: str, text: str, **more: Any) -> Posted:
+    """Post a message with no limit on how many."""
+    return await parts.messages.post(sender, room_id, text, limit=lambda: None, **more)
 
 
 def admin(user_id: str = "root") -> Principal:

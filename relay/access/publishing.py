@@ -7,8 +7,8 @@ from typing import Any
 
 from relay.broker.broker import Broker
 from relay.broker.subscription import Subscriber
+from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
-from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
 from relay.model.kinds import ChannelName, Kinds, Record, complete
@@ -32,7 +32,7 @@ class Publishing:
         self,
         kinds: Kinds,
         broker: Broker,
-        rooms: Rooms,
+        messages: Messages,
         notifications: Notifications,
         clock: Clock,
         *,
@@ -42,7 +42,7 @@ class Publishing:
         self._kinds = kinds
         self._broker = broker
         self._prepare: Mapping[Record, Callable[[Draft], None]] = {
-            Record.MESSAGE: rooms.prepare_published,
+            Record.MESSAGE: messages.prepare_published,
             Record.NOTIFICATION: notifications.prepare_published,
         }
         self._clock = clock

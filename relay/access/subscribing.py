@@ -45,7 +45,7 @@ class Subscriptions:
     async def identify(self, subscriber: Subscriber, principal: Principal) -> None:
         """Record whose connection this is. Call it again for each fresh token of the same user.
 
-        If the fresh token says less than the last one, each subscription without a right ends, and the subscriber's
+        If the fresh token says less than the last one, each subscription without a right ends, and
         it is reported as revoked. Cancelled meanwhile, the rest of them stay; the connection is ending then.
         """
         before = subscriber.principal

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any, Literal
 
 from relay.broker.broker import Broker
+from relay.chat.ids import new_id
 from relay.ground.clock import Clock
-from relay.ground.errors import Code, FieldError, RequestError
+from relay.ground.errors import Code, FieldError, RequestError, invalid_field
 from relay.model.kinds import Kinds, complete
 from relay.model.publication import Draft
 from relay.store import notifications as store
@@ -51,14 +51,14 @@ class Notifications:
             RequestError: its id, title or priority is not valid.
         """
         data = draft.data
-        id_ = data.get("id", f"notif_{secrets.token_urlsafe(15)}")
+        id_ = data.get("id", new_id("notif"))
         if not isinstance(id_, str) or not 0 < len(id_) <= MAX_ID_CHARACTERS:
-            raise _invalid("id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
+            raise invalid_field("id", f"must be a text of 1 to {MAX_ID_CHARACTERS} characters")
         title = data.get("title")
         if title is not None and not isinstance(title, str):
-            raise _invalid("title", "must be a text")
+            raise invalid_field("title", "must be a text")
         if data.setdefault("priority", DEFAULT_PRIORITY) not in PRIORITIES:
-            raise _invalid("priority", f"must be one of {', '.join(PRIORITIES)}")
+            raise invalid_field("priority", f"must be one of {', '.join(PRIORITIES)}")
         data = {"id": id_, **data}
         user_id = draft.channel.id
 
@@ -90,7 +90,3 @@ class Notifications:
         """Mark all as read; returns how many were not."""
         now_ms = self._clock.now_ms()
         return await self._database.write(lambda connection: store.mark_all_read(connection, user_id, now_ms))
-
-
-def _invalid(field: str, message: str) -> RequestError:
-    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])

@@ -8,45 +8,22 @@ whoever loses one loses its subscriptions as the change is committed.
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import attrs
-
-from relay.auth.verifier import is_user_id
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber
+from relay.chat.ids import new_id
 from relay.chat.rights import existing, managed, not_found, readable, visible
-from relay.ground.clock import Clock, iso_ms
-from relay.ground.errors import Code, FieldError, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, FieldError, RequestError, invalid_field
+from relay.model.kinds import ROOM_ID_RULE, ChannelName, Kinds, is_room_id
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Idempotency, Origin, Publication, Published
-from relay.store import messages as message_store
 from relay.store import rooms as store
 from relay.store.database import Database
-from relay.store.messages import Message
 from relay.store.publications import forget_channel
 from relay.store.rooms import Member, Room, RoomType, Transaction
-
-MAX_MESSAGE_CHARACTERS = 4000
-MAX_MESSAGE_ID_CHARACTERS = 64
-MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
-ROOM_ID_RULE = "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"
-
-_ROOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-@attrs.frozen
-class Posted:
-    """A message that was accepted, now or, where it is a repeat, before."""
-
-    message: Message
-    publication: Publication
-    repeated: bool
 
 
 class Rooms:
@@ -59,16 +36,12 @@ class Rooms:
         presence: Presence,
         kinds: Kinds,
         clock: Clock,
-        *,
-        idempotency_period: float,
     ) -> None:
-        """`idempotency_period`: seconds for which a client's message id counts once."""
         self._database = database
         self._broker = broker
         self._presence = presence
         self._kind = kinds["chatroom"]
         self._clock = clock
-        self._idempotency_period = idempotency_period
 
     # -- rights -------------------------------------------------------------------------------------------------------
 
@@ -92,104 +65,6 @@ class Rooms:
         """Return how many users are present in a room. A plain call."""
         return self._presence.count(self._kind.channel(room_id))
 
-    # -- messages -----------------------------------------------------------------------------------------------------
-
-    async def post(
-        self,
-        principal: Principal,
-        room_id: str,
-        text: str,
-        *,
-        client_message_id: str | None = None,
-        origin: Origin | None = None,
-    ) -> Posted:
-        """Publish a message to a room, once it is committed.
-
-        Under the same `client_message_id` of the same user and room it is published once, and a repeat returns the
-        first one. `origin` gets its own copy at its place in the order; of a repeat it gets none.
-
-        Raises:
-            RequestError: the text or the client's id is empty or too long, the room is not theirs to post to, or the
-                store cannot write.
-        """
-        text = checked_text(text)
-        key = None
-        if client_message_id is not None:
-            if not 0 < len(client_message_id) <= MAX_CLIENT_MESSAGE_ID_CHARACTERS:
-                raise _invalid("clientMessageId", f"must have 1 to {MAX_CLIENT_MESSAGE_ID_CHARACTERS} characters")
-            scope = store.message_scope(room_id, principal.user_id)
-            key = Idempotency(scope, client_message_id, self._idempotency_period)
-        channel = self._channel(room_id)
-        now_ms = self._clock.now_ms()
-        message = Message(_new_id("msg"), room_id, principal.user_id, text, now_ms)
-
-        def prepare(connection: Transaction) -> str:
-            readable(connection, principal, room_id)
-            return _insert(connection, message)
-
-        draft = Draft(
-            channel, "chat:message", _message_data(message), now_ms, origin=origin, idempotency=key, prepare=prepare
-        )
-        published = await self._broker.publish(draft)
-        if published.repeated:
-            message = await self._first(principal, room_id, str(published.reference))
-        return Posted(message, _publication(channel, message, published), published.repeated)
-
-    async def _first(self, principal: Principal, room_id: str, message_id: str) -> Message:
-        """Return the message that a repeat repeats, if the right to it still stands: the key tells nothing of that."""
-
-        def query(connection: Transaction) -> Message:
-            readable(connection, principal, room_id)
-            message = message_store.get(connection, message_id)
-            if message is None:
-                raise not_found()  # deleted with its room, between the commit and now
-            return message
-
-        return await self._database.read(query)
-
-    def prepare_published(self, draft: Draft) -> None:
-        """Have a `chat:message` that a backend publishes become a message of its room. A plain call.
-
-        Raises:
-            RequestError: the author, the text or the message id is not valid.
-        """
-        data = draft.data
-        if not is_user_id(data["userId"]):
-            raise _invalid("userId", "must be a user's id")
-        data["message"] = checked_text(data["message"])
-        message_id = data.setdefault("messageId", _new_id("msg"))
-        if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID_CHARACTERS:
-            raise _invalid("messageId", f"must be a text of 1 to {MAX_MESSAGE_ID_CHARACTERS} characters")
-        data.setdefault("timestamp", iso_ms(draft.published_ms))
-        message = Message(message_id, draft.channel.id, data["userId"], data["message"], draft.published_ms)
-
-        def prepare(connection: Transaction) -> str:
-            existing(connection, message.room_id)
-            return _insert(connection, message)
-
-        draft.store_with(prepare)
-
-    async def messages(
-        self, principal: Principal, room_id: str, *, limit: int, offset: int, before: str | None
-    ) -> tuple[list[Message], int]:
-        """Return messages of a room, the newest first, and how many it has. `before`, an id, replaces `offset`.
-
-        Raises:
-            RequestError: as `may_read`; or there is no message `before`.
-        """
-
-        def query(connection: Transaction) -> tuple[list[Message], int]:
-            room = readable(connection, principal, room_id)
-            if before is None:
-                count = room.message_count
-                return message_store.list_page(connection, room_id, limit, offset, count=count), count
-            page = message_store.list_before(connection, room_id, before, limit)
-            if page is None:
-                raise _invalid("before", "is no message of this room")
-            return page, room.message_count
-
-        return await self._database.read(query)
-
     # -- rooms --------------------------------------------------------------------------------------------------------
 
     async def create(
@@ -204,9 +79,9 @@ class Rooms:
             if not principal.is_admin:
                 raise RequestError(Code.FORBIDDEN, "Only an admin may choose a room's id.")
             if not is_room_id(id_):
-                raise _invalid("id", ROOM_ID_RULE)
+                raise invalid_field("id", ROOM_ID_RULE)
         room = Room(
-            id_ or _new_id("room"), name, description, type_, principal.user_id, self._clock.now_ms(),
+            id_ or new_id("room"), name, description, type_, principal.user_id, self._clock.now_ms(),
             member_count=1, message_count=0, last_message_at=None,
         )  # fmt: skip
         if not await self._database.write(lambda connection: store.insert(connection, room)):
@@ -345,52 +220,3 @@ class Rooms:
         if not is_room_id(room_id):
             raise not_found()
         return self._kind.channel(room_id)
-
-
-def is_room_id(text: str) -> bool:
-    """Tell whether a room can have this id."""
-    return _ROOM_ID.fullmatch(text) is not None
-
-
-def checked_text(text: str) -> str:
-    """Return a message's text as it is kept: without the space around it.
-
-    Raises:
-        RequestError: nothing is left of it, or too much.
-    """
-    text = text.strip()
-    if not 0 < len(text) <= MAX_MESSAGE_CHARACTERS:
-        raise _invalid("message", f"must have 1 to {MAX_MESSAGE_CHARACTERS} characters")
-    return text
-
-
-def _insert(connection: Transaction, message: Message) -> str:
-    if not message_store.insert(connection, message):
-        taken = FieldError("messageId", "is taken")
-        raise RequestError(Code.CONFLICT, "There is a message with this messageId already.", fields=[taken])
-    return message.id
-
-
-def _invalid(field: str, message: str) -> RequestError:
-    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])
-
-
-def _message_data(message: Message) -> dict[str, Any]:
-    return {
-        "chatroomId": message.room_id,
-        "messageId": message.id,
-        "userId": message.user_id,
-        "message": message.text,
-        "timestamp": iso_ms(message.created_at),
-    }
-
-
-def _publication(channel: ChannelName, message: Message, published: Published) -> Publication:
-    position = published.position
-    return Publication(
-        channel, "chat:message", position.offset, position.epoch, message.created_at, data=_message_data(message)
-    )
-
-
-def _new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_urlsafe(15)}"

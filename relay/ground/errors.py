@@ -55,6 +55,11 @@ class RequestError(Exception):
         self.fields = tuple(fields)
 
 
+def invalid_field(field: str, message: str) -> RequestError:
+    """Return the refusal of a request for one field; `message` follows the field's name, as in "must be a text"."""
+    return RequestError(Code.INVALID_REQUEST, f"{field} {message}", fields=[FieldError(field, message)])
+
+
 class ProtocolError(Exception):
     """A message from the client cannot be decoded. Decoders raise no other error. The message may be sent to the client."""
 

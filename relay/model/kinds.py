@@ -14,10 +14,12 @@ from typing import Any
 
 import attrs
 
-from relay.ground.errors import Code, FieldError, RequestError
+from relay.ground.errors import Code, FieldError, RequestError, invalid_field
 
 MAX_ID_CHARACTERS = 256
 """Length of a channel's id. User ids are the longest ids, and have the same bound."""
+ROOM_ID_RULE = "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"
+"""The rule for the id of a room, in words for the client."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _EVENT_ID = re.compile(r"-?[0-9]{1,18}")
@@ -150,23 +152,19 @@ def complete(channel: ChannelName, type_: str | None, data: Mapping[str, Any]) -
     kind = channel.kind
     if type_ is None:
         if kind.default_type is None:
-            raise _invalid(FieldError("type", f"is required on the channel {kind.name}"))
+            raise invalid_field("type", f"is required on the channel {kind.name}")
         type_ = kind.default_type
     elif not _TYPE.fullmatch(type_):
-        raise _invalid(FieldError("type", "must be 1 to 128 letters, digits or any of _ . : / -"))
+        raise invalid_field("type", "must be 1 to 128 letters, digits or any of _ . : / -")
     completed = dict(data)
     if kind.id_fields is not None:
         for field, value in kind.id_fields(channel.id).items():
             if field in completed and not _agrees(kind, completed[field], value):
-                raise _invalid(FieldError(field, "differs from the channel's id"))
+                raise invalid_field(field, "differs from the channel's id")
             completed[field] = value
     if kind.check is not None and type_ == kind.default_type and (problem := kind.check(completed)) is not None:
-        raise _invalid(problem)
+        raise invalid_field(problem.field, problem.message)
     return type_, completed
-
-
-def _invalid(problem: FieldError) -> RequestError:
-    return RequestError(Code.INVALID_REQUEST, f"{problem.field} {problem.message}", fields=[problem])
 
 
 def _agrees(kind: Kind, given: object, value: object) -> bool:
@@ -206,8 +204,13 @@ def _event_id(text: str) -> str | None:
     return str(int(text)) if _EVENT_ID.fullmatch(text) else None
 
 
+def is_room_id(text: str) -> bool:
+    """Return whether a room can have this id."""
+    return _ROOM_ID.fullmatch(text) is not None
+
+
 def _room_id(text: str) -> str | None:
-    return text if _ROOM_ID.fullmatch(text) else None
+    return text if is_room_id(text) else None
 
 
 def _built_in(period: float) -> list[Kind]:

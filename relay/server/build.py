@@ -14,6 +14,7 @@ from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
 from relay.config.tree import AuthConfig, Config
@@ -39,7 +40,8 @@ def build_core(
     presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
     broker = Broker(publications, presence, clock)
     period = config.channels.idempotency_period
-    rooms = Rooms(database, broker, presence, kinds, clock, idempotency_period=period)
+    rooms = Rooms(database, broker, presence, kinds, clock)
+    messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=period)
     notifications = Notifications(database, broker, kinds, clock)
     core = Core(
         config=config,
@@ -50,8 +52,9 @@ def build_core(
         auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
         limits=make_limits(config.limits),
         rooms=rooms,
+        messages=messages,
         notifications=notifications,
-        publishing=Publishing(kinds, broker, rooms, notifications, clock, idempotency_period=period),
+        publishing=Publishing(kinds, broker, messages, notifications, clock, idempotency_period=period),
         subscriptions=Subscriptions(broker, rooms, timers, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),

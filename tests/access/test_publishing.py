@@ -25,7 +25,12 @@ async def open_publishing(folder: Path) -> AsyncIterator[tuple[Publishing, Parts
         async with open_parts(folder) as parts:
             yield (
                 Publishing(
-                    parts.kinds, parts.broker, parts.rooms, parts.notifications, parts.clock, idempotency_period=300.0
+                    parts.kinds,
+                    parts.broker,
+                    parts.messages,
+                    parts.notifications,
+                    parts.clock,
+                    idempotency_period=300.0,
                 ),
                 parts,
             )
@@ -172,7 +177,7 @@ async def test_a_chat_message_becomes_a_message_of_its_room(tmp_path: Path) -> N
         async with listening(parts, admin(), f"chatroom:{room.id}") as ear:
             [outcome] = await publishing.publish_many([draft(publishing, item)])
             [heard] = ear.take()
-        messages, total = await parts.rooms.messages(admin(), room.id, limit=10, offset=0, before=None)
+        messages, total = await parts.messages.page(admin(), room.id, limit=10, offset=0, before=None)
     assert isinstance(outcome, Published)
     assert heard["type"] == "chat:message"
     assert heard["data"]["message"] == "Hello"

@@ -104,7 +104,7 @@ async def test_what_a_publication_is_stored_as_is_said_by_its_kind(tmp_path: Pat
     async with open_parts(tmp_path) as parts:
         parts.kinds._kinds["task"] = attrs.evolve(parts.kinds["task"], default_type="chat:message", check=None)
         publishing = Publishing(
-            parts.kinds, parts.broker, parts.rooms, parts.notifications, parts.clock, idempotency_period=60.0
+            parts.kinds, parts.broker, parts.messages, parts.notifications, parts.clock, idempotency_period=60.0
         )
         draft = publishing.draft({"channel": "task:1", "data": {"done": True}}, scope="test", size=10)
         assert draft.type == "chat:message"

@@ -89,9 +89,7 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
     """The place is reserved first: the store said yes, the member was removed, and only then the answer came."""
     async with opened(tmp_path) as world:
         parts, _, subscriber, outbox = world
-        rooms = GatedRooms(
-            parts.database, parts.broker, parts.presence, parts.kinds, parts.clock, idempotency_period=60.0
-        )
+        rooms = GatedRooms(parts.database, parts.broker, parts.presence, parts.kinds, parts.clock)
         rooms.asked, rooms.gate = trio.Event(), trio.Event()
         gated = Subscriptions(parts.broker, rooms, Timers(), maximum=MAXIMUM)
         refusals: list[Code] = []

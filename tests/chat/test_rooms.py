@@ -1,4 +1,4 @@
-"""Rooms: rights, messages, members, and what happens to those who listen."""
+"""Rooms: rights, members, and what happens to those who listen."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from relay.chat.rooms import Rooms
-from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import complete
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Idempotency, Outcome
 from relay.store.rooms import Room, RoomType
 from tests.kept import recent
-from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, user
+from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, post, user
 
 CORA, MIA, BOB, ROOT = user("cora"), user("mia"), user("bob"), admin()
 TYPES: tuple[RoomType, ...] = ("public", "group", "private")
@@ -42,28 +38,28 @@ async def code_of(call: Awaitable[Any]) -> Code | None:
 
 async def messages(parts: Parts, room_id: str) -> list[str]:
     """Return the texts of a room's messages, oldest first."""
-    found, _ = await parts.rooms.messages(ROOT, room_id, limit=100, offset=0, before=None)
+    found, _ = await parts.messages.page(ROOT, room_id, limit=100, offset=0, before=None)
     return [message.text for message in reversed(found)]
 
 
 # -- rights -----------------------------------------------------------------------------------------------------------
 
-WAYS_TO_READ: list[Callable[[Rooms, Principal, str], Awaitable[Any]]] = [
-    lambda rooms, who, room: rooms.may_read(who, room),
-    lambda rooms, who, room: rooms.post(who, room, "x"),
-    lambda rooms, who, room: rooms.messages(who, room, limit=1, offset=0, before=None),
-    lambda rooms, who, room: rooms.members(who, room, limit=1, offset=0),
+WAYS_TO_READ: list[Callable[[Parts, Principal, str], Awaitable[Any]]] = [
+    lambda parts, who, room: parts.rooms.may_read(who, room),
+    lambda parts, who, room: post(parts, who, room, "x"),
+    lambda parts, who, room: parts.messages.page(who, room, limit=1, offset=0, before=None),
+    lambda parts, who, room: parts.rooms.members(who, room, limit=1, offset=0),
 ]
-WAYS_TO_SEE: list[Callable[[Rooms, Principal, str], Awaitable[Any]]] = [
-    lambda rooms, who, room: rooms.get(who, room),
-    lambda rooms, who, room: rooms.leave(who, room),
-    lambda rooms, who, room: rooms.join(who, room),
+WAYS_TO_SEE: list[Callable[[Parts, Principal, str], Awaitable[Any]]] = [
+    lambda parts, who, room: parts.rooms.get(who, room),
+    lambda parts, who, room: parts.rooms.leave(who, room),
+    lambda parts, who, room: parts.rooms.join(who, room),
 ]
-WAYS_TO_MANAGE: list[Callable[[Rooms, Principal, str], Awaitable[Any]]] = [
-    lambda rooms, who, room: rooms.update(who, room, {"name": "x"}),
-    lambda rooms, who, room: rooms.add_member(who, room, "zoe"),
-    lambda rooms, who, room: rooms.remove_member(who, room, "zoe"),
-    lambda rooms, who, room: rooms.delete(who, room),
+WAYS_TO_MANAGE: list[Callable[[Parts, Principal, str], Awaitable[Any]]] = [
+    lambda parts, who, room: parts.rooms.update(who, room, {"name": "x"}),
+    lambda parts, who, room: parts.rooms.add_member(who, room, "zoe"),
+    lambda parts, who, room: parts.rooms.remove_member(who, room, "zoe"),
+    lambda parts, who, room: parts.rooms.delete(who, room),
 ]
 
 
@@ -83,7 +79,7 @@ async def test_who_may_do_what(tmp_path: Path, type_: RoomType) -> None:
             for ways, expected in ((WAYS_TO_READ, read), (WAYS_TO_SEE, see), (WAYS_TO_MANAGE, manage)):
                 for number, way in enumerate(ways):
                     room = await make(parts, type_)
-                    assert await code_of(way(parts.rooms, who, room.id)) is expected, (who.user_id, number)
+                    assert await code_of(way(parts, who, room.id)) is expected, (who.user_id, number)
 
 
 @pytest.mark.parametrize("room_id", ["room_none", "", "a b", "../x", "x" * 300, "é", "\0"])
@@ -91,7 +87,7 @@ async def test_a_room_that_is_not_there(tmp_path: Path, room_id: str) -> None:
     """What no room is called, or could be, is not found, for an admin too."""
     async with open_parts(tmp_path) as parts:
         for way in (*WAYS_TO_READ, *WAYS_TO_SEE, *WAYS_TO_MANAGE):
-            assert await code_of(way(parts.rooms, ROOT, room_id)) is Code.NOT_FOUND
+            assert await code_of(way(parts, ROOT, room_id)) is Code.NOT_FOUND
 
 
 async def test_listing_shows_what_one_sees_newest_first(tmp_path: Path) -> None:
@@ -176,7 +172,7 @@ async def test_a_room_that_closes_ends_the_subscriptions_of_strangers(tmp_path: 
             await parts.rooms.update(CORA, room.id, {"name": "still public"})
             assert bob.take() == []
             await parts.rooms.update(CORA, room.id, {"type": type_})
-            await parts.rooms.post(CORA, room.id, "secret")
+            await post(parts, CORA, room.id, "secret")
             assert [heard.get("revoked") for heard in bob.take()] == [channel]
             for ear in (mia, root):
                 assert [heard["data"]["message"] for heard in ear.take()] == ["secret"]
@@ -202,7 +198,7 @@ async def test_delete(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         await parts.rooms.create(ROOT, name="x", description=None, type_="public", id_="lobby")
         async with listening(parts, BOB, "chatroom:lobby") as bob, listening(parts, ROOT, "chatroom:lobby") as root:
-            first = await parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")
+            first = await post(parts, BOB, "lobby", "old", client_message_id="c1")
             for ear in (bob, root):
                 ear.take()
             await parts.rooms.delete(ROOT, "lobby")
@@ -210,9 +206,9 @@ async def test_delete(tmp_path: Path) -> None:
                 told, revoked = ear.take()
                 assert told == {"type": "chatroom:deleted", "offset": 0, "data": {"chatroomId": "lobby"}}
                 assert revoked["revoked"] == "chatroom:lobby"
-            assert await code_of(parts.rooms.post(BOB, "lobby", "x")) is Code.NOT_FOUND
+            assert await code_of(post(parts, BOB, "lobby", "x")) is Code.NOT_FOUND
             # A repeat must not be told that a message stands which is gone.
-            assert await code_of(parts.rooms.post(BOB, "lobby", "old", client_message_id="c1")) is Code.NOT_FOUND
+            assert await code_of(post(parts, BOB, "lobby", "old", client_message_id="c1")) is Code.NOT_FOUND
             for ear in (bob, root):
                 assert ear.take() == []
         tables = ("rooms", "members", "messages", "publications", "idempotency")
@@ -224,7 +220,7 @@ async def test_delete(tmp_path: Path) -> None:
 
         again = await parts.rooms.create(ROOT, name="y", description=None, type_="public", id_="lobby")
         assert (again.member_count, again.message_count, again.last_message_at) == (1, 0, None)
-        posted = await parts.rooms.post(BOB, "lobby", "new", client_message_id="c1")
+        posted = await post(parts, BOB, "lobby", "new", client_message_id="c1")
         assert not posted.repeated
         # The old position must never be answered with what is new.
         assert posted.publication.offset == first.publication.offset + 1
@@ -279,7 +275,7 @@ async def test_who_is_no_member_any_more(tmp_path: Path, type_: RoomType, how: s
                 await parts.rooms.leave(MIA, room.id)
             else:
                 await parts.rooms.remove_member(CORA, room.id, "mia")
-            await parts.rooms.post(CORA, room.id, "after")
+            await post(parts, CORA, room.id, "after")
             assert [heard["data"]["message"] for heard in cora.take()] == ["after"]
             heard = mia.take()
             if type_ == "public":
@@ -298,7 +294,7 @@ async def test_an_admin_that_is_removed_listens_on(tmp_path: Path) -> None:
         await parts.rooms.add_member(CORA, room.id, "root")
         async with listening(parts, ROOT, f"chatroom:{room.id}") as root:
             await parts.rooms.remove_member(CORA, room.id, "root")
-            await parts.rooms.post(CORA, room.id, "x")
+            await post(parts, CORA, room.id, "x")
             assert [heard["type"] for heard in root.take()] == ["chat:message"]
 
 
@@ -328,154 +324,6 @@ async def test_many_join_and_leave_at_once(tmp_path: Path) -> None:
         assert len(members) == total
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------
-
-
-async def test_post(tmp_path: Path) -> None:
-    """A message is trimmed, stored, counted, and published as the seed shows it, to the sender in its own words."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        parts.clock.ms += 1234
-        async with (
-            listening(parts, BOB, f"chatroom:{room.id}") as bob,
-            listening(parts, CORA, f"chatroom:{room.id}") as me,
-        ):
-            for ear in (bob, me):
-                ear.take()
-            posted = await parts.rooms.post(CORA, room.id, " \n Hi  there\t", origin=me)
-            data = {
-                "chatroomId": room.id,
-                "messageId": posted.message.id,
-                "userId": "cora",
-                "message": "Hi  there",
-                "timestamp": iso_ms(START_MS + 1234),
-            }
-            assert bob.take() == [{"type": "chat:message", "offset": 1, "data": data}]
-            assert me.take() == [{"own": data, "offset": 1}]
-        assert not posted.repeated
-        assert re.fullmatch(r"msg_[A-Za-z0-9_-]{16,}", posted.message.id)
-        assert (posted.message.text, posted.message.created_at) == ("Hi  there", START_MS + 1234)
-        assert (posted.publication.data, posted.publication.offset) == (data, 1)
-        after = await parts.rooms.get(BOB, room.id)
-        assert (after.message_count, after.last_message_at) == (1, START_MS + 1234)
-
-
-@pytest.mark.parametrize("text", ["", " \t\n", "\u2003", "x" * 4001, "😀" * 4001])
-async def test_text_that_is_refused(tmp_path: Path, text: str) -> None:
-    """Empty after trimming, or over 4,000 characters; nothing of it is stored or heard."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        async with listening(parts, BOB, f"chatroom:{room.id}") as bob:
-            with pytest.raises(RequestError) as refused:
-                await parts.rooms.post(CORA, room.id, text)
-            assert [problem.field for problem in refused.value.fields] == ["message"]
-            assert bob.take() == []
-        assert await messages(parts, room.id) == []
-
-
-async def test_text_of_exactly_the_bounds(tmp_path: Path) -> None:
-    """1 and 4,000 characters, counted as characters and after trimming."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        for text in ("x", "😀" * 4000, f"  {'y' * 4000}  "):
-            await parts.rooms.post(CORA, room.id, text)
-        assert await messages(parts, room.id) == ["x", "😀" * 4000, "y" * 4000]
-
-
-async def test_a_refused_message_leaves_nothing(tmp_path: Path) -> None:
-    """Not even a position: the next message is the first."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts, "group")
-        assert await code_of(parts.rooms.post(BOB, room.id, "x", client_message_id="c")) is Code.FORBIDDEN
-        assert (await parts.rooms.post(MIA, room.id, "y")).publication.offset == 1
-        assert (await parts.rooms.get(MIA, room.id)).message_count == 1
-        await parts.rooms.join(BOB, room.id)
-        assert not (await parts.rooms.post(BOB, room.id, "x", client_message_id="c")).repeated
-
-
-async def test_a_repeat_counts_once(tmp_path: Path) -> None:
-    """Within the period, per user and room, it is answered with the first message, and nobody hears it again."""
-    async with open_parts(tmp_path) as parts:
-        room, other = await make(parts), await make(parts)
-        async with listening(parts, BOB, f"chatroom:{room.id}") as bob:
-            first = await parts.rooms.post(CORA, room.id, "first", client_message_id="c1")
-            parts.clock.ms += 299_000
-            again = await parts.rooms.post(CORA, room.id, "another text", client_message_id="c1", origin=Ear())
-            assert again.repeated
-            assert again.message.id == first.message.id
-            assert (again.publication.data, again.publication.offset) == (first.publication.data, 1)
-            assert [heard["data"]["message"] for heard in bob.take()] == ["first"]
-        for who, where in ((BOB, room.id), (CORA, other.id)):
-            assert not (await parts.rooms.post(who, where, "x", client_message_id="c1")).repeated
-        parts.clock.ms += 2_000
-        assert not (await parts.rooms.post(CORA, room.id, "later", client_message_id="c1")).repeated
-    async with open_parts(tmp_path) as parts:  # over a restart, too; the clock is set back
-        assert (await parts.rooms.post(BOB, room.id, "x", client_message_id="c1")).repeated
-
-
-async def test_a_repeat_at_the_same_time(tmp_path: Path) -> None:
-    """Twenty at once are one."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        ids = set()
-
-        async def post() -> None:
-            ids.add((await parts.rooms.post(CORA, room.id, "x", client_message_id="c")).message.id)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(20):
-                nursery.start_soon(post)
-        assert len(ids) == 1
-        assert await messages(parts, room.id) == ["x"]
-
-
-async def test_a_repeat_by_one_who_was_removed(tmp_path: Path) -> None:
-    """The key says nothing about the right."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts, "private")
-        await parts.rooms.post(MIA, room.id, "x", client_message_id="c")
-        await parts.rooms.remove_member(CORA, room.id, "mia")
-        assert await code_of(parts.rooms.post(MIA, room.id, "x", client_message_id="c")) is Code.NOT_FOUND
-
-
-@pytest.mark.parametrize("client_id", ["", "x" * 129])
-async def test_client_ids_that_are_refused(tmp_path: Path, client_id: str) -> None:
-    """1 to 128 characters."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        with pytest.raises(RequestError) as refused:
-            await parts.rooms.post(CORA, room.id, "x", client_message_id=client_id)
-        assert [problem.field for problem in refused.value.fields] == ["clientMessageId"]
-        await parts.rooms.post(CORA, room.id, "x", client_message_id="x" * 128)
-
-
-async def test_paging(tmp_path: Path) -> None:
-    """Newest first, by offset or from a message on; the latter does not move when more messages come."""
-    async with open_parts(tmp_path) as parts:
-        await parts.users.seen(user("cora", first_name="Cora"))
-        room, other = await make(parts), await make(parts)
-        posted = [(await parts.rooms.post(CORA, room.id, str(number))).message for number in range(7)]
-        foreign = (await parts.rooms.post(CORA, other.id, "elsewhere")).message
-
-        async def page(limit: int, offset: int = 0, before: str | None = None) -> tuple[list[str], int]:
-            found, total = await parts.rooms.messages(BOB, room.id, limit=limit, offset=offset, before=before)
-            assert all(message.first_name == "Cora" and message.room_id == room.id for message in found)
-            return [message.text for message in found], total
-
-        assert await page(3) == (["6", "5", "4"], 7)
-        assert await page(3, 6) == (["0"], 7)
-        assert await page(3, 7) == ([], 7)
-        assert await page(3, before=posted[4].id) == (["3", "2", "1"], 7)
-        await parts.rooms.post(CORA, room.id, "7")
-        assert await page(3, before=posted[4].id) == (["3", "2", "1"], 8)
-        assert await page(3, offset=5, before=posted[4].id) == (["3", "2", "1"], 8)
-        assert await page(3, before=posted[0].id) == ([], 8)
-        for unknown in ("msg_none", foreign.id, ""):
-            with pytest.raises(RequestError) as refused:
-                await page(3, before=unknown)
-            assert [problem.field for problem in refused.value.fields] == ["before"]
-
-
 async def test_active_now_counts_users(tmp_path: Path) -> None:
     """Two connections of one user are one."""
     async with open_parts(tmp_path) as parts:
@@ -485,89 +333,3 @@ async def test_active_now_counts_users(tmp_path: Path) -> None:
         async with listening(parts, BOB, channel), listening(parts, BOB, channel), listening(parts, MIA, channel):
             assert parts.rooms.active_now(room.id) == 2
         assert parts.rooms.active_now(room.id) == 0
-
-
-# -- messages that a backend publishes --------------------------------------------------------------------------------
-
-
-async def publish(parts: Parts, room_id: str, *bodies: dict[str, Any], key: str | None = None) -> list[Outcome]:
-    """Publish messages as the publish API does."""
-    drafts = []
-    for body in bodies:
-        channel = parts.kinds.parse(f"chatroom:{room_id}")
-        type_, data = complete(channel, None, body)
-        idempotency = None if key is None else Idempotency("backend", key, 300.0)
-        draft = Draft(channel, type_, data, parts.clock.now_ms(), idempotency=idempotency)
-        parts.rooms.prepare_published(draft)
-        drafts.append(draft)
-    return await parts.broker.publish_many(drafts)
-
-
-async def test_published_messages_are_messages_of_the_room(tmp_path: Path) -> None:
-    """Membership is not asked for; id and time are given, extra fields go through, and a key counts once."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts, "private")
-        async with listening(parts, MIA, f"chatroom:{room.id}") as mia:
-            mia.take()
-            for _ in range(2):
-                await publish(parts, room.id, {"userId": "stranger", "message": " Hi ", "extra": [1]}, key="k")
-            [heard] = mia.take()
-        message_id = heard["data"]["messageId"]
-        assert re.fullmatch(r"msg_[A-Za-z0-9_-]{16,}", message_id)
-        assert heard["data"] == {
-            "userId": "stranger",
-            "message": "Hi",
-            "extra": [1],
-            "chatroomId": room.id,
-            "messageId": message_id,
-            "timestamp": iso_ms(START_MS),
-        }
-        [message], total = await parts.rooms.messages(MIA, room.id, limit=9, offset=0, before=None)
-        assert (message.id, message.user_id, message.text, total) == (message_id, "stranger", "Hi", 1)
-
-
-async def test_published_messages_may_bring_their_id_and_time(tmp_path: Path) -> None:
-    """They are kept; an id that is taken refuses that message alone."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        body = {"userId": "u", "message": "x", "messageId": "msg_790", "timestamp": "2025-10-21T12:00:00.000Z"}
-        async with listening(parts, MIA, f"chatroom:{room.id}") as mia:
-            mia.take()
-            outcomes = await publish(parts, room.id, body, body, {"userId": "u", "message": "y"})
-            heard = mia.take()
-        assert heard[0]["data"] == {**body, "chatroomId": room.id}
-        assert [one["data"]["message"] for one in heard] == ["x", "y"]
-        assert [one["offset"] for one in heard] == [1, 2]
-        assert isinstance(outcomes[1], RequestError)
-        assert outcomes[1].code is Code.CONFLICT
-        assert (await parts.rooms.get(MIA, room.id)).message_count == 2
-
-
-async def test_published_to_no_room(tmp_path: Path) -> None:
-    """404, and nothing is kept."""
-    async with open_parts(tmp_path) as parts:
-        for outcome in await publish(parts, "nowhere", *[{"userId": "u", "message": "x"}] * 2):
-            assert isinstance(outcome, RequestError)
-            assert outcome.code is Code.NOT_FOUND
-        assert (await recent(parts.broker, parts.kinds.parse("chatroom:nowhere")))[0].offset == 0
-
-
-@pytest.mark.parametrize(
-    ("fields", "wrong"),
-    [
-        ({"message": "x" * 4001}, "message"),
-        ({"userId": "a\nb"}, "userId"),
-        ({"userId": "x" * 257}, "userId"),
-        ({"messageId": 5}, "messageId"),
-        ({"messageId": None}, "messageId"),
-        ({"messageId": ""}, "messageId"),
-        ({"messageId": "x" * 65}, "messageId"),
-    ],
-)
-async def test_published_messages_that_are_refused(tmp_path: Path, fields: dict[str, Any], wrong: str) -> None:
-    """What is wrong is named."""
-    async with open_parts(tmp_path) as parts:
-        room = await make(parts)
-        with pytest.raises(RequestError) as refused:
-            await publish(parts, room.id, {"userId": "u", "message": "x", **fields})
-        assert [problem.field for problem in refused.value.fields] == [wrong]

@@ -102,7 +102,7 @@ class World:
             await core.rooms.add_member(owner, room.id, "member")
             await core.rooms.add_member(owner, room.id, "removed")
             await core.rooms.remove_member(owner, room.id, "removed")
-            posted = await core.rooms.post(owner, room.id, f"word-{type_}-text")
+            posted = await core.messages.post(owner, room.id, f"word-{type_}-text", limit=lambda: None)
             made[type_] = room.id
         sent = await core.notifications.send("owner", title=None, message="word-notification")
         assert type_ == "private"

@@ -25,11 +25,10 @@ import attrs
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.model.kinds import ChannelName, Kinds
-from relay.model.publication import Position, Publication
+from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position, Publication
 from relay.sessions.frames import text_frame
 
 MAX_REQUEST_ID_CHARACTERS = 128
-MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
 
 RequestId = str | int | float | None
 

@@ -12,10 +12,12 @@ import attrs
 
 from relay.api.bodies import field, structured
 from relay.auth.verifier import is_user_id
+from relay.chat.messages import MAX_MESSAGE_CHARACTERS
 from relay.chat.notifications import DEFAULT_PRIORITY, PRIORITIES, Priority
-from relay.chat.rooms import MAX_CLIENT_MESSAGE_ID_CHARACTERS, MAX_MESSAGE_CHARACTERS, ROOM_ID_RULE, is_room_id
 from relay.ground.clock import iso_ms
 from relay.ground.structure import Check
+from relay.model.kinds import ROOM_ID_RULE, is_room_id
+from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS
 from relay.store.messages import Message
 from relay.store.notifications import Notification
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType

@@ -101,7 +101,7 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
     async def list_messages(room_id: str) -> Response:
         principal = await user_of(core, request)
         page = rest.page_of(request.args, DEFAULT_MESSAGES)
-        messages, total = await core.rooms.messages(
+        messages, total = await core.messages.page(
             principal, room_id, limit=page.limit, offset=page.offset, before=request.args.get("before")
         )
         return success([rest.message(message) for message in messages], pagination=page.pagination(total))
@@ -110,9 +110,13 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
     async def post_message(room_id: str) -> Response:
         principal = await user_of(core, request)
         new = structured(await json_body(), rest.NewMessage)
-        await core.rooms.may_read(principal, room_id)  # what will be refused must not cost a message
-        core.limits.messages.spend(principal.user_id)
-        posted = await core.rooms.post(principal, room_id, new.message, client_message_id=new.client_message_id)
+        posted = await core.messages.post(
+            principal,
+            room_id,
+            new.message,
+            limit=lambda: core.limits.messages.spend(principal.user_id),
+            client_message_id=new.client_message_id,
+        )
         return success(rest.posted(posted.message), 201)
 
 

@@ -8,7 +8,6 @@ import attrs
 import trio
 
 from relay.broker.subscription import MakeAnswer, Subscriber
-from relay.chat.rooms import checked_text
 from relay.core import Core
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
@@ -99,7 +98,7 @@ class LiveSession:
                 await self._core.subscriptions.check_publisher(self._subscriber, room, self._principal)
                 self._typing.set(room, self._principal.user_id, is_typing=is_typing)
             case protocol.AskPresence(room):
-                await self._may_read(self._principal, room)
+                await self._core.subscriptions.check_reader(self._subscriber, room, self._principal)
                 await self._answer_presence(room, request_id)
 
     # -- authentication -----------------------------------------------------------------------------------------------
@@ -210,28 +209,35 @@ class LiveSession:
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
-    async def _may_read(self, principal: Principal, room: ChannelName) -> None:
-        await self._core.subscriptions.check_reader(self._subscriber, room, principal)
-
     async def _chat(self, principal: Principal, command: protocol.ChatSend, request_id: protocol.RequestId) -> None:
         core = self._core
-        try:
-            # What is refused for its own sake costs no message, but it is a frame.
-            checked_text(command.message)
-            await self._may_read(principal, command.room)
-        except RequestError:
-            self._frame_rate.spend()
-            raise
-        self._frame_rate.spend_from(core.limits.messages, principal.user_id)
         fields: dict[str, object] = {}
         if command.client_message_id is not None:
             fields["clientMessageId"] = command.client_message_id
         if request_id is not None:
             fields["requestId"] = request_id
         origin = _Sender(self._session.outbox, fields)
-        posted = await core.rooms.post(
-            principal, command.room.id, command.message, client_message_id=command.client_message_id, origin=origin
-        )
+        counted = False
+
+        def limit() -> None:
+            nonlocal counted
+            counted = True
+            self._frame_rate.spend_from(core.limits.messages, principal.user_id)
+
+        try:
+            posted = await core.messages.post(
+                principal,
+                command.room.id,
+                command.message,
+                limit=limit,
+                is_reader=core.subscriptions.is_reader(self._subscriber, command.room),
+                client_message_id=command.client_message_id,
+                origin=origin,
+            )
+        except RequestError:
+            if not counted:
+                self._frame_rate.spend()  # a message that is refused for its own sake costs a frame instead
+            raise
         if posted.repeated:
             # The first one reached everybody; this sender did not hear of it.
             await self._session.outbox.send(protocol.encode_with(posted.publication, fields))
