@@ -20,7 +20,7 @@ from relay.core import Core
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.transports.http_errors import ErrorAnswer, error_answer
+from relay.transports.http_errors import ErrorAnswer, ErrorBody, error_answer
 
 _CODES = {
     400: Code.INVALID_REQUEST,
@@ -79,8 +79,10 @@ class _App(QuartTrio):
         return self.url_map.bind("", path_info=request.path, default_method=request.method)
 
 
-def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness) -> QuartTrio:
-    """Return the application with these routes and the ones for health."""
+def create_app(
+    core: Core, blueprints: Sequence[Blueprint], readiness: Readiness, error_bodies: Sequence[ErrorBody] = ()
+) -> QuartTrio:
+    """Return the application with these routes and the ones for health. `error_bodies`: as for `error_answer`."""
     app = _App("relay", static_folder=None)
     app.cors = Cors(OriginPolicy(core.config.server.allowed_origins))
     app.draining = readiness.draining
@@ -89,7 +91,7 @@ def create_app(core: Core, blueprints: Sequence[Blueprint], readiness: Readiness
     app.url_map.merge_slashes = False  # no response is a redirect
     for blueprint in (*blueprints, health.blueprint(readiness)):
         app.register_blueprint(blueprint)
-    _handle_errors(app, core.clock)
+    _handle_errors(app, core.clock, error_bodies)
     return app
 
 
@@ -125,9 +127,9 @@ def decode_json(body: bytes, mimetype: str) -> object:
         raise RequestError(Code.INVALID_REQUEST, str(error)) from error
 
 
-def _handle_errors(app: QuartTrio, clock: Clock) -> None:
+def _handle_errors(app: QuartTrio, clock: Clock, bodies: Sequence[ErrorBody]) -> None:
     async def refused(error: RequestError) -> Response:
-        answer = error_answer(error, request.path, clock.now_ms())
+        answer = error_answer(error, request.path, clock.now_ms(), bodies=bodies)
         _log_refusal(answer, error.message)
         return _response(answer)
 
@@ -135,7 +137,7 @@ def _handle_errors(app: QuartTrio, clock: Clock) -> None:
         status = error.code or 500
         code = _CODES.get(status, Code.INVALID_REQUEST if status < 500 else Code.INTERNAL_ERROR)
         refusal = RequestError(code, _MESSAGES.get(status, error.name))
-        answer = error_answer(refusal, request.path, clock.now_ms(), status=status)
+        answer = error_answer(refusal, request.path, clock.now_ms(), status=status, bodies=bodies)
         _log_refusal(answer, error.name)
         response = _response(answer)
         if status == 405 and (allowed := getattr(error, "valid_methods", None)):
@@ -144,7 +146,7 @@ def _handle_errors(app: QuartTrio, clock: Clock) -> None:
 
     async def failed(error: Exception) -> Response:
         refusal = RequestError(Code.INTERNAL_ERROR, "Something went wrong in the server.")
-        answer = error_answer(refusal, request.path, clock.now_ms())
+        answer = error_answer(refusal, request.path, clock.now_ms(), bodies=bodies)
         log.exception("request failed", error, method=request.method, path=request.path, errorId=answer.error_id)
         return _response(answer)
 

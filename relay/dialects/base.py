@@ -1,61 +1,123 @@
-"""What a dialect is: a folder that has this interface, and a line in the tuple of `relay.dialects`."""
+"""A dialect is a value: the parts of one client API, made by a folder of this package and registered by the server."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
+from relay.model.publication import Encoder
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
+from relay.transports.http_errors import ErrorBody
 
 if TYPE_CHECKING:
     from quart import Blueprint
 
+Handle = Callable[[Session], Awaitable[None]]
+"""Handles one session until the client closes. It may raise Disconnect; other errors end the session with 1011."""
+Service = Callable[..., Awaitable[None]]
+"""Runs as long as the server does, beside the sessions. It takes `task_status`, as `trio.Nursery.start` passes it."""
+
 
 @attrs.frozen
 class Endpoint:
-    """One WebSocket endpoint: who handles its sessions, and within which limits."""
+    """One WebSocket endpoint: what handles its sessions, and within which limits."""
 
-    handle: Callable[[Session], Awaitable[None]]
+    handle: Handle
     connections: ConnectionCounter
     heartbeat: Heartbeat | None
-    """What pings its sessions; None where the dialect has a heartbeat of its own."""
+    """Pings the sessions; None if the dialect has a heartbeat of its own."""
     idle_timeout: float
-    """Seconds without a sign of life after which the session ends."""
+    """Seconds without a sign of life after which a session ends."""
     max_message_bytes: int
     only_pongs_count: bool = False
-    """Whether nothing but a pong is a sign of life; else every byte is one."""
+    """Whether a pong is the only sign of life. Otherwise every received byte is one."""
 
 
-class Dialect(Protocol):
-    """One client API: its WebSocket endpoints, its REST routes and its services."""
+def no_endpoint(path: str) -> Endpoint | None:
+    """Return None: the dialect has no WebSocket endpoint."""
+    return None
 
-    @property
-    def name(self) -> str:
-        """What logs and metrics call it."""
 
-    @property
-    def blueprints(self) -> Sequence[Blueprint]:
-        """Its HTTP routes."""
+def nothing() -> None:
+    """Do nothing."""
 
-    @property
-    def services(self) -> Sequence[Callable[..., Awaitable[None]]]:
-        """What it has running beside its sessions: each takes `task_status`."""
 
-    def drain(self) -> None:
-        """The server is about to end: let go of whoever is not a session. A plain call."""
+@attrs.frozen(eq=False)
+class Dialect:
+    """One client API. The server registers its parts; a dialect never registers anything itself."""
 
-    def endpoint(self, path: str) -> Endpoint | None:
-        """Return the endpoint at this path (still percent-encoded), None if it has none there. A plain call.
-
-        Raises:
-            RequestError: it would have one, but the path names nothing that exists.
-        """
+    name: str
+    """The name in logs and metrics."""
+    endpoint: Callable[[str], Endpoint | None] = no_endpoint
+    """Returns the endpoint at a path, which is still percent-encoded, or None. Called synchronously for each handshake.
+    Raises RequestError if the path belongs to the dialect but names nothing that exists."""
+    encoders: Sequence[Encoder] = ()
+    """All its encoders, so that deliveries are counted by dialect."""
+    places: Sequence[ConnectionCounter] = ()
+    """Its places for connections, which `/metrics` shows."""
+    blueprints: Sequence[Blueprint] = ()
+    """Its HTTP routes."""
+    services: Sequence[Service] = ()
+    tables: Mapping[str, Callable[[], int]] = attrs.field(factory=dict)
+    """The number of entries in each of its tables in memory, by the name that `/metrics` shows."""
+    queued_bytes: Mapping[str, Callable[[], int]] = attrs.field(factory=dict)
+    """The bytes that wait for clients, by transport, for transports that do not use the server's outboxes."""
+    drain: Callable[[], None] = nothing
+    """Called synchronously once the server stops: ends what is not a session, such as open polls. Must not raise."""
+    error_body: ErrorBody | None = None
+    """The shape of HTTP errors below its paths; None for the common shape."""
 
 
 Factory = Callable[[Core], Dialect | None]
-"""Makes a dialect; None where the configuration switched it off."""
+"""Makes a dialect, or returns None if the configuration switched it off."""
+
+
+def error_bodies_of(dialects: Iterable[Dialect]) -> list[ErrorBody]:
+    """Return the error bodies of the dialects that have one."""
+    return [dialect.error_body for dialect in dialects if dialect.error_body is not None]
+
+
+class PingedSettings(Protocol):
+    """The settings that every dialect with pinged sessions has. Times are in seconds."""
+
+    @property
+    def max_connections(self) -> int:
+        """Connections of the dialect."""
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds between two pings of one connection."""
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds without a received byte after which a connection ends."""
+
+
+def pinged(
+    name: str,
+    path: str,
+    handle: Handle,
+    settings: PingedSettings,
+    core: Core,
+    *,
+    encoders: Sequence[Encoder],
+    blueprints: Sequence[Blueprint] = (),
+    tables: Mapping[str, Callable[[], int]] | None = None,
+) -> Dialect:
+    """Return a dialect with one endpoint, whose sessions the server pings."""
+    connections, heartbeat = ConnectionCounter(settings.max_connections), Heartbeat(settings.ping_interval)
+    endpoint = Endpoint(handle, connections, heartbeat, settings.idle_timeout, core.config.limits.max_message_bytes)
+    return Dialect(
+        name,
+        endpoint=lambda asked: endpoint if asked == path else None,
+        encoders=encoders,
+        places=(connections,),
+        blueprints=blueprints,
+        services=(heartbeat.run,),
+        tables=tables or {},
+    )

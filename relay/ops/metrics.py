@@ -6,7 +6,7 @@ It knows no Prometheus and no HTTP: `api.metrics` reads the counters on each scr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 
@@ -59,7 +59,7 @@ class Metrics:
         """The number of entries of tables in memory that only their owner knows, by name. Called synchronously on a scrape."""
         self.queued_bytes: dict[tuple[str, str], Callable[[], int]] = {}
         """The queued bytes of transports that do not use the server's outboxes, by dialect and transport. Called as `tables`."""
-        self.places: dict[str, tuple[ConnectionCounter, ...]] = {}
+        self.places: dict[str, Sequence[ConnectionCounter]] = {}
         """The places for sessions by dialect."""
         self._dialects: dict[Encoder, str] = {}
 
@@ -67,10 +67,22 @@ class Metrics:
         """Return the counters of a dialect's sessions over a transport."""
         return self.sessions.setdefault((dialect, transport), SessionCounts())
 
-    def name_encoders(self, dialect: str, *encoders: Encoder) -> None:
-        """Record which dialect these encoders belong to, so that deliveries can be counted by dialect."""
-        for encode in encoders:
-            self._dialects[encode] = dialect
+    def add_dialect(
+        self,
+        name: str,
+        encoders: Iterable[Encoder],
+        places: Sequence[ConnectionCounter],
+        tables: Mapping[str, Callable[[], int]],
+        queued_bytes: Mapping[str, Callable[[], int]],
+    ) -> None:
+        """Count the deliveries of these encoders as this dialect's, and show its places, tables and queues.
+
+        `queued_bytes` is by transport.
+        """
+        self._dialects.update(dict.fromkeys(encoders, name))
+        self.places[name] = places
+        self.tables.update(tables)
+        self.queued_bytes.update({(name, transport): count for transport, count in queued_bytes.items()})
 
     def by_dialect(self, deliveries: Mapping[Encoder, int]) -> Counter[str]:
         """Return the sums by dialect of deliveries by encoder."""

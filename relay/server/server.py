@@ -17,7 +17,7 @@ from relay.broker.broker import Broker
 from relay.broker.write_behind import WriteBehind
 from relay.config.tree import Config
 from relay.core import Core
-from relay.dialects.base import Dialect, Factory
+from relay.dialects.base import Dialect, Factory, error_bodies_of
 from relay.dialects.registry import DIALECTS
 from relay.ground import logs
 from relay.ground.clock import Clock
@@ -134,6 +134,9 @@ async def open_server(
         enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
         certificates = _certificates(config, core.clock)
         for dialect in enabled:
+            core.metrics.add_dialect(
+                dialect.name, dialect.encoders, dialect.places, dialect.tables, dialect.queued_bytes
+            )
             for service in dialect.services:
                 await services.start(service)
         if certificates is not None:
@@ -236,7 +239,7 @@ def _create_app(
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     blueprints = [publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), *of_dialects]
-    return create_app(inside.core, blueprints, readiness)
+    return create_app(inside.core, blueprints, readiness, error_bodies_of(dialects))
 
 
 def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:

@@ -14,7 +14,7 @@ from relay.admission.addresses import client_address, limit_key
 from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.dialects.base import Dialect, Endpoint
+from relay.dialects.base import Dialect, Endpoint, error_bodies_of
 from relay.ground import logs
 from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
 from relay.ground.idle import wait_until_idle
@@ -50,6 +50,7 @@ class Upgrades:
         """`max_sessions` bounds all dialects together. `draining` returns whether new sessions are refused because of a shutdown."""
         self._core = core
         self._dialects = dialects
+        self._error_bodies = error_bodies_of(dialects)
         self._flusher = flusher
         self._all = ConnectionCounter(max_sessions)
         self._draining = draining
@@ -94,7 +95,7 @@ class Upgrades:
                 raise
         except RequestError as refusal:
             self._core.metrics.refused[refusal.code] += 1
-            await refuse(stream, refusal, path=head.path, address=address)
+            await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies)
             return None
         connection = Connection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
         connection.session.outbox.send_nowait(answer)

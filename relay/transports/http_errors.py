@@ -1,19 +1,16 @@
-"""Refusals as HTTP responses: the status of each code, and the two shapes of an error body. Pure."""
+"""Refusals as HTTP responses: the status of each code, and the body, which a dialect may shape below its paths. Pure."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from relay.ground.clock import iso_ms
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
-
-FEEDS_PREFIX = "/api/v1/"
-"""The path below which errors have the shape of the feeds' API."""
 
 STATUS: Mapping[Code, int] = {
     Code.INVALID_REQUEST: 400,
@@ -33,6 +30,15 @@ STATUS: Mapping[Code, int] = {
 
 
 @attrs.frozen
+class ErrorBody:
+    """A dialect's own shape of error bodies, for paths that start with `prefix`."""
+
+    prefix: str
+    make: Callable[[RequestError], Mapping[str, Any]]
+    """Returns the body. Called synchronously; must not raise."""
+
+
+@attrs.frozen
 class ErrorAnswer:
     """The HTTP response to a refusal. The log has the error id too."""
 
@@ -42,8 +48,13 @@ class ErrorAnswer:
     error_id: str
 
 
-def error_answer(refusal: RequestError, path: str, now_ms: int, *, status: int | None = None) -> ErrorAnswer:
-    """Return the response to a refused request. `status` overrides the status of the code."""
+def error_answer(
+    refusal: RequestError, path: str, now_ms: int, *, status: int | None = None, bodies: Sequence[ErrorBody] = ()
+) -> ErrorAnswer:
+    """Return the response to a refused request.
+
+    `status` overrides the status of the code. The first of `bodies` for the path shapes the body.
+    """
     error_id = str(uuid.uuid4())
     status = status or STATUS[refusal.code]
     headers = {}
@@ -52,17 +63,17 @@ def error_answer(refusal: RequestError, path: str, now_ms: int, *, status: int |
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if path.startswith(FEEDS_PREFIX):
-        body: dict[str, Any] = {"error": {"code": refusal.code.value, "message": refusal.message}}
-    else:
-        body = {
-            "success": False,
-            "status": status,
-            "message": refusal.message,
-            "error": refusal.message,
-            "errorId": error_id,
-            "meta": {"timestamp": iso_ms(now_ms), "version": "v1", "errorId": error_id},
-        }
-        if refusal.fields:
-            body["errors"] = [{"field": problem.field, "message": problem.message} for problem in refusal.fields]
+    for shaped in bodies:
+        if path.startswith(shaped.prefix):
+            return ErrorAnswer(status, shaped.make(refusal), headers, error_id)
+    body = {
+        "success": False,
+        "status": status,
+        "message": refusal.message,
+        "error": refusal.message,
+        "errorId": error_id,
+        "meta": {"timestamp": iso_ms(now_ms), "version": "v1", "errorId": error_id},
+    }
+    if refusal.fields:
+        body["errors"] = [{"field": problem.field, "message": problem.message} for problem in refusal.fields]
     return ErrorAnswer(status, body, headers, error_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import trio
@@ -9,7 +10,7 @@ import trio
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
-from relay.transports.http_errors import error_answer
+from relay.transports.http_errors import ErrorBody, error_answer
 from relay.transports.stream import ByteStream
 
 SEND_TIMEOUT = 5.0
@@ -22,10 +23,19 @@ _clock = Clock()
 
 
 async def refuse(
-    stream: ByteStream, refusal: RequestError, *, path: str = "", address: str = "", status: int | None = None
+    stream: ByteStream,
+    refusal: RequestError,
+    *,
+    path: str = "",
+    address: str = "",
+    status: int | None = None,
+    bodies: Sequence[ErrorBody] = (),
 ) -> None:
-    """Answer a connection with an error. The stream's owner closes it. Errors of the connection are not raised."""
-    answer = error_answer(refusal, path, _clock.now_ms(), status=status)
+    """Answer a connection with an error. The stream's owner closes it. Errors of the connection are not raised.
+
+    `status` and `bodies`: as for `error_answer`.
+    """
+    answer = error_answer(refusal, path, _clock.now_ms(), status=status, bodies=bodies)
     log.info(
         "refused", path=path, address=address, status=answer.status, cause=refusal.message, errorId=answer.error_id
     )

@@ -15,6 +15,7 @@ from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.principal import Principal
+from relay.model.publication import Position, Publication
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.rooms import Room
@@ -57,12 +58,15 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Parts, Subscriptions, Subs
 
 
 async def subscribe(
-    opened: tuple[Parts, Subscriptions, Subscriber, Outbox], channel: str, principal: Principal | None, **more: bool
+    opened: tuple[Parts, Subscriptions, Subscriber, Outbox],
+    channel: str,
+    principal: Principal | None,
+    counted: bool = True,
 ) -> None:
     """Subscribe, with no answer."""
     parts, subscriptions, subscriber, outbox = opened
     name = parts.kinds.parse(channel)
-    await subscriptions.subscribe(subscriber, name, principal, outbox=outbox, answer=lambda *_: None, **more)
+    await subscriptions.subscribe(subscriber, name, principal, outbox=outbox, answer=lambda *_: None, counted=counted)
 
 
 async def test_a_refusal_leaves_no_subscription(tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ async def test_several_channels_are_all_or_none(tmp_path: Path) -> None:
         names = [parts.kinds.parse(text) for text in ("market:BTC", "user:bob")]
         made: list[int] = []
 
-        def first(snapshots: list[object]) -> list[bytes]:
+        def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
             made.append(len(snapshots))
             return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.config.tree import Config
 from relay.core import Core
-from relay.dialects.base import Endpoint
+from relay.dialects.base import Dialect
 from relay.server.server import Server
 from relay.store import api_keys as keys
 from relay.store.api_keys import ApiKey, Tier
@@ -55,21 +55,9 @@ def _blueprint(add: Routes) -> Blueprint:
     return routes
 
 
-class ProbeDialect:
-    """A dialect that is nothing but routes. They get the core when the server has one."""
-
-    name = "probe"
-    services: tuple[Callable[..., Awaitable[None]], ...] = ()
-
-    def __init__(self, add: Callable[[Blueprint, Core], None], core: Core) -> None:
-        self.blueprints = [_blueprint(lambda routes: add(routes, core))]
-
-    def drain(self) -> None:
-        """Do nothing."""
-
-    def endpoint(self, path: str) -> Endpoint | None:
-        """Return none."""
-        return None
+def probe_dialect(add: Callable[[Blueprint, Core], None], core: Core) -> Dialect:
+    """Return a dialect that is nothing but routes. They get the core."""
+    return Dialect("probe", blueprints=[_blueprint(lambda routes: add(routes, core))])
 
 
 def nothing(routes: Blueprint, core: Core) -> None:
@@ -82,7 +70,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Server, str]]:
     """Run a real server that has these routes and those of no dialect; yields it and its address."""
     async with running(
-        config_for(folder, overrides), dialects=[lambda core: ProbeDialect(add, core)]
+        config_for(folder, overrides), dialects=[lambda core: probe_dialect(add, core)]
     ) as running_server:
         yield running_server
 

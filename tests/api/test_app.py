@@ -19,7 +19,7 @@ from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.transports.http_errors import FEEDS_PREFIX, STATUS, error_answer
+from relay.transports.http_errors import STATUS, ErrorBody, error_answer
 from tests.api.probe import app_with, serving
 from tests.api.raw import raw_connection
 from tests.parts import START_MS
@@ -58,9 +58,11 @@ def test_an_error_has_one_shape(code: Code) -> None:
 
 
 @pytest.mark.parametrize("code", Code)
-def test_an_error_of_the_feeds_has_the_shape_of_theirs(code: Code) -> None:
-    answer = error_answer(RequestError(code, "No."), f"{FEEDS_PREFIX}nothing", START_MS)
-    assert (answer.status, answer.body) == (STATUS[code], {"error": {"code": code.value, "message": "No."}})
+def test_a_dialect_shapes_the_errors_below_its_prefix(code: Code) -> None:
+    bodies = [ErrorBody("/toy/", lambda refusal: {"no": refusal.code.value})]
+    answer = error_answer(RequestError(code, "No."), "/toy/nothing", START_MS, bodies=bodies)
+    assert (answer.status, answer.body) == (STATUS[code], {"no": code.value})
+    check_shape(error_answer(RequestError(code, "No."), "/toys", START_MS, bodies=bodies).body, STATUS[code])
 
 
 def test_an_error_names_each_field() -> None:
@@ -143,16 +145,6 @@ async def test_an_unknown_path_is_not_found(path: str) -> None:
     response = await app_with(add_routes).test_client().get(path)
     assert response.status_code == 404
     check_shape(json.loads(await response.get_data()), 404)
-
-
-@pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/nothing", "/api/v1/ws/trades/x"])
-async def test_an_unknown_path_of_the_feeds_is_not_found_in_their_words(path: str) -> None:
-    response = await app_with(add_routes).test_client().get(path)
-    body = json.loads(await response.get_data())
-    assert (response.status_code, body) == (
-        404,
-        {"error": {"code": "not_found", "message": "There is nothing at this path."}},
-    )
 
 
 async def test_a_method_that_a_path_does_not_take_is_refused_with_those_that_it_takes() -> None:

@@ -10,7 +10,7 @@ import trio
 from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.dialects.base import Endpoint
+from relay.dialects.base import Dialect, Endpoint, Factory
 from relay.dialects.socketio.engine import Engine, Settings
 from relay.dialects.socketio.namespaces import Namespace, Socket, SocketIO
 from relay.dialects.socketio.server import EngineServer
@@ -29,35 +29,25 @@ AUTH_DELAY = 0.02
 """Seconds between the answer to a CONNECT and what follows. The suite's clients lose one that comes in the same read."""
 
 
-class Echo:
-    """WebSocket at `/echo`: text as text, binary as binary."""
+def open_echo(core: Core) -> Dialect:
+    """Return a dialect with a WebSocket at `/echo`: text as text, binary as binary."""
+    connections = ConnectionCounter(MAX_CONNECTIONS)
+    endpoint = Endpoint(
+        handle=_echo,
+        connections=connections,
+        heartbeat=None,
+        idle_timeout=ECHO_IDLE_TIMEOUT,
+        max_message_bytes=MAX_ECHO_BYTES,
+    )
+    return Dialect("echo", endpoint=lambda path: endpoint if path == ECHO_PATH else None, places=(connections,))
 
-    name = "echo"
-    blueprints = ()
-    services = ()
 
-    def __init__(self, core: Core) -> None:
-        self._endpoint = Endpoint(
-            handle=self._handle,
-            connections=ConnectionCounter(MAX_CONNECTIONS),
-            heartbeat=None,
-            idle_timeout=ECHO_IDLE_TIMEOUT,
-            max_message_bytes=MAX_ECHO_BYTES,
-        )
-
-    def endpoint(self, path: str) -> Endpoint | None:
-        """See `dialects.base.Dialect`."""
-        return self._endpoint if path == ECHO_PATH else None
-
-    def drain(self) -> None:
-        """See `dialects.base.Dialect`."""
-
-    async def _handle(self, session: Session) -> None:
-        while (message := await session.receive()) is not None:
-            if isinstance(message, str):
-                await session.send(message.encode())
-            else:
-                await session.outbox.send(binary_frame(message))
+async def _echo(session: Session) -> None:
+    while (message := await session.receive()) is not None:
+        if isinstance(message, str):
+            await session.send(message.encode())
+        else:
+            await session.outbox.send(binary_frame(message))
 
 
 class EngineEcho:
@@ -102,56 +92,52 @@ async def _connect(socket: Socket, payload: dict[str, Any] | None) -> Namespace:
     return SocketEcho(socket, payload)
 
 
-class EngineDialect:
-    """An Engine.IO server at a path of its own."""
+def open_engine(core: Core, name: str, path: str) -> Dialect:
+    """Return a dialect with an Engine.IO server at a path of its own."""
 
-    services = ()
-
-    def __init__(self, core: Core, name: str, path: str) -> None:
-        self.name = name
-        self._core = core
-        self._path = path
-        connections = ConnectionCounter(MAX_CONNECTIONS)
-        queue_bytes = core.config.limits.max_outbox_bytes
-        settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, queue_bytes)
-        counts = core.metrics.sessions_of(name, "polling")
-        self._server = EngineServer(
-            settings, core.timers, OriginPolicy(["*"]), connections, self._open, admit=lambda: "", polling_counts=counts
-        )
-        self.blueprints = (self._server.blueprint(name),)
-        self._endpoint = Endpoint(
-            handle=self._server.handle,
-            connections=connections,
-            heartbeat=None,
-            idle_timeout=ECHO_IDLE_TIMEOUT,
-            max_message_bytes=MAX_PAYLOAD_BYTES,
-        )
-
-    def _open(self, engine: Engine) -> Any:
-        if self.name == "engine":
+    def open_application(engine: Engine) -> Any:
+        if name == "engine":
             return EngineEcho(engine)
         return SocketIO(
             engine,
             {"/": _connect, "/custom": _connect},
-            self._core.timers,
+            core.timers,
             new_id=lambda: secrets.token_urlsafe(15),
             connect_timeout=CONNECT_TIMEOUT,
             max_bytes=MAX_PAYLOAD_BYTES,
         )
 
-    def endpoint(self, path: str) -> Endpoint | None:
-        """See `dialects.base.Dialect`."""
-        return self._endpoint if path.rstrip("/") == self._path.rstrip("/") else None
+    connections = ConnectionCounter(MAX_CONNECTIONS)
+    settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, core.config.limits.max_outbox_bytes)
+    server = EngineServer(
+        settings,
+        core.timers,
+        OriginPolicy(["*"]),
+        connections,
+        open_application,
+        admit=lambda: "",
+        polling_counts=core.metrics.sessions_of(name, "polling"),
+    )
+    endpoint = Endpoint(
+        handle=server.handle,
+        connections=connections,
+        heartbeat=None,
+        idle_timeout=ECHO_IDLE_TIMEOUT,
+        max_message_bytes=MAX_PAYLOAD_BYTES,
+    )
+    return Dialect(
+        name,
+        endpoint=lambda asked: endpoint if asked.rstrip("/") == path.rstrip("/") else None,
+        places=(connections,),
+        blueprints=(server.blueprint(name),),
+        drain=server.drain,
+    )
 
-    def drain(self) -> None:
-        """See `dialects.base.Dialect`."""
-        self._server.drain()
 
-
-def dialects() -> tuple[Any, ...]:
-    """Return what makes the three."""
+def dialects() -> tuple[Factory, ...]:
+    """Return the factories of the three."""
     return (
-        Echo,
-        lambda core: EngineDialect(core, "engine", "/engine.io/"),
-        lambda core: EngineDialect(core, "socket", "/socket.io/"),
+        open_echo,
+        lambda core: open_engine(core, "engine", "/engine.io/"),
+        lambda core: open_engine(core, "socket", "/socket.io/"),
     )

@@ -18,6 +18,7 @@ import trio
 from relay.server.server import Server
 from relay.sessions.session import Session
 from relay.store import api_keys as keys
+from tests.dialects.socketio.engine_client import engine_server_of
 from tests.e2e.hostile import RawConnection
 from tests.e2e.wire import PING, PONG, TEXT, frame, handshake, text
 from tests.running import token
@@ -95,7 +96,9 @@ def sessions_of(server: Server) -> set[Session]:
 
 def polling_count(server: Server) -> int:
     """Return how many Engine.IO sessions there are, over either transport."""
-    return sum(len(dialect._server._sessions) for dialect in server.upgrades._dialects if hasattr(dialect, "_server"))
+    engines = [engine_server_of(dialect) for dialect in server.upgrades._dialects]
+    assert any(engines)
+    return sum(len(engine._sessions) for engine in engines if engine is not None)
 
 
 async def gone(server: Server, session: Session, timeout: float) -> float:

@@ -175,6 +175,26 @@ async def test_feeds_begin_with_history_that_survives_restarts(tmp_path: Path) -
             await asset.nothing()
 
 
+@pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/nothing", "/api/v1/ws/trades/x"])
+async def test_an_unknown_path_of_the_feeds_is_not_found_in_their_shape(tmp_path: Path, path: str) -> None:
+    """Over HTTP and as a handshake; switched off, the feeds leave no shape behind."""
+    handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    handshake["Sec-WebSocket-Key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    async with (
+        running(config_for(tmp_path)) as (_, address),
+        httpx.AsyncClient(base_url=f"http://{address}") as http,
+    ):
+        for headers in ({}, handshake):
+            answer = await http.get(path, headers=headers)
+            assert answer.status_code == 404
+            assert answer.json()["error"]["code"] == "not_found"
+    async with (
+        running(config_for(tmp_path, {"dialects.feeds.enabled": False})) as (_, address),
+        httpx.AsyncClient(base_url=f"http://{address}") as http,
+    ):
+        assert (await http.get(path)).json()["status"] == 404
+
+
 @pytest.mark.parametrize(
     ("path", "limit"),
     [("/api/v1/ws/trades", 512), ("/api/v1/ws/events/1/chart", 128), ("/api/v1/ws/assets/X/price", 128)],

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import httpx
 import pytest
 import trio
 from quart import Blueprint
 
 from relay.access.subscribing import Subscriptions
-from relay.admission.rate_limits import ConnectionCounter
 from relay.broker.broker import Broker
 from relay.broker.subscription import Subscriber
+from relay.config.dialects import LiveConfig
 from relay.core import Core
-from relay.dialects.base import Endpoint
+from relay.dialects.base import Dialect, pinged
 from relay.dialects.registry import DIALECTS
 from relay.ground.errors import RequestError
 from relay.model.kinds import Audience, ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
-from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
+from relay.transports.http_errors import ErrorBody
 from tests.clients import connect, live
 from tests.e2e.test_live_chat import make_room, publish
 from tests.running import config_for, running
@@ -35,31 +36,21 @@ class Ticker:
     A dialect that checks no right: `<way> <channel> <user>` asks for any channel, in each way that the core has.
     """
 
-    name = "ticker"
-
     def __init__(self, core: Core) -> None:
         self._core = core
-        heartbeat = Heartbeat(30.0)
-        self._endpoint = Endpoint(
-            handle=self._handle,
-            connections=ConnectionCounter(10),
-            heartbeat=heartbeat,
-            idle_timeout=60.0,
-            max_message_bytes=128,
-        )
-        self.services = (heartbeat.run,)
-        routes = Blueprint("ticker", __name__)
-        routes.add_url_rule("/ticker/symbols", "symbols", self._symbols)
-        self.blueprints = (routes,)
         self.asked: list[str] = []
         self.drained = False
 
-    def endpoint(self, path: str) -> Endpoint | None:
-        """See `dialects.base.Dialect`."""
-        return self._endpoint if path == "/ticker" else None
+    def dialect(self) -> Dialect:
+        """Return what the server registers."""
+        routes = Blueprint("ticker", __name__)
+        routes.add_url_rule("/ticker/symbols", "symbols", self._symbols)
+        settings = LiveConfig(max_connections=10)
+        dialect = pinged("ticker", "/ticker", self._handle, settings, self._core, encoders=[line], blueprints=[routes])
+        body = ErrorBody("/ticker", lambda refusal: {"ticker": refusal.code.value})
+        return attrs.evolve(dialect, drain=self._drain, error_body=body, tables={"asked": lambda: len(self.asked)})
 
-    def drain(self) -> None:
-        """See `dialects.base.Dialect`."""
+    def _drain(self) -> None:
         self.drained = True
 
     async def _symbols(self) -> str:
@@ -124,6 +115,11 @@ class Ticker:
         )
 
 
+def open_ticker(core: Core) -> Dialect:
+    """Return the dialect."""
+    return Ticker(core).dialect()
+
+
 WAYS = ("one", "uncounted", "resume", "several", "server-side")
 """Each way that the core has to subscribe."""
 
@@ -137,9 +133,9 @@ async def test_a_fifth_dialect_is_a_folder_and_a_line(tmp_path: Path) -> None:
     """One publication reaches it and `live`, each in its own encoding; it has routes, services and a part in the shutdown."""
     made: list[Ticker] = []
 
-    def open_ticker(core: Core) -> Ticker:
+    def open_ticker(core: Core) -> Dialect:
         made.append(Ticker(core))
-        return made[0]
+        return made[0].dialect()
 
     with trio.fail_after(20):
         async with running(config_for(tmp_path), dialects=[*DIALECTS, open_ticker]) as (server, address):
@@ -154,6 +150,11 @@ async def test_a_fifth_dialect_is_a_folder_and_a_line(tmp_path: Path) -> None:
                 assert (await bob.receive())["data"] == {"symbol": "BTC", "price": 5}
                 async with httpx.AsyncClient(base_url=f"http://{address}") as http:
                     assert (await http.get("/ticker/symbols")).text == "btc"
+                    assert (await http.get("/ticker/nothing")).json() == {"ticker": "not_found"}
+                    metrics = (await http.get("/metrics")).text
+                    assert 'relay_deliveries_total{dialect="ticker"} 1.0' in metrics
+                    assert 'relay_places{dialect="ticker"} 10.0' in metrics
+                    assert 'relay_table_entries{table="asked"} 1.0' in metrics
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(server.drain)
                     assert (await ticker.closed())[0] == 1001
@@ -163,7 +164,7 @@ async def test_a_fifth_dialect_is_a_folder_and_a_line(tmp_path: Path) -> None:
 async def test_a_dialect_that_checks_no_right_is_refused_by_the_core(tmp_path: Path) -> None:
     """It asks for another user's channel and for a foreign room, in each way, as nobody and as a user; it hears nothing."""
     with trio.fail_after(20):
-        async with running(config_for(tmp_path), dialects=[*DIALECTS, Ticker]) as (server, address):
+        async with running(config_for(tmp_path), dialects=[*DIALECTS, open_ticker]) as (server, address):
             room = await make_room(address, type="private")
             for user, codes in (("", ("unauthorized", "unauthorized")), (" eve", ("forbidden", "not_found"))):
                 async with connect(address, "/ticker") as ticker:
@@ -183,7 +184,7 @@ async def test_each_way_leads_to_a_channel_that_is_the_users_own(tmp_path: Path,
     """The refusals above are about the right, not about the way."""
     with trio.fail_after(20):
         async with (
-            running(config_for(tmp_path), dialects=[*DIALECTS, Ticker]) as (_, address),
+            running(config_for(tmp_path), dialects=[*DIALECTS, open_ticker]) as (_, address),
             connect(address, "/ticker") as ticker,
         ):
             await ticker.connection.send_message(f"{way} user:bob bob")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.ground.errors import Reason
 from relay.model.publication import Publication
 from relay.ops.metrics import BY_CLIENT, LAG_INTERVAL, Metrics, SessionCounts
@@ -24,9 +25,12 @@ def test_deliveries_are_told_apart_by_dialect() -> None:
     def unknown(_: Publication) -> bytes: ...
 
     metrics = Metrics()
-    metrics.name_encoders("live", of_live)
-    metrics.name_encoders("feeds", of_feeds)
+    metrics.add_dialect("live", [of_live], [], {"typing": lambda: 5}, {})
+    metrics.add_dialect("feeds", [of_feeds], [ConnectionCounter(7)], {}, {"polling": lambda: 9})
     assert metrics.by_dialect({of_live: 3, unknown: 1}) == {"live": 3, "feeds": 0, "other": 1}
+    assert [places.maximum for places in metrics.places["feeds"]] == [7]
+    assert metrics.tables["typing"]() == 5
+    assert metrics.queued_bytes["feeds", "polling"]() == 9
 
 
 async def test_the_loop_is_measured_late_by_as_much_as_it_was(autojump_clock: trio.testing.MockClock) -> None:

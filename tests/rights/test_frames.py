@@ -27,6 +27,7 @@ from relay.dialects.socketio.prices import NAMESPACE, PriceConnection
 from relay.model.principal import Principal
 from tests.api.raw import raw_connection
 from tests.clients import connect
+from tests.dialects.socketio.engine_client import engine_server_of
 from tests.kept import recent
 from tests.rights.world import KEY_ROLES, ROOM_TYPES, TOKEN_ROLES, UNKNOWN_ROLES, Cell, World, leaks, open_world, table
 from tests.running import token
@@ -531,8 +532,9 @@ async def test_the_tables_have_every_dialect_and_namespace_that_there_is(tmp_pat
     async with open_world(tmp_path) as world:
         dialects = {dialect.name: dialect for dialect in world.server.upgrades._dialects}
         assert set(dialects) == {"live", "channels", "feeds", "socketio"}
-        socketio: Any = dialects["socketio"]
-        application = socketio._server._open_application(cast(Engine, None))
+        server = engine_server_of(dialects["socketio"])
+        assert server is not None
+        application = server._open_application(cast(Engine, None))
         assert isinstance(application, SocketIO)
         assert set(application._namespaces) == {NAMESPACE}
         application.close()

@@ -22,7 +22,8 @@ PREVIOUS = "the-secret-before-of-thirty-two-bytes-and-more"
 def built(secret: str | None = SECRET, **settings: Any) -> Core:
     """Return the core of a configuration."""
     nothing: Any = None
-    return build_core(load_config(None, {}, settings), nothing, nothing, Clock(), secret)
+    core, _ = build_core(load_config(None, {}, settings), nothing, nothing, Clock(), secret)
+    return core
 
 
 def test_building_opens_nothing_and_fills_every_part() -> None:

@@ -16,11 +16,11 @@ One whole exchange, `>` from the client, on `/api/ws?token=eyJ...`:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 
+from relay.dialects.wire import since, timestamp
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.model.kinds import ChannelName, Kinds
@@ -91,7 +91,7 @@ def decode(text: str, kinds: Kinds) -> Command:
     match message.get("type"):
         case "subscribe":
             channel, name = _channel(data, kinds)
-            return Subscribe(channel, name, _since(data))
+            return Subscribe(channel, name, since(data, "data.since"))
         case "unsubscribe":
             return Unsubscribe(*_channel(data, kinds))
         case "ping":
@@ -129,11 +129,6 @@ def name_of(channel: ChannelName) -> str:
     return f"{CONVERSATION}:{channel.id}" if channel.kind.name == "chatroom" else channel.text
 
 
-def timestamp(milliseconds: int) -> str:
-    """Return Unix milliseconds as `2023-08-15T10:30:00Z`."""
-    return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def _translated(publication: Publication) -> tuple[str, Mapping[str, Any]]:
     data = publication.data
     match publication.type:
@@ -165,13 +160,3 @@ def _channel(data: Mapping[str, Any], kinds: Kinds) -> tuple[ChannelName, str]:
     if colon and (kind == "user" or kind in kinds.entities):
         return kinds[kind].channel(id_), text
     raise RequestError(Code.UNKNOWN_CHANNEL, "There is no such kind of channel.")
-
-
-def _since(data: Mapping[str, Any]) -> Position | None:
-    since = data.get("since")
-    if since is None:
-        return None
-    position = Position.parse(since)
-    if position is None:
-        raise ProtocolError("data.since must have offset, an integer from 0, and epoch, a text.")
-    return position

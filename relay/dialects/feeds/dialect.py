@@ -10,28 +10,32 @@ import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.dialects.base import Endpoint
+from relay.dialects.base import Dialect, Endpoint
 from relay.dialects.feeds import protocol
 from relay.ground.errors import Code, RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
+from relay.transports.http_errors import ErrorBody
 
+API_PREFIX = "/api/v1/"
+"""The paths below it belong to this API, and so does the shape of their errors."""
 PREFIX = "/api/v1/ws/"
 MAX_TRADES_MESSAGE_BYTES = 512
+"""Bytes of a message that a client of the trades feed may send. Messages are ignored."""
 MAX_MESSAGE_BYTES = 128
-"""What a client of a chart or asset feed may send, to be ignored."""
+"""Bytes of a message that a client of a chart or asset feed may send. Messages are ignored."""
 
 
-def open_feeds(core: Core) -> Feeds | None:
+def open_feeds(core: Core) -> Dialect | None:
     """Return the dialect, None if it is switched off."""
-    return Feeds(core) if core.config.dialects.feeds.enabled else None
+    return Feeds(core).dialect() if core.config.dialects.feeds.enabled else None
 
 
 @attrs.frozen(eq=False)
 class Hub:
-    """One of the three feeds: its words, and a limit of its own."""
+    """One of the three feeds: its encoding, and its own limits."""
 
     encode: Encoder
     first: Callable[[ChannelName, Sequence[Publication]], list[bytes]]
@@ -40,10 +44,7 @@ class Hub:
 
 
 class Feeds:
-    """The dialect, for all its sessions. See `dialects.base.Dialect`."""
-
-    name = "feeds"
-    blueprints = ()
+    """The three feeds, for all their sessions."""
 
     def __init__(self, core: Core) -> None:
         settings = core.config.dialects.feeds
@@ -56,16 +57,25 @@ class Feeds:
         )
         self._charts = Hub(protocol.encode_chart, protocol.first_ratios, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
         self._assets = Hub(protocol.encode_price, protocol.first_price, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
-        hubs = (self._trades, self._charts, self._assets)
-        core.metrics.name_encoders(self.name, *(hub.encode for hub in hubs))
-        core.metrics.places[self.name] = tuple(hub.connections for hub in hubs)
-        self.services = (self._heartbeat.run,)
 
-    def drain(self) -> None:
-        """Nothing but sessions. See `dialects.base.Dialect`."""
+    def dialect(self) -> Dialect:
+        """Return the dialect that the server registers."""
+        hubs = (self._trades, self._charts, self._assets)
+        return Dialect(
+            "feeds",
+            endpoint=self.endpoint,
+            encoders=[hub.encode for hub in hubs],
+            places=[hub.connections for hub in hubs],
+            services=(self._heartbeat.run,),
+            error_body=ErrorBody(API_PREFIX, protocol.error_body),
+        )
 
     def endpoint(self, path: str) -> Endpoint | None:
-        """Return the endpoint at this path. See `dialects.base.Dialect`."""
+        """Return the endpoint of the feed at a path, None if the path is not one of a feed.
+
+        Raises:
+            RequestError: the path is one of a feed, but no such event or asset can exist.
+        """
         if not path.startswith(PREFIX):
             return None
         kinds = self._core.kinds
@@ -102,7 +112,7 @@ class Feeds:
             await subscriptions.subscribe_all(subscriber, [channel], None, outbox=session.outbox, first=first)
             frame_rate = self._core.limits.frames()
             while await session.receive() is not None:
-                # What clients say is ignored; too much of it for too long is not.
+                # Messages are ignored, but too many of them for too long end the session.
                 try:
                     frame_rate.spend()
                 except RequestError:

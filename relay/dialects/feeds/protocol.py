@@ -10,10 +10,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 
+from relay.dialects.wire import timestamp
 from relay.ground import strictjson
+from relay.ground.errors import RequestError
 from relay.model.kinds import ChannelName, is_number
 from relay.model.publication import Publication
 from relay.sessions.frames import text_frame
@@ -54,7 +55,7 @@ def first_trades(channel: ChannelName, history: Sequence[Publication]) -> list[b
 def first_ratios(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
     """Return what a client of a chart feed is sent first, from the history (oldest first)."""
     points = [
-        {"timestamp": _timestamp(publication.published_ms), "values": publication.data["ratios"]}
+        {"timestamp": timestamp(publication.published_ms), "values": publication.data["ratios"]}
         for publication in history
         if _is_default(publication)
     ]
@@ -67,13 +68,14 @@ def first_price(channel: ChannelName, history: Sequence[Publication]) -> list[by
     return [frame for publication in history[-1:] if (frame := encode_price(publication)) is not None]
 
 
+def error_body(refusal: RequestError) -> Mapping[str, object]:
+    """Return the body of an HTTP error, in the shape of this API."""
+    return {"error": {"code": refusal.code.value, "message": refusal.message}}
+
+
 def _is_default(publication: Publication) -> bool:
     return bool(publication.offset) and publication.type == publication.channel.kind.default_type
 
 
 def _is_trade(publication: Publication) -> bool:
     return _is_default(publication) and is_number(publication.data.get("amount"))
-
-
-def _timestamp(milliseconds: int) -> str:
-    return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -22,6 +22,7 @@ from typing import Any
 
 import attrs
 
+from relay.dialects.wire import since
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.model.kinds import ChannelName, Kinds
@@ -140,7 +141,7 @@ def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
         case "auth":
             return Auth(_text(body, "token"))
         case "subscribe":
-            return Subscribe(_target(body, kinds, user_id), _since(body))
+            return Subscribe(_target(body, kinds, user_id), since(body))
         case "unsubscribe":
             return Unsubscribe(_target(body, kinds, user_id, all_symbols=True))
         case "chat:send":
@@ -230,16 +231,6 @@ def _text(body: Mapping[str, Any], field: str, max_characters: int | None = None
 
 def _room(body: Mapping[str, Any], kinds: Kinds) -> ChannelName:
     return kinds["chatroom"].channel(_text(body, "chatroomId"))
-
-
-def _since(body: Mapping[str, Any]) -> Position | None:
-    since = body.get("since")
-    if since is None:
-        return None
-    position = Position.parse(since)
-    if position is None:
-        raise ProtocolError("since must have offset, an integer from 0, and epoch, a text.")
-    return position
 
 
 def _target(body: Mapping[str, Any], kinds: Kinds, user_id: str | None, *, all_symbols: bool = False) -> Target:

@@ -1,4 +1,4 @@
-"""One session of the `live` dialect: authentication, and then each frame in the order in which it was sent."""
+"""One session of the `live` dialect: authentication, and then each frame in the order in which the client sent it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.broker.subscription import Subscriber
 from relay.core import Core
+from relay.dialects import wire
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
+from relay.dialects.user_session import UserSession
 from relay.ground import logs
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
+from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
@@ -25,90 +27,79 @@ log = logs.get("relay.live")
 
 
 class LiveSession:
-    """What one connection may do, and does."""
+    """One connection: what its client asks for, and the answers."""
 
-    __slots__ = ("_core", "_frame_rate", "_principal", "_server_side", "_session", "_subscriber", "_typing")
+    __slots__ = ("_core", "_session", "_typing", "_user")
 
     def __init__(self, core: Core, typing: Typing, session: Session, subscriber: Subscriber) -> None:
         self._core = core
         self._typing = typing
         self._session = session
-        self._subscriber = subscriber
-        self._principal: Principal | None = None
-        self._server_side = core.subscriptions.server_side(
-            subscriber, session.outbox, core.kinds["broadcast"].channel()
-        )
-        self._frame_rate = core.limits.frames()
+        broadcast = core.kinds["broadcast"].channel()
+        self._user = UserSession(core, session, subscriber, broadcast)
 
     async def run(self) -> None:
-        """Handle frames until the client closes."""
-        session = self._session
-        session.last_words = self._last_words
-        session.set_deadline(trio.current_time() + self._core.config.limits.auth_timeout, Reason.UNAUTHORIZED)
-        self._subscriber.call_when_revoked(self._revoked)
-        with self._server_side:
-            while (message := await self._server_side.receive(session.receive)) is not None:
-                if isinstance(message, bytes):
-                    raise Disconnect(Reason.BINARY)
-                await self._take(message)
+        """Handle frames until the client closes. The client has `auth_timeout` seconds to authenticate."""
+        deadline = trio.current_time() + self._core.config.limits.auth_timeout
+        self._session.set_deadline(deadline, Reason.UNAUTHORIZED)
+        await self._user.run(self._take, on_revoked=self._revoked, last_words=self._last_words)
 
     async def _take(self, message: str) -> None:
-        """Handle one frame; a refusal is answered and the session goes on."""
+        """Handle one frame. A refusal is answered, and the session continues."""
         request: str | None = None
         request_id: protocol.RequestId = None
+        principal, frame_rate = self._user.principal, self._user.frame_rate
         try:
             try:
-                frame = protocol.decode(message)
+                frame = wire.read(protocol.decode, message)
                 request, request_id = frame.type, frame.request_id
-                user_id = self._principal.user_id if self._principal is not None else None
-                command = protocol.command(frame, self._core.kinds, user_id)
+                user_id = principal.user_id if principal is not None else None
+                command = wire.read(protocol.command, frame, self._core.kinds, user_id)
             except RequestError:
-                self._frame_rate.spend()
+                frame_rate.spend()
                 raise
-            except ProtocolError as error:
-                self._frame_rate.spend()
-                raise RequestError(Code.INVALID_REQUEST, str(error)) from error
-            if not isinstance(command, protocol.ChatSend) or self._principal is None:
-                self._frame_rate.spend()
+            if not isinstance(command, protocol.ChatSend) or principal is None:
+                frame_rate.spend()
             await self._handle(command, request_id)
         except RequestError as refusal:
             await self._session.send(protocol.error(refusal, request, request_id))
 
     async def _handle(self, command: protocol.Command, request_id: protocol.RequestId) -> None:
+        user = self._user
         if not isinstance(command, protocol.Subscribe):
-            await self._server_side.begin()
+            await user.begin_server_side()
         match command:
             case protocol.Ping():
                 timestamp = iso_ms(self._core.clock.now_ms())
                 await self._session.send(protocol.answer("pong", {"timestamp": timestamp}, request_id))
             case protocol.Auth():
                 await self._authenticate(command, request_id)
-            case _ if self._principal is None:
+            case _ if user.principal is None:
                 raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
-            case protocol.Subscribe(target, since) if target.word == "market":
-                await self._server_side.begin()
-                await self._subscribe_market(self._principal, target, request_id)
             case protocol.Subscribe(target, since):
-                await self._subscribe(self._principal, target, since, request_id)
+                if target.word == "market":
+                    await self._subscribe_market(target, request_id)
+                else:
+                    await self._subscribe(target, since, request_id)
             case protocol.Unsubscribe(target):
                 await self._unsubscribe(target, request_id)
             case protocol.ChatSend():
-                await self._chat(self._principal, command, request_id)
+                await self._chat(user.principal, command, request_id)
             case protocol.ChatTyping(room, is_typing):
-                await self._core.subscriptions.check_publisher(self._subscriber, room, self._principal)
-                self._typing.set(room, self._principal.user_id, is_typing=is_typing)
+                await self._core.subscriptions.check_publisher(user.subscriber, room, user.principal)
+                self._typing.set(room, user.principal.user_id, is_typing=is_typing)
             case protocol.AskPresence(room):
-                await self._core.subscriptions.check_reader(self._subscriber, room, self._principal)
+                await self._core.subscriptions.check_reader(user.subscriber, room, user.principal)
                 await self._answer_presence(room, request_id)
 
     # -- authentication -----------------------------------------------------------------------------------------------
 
     async def _authenticate(self, command: protocol.Auth, request_id: protocol.RequestId) -> None:
-        core, session = self._core, self._session
+        core, session, before = self._core, self._session, self._user.principal
         try:
             with core.limits.auth_failures.counted(session.address):
                 principal = await core.auth.tokens.authenticate(command.token)
-            if self._principal is not None and principal.user_id != self._principal.user_id:
+            if before is not None and principal.user_id != before.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
             log.info("authentication refused", address=session.address, cause=refusal.message)
@@ -117,19 +108,15 @@ class LiveSession:
                 return
             session.last_words = None
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
-        await core.auth.users.seen(principal)
-        first = self._principal is None
-        self._principal = principal
-        await core.subscriptions.identify(self._subscriber, principal)
-        expires_at = principal.expires_at
-        session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
-        if first:
+        await self._user.authenticated(principal)
+        if before is None:
             log.info("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
+        expires_at = principal.expires_at
         expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
         answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
         await session.send(answer)
-        if first:
-            await self._server_side.open()
+        if before is None:
+            await self._user.open_server_side()
 
     def _last_words(self, reason: Reason) -> bytes | None:
         if reason is Reason.UNAUTHORIZED:
@@ -140,36 +127,15 @@ class LiveSession:
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    async def _subscribe(
-        self, principal: Principal, target: protocol.Target, since: Position | None, request_id: protocol.RequestId
-    ) -> None:
-        [channel] = target.channels
-
+    async def _subscribe(self, target: protocol.Target, since: Position | None, request_id: protocol.RequestId) -> None:
         def answer(position: Position, recovered: bool | None) -> bytes:
-            data = {"channel": target.word, **target.fields, **attrs.asdict(position)}
-            if recovered is not None:
-                data["recovered"] = recovered
+            data = wire.subscribed({"channel": target.word, **target.fields}, position, recovered)
             return text_frame(protocol.answer("subscribed", data, request_id))
 
-        make_answer: MakeAnswer = answer
-        unasked = target.word == "broadcast"
-        if unasked:
-            make_answer = self._server_side.resume_first(since, answer)
-        else:
-            await self._server_side.begin()
-        await self._core.subscriptions.subscribe(
-            self._subscriber,
-            channel,
-            principal,
-            outbox=self._session.outbox,
-            since=since,
-            answer=make_answer,
-            counted=not unasked,
-        )
+        [channel] = target.channels
+        await self._user.subscribe(channel, since=since, answer=answer)
 
-    async def _subscribe_market(
-        self, principal: Principal, target: protocol.Target, request_id: protocol.RequestId
-    ) -> None:
+    async def _subscribe_market(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
         maximum = self._core.config.limits.max_subscriptions
         wanted = {name.text for name in (*self._market(), *target.channels)}
         if len(wanted) > maximum:
@@ -184,24 +150,18 @@ class LiveSession:
             frames += [protocol.encode(publication) for _, last in snapshots for publication in last]
             return frames
 
-        await self._core.subscriptions.subscribe_all(
-            self._subscriber, target.channels, principal, outbox=self._session.outbox, first=first
-        )
+        await self._user.subscribe_all(target.channels, first)
 
     async def _unsubscribe(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
-        channels = target.channels
-        fields: Mapping[str, object] = target.fields
-        if target.word == "market":
-            for name in channels or self._market():
-                self._core.subscriptions.unsubscribe(self._subscriber, name)
-            fields = {"symbols": [name.id for name in self._market()]}
-        elif target.word != "broadcast":  # which goes on coming unasked
-            self._core.subscriptions.unsubscribe(self._subscriber, channels[0])
+        market = target.word == "market"
+        for channel in target.channels or self._market():
+            self._user.unsubscribe(channel)
+        fields = {"symbols": [name.id for name in self._market()]} if market else target.fields
         await self._session.send(protocol.answer("unsubscribed", {"channel": target.word, **fields}, request_id))
 
     def _market(self) -> list[ChannelName]:
         market = self._core.kinds["market"]
-        return [one.channel for one in self._subscriber.subscriptions.values() if one.channel.kind is market]
+        return [one.channel for one in self._user.subscriber.subscriptions.values() if one.channel.kind is market]
 
     def _revoked(self, channel: ChannelName, reason: str) -> None:
         data = {**protocol.named(channel), "reason": reason}
@@ -210,19 +170,18 @@ class LiveSession:
     # -- rooms --------------------------------------------------------------------------------------------------------
 
     async def _chat(self, principal: Principal, command: protocol.ChatSend, request_id: protocol.RequestId) -> None:
-        core = self._core
+        core, user = self._core, self._user
         fields: dict[str, object] = {}
         if command.client_message_id is not None:
             fields["clientMessageId"] = command.client_message_id
         if request_id is not None:
             fields["requestId"] = request_id
-        origin = _Sender(self._session.outbox, fields)
         counted = False
 
         def limit() -> None:
             nonlocal counted
             counted = True
-            self._frame_rate.spend_from(core.limits.messages, principal.user_id)
+            user.frame_rate.spend_from(core.limits.messages, principal.user_id)
 
         try:
             posted = await core.messages.post(
@@ -230,16 +189,16 @@ class LiveSession:
                 command.room.id,
                 command.message,
                 limit=limit,
-                is_reader=core.subscriptions.is_reader(self._subscriber, command.room),
+                is_reader=core.subscriptions.is_reader(user.subscriber, command.room),
                 client_message_id=command.client_message_id,
-                origin=origin,
+                origin=_Sender(self._session.outbox, fields),
             )
         except RequestError:
             if not counted:
-                self._frame_rate.spend()  # a message that is refused for its own sake costs a frame instead
+                user.frame_rate.spend()  # a message that is refused for its own sake costs a frame instead
             raise
         if posted.repeated:
-            # The first one reached everybody; this sender did not hear of it.
+            # The first message reached every subscriber, but this sender may not have received it.
             await self._session.outbox.send(protocol.encode_with(posted.publication, fields))
 
     async def _answer_presence(self, room: ChannelName, request_id: protocol.RequestId) -> None:
@@ -261,11 +220,11 @@ class LiveSession:
 
 @attrs.frozen(eq=False)
 class _Sender:
-    """The connection that sent a message: its copy carries what it asked to have sent back."""
+    """The connection that sent a message. Its copy carries the ids that it asked to have sent back."""
 
     sink: Outbox
     fields: Mapping[str, object]
 
     def receive(self, publication: Publication) -> None:
-        """Take the publication in its place in the order. See `models.Origin`."""
+        """Send the publication at its place in the order. See `publication.Origin`."""
         self.sink.push(protocol.encode_with(publication, self.fields) if self.fields else protocol.encode(publication))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from relay.core import Core
-from relay.dialects.base import Dialect
+from relay.dialects.base import Dialect, Factory
 from relay.dialects.socketio.dialect import open_socketio
 from relay.dialects.socketio.server import EngineServer
 from relay.server.server import Server
@@ -159,17 +159,22 @@ async def pricing(folder: Path, overrides: dict[str, Any] | None = None) -> Asyn
         yield world
 
 
+def engine_server_of(dialect: Dialect) -> EngineServer | None:
+    """Return the Engine.IO server of a dialect, by the method that drains it."""
+    server = getattr(dialect.drain, "__self__", None)
+    return server if isinstance(server, EngineServer) else None
+
+
 @asynccontextmanager
-async def _world(folder: Path, overrides: dict[str, Any], makes: list[Callable[..., Any]]) -> AsyncIterator[World]:
+async def _world(folder: Path, overrides: dict[str, Any], makes: list[Factory]) -> AsyncIterator[World]:
     engines: dict[str, EngineServer] = {}
 
-    def noting(make: Callable[..., Any]) -> Callable[[Core], Dialect | None]:
+    def noting(make: Factory) -> Factory:
         def noted(core: Core) -> Dialect | None:
             dialect = make(core)
-            if hasattr(dialect, "_server"):
-                engines[dialect.name] = dialect._server
-            assert dialect is None or isinstance(dialect.name, str)
-            return dialect  # type: ignore[no-any-return]
+            if dialect is not None and (server := engine_server_of(dialect)) is not None:
+                engines[dialect.name] = server
+            return dialect
 
         return noted
 

@@ -1,0 +1,53 @@
+"""Values on the wire that several dialects share: positions, timestamps, and frames that cannot be read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, ParamSpec, TypeVar
+
+from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.model.publication import Position
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def read(decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what `decode` makes of a frame.
+
+    Raises:
+        RequestError: as `decode`; `INVALID_REQUEST` in place of its ProtocolError.
+    """
+    try:
+        return decode(*args, **kwargs)
+    except ProtocolError as error:
+        raise RequestError(Code.INVALID_REQUEST, str(error)) from error
+
+
+def since(body: Mapping[str, Any], named: str = "since") -> Position | None:
+    """Return the position that `body["since"]` holds, None without one. `named` is the field's name in errors.
+
+    Raises:
+        ProtocolError: the value is not a position.
+    """
+    value = body.get("since")
+    if value is None:
+        return None
+    position = Position.parse(value)
+    if position is None:
+        raise ProtocolError(f"{named} must have offset, an integer from 0, and epoch, a text.")
+    return position
+
+
+def subscribed(named: Mapping[str, object], position: Position, recovered: bool | None) -> dict[str, object]:
+    """Return the data of the answer to a subscribe; `named` names the channel. Without a resume, `recovered` is None."""
+    data: dict[str, object] = {**named, "offset": position.offset, "epoch": position.epoch}
+    if recovered is not None:
+        data["recovered"] = recovered
+    return data
+
+
+def timestamp(milliseconds: int) -> str:
+    """Return Unix milliseconds as `2023-08-15T10:30:00Z`, the form of APIs that show whole seconds."""
+    return f"{datetime.fromtimestamp(milliseconds // 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
