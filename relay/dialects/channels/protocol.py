@@ -1,16 +1,24 @@
 """The `channels` dialect on the wire: one envelope both ways, four error codes. Pure.
 
-One whole exchange, `>` from the client, on `/api/ws?token=eyJ...`:
+One whole exchange: `>` from the client, `<` from the server, `!` published by a backend. A test runs it as it stands here.
 
+    /api/ws?token=eyJ...
     > {"type": "subscribe", "data": {"channel": "conversation:conv-123"}}
-      {"type": "subscribed", "data": {"channel": "conversation:conv-123", "offset": 7, "epoch": "9f2c"},
-       "timestamp": "2023-08-15T10:30:00Z"}
-      {"type": "chat_message", "offset": 8, "data": {"conversation_id": "conv-123", "sender_id": "user-456",
-       "content": "Hello there!"}, "timestamp": "2023-08-15T10:30:01Z"}
+    < {"type": "subscribed", "data": {"channel": "conversation:conv-123", "offset": 0, "epoch": "9f2c"},
+       "timestamp": "2025-10-21T12:00:00Z"}
+    ! {"channel": "chatroom:conv-123", "data": {"userId": "user-456", "message": "Hello there!"}}
+    < {"type": "chat_message", "offset": 1, "data": {"conversation_id": "conv-123", "sender_id": "user-456",
+       "content": "Hello there!"}, "timestamp": "2025-10-21T12:00:00Z"}
+    ! {"channel": "user:user-123", "data": {"message": "Your task is late.", "priority": "high"}}
+    < {"type": "notification", "offset": 1, "data": {"message": "Your task is late.", "level": "warning"},
+       "timestamp": "2025-10-21T12:00:00Z"}
+    > {"type": "unsubscribe", "data": {"channel": "conversation:conv-123"}}
+    < {"type": "unsubscribed", "data": {"channel": "conversation:conv-123"}, "timestamp": "2025-10-21T12:00:00Z"}
     > {"type": "ping"}
-      {"type": "pong", "data": {}, "timestamp": "2023-08-15T10:30:02Z"}
+    < {"type": "pong", "data": {}, "timestamp": "2025-10-21T12:00:00Z"}
     > {"type": "dance"}
-      {"type": "error", "data": {"code": "invalid_request", "message": "..."}, "timestamp": "2023-08-15T10:30:03Z"}
+    < {"type": "error", "data": {"code": "invalid_request", "message": "type must be subscribe, unsubscribe or ping."},
+       "timestamp": "2025-10-21T12:00:00Z"}
 """
 
 from __future__ import annotations

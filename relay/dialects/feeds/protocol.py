@@ -1,11 +1,20 @@
-"""The `feeds` dialect on the wire: what three public feeds send. Clients say nothing. Pure.
+"""The `feeds` dialect on the wire: what three public feeds send. Clients send nothing. Pure.
 
-/api/v1/ws/trades                  {"type": "init", "trades": [{"amount": 50000, ...}, ...]}
-                                   {"type": "trade", "trade": {"amount": 50000, ...}}
-/api/v1/ws/events/42/chart         {"type": "init", "event_id": 42, "ratios": [{"timestamp": "2024-01-15T10:00:00Z",
-                                    "values": [0.65, 0.35]}, ...]}
-                                   {"type": "chart_update", "event_id": 42, "ratios": [0.65, 0.35]}
-/api/v1/ws/assets/BTCUSDT/price    {"type": "price_update", "symbol": "BTCUSDT", "price": 98500.5}
+One whole exchange: `<` from the server, `!` published by a backend. A test runs it as it stands here.
+
+    ! {"channel": "trades", "data": {"amount": 50000}}
+    /api/v1/ws/trades
+    < {"type": "init", "trades": [{"amount": 50000}]}
+    ! {"channel": "trades", "data": {"amount": 60000}}
+    < {"type": "trade", "trade": {"amount": 60000}}
+    ! {"channel": "event:42", "data": {"ratios": [0.6, 0.4]}}
+    /api/v1/ws/events/42/chart
+    < {"type": "init", "event_id": 42, "ratios": [{"timestamp": "2025-10-21T12:00:00Z", "values": [0.6, 0.4]}]}
+    ! {"channel": "event:42", "data": {"ratios": [0.65, 0.35]}}
+    < {"type": "chart_update", "event_id": 42, "ratios": [0.65, 0.35]}
+    ! {"channel": "market:BTCUSDT", "data": {"price": 98500.5}}
+    /api/v1/ws/assets/BTCUSDT/price
+    < {"type": "price_update", "symbol": "BTCUSDT", "price": 98500.5}
 """
 
 from __future__ import annotations

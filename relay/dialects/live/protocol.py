@@ -1,17 +1,25 @@
 """The `live` dialect on the wire: what clients may send, and how publications, answers and errors look. Pure.
 
-One whole exchange, `>` from the client:
+One whole exchange: `>` from the client, `<` from the server, `!` published by a backend. A test runs it as it stands here.
 
+    /v1/live
     > {"type": "auth", "token": "eyJ..."}
-      {"type": "auth:success", "data": {"userId": "u1", "expiresAt": "2025-10-21T13:00:00.000Z"}}
+    < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": "2025-10-21T13:00:00.000Z"}}
     > {"type": "subscribe", "channel": "chatroom", "chatroomId": "room_1", "since": {"offset": 7, "epoch": "9f2c"}, "requestId": 1}
-      {"type": "subscribed", "data": {"channel": "chatroom", "chatroomId": "room_1", "offset": 7, "epoch": "9f2c",
+    < {"type": "subscribed", "data": {"channel": "chatroom", "chatroomId": "room_1", "offset": 7, "epoch": "9f2c",
        "recovered": true, "requestId": 1}}
-      {"type": "chat:message", "offset": 8, "data": {"chatroomId": "room_1", "messageId": "msg_2", ...}}
+    < {"type": "chat:message", "offset": 8, "data": {"chatroomId": "room_1", "messageId": "msg_8", "userId": "u2",
+       "message": "Is anybody here?", "timestamp": "2025-10-21T12:00:00.000Z"}}
     > {"type": "chat:send", "chatroomId": "room_1", "message": "Hello", "clientMessageId": "c1"}
-      {"type": "chat:message", "offset": 9, "data": {..., "message": "Hello", "clientMessageId": "c1"}}
-    > {"type": "dance"}
-      {"type": "error", "data": {"code": "invalid_request", "message": "...", "request": "dance"}}
+    < {"type": "chat:message", "offset": 9, "data": {"chatroomId": "room_1", "messageId": "msg_9", "userId": "u1",
+       "message": "Hello", "timestamp": "2025-10-21T12:00:00.000Z", "clientMessageId": "c1"}}
+    > {"type": "subscribe", "channel": "market", "symbols": ["btc"]}
+    < {"type": "subscribed", "data": {"channel": "market", "symbols": ["BTC"], "positions": {"BTC": {"offset": 0, "epoch": "a41b"}}}}
+    ! {"channel": "market:BTC", "data": {"price": 98500.5}}
+    < {"type": "market:price", "offset": 1, "data": {"price": 98500.5, "symbol": "BTC"}}
+    > {"type": "dance", "requestId": 2}
+    < {"type": "error", "data": {"code": "invalid_request", "message": "There is no such type of frame.",
+       "request": "dance", "requestId": 2}}
 """
 
 from __future__ import annotations
