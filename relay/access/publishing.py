@@ -1,4 +1,4 @@
-"""From what a backend sends to publish, to publications: checked, completed, and with what belongs to them prepared."""
+"""Turns the items that a backend sends into publications: checks them, completes them and publishes them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from relay.model.kinds import ChannelName, Kinds, Record, complete
 from relay.model.publication import Draft, Idempotency, Outcome
 
 MAX_ITEM_BYTES = 65_536
+"""Bytes of one item, so that a publication fits into every outbox."""
 MAX_KEY_CHARACTERS = 128
+"""Length of an idempotency key."""
 MAX_CHANNELS_CACHED = 10_000
-"""Names of channels that are remembered as parsed: a backend publishes to the same ones over and over."""
+"""Parsed channel names in the cache. A backend publishes to the same channels again and again."""
 MAX_UNKNOWN_NAMED = 10
-"""Unknown fields of one item that its refusal names, each by its first MAX_FIELD_CHARACTERS."""
+"""Unknown fields of one item that its refusal names."""
 MAX_FIELD_CHARACTERS = 64
+"""Characters of each unknown field that the refusal repeats."""
 
 _FIELDS = frozenset({"channel", "type", "data", "idempotencyKey"})
 
 
 class Publishing:
-    """The way of publications that come from outside."""
+    """Publishes the items of backends, and the signals of dialects."""
 
     def __init__(
         self,
@@ -51,14 +54,16 @@ class Publishing:
 
     @property
     def cached_count(self) -> int:
-        """How many names of channels are remembered."""
+        """The number of parsed channel names in the cache."""
         return len(self._channels)
 
     def draft(self, item: object, *, scope: str, size: int) -> Draft:
-        """Return the draft of one item, decoded from `size` bytes. `scope` is whose idempotency keys count. A plain call.
+        """Return the draft of one decoded item, which came in `size` bytes.
+
+        An idempotency key counts once within `scope`, which names the caller.
 
         Raises:
-            RequestError: what is wrong with it, by field.
+            RequestError: the item is not valid. The error names each wrong field.
         """
         if size > MAX_ITEM_BYTES:
             raise too_large()
@@ -93,10 +98,10 @@ class Publishing:
         return channel
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
-        """Publish drafts, in order within each channel, and return what became of each. Always a checkpoint.
+        """Publish drafts, in order within each channel, and return the outcome of each. Always a checkpoint.
 
         Raises:
-            RequestError: the store cannot do its part, and none of them was published.
+            RequestError: the store is not available, and no draft was published.
         """
         return await self._broker.publish_many(drafts)
 
@@ -118,7 +123,7 @@ def _refused(problems: Sequence[FieldError]) -> RequestError:
 
 
 def _problems(item: dict[str, Any]) -> list[FieldError]:
-    """Everything that is wrong with the form of an item, told after one thing was found to be."""
+    """Return every problem with the form of an item that is known to have one."""
     problems = []
     if not isinstance(item.get("channel"), str):
         problems.append(FieldError("channel", "is required and must be a text"))
@@ -129,7 +134,7 @@ def _problems(item: dict[str, Any]) -> list[FieldError]:
     key = item.get("idempotencyKey")
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARACTERS):
         problems.append(FieldError("idempotencyKey", f"must be a text of 1 to {MAX_KEY_CHARACTERS} characters"))
-    # What a client calls its fields is not ours to repeat at any length.
+    # The caller chose the names of these fields, so they are repeated up to a bound.
     unknown = [name for name in item if name not in _FIELDS][:MAX_UNKNOWN_NAMED]
     problems += [FieldError(name[:MAX_FIELD_CHARACTERS], "is not a field of a publication") for name in unknown]
     return problems

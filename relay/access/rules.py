@@ -1,4 +1,4 @@
-"""The rules of who may subscribe to a channel and who may publish to it. Every dialect and every route asks here."""
+"""The rules for subscribing to a channel and for publishing to it. Every dialect and every route asks here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The one way to subscribe: reserve a place, check the right, subscribe. Dialects are handed this and never the broker.
 
 A place is reserved before the right is looked up. If the right is lost while the store is asked, the reserved
-subscription ends like any other, so a client never keeps a subscription that it may not have.
+subscription ends like any other. So a client never keeps a subscription that it may not have.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Subscriptions:
     async def identify(self, subscriber: Subscriber, principal: Principal) -> None:
         """Record whose connection this is. Call it again for each fresh token of the same user.
 
-        If the fresh token says less than the last one, each subscription without a right ends, and
-        it is reported as revoked. Cancelled meanwhile, the rest of them stay; the connection is ending then.
+        If the fresh token grants less than the last one, each subscription without a right ends and is reported as
+        revoked. Cancelled meanwhile, the rest of them stay; the connection is ending then.
         """
         before = subscriber.principal
         self._broker.identify(subscriber, principal)

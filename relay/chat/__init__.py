@@ -1,4 +1,4 @@
 """Rooms, their members and messages, and notifications.
 
-It knows the broker and the store, no dialect.
+It knows the broker and the store, but no dialect.
 """

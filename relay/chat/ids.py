@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 
 ID_BYTES = 15
-"""Random bytes of an id: 120 bits, which nobody guesses, in 20 characters."""
+"""Random bytes of an id: 120 bits in 20 characters, so that an id cannot be guessed."""
 
 
 def new_id(prefix: str) -> str:

@@ -71,17 +71,17 @@ class Messages:
     ) -> Posted:
         """Check a message, spend it from the sender's limit and publish it. Return once it is committed and delivered.
 
-        `limit` is called synchronously, once, after the message was found good and before it is published, and raises if
-        the sender posts too fast: a message that is refused for its own sake costs nothing. `is_reader` says that a
-        live subscription proves the right, which saves a look at the store; the transaction checks the right anyway.
+        `limit` is called synchronously, once, between the checks and the publication. It raises if the sender posts too
+        fast, so a message that is not valid costs nothing. `is_reader` tells that a live subscription proves the right,
+        which saves a look at the store. The transaction checks the right anyway.
 
         A client message id counts once for each user and room within the idempotency period: a repeat returns the
         first message. `origin` receives its own copy at its place in the order; it receives none of a repeat.
         Cancelled, the message may have been published all the same.
 
         Raises:
-            RequestError: the text or the client message id is empty or too long, the principal may not post to the
-                room, `limit` refused, or the store cannot write.
+            RequestError: the text or the client message id is empty or too long, or the principal may not post to the
+                room. `limit` raised it, or the store cannot write.
         """
         text = checked_text(text)
         key = self._key(principal, room_id, client_message_id)

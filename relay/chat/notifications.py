@@ -1,4 +1,4 @@
-"""Notifications: published to their user, and stored until the user has read them and longer."""
+"""Notifications: published to their user, and stored. A notification that was read stays in the list."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Priority = Literal["low", "medium", "high", "urgent"]
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "urgent")
 DEFAULT_PRIORITY: Priority = "medium"
 MAX_ID_CHARACTERS = 64
+"""Length of the id that a backend gives a notification."""
 
 
 class Notifications:
@@ -32,7 +33,7 @@ class Notifications:
     async def send(
         self, user_id: str, *, title: str | None, message: str, priority: str = DEFAULT_PRIORITY
     ) -> dict[str, Any]:
-        """Publish a notification once it is stored, and return it as it was published.
+        """Store a notification and publish it. Return its data as it was published.
 
         Raises:
             RequestError: a field is not valid, or the store cannot write.
@@ -45,10 +46,10 @@ class Notifications:
         return draft.data
 
     def prepare_published(self, draft: Draft) -> None:
-        """Have a `notification:new` be stored with its publication, and give it what it lacks. A plain call.
+        """Complete a `notification:new`, and store it when its publication is committed.
 
         Raises:
-            RequestError: its id, title or priority is not valid.
+            RequestError: the id, title or priority is not valid.
         """
         data = draft.data
         id_ = data.get("id", new_id("notif"))
@@ -71,14 +72,14 @@ class Notifications:
         draft.store_with(prepare, data)
 
     async def list(self, user_id: str, *, limit: int, offset: int) -> tuple[list[Notification], int]:
-        """Return a user's notifications, the newest first, and how many there are."""
+        """Return one page of a user's notifications, newest first, and their total number."""
         return await self._database.read(lambda connection: store.list_page(connection, user_id, limit, offset))
 
     async def mark_read(self, user_id: str, id_: str) -> Notification:
-        """Mark one as read, and return it. Idempotent.
+        """Mark one notification as read, and return it. Idempotent.
 
         Raises:
-            RequestError: `NOT_FOUND`; the user has none of this id.
+            RequestError: `NOT_FOUND`; the user has no notification with this id.
         """
         now_ms = self._clock.now_ms()
         found = await self._database.write(lambda connection: store.mark_read(connection, user_id, id_, now_ms))
@@ -87,6 +88,6 @@ class Notifications:
         return found
 
     async def mark_all_read(self, user_id: str) -> int:
-        """Mark all as read; returns how many were not."""
+        """Mark all of a user's notifications as read. Return the number that were not."""
         now_ms = self._clock.now_ms()
         return await self._database.write(lambda connection: store.mark_all_read(connection, user_id, now_ms))

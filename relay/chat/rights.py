@@ -1,4 +1,4 @@
-"""Who may see, read and manage a room. Every function here runs in the store's thread, in its caller's transaction."""
+"""The rights to see, read and manage a room. Every function runs in the store's thread, in its caller's transaction."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def existing(connection: Transaction, room_id: str) -> Room:
 
 
 def visible(connection: Transaction, principal: Principal, room_id: str) -> Room:
-    """Return a room that the principal sees: a private one is hidden from all but its members, its creator and admins.
+    """Return a room that the principal sees. A private room is hidden from all but its members, its creator and admins.
 
     Raises:
-        RequestError: `NOT_FOUND`, whether there is none or it is hidden.
+        RequestError: `NOT_FOUND`; the room does not exist, or it is hidden.
     """
     room = existing(connection, room_id)
     if (
@@ -38,10 +38,10 @@ def visible(connection: Transaction, principal: Principal, room_id: str) -> Room
 
 
 def readable(connection: Transaction, principal: Principal, room_id: str) -> Room:
-    """Return a room that the principal may read, post to and subscribe to: a public one, or as a member.
+    """Return a room that the principal may read, post to and subscribe to: a public room, or any room as a member or admin.
 
     Raises:
-        RequestError: `NOT_FOUND`, or `FORBIDDEN` where it sees the room and is no member.
+        RequestError: `NOT_FOUND`, or `FORBIDDEN` if the principal sees the room and is not a member.
     """
     room = visible(connection, principal, room_id)
     if room.type != "public" and not principal.is_admin and not store.is_member(connection, room_id, principal.user_id):
@@ -50,10 +50,10 @@ def readable(connection: Transaction, principal: Principal, room_id: str) -> Roo
 
 
 def managed(connection: Transaction, principal: Principal, room_id: str) -> Room:
-    """Return a room that the principal may change: its creator or an admin.
+    """Return a room that the principal may change, as its creator or as an admin.
 
     Raises:
-        RequestError: `NOT_FOUND`, or `FORBIDDEN` where it only sees the room.
+        RequestError: `NOT_FOUND`, or `FORBIDDEN` if the principal only sees the room.
     """
     room = visible(connection, principal, room_id)
     if not principal.is_admin and room.created_by != principal.user_id:
@@ -62,5 +62,5 @@ def managed(connection: Transaction, principal: Principal, room_id: str) -> Room
 
 
 def not_found() -> RequestError:
-    """Return the refusal for a room that is not there, for this principal."""
+    """Return the refusal for a room that does not exist for this principal."""
     return RequestError(Code.NOT_FOUND, "There is no such room.")

@@ -1,9 +1,9 @@
-"""Rooms: who may do what in them, their members and their messages. It knows no dialect and no HTTP.
+"""Rooms and their members. It knows neither dialects nor HTTP.
 
-A `public` room is everyone's: every user reads and posts. A `group` is listed to all and anyone may join; the rest
-needs a member. A `private` room does not exist for others; its creator or an admin adds members. The creator is the
-first member; having left, it still sees and manages the room. Rights are checked in the transaction that uses them, and
-whoever loses one loses its subscriptions as the change is committed.
+Every user reads a `public` room and posts to it. Every user sees a `group` and may join it, but only members read it. A
+`private` room does not exist for users outside it: its creator or an admin adds members. The creator is the first
+member. A creator that left still sees and manages the room. Rights are checked in the transaction that uses them. A user
+that loses a right loses the subscriptions that need it when the change is committed.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ class Rooms:
         """Return a room that the principal sees.
 
         Raises:
-            RequestError: `NOT_FOUND`; there is none, or it is hidden.
+            RequestError: `NOT_FOUND`; the room does not exist, or it is hidden.
         """
         return await self._database.read(lambda connection: visible(connection, principal, room_id))
 
     async def may_read(self, principal: Principal, room_id: str) -> Room:
-        """Return a room that the principal may read, which is also the right to subscribe and to see who is there.
+        """Return a room that the principal may read. The same right covers subscriptions and the list of present users.
 
         Raises:
-            RequestError: `NOT_FOUND`, or `FORBIDDEN` where it takes a member.
+            RequestError: `NOT_FOUND`, or `FORBIDDEN` if only members may read it.
         """
         return await self._database.read(lambda connection: readable(connection, principal, room_id))
 
     def active_now(self, room_id: str) -> int:
-        """Return how many users are present in a room. A plain call."""
+        """Return the number of users that are present in a room."""
         return self._presence.count(self._kind.channel(room_id))
 
     # -- rooms --------------------------------------------------------------------------------------------------------
@@ -70,10 +70,10 @@ class Rooms:
     async def create(
         self, principal: Principal, *, name: str, description: str | None, type_: RoomType, id_: str | None = None
     ) -> Room:
-        """Make a room, with the principal as its creator and first member. Only admins may choose the id.
+        """Create a room, with the principal as its creator and first member. Only admins may choose the id.
 
         Raises:
-            RequestError: the id is not theirs to choose, not valid, or taken.
+            RequestError: the principal may not choose the id, or the id is not valid or taken.
         """
         if id_ is not None:
             if not principal.is_admin:
@@ -92,14 +92,14 @@ class Rooms:
     async def visible(
         self, principal: Principal, *, type_: RoomType | None, limit: int, offset: int
     ) -> tuple[list[Room], int]:
-        """Return rooms that the principal sees, the newest first, and how many there are."""
+        """Return one page of the rooms that the principal sees, newest first, and their total number."""
         user_id = None if principal.is_admin else principal.user_id
         return await self._database.read(
             lambda connection: store.list_visible(connection, user_id, type_, limit, offset)
         )
 
     async def update(self, principal: Principal, room_id: str, fields: Mapping[str, Any]) -> Room:
-        """Change some of `name`, `description` and `type`; for the creator or an admin.
+        """Change some of `name`, `description` and `type`. Only the creator and admins may.
 
         Raises:
             RequestError: `NOT_FOUND` or `FORBIDDEN`.
@@ -122,9 +122,9 @@ class Rooms:
         return room
 
     async def delete(self, principal: Principal, room_id: str) -> None:
-        """Delete a room with all that is in it; its subscribers are told.
+        """Delete a room with its members and messages, notify its subscribers and end their subscriptions.
 
-        For the creator or an admin. Raises as `update`.
+        Only the creator and admins may. Raises as `update`.
         """
         channel = self._channel(room_id)
 
@@ -143,7 +143,7 @@ class Rooms:
     # -- members ------------------------------------------------------------------------------------------------------
 
     async def members(self, principal: Principal, room_id: str, *, limit: int, offset: int) -> tuple[list[Member], int]:
-        """Return members of a room, those that joined first first, and how many there are. Raises as `may_read`."""
+        """Return one page of a room's members, in the order of joining, and their number. Raises as `may_read`."""
 
         def query(connection: Transaction) -> tuple[list[Member], int]:
             room = readable(connection, principal, room_id)
@@ -152,29 +152,29 @@ class Rooms:
         return await self._database.read(query)
 
     async def join(self, principal: Principal, room_id: str) -> Room:
-        """Become a member of a room that one sees. Idempotent. Raises as `get`."""
+        """Make the principal a member of a room that it sees. Idempotent. Raises as `get`."""
         return await self._change(
             room_id, lambda connection: visible(connection, principal, room_id), add=principal.user_id
         )
 
     async def leave(self, principal: Principal, room_id: str) -> Room:
-        """Be a member no more; a creator may too, and goes on to manage the room. Idempotent. Raises as `get`."""
+        """End the principal's membership. A creator that left still manages the room. Idempotent. Raises as `get`."""
         return await self._change(
             room_id, lambda connection: visible(connection, principal, room_id), remove=principal.user_id
         )
 
     async def add_member(self, principal: Principal, room_id: str, user_id: str) -> Room:
-        """Make a user a member, whether it was seen or not; for the creator or an admin. Idempotent.
+        """Make a user a member, even one that never authenticated. Only the creator and admins may. Idempotent.
 
         Raises as `update`.
         """
         return await self._change(room_id, lambda connection: managed(connection, principal, room_id), add=user_id)
 
     async def remove_member(self, principal: Principal, room_id: str, user_id: str) -> Room:
-        """Make a user a member no more; for the creator or an admin. Idempotent.
+        """End a user's membership. Only the creator and admins may. Idempotent.
 
         Raises:
-            RequestError: as `update`; or `CONFLICT`, the user is the room's creator, who only leaves by itself.
+            RequestError: as `update`; or `CONFLICT`: a creator can leave the room but cannot be removed.
         """
 
         def check(connection: Transaction) -> Room:
@@ -216,7 +216,7 @@ class Rooms:
         self._broker.revoke(self._kind.channel(room_id), reason, of=of)
 
     def _channel(self, room_id: str) -> ChannelName:
-        # What no room can be called is no room.
+        # A name that no room can have is answered like a room that does not exist.
         if not is_room_id(room_id):
             raise not_found()
         return self._kind.channel(room_id)

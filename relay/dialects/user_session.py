@@ -22,7 +22,7 @@ Take = Callable[[str], Awaitable[None]]
 
 
 class UserSession:
-    """One connection of one user, who may still have to authenticate."""
+    """One connection of one user. The user may authenticate later than the connection begins."""
 
     __slots__ = ("_channel", "_core", "_server_side", "_session", "frame_rate", "principal", "subscriber")
 

@@ -52,15 +52,15 @@ ERROR_CODES: Mapping[Code, str] = {
 }
 
 CONVERSATION = "conversation"
-"""What this API calls a chat room."""
+"""The kind by which this API names a chat room."""
 
 LEVELS: Mapping[str, str] = {"low": "info", "medium": "info", "high": "warning", "urgent": "error"}
-"""A notification's level by its priority, where its publisher gave no level."""
+"""The level of a notification by its priority, if its publisher gave no level."""
 
 
 @attrs.frozen
 class Subscribe:
-    """Listen to a channel; `text` is the name as the client gave it."""
+    """Subscribe to a channel, and resume from `since` if it is given. `text` is the name as the client gave it."""
 
     channel: ChannelName
     text: str
@@ -69,7 +69,7 @@ class Subscribe:
 
 @attrs.frozen
 class Unsubscribe:
-    """Listen to a channel no more."""
+    """End a subscription."""
 
     channel: ChannelName
     text: str
@@ -77,14 +77,14 @@ class Unsubscribe:
 
 @attrs.frozen
 class Ping:
-    """Ask whether the connection lives."""
+    """Ask for a `pong`."""
 
 
 Command = Subscribe | Unsubscribe | Ping
 
 
 def decode(text: str, kinds: Kinds) -> Command:
-    """Read a client's command.
+    """Return the command of a client's frame.
 
     Raises:
         ProtocolError: malformed, or not a command.
@@ -109,7 +109,7 @@ def decode(text: str, kinds: Kinds) -> Command:
 
 
 def encode(publication: Publication) -> bytes | None:
-    """Return a publication as a frame; None for signals, which this API does not have."""
+    """Return a publication as a frame, None for a signal: this API has none."""
     if not publication.offset:
         return None
     type_, data = _translated(publication)
@@ -123,17 +123,17 @@ def encode(publication: Publication) -> bytes | None:
 
 
 def answer(type_: str, data: Mapping[str, object], now_ms: int) -> bytes:
-    """Return a message to this client alone (the payload; the session makes the frame)."""
+    """Return the payload of a message to this client alone. The session makes the frame."""
     return strictjson.dumps({"type": type_, "data": data, "timestamp": timestamp(now_ms)})
 
 
 def error(refusal: RequestError, now_ms: int) -> bytes:
-    """Return the answer to a command that was refused."""
+    """Return the answer to a refused command."""
     return answer("error", {"code": ERROR_CODES[refusal.code], "message": refusal.message}, now_ms)
 
 
 def name_of(channel: ChannelName) -> str:
-    """Return what this API calls a channel."""
+    """Return the name of a channel in this API."""
     return f"{CONVERSATION}:{channel.id}" if channel.kind.name == "chatroom" else channel.text
 
 
@@ -151,7 +151,7 @@ def _translated(publication: Publication) -> tuple[str, Mapping[str, Any]]:
             return "status_update", data
         case "notification:new":
             priority = data.get("priority")
-            # Only on a user's own channel is it known to be one of those that there are.
+            # On channels other than a user's own, a publisher may send any value as the priority.
             level = data.get("level") or (LEVELS.get(priority, "info") if isinstance(priority, str) else "info")
             return "notification", {"message": data.get("message"), "level": level}
         case other:

@@ -29,18 +29,20 @@ from relay.model.publication import Publication
 from relay.sessions.frames import text_frame
 
 MAX_INIT_TRADES = 50
+"""Trades in `init`, the newest."""
 MAX_INIT_RATIOS = 500
+"""Points of a chart in `init`, the newest."""
 
 
 def encode_trade(publication: Publication) -> bytes | None:
-    """Return a trade as a frame; one without a numeric amount is not for this feed."""
+    """Return a trade as a frame, None without a numeric amount."""
     if not _is_trade(publication):
         return None
     return text_frame(b'{"type":"trade","trade":' + publication.json + b"}")
 
 
 def encode_chart(publication: Publication) -> bytes | None:
-    """Return an event's new ratios as a frame."""
+    """Return the new ratios of an event as a frame, None for other publications."""
     if not _is_default(publication):
         return None
     event_id, ratios = int(publication.channel.id), publication.data["ratios"]
@@ -48,7 +50,7 @@ def encode_chart(publication: Publication) -> bytes | None:
 
 
 def encode_price(publication: Publication) -> bytes | None:
-    """Return an asset's price as a frame."""
+    """Return the price of an asset as a frame, None for other publications."""
     if not _is_default(publication):
         return None
     symbol, price = publication.channel.id, publication.data["price"]
@@ -56,13 +58,13 @@ def encode_price(publication: Publication) -> bytes | None:
 
 
 def first_trades(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
-    """Return what a client of the trades feed is sent first, from the history (oldest first)."""
+    """Return the first frames of the trades feed, from its history (oldest first)."""
     trades = [publication.data for publication in reversed(history) if _is_trade(publication)]
     return [text_frame(strictjson.dumps({"type": "init", "trades": trades[:MAX_INIT_TRADES]}))]
 
 
 def first_ratios(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
-    """Return what a client of a chart feed is sent first, from the history (oldest first)."""
+    """Return the first frames of a chart feed, from its history (oldest first)."""
     points = [
         {"timestamp": timestamp(publication.published_ms), "values": publication.data["ratios"]}
         for publication in history
@@ -73,7 +75,7 @@ def first_ratios(channel: ChannelName, history: Sequence[Publication]) -> list[b
 
 
 def first_price(channel: ChannelName, history: Sequence[Publication]) -> list[bytes]:
-    """Return what a client of an asset feed is sent first: the last price, if there is one."""
+    """Return the first frame of an asset feed: the last price, if one is known."""
     return [frame for publication in history[-1:] if (frame := encode_price(publication)) is not None]
 
 

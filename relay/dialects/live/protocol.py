@@ -38,6 +38,7 @@ from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position, 
 from relay.sessions.frames import text_frame
 
 MAX_REQUEST_ID_CHARACTERS = 128
+"""Length of a `requestId` that is a text. It is sent back in the answer."""
 
 RequestId = str | int | float | None
 
@@ -60,32 +61,40 @@ ERROR_CODES: Mapping[Code, str] = {
 
 @attrs.frozen
 class Auth:
+    """Authenticate, or replace the token."""
+
     token: str
 
 
 @attrs.frozen
 class Target:
-    """What a `subscribe` or `unsubscribe` names: one channel, or several of the market."""
+    """The target of a `subscribe` or `unsubscribe`: one channel, or several of the market."""
 
     word: str
     channels: tuple[ChannelName, ...]
     fields: Mapping[str, object]
-    """The fields that named it, which go back in the answer."""
+    """The fields that named the channel. They are sent back in the answer."""
 
 
 @attrs.frozen
 class Subscribe:
+    """Subscribe, and resume from `since` if it is given."""
+
     target: Target
     since: Position | None
 
 
 @attrs.frozen
 class Unsubscribe:
+    """End a subscription. No channels: of the whole market."""
+
     target: Target
 
 
 @attrs.frozen
 class ChatSend:
+    """Post a message to a room."""
+
     room: ChannelName
     message: str
     client_message_id: str | None
@@ -93,18 +102,22 @@ class ChatSend:
 
 @attrs.frozen
 class ChatTyping:
+    """Tell a room that the user types, or stopped typing."""
+
     room: ChannelName
     is_typing: bool
 
 
 @attrs.frozen
 class AskPresence:
+    """Ask which users are present in a room."""
+
     room: ChannelName
 
 
 @attrs.frozen
 class Ping:
-    pass
+    """Ask for a `pong`."""
 
 
 Command = Auth | Subscribe | Unsubscribe | ChatSend | ChatTyping | AskPresence | Ping
@@ -112,7 +125,7 @@ Command = Auth | Subscribe | Unsubscribe | ChatSend | ChatTyping | AskPresence |
 
 @attrs.frozen
 class Frame:
-    """A client's frame, as far as it could be read: its type, and what it asks to have sent back."""
+    """A client's frame whose fields are not checked yet: its type, and the `requestId` to send back."""
 
     type: str
     request_id: RequestId
@@ -123,7 +136,7 @@ def decode(text: str) -> Frame:
     """Read a client's frame.
 
     Raises:
-        ProtocolError: no JSON object, no `type`, or a `requestId` that cannot be sent back.
+        ProtocolError: the text is not a JSON object, it has no `type`, or its `requestId` is not valid.
     """
     body = strictjson.loads_object(text)
     type_ = body.get("type")
@@ -138,11 +151,11 @@ def decode(text: str) -> Frame:
 
 
 def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
-    """Return what the frame asks for. `user_id` stands in where it names no user.
+    """Return the command of a frame. `user_id` is the user of the session, the default of `userId`.
 
     Raises:
         ProtocolError: the type is unknown, or a field is missing or wrong.
-        RequestError: a channel's id is not valid; or there is no user to stand in.
+        RequestError: a channel's id is not valid, or the frame needs a user and the session has none.
     """
     body = frame.body
     match frame.type:
@@ -174,7 +187,7 @@ def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
 
 
 def encode(publication: Publication) -> bytes:
-    """Return a publication as a frame; one that is a signal carries no offset."""
+    """Return a publication as a frame. A signal has no offset."""
     head = b'{"type":' + strictjson.dumps(publication.type)
     if publication.offset:
         head += b',"offset":%d' % publication.offset
@@ -182,7 +195,7 @@ def encode(publication: Publication) -> bytes:
 
 
 def encode_with(publication: Publication, fields: Mapping[str, object]) -> bytes:
-    """Return a publication as a frame with these fields added to its data: the sender's own copy."""
+    """Return the sender's own copy of a publication: a frame with these fields added to its data."""
     return text_frame(
         strictjson.dumps(
             {"type": publication.type, "offset": publication.offset, "data": {**publication.data, **fields}}
@@ -191,19 +204,19 @@ def encode_with(publication: Publication, fields: Mapping[str, object]) -> bytes
 
 
 def answer(type_: str, data: Mapping[str, object], request_id: RequestId = None) -> bytes:
-    """Return a message to this client alone (the payload; the session makes the frame)."""
+    """Return the payload of a message to this client alone. The session makes the frame."""
     if request_id is not None:
         data = {**data, "requestId": request_id}
     return strictjson.dumps({"type": type_, "data": data})
 
 
 def error(refusal: RequestError, request: str | None, request_id: RequestId = None) -> bytes:
-    """Return the answer to a frame that was refused."""
+    """Return the answer to a refused frame."""
     return answer("error", {**_error_data(refusal), "request": request}, request_id)
 
 
 def auth_error(refusal: RequestError, request_id: RequestId = None) -> bytes:
-    """Return the answer to an `auth` that was refused."""
+    """Return the answer to a refused `auth`."""
     return answer("auth:error", _error_data(refusal), request_id)
 
 

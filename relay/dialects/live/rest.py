@@ -1,4 +1,4 @@
-"""Requests and answers of the `live` REST API: what fields must be, and how rooms and messages look. Pure."""
+"""Requests and answers of the `live` REST API: the checks of fields, and the form of rooms and messages. Pure."""
 
 # ruff: noqa: RUF009 - field() returns an attrs field
 
@@ -23,15 +23,21 @@ from relay.store.notifications import Notification
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
 
 MAX_NAME_CHARACTERS = 100
+"""Length of a room's name."""
 MAX_DESCRIPTION_CHARACTERS = 2000
+"""Length of a room's description."""
 MAX_TITLE_CHARACTERS = 200
+"""Length of a notification's title."""
 MAX_NOTIFICATION_CHARACTERS = 4000
+"""Length of a notification's message."""
 MAX_LIMIT = 100
+"""Entries of one page."""
 MAX_PAGE = 1_000_000_000
+"""Number of the last page, so that offsets fit into the 64 bits of SQLite."""
 
 
 def text(max_characters: int) -> Check:
-    """A text that is not empty, without the space around it."""
+    """Return the check of a text that is not empty. It removes the space around the text."""
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or not 0 < len(value.strip()) <= max_characters:
@@ -42,7 +48,7 @@ def text(max_characters: int) -> Check:
 
 
 def text_or_null(max_characters: int) -> Check:
-    """A text, which may be empty, or null."""
+    """Return the check of a text, which may be empty, or null."""
 
     def check(value: Any) -> str | None:
         if value is not None and (not isinstance(value, str) or len(value) > max_characters):
@@ -53,7 +59,7 @@ def text_or_null(max_characters: int) -> Check:
 
 
 def one_of(*values: str) -> Check:
-    """One of these texts."""
+    """Return the check of a field that is one of these texts."""
 
     def check(value: Any) -> str:
         if value not in values or not isinstance(value, str):
@@ -64,7 +70,7 @@ def one_of(*values: str) -> Check:
 
 
 def user_id(value: Any) -> str:
-    """A user's id."""
+    """Check a user's id."""
     if not is_user_id(value):
         raise ValueError("must be a user's id")
     return str(value)
@@ -77,7 +83,7 @@ def _room_id_or_null(value: Any) -> str | None:
 
 
 def _client_message_id_or_null(value: Any) -> str | None:
-    # Not trimmed: it is opaque, and the same over the WebSocket.
+    # Not trimmed: the id is opaque, and the same over the WebSocket.
     if value is not None and (not isinstance(value, str) or not 0 < len(value) <= MAX_CLIENT_MESSAGE_ID_CHARACTERS):
         raise ValueError(f"must be a text of 1 to {MAX_CLIENT_MESSAGE_ID_CHARACTERS} characters")
     return value
@@ -95,7 +101,7 @@ def _positive(value: str) -> int:
     digits = value.lstrip("0")
     if not digits or not value.isascii() or not value.isdecimal():
         raise ValueError("must be an integer from 1")
-    return int(digits[:18])  # one with more digits is past every bound anyway
+    return int(digits[:18])  # a number with more digits exceeds every bound
 
 
 class Unchanged(enum.Enum):
@@ -169,18 +175,18 @@ class RoomsQuery(PageQuery):
 
 @attrs.frozen
 class Page:
-    """Which part of a list a request wants."""
+    """The part of a list that a request asks for."""
 
     page: int
     limit: int
 
     @property
     def offset(self) -> int:
-        """How many entries come before it."""
+        """The number of entries before the page."""
         return (self.page - 1) * self.limit
 
     def pagination(self, total: int) -> dict[str, int]:
-        """Return what the answer says about the list."""
+        """Return the `pagination` of the answer."""
         return {"page": self.page, "limit": self.limit, "total": total, "pages": -(-total // self.limit)}
 
 
@@ -228,7 +234,7 @@ def message(stored: Message) -> dict[str, Any]:
 
 
 def posted(stored: Message) -> dict[str, Any]:
-    """Return a message as the answer to posting it: its author knows who it is."""
+    """Return a message as the answer to its author, without the author's profile."""
     shown = message(stored)
     del shown["user"]
     return shown

@@ -24,7 +24,7 @@ NOTIFICATIONS = "/v1/notifications"
 
 
 def blueprint(core: Core) -> Blueprint:
-    """Return the routes."""
+    """Return the REST routes."""
     routes = Blueprint("live", __name__)
     _add_rooms(routes, core)
     _add_members(routes, core)
@@ -82,7 +82,7 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
         member = structured(await json_body(), rest.NewMember)
         return success(shown(await core.rooms.add_member(principal, room_id, member.user_id)))
 
-    @routes.delete(f"{ROOM}/members/<path:user_id>")  # an id may have slashes in it
+    @routes.delete(f"{ROOM}/members/<path:user_id>")  # a user id may contain slashes
     async def remove_member(room_id: str, user_id: str) -> Response:
         return success(shown(await core.rooms.remove_member(await user_of(core, request), room_id, user_id)))
 

@@ -1,4 +1,4 @@
-"""Who is typing: true goes out as it comes, and false by itself when nothing more is heard."""
+"""Typing indicators: each true is sent at once, and a false follows by itself if no other true comes in time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from relay.model.kinds import ChannelName
 
 
 class Typing:
-    """Typing indicators of all rooms. All methods are plain calls."""
+    """The typing indicators of all rooms."""
 
     def __init__(self, publishing: Publishing, timers: Timers, *, timeout: float) -> None:
-        """`timeout`: seconds after which a user who said no more is taken to have stopped."""
+        """`timeout`: seconds after the last sign of typing, after which the user counts as stopped."""
         self._publishing = publishing
         self._timers = timers
         self._timeout = timeout
-        self._typing: dict[tuple[str, str], Timer] = {}  # bounded by the users that sent a frame within the timeout
+        self._typing: dict[tuple[str, str], Timer] = {}  # bounded by the users who sent a frame within the timeout
 
     def __len__(self) -> int:
         return len(self._typing)
 
     def set(self, room: ChannelName, user_id: str, *, is_typing: bool) -> None:
-        """A user types in a room, or stopped; the others there are told."""
+        """Record that a user types in a room, or stopped, and signal it to the other subscribers."""
         key = (room.text, user_id)
         timer = self._typing.pop(key, None)
         if timer is not None:
@@ -34,7 +34,7 @@ class Typing:
                 trio.current_time() + self._timeout, lambda: self.set(room, user_id, is_typing=False)
             )
         elif timer is None:
-            return  # was not typing: nobody would learn anything
+            return  # the user was not typing, so the subscribers know already
 
         def others(subscriber: Subscriber) -> bool:
             return subscriber.user_id != user_id
