@@ -29,7 +29,7 @@ async def check_subscribe(rooms: Rooms, principal: Principal | None, channel: Ch
             return
         case Audience.OWNER:
             if channel.id != principal.user_id and not principal.is_admin:
-                raise RequestError(Code.FORBIDDEN, "This channel belongs to another user.")
+                raise RequestError(Code.FORBIDDEN, "This is another user's channel.")
         case Audience.ROOM:
             await rooms.may_read(principal, channel.id)
         case _:

@@ -66,7 +66,7 @@ async def test_a_bad_token_is_told_after_the_handshake(autojump_clock: trio.test
     [
         ("conversation:den", "unauthorized", "There is no such room."),
         ("conversation:nowhere", "unauthorized", "There is no such room."),
-        ("user:bob", "unauthorized", "This channel belongs to another user."),
+        ("user:bob", "unauthorized", "This is another user's channel."),
         ("nonsense:1", "subscription_failed", "There is no such kind of channel."),
         ("market:BTC", "subscription_failed", "There is no such kind of channel."),
         ("chatroom:conv-123", "subscription_failed", "There is no such kind of channel."),

@@ -97,7 +97,7 @@ async def test_a_connection_stays_its_users(autojump_clock: trio.testing.MockClo
             "invalid_request",
             "The id of the chatroom channel is not valid.",
         ),
-        ('"channel": "notifications", "userId": "u2"', "forbidden", "This channel belongs to another user."),
+        ('"channel": "notifications", "userId": "u2"', "forbidden", "This is another user's channel."),
         (
             '"channel": "market", "symbols": []',
             "invalid_request",
