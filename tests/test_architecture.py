@@ -177,6 +177,13 @@ def test_dialects_do_not_know_each_other() -> None:
         assert arrows(GRAPH, inside(name), others) == []
 
 
+def test_dialects_do_not_know_the_broker() -> None:
+    """They subscribe and publish by what the core hands out, which checks every right. Of the broker they know types."""
+    checks_nothing = {"relay.broker.broker", "relay.broker.registry", "relay.broker.server_side"}
+    assert checks_nothing <= GRAPH.keys()
+    assert arrows(GRAPH, inside("relay.dialects"), checks_nothing) == []
+
+
 def package_of_dialect(module: str) -> str:
     return ".".join(module.split(".")[:3])
 

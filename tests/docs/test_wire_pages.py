@@ -35,6 +35,8 @@ PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
 KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
 SHARED = ("sessions", "transports", "server", "admission", "broker")
 """Packages that end sessions of every dialect."""
+OF_USERS = {"live": ("dialects/user_session.py",), "channels": ("dialects/user_session.py",)}
+"""Modules that end sessions of some dialects."""
 
 
 def page(topic: str) -> str:
@@ -59,7 +61,8 @@ def tree(module: ModuleType | Path) -> ast.Module:
 
 
 def trees(package: str) -> Iterator[ast.Module]:
-    for path in sorted((RELAY / package).rglob("*.py")):
+    whole = RELAY / package
+    for path in [whole] if whole.is_file() else sorted(whole.rglob("*.py")):
         yield tree(path)
 
 
@@ -130,7 +133,7 @@ def test_live_names_each_frame_that_the_server_sends() -> None:
 
 def test_channels_names_each_frame_both_ways() -> None:
     sent = cases(function(channels, "decode"))
-    answers = arguments(trees("dialects/channels"), "answer", 0)
+    answers = arguments(trees("dialects/channels"), "answer", 0) | arguments(trees("dialects/channels"), "_answer", 0)
     words = {
         first.value
         for node in ast.walk(function(channels, "_translated"))
@@ -237,8 +240,9 @@ def test_errors_says_what_to_do_after_each_close_code() -> None:
 
 @pytest.mark.parametrize("topic", ["live", "channels", "feeds", "socketio"])
 def test_a_dialect_names_each_close_that_it_may_end_with(topic: str) -> None:
-    may_end = reasons(f"dialects/{topic}").union(*map(reasons, SHARED))
+    may_end = reasons(f"dialects/{topic}").union(*map(reasons, (*SHARED, *OF_USERS.get(topic, ()))))
     assert {Reason.TOO_SLOW, Reason.IDLE} <= may_end
+    assert (Reason.BINARY in may_end) == (topic in OF_USERS)
     rows = (f"| {reason.close_code} | {text_of(reason)} |" for reason in may_end)
     assert missing(topic, rows) == []
 
