@@ -36,6 +36,7 @@ OWNERS = {
     "trio_websocket": ("relay.transports.websocket",),
     "wsproto": ("relay.transports.websocket",),
     "hypercorn": ("relay.transports.http",),
+    "httptools": ("relay.transports.request_head",),
     "quart": ("relay.api", "relay.dialects"),
     "quart_trio": ("relay.api", "relay.dialects"),
     "markdown_it": ("relay.api.docs",),

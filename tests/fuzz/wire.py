@@ -31,6 +31,7 @@ from tests.fuzz.decoder import Decoder
 from tests.fuzz.messages import LIVE
 from tests.fuzz.mutation import bytes_mutated, mutated
 from tests.fuzz.subject import CORE
+from tests.transports.framing import check_end
 
 MAX_MESSAGE_BYTES = 65_536
 
@@ -81,6 +82,7 @@ def take_head(data: bytes) -> None:
     asked = upgrade_request(data)
     request = parse_head(data)
     assert asked is None or asked == request
+    check_end(data, request)
     client_address(PEERS[0], request.get(b"x-forwarded-for"), TRUSTED)
     for policy in POLICIES:
         policy.allows(request.get(b"origin"), request.get(b"host"))
