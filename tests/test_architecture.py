@@ -35,7 +35,7 @@ OWNERS = {
     "sqlite3": ("relay.store",),
     "trio_websocket": ("relay.transports.websocket",),
     "wsproto": ("relay.transports.websocket",),
-    "hypercorn": ("relay.transports.http",),
+    "hypercorn": ("relay.transports.asgi",),
     "httptools": ("relay.transports.request_head",),
     "quart": ("relay.api", "relay.dialects"),
     "quart_trio": ("relay.api", "relay.dialects"),

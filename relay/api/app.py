@@ -12,15 +12,16 @@ from werkzeug.routing import MapAdapter
 
 from relay.admission.origins import OriginPolicy
 from relay.api import health
+from relay.api.answers import CONTENT_TYPE, decode_json, failed, refused, success_body
 from relay.api.cors import Cors
 from relay.api.draining import Draining
 from relay.api.health import Readiness
 from relay.api.request import Connection
 from relay.core import Core
-from relay.ground import logs, strictjson
+from relay.ground import strictjson
 from relay.ground.clock import Clock
-from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.transports.http_errors import ErrorAnswer, ErrorBody, error_answer
+from relay.ground.errors import Code, RequestError
+from relay.transports.http_errors import ErrorAnswer, ErrorBody
 
 _CODES = {
     400: Code.INVALID_REQUEST,
@@ -35,8 +36,6 @@ _MESSAGES = {
     404: "There is nothing at this path.",
     405: "This path does not take that method.",
 }
-
-log = logs.get("relay.http")
 
 
 class _Refusal:
@@ -95,14 +94,9 @@ def create_app(
     return app
 
 
-def json_response(body: Any, status: int = 200) -> Response:
-    """Return a JSON response."""
-    return Response(strictjson.dumps(body), status, content_type="application/json")
-
-
 def success(data: Any, status: int = 200, **more: Any) -> Response:
     """Return a response in the shape of every success."""
-    return json_response({"success": True, "status": status, "data": data, **more}, status)
+    return Response(success_body(data, status, **more), status, content_type=CONTENT_TYPE)
 
 
 async def json_body() -> dict[str, Any]:
@@ -117,51 +111,32 @@ async def json_body() -> dict[str, Any]:
     return value
 
 
-def decode_json(body: bytes, mimetype: str) -> object:
-    """Return the value of a JSON body. Raises as `json_body`."""
-    if mimetype != "application/json":
-        raise RequestError(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json.")
-    try:
-        return strictjson.loads(body)
-    except ProtocolError as error:
-        raise RequestError(Code.INVALID_REQUEST, str(error)) from error
-
-
 def _handle_errors(app: QuartTrio, clock: Clock, bodies: Sequence[ErrorBody]) -> None:
-    async def refused(error: RequestError) -> Response:
-        answer = error_answer(error, request.path, clock.now_ms(), bodies=bodies)
-        _log_refusal(answer, error.message)
-        return _response(answer)
+    async def refuse(error: RequestError) -> Response:
+        return _response(refused(error, request.method, request.path, clock.now_ms(), bodies=bodies))
 
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
         code = _CODES.get(status, Code.INVALID_REQUEST if status < 500 else Code.INTERNAL_ERROR)
         refusal = RequestError(code, _MESSAGES.get(status, error.name))
-        answer = error_answer(refusal, request.path, clock.now_ms(), status=status, bodies=bodies)
-        _log_refusal(answer, error.name)
-        response = _response(answer)
+        response = _response(
+            refused(
+                refusal, request.method, request.path, clock.now_ms(), status=status, cause=error.name, bodies=bodies
+            )
+        )
         if status == 405 and (allowed := getattr(error, "valid_methods", None)):
             response.headers["Allow"] = ", ".join(sorted(allowed))
         return response
 
-    async def failed(error: Exception) -> Response:
-        refusal = RequestError(Code.INTERNAL_ERROR, "Something went wrong in the server.")
-        answer = error_answer(refusal, request.path, clock.now_ms(), bodies=bodies)
-        log.exception("request failed", error, method=request.method, path=request.path, errorId=answer.error_id)
-        return _response(answer)
+    async def fail(error: Exception) -> Response:
+        return _response(failed(error, request.method, request.path, clock.now_ms(), bodies=bodies))
 
-    app.register_error_handler(RequestError, refused)
+    app.register_error_handler(RequestError, refuse)
     app.register_error_handler(HTTPException, http_error)
-    app.register_error_handler(Exception, failed)
-
-
-def _log_refusal(answer: ErrorAnswer, cause: str) -> None:
-    log.info(
-        "refused", method=request.method, path=request.path, status=answer.status, cause=cause, errorId=answer.error_id
-    )
+    app.register_error_handler(Exception, fail)
 
 
 def _response(answer: ErrorAnswer) -> Response:
-    response = json_response(answer.body, answer.status)
+    response = Response(strictjson.dumps(answer.body), answer.status, content_type=CONTENT_TYPE)
     response.headers.update(answer.headers)
     return response

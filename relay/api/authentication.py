@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import attrs
 import trio
 from quart import Request
 
@@ -14,6 +15,34 @@ from relay.core import Core
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
 from relay.store.api_keys import ApiKey
+from relay.transports.request_head import RequestHead
+
+
+@attrs.frozen
+class Caller:
+    """The address and the credentials of a request."""
+
+    address: str
+    """The client's address, as the trusted proxies report it."""
+    authorization: str = ""
+    """The header, or empty."""
+    api_key: str | None = None
+
+
+def caller_of(core: Core, request: Request) -> Caller:
+    """Return the caller of one of Quart's requests."""
+    headers = request.headers
+    return Caller(address_of(core, request), headers.get("Authorization", ""), headers.get("X-API-Key"))
+
+
+def caller_of_head(core: Core, head: RequestHead, peer: str) -> Caller:
+    """Return the caller of a request on a connection from `peer`."""
+    authorization, key = head.first(b"authorization"), head.first(b"x-api-key")
+    return Caller(
+        client_address(peer, head.get(b"x-forwarded-for"), core.trusted_proxies),
+        "" if authorization is None else authorization.decode("latin-1"),
+        None if key is None else key.decode("latin-1"),
+    )
 
 
 def address_of(core: Core, request: Request) -> str:
@@ -24,26 +53,26 @@ def address_of(core: Core, request: Request) -> str:
 
 
 async def principal_of(core: Core, request: Request) -> Principal:
-    """Return the principal of a request: from a Bearer token, else from an API key. May wait for the store.
+    """Return the principal of one of Quart's requests. A checkpoint and errors as `authenticate`."""
+    return await authenticate(core, caller_of(core, request))
+
+
+async def authenticate(core: Core, caller: Caller) -> Principal:
+    """Return the principal of a caller: from a Bearer token, else from an API key. May wait for the store.
 
     Raises:
         RequestError: `UNAUTHORIZED`; both are missing, or the first is invalid. `RATE_LIMITED` after too many
         failures.
     """
-    with core.limits.auth_failures.counted(address_of(core, request)):
-        return await _principal_of(core, request)
-
-
-async def _principal_of(core: Core, request: Request) -> Principal:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        principal = await core.auth.tokens.authenticate(token.strip())
-        await core.auth.users.seen(principal)
-        return principal
-    key = request.headers.get("X-API-Key")
-    if key is not None:
-        return await core.auth.keys.authenticate(key)
-    raise RequestError(Code.UNAUTHORIZED, "Send a token (Authorization: Bearer ...) or an API key (X-API-Key).")
+    with core.limits.auth_failures.counted(caller.address):
+        scheme, _, token = caller.authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            principal = await core.auth.tokens.authenticate(token.strip())
+            await core.auth.users.seen(principal)
+            return principal
+        if caller.api_key is not None:
+            return await core.auth.keys.authenticate(caller.api_key)
+        raise RequestError(Code.UNAUTHORIZED, "Send a token (Authorization: Bearer ...) or an API key (X-API-Key).")
 
 
 async def user_of(core: Core, request: Request) -> Principal:
@@ -69,12 +98,13 @@ async def admin_of(core: Core, request: Request) -> Principal:
     return principal
 
 
-async def publisher_of(core: Core, request: Request) -> Principal:
-    """Return the principal of a request that may publish: an admin, or a key with scope `publish`.
+async def publisher_of(core: Core, caller: Caller) -> Principal:
+    """Return the principal of a caller that may publish: an admin, or a key with scope `publish`.
 
-    Raises as `user_of`.
+    Raises:
+        RequestError: as `authenticate`; `FORBIDDEN` for any other principal.
     """
-    principal = await principal_of(core, request)
+    principal = await authenticate(core, caller)
     check_backend(principal)
     return principal
 

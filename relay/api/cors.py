@@ -50,14 +50,17 @@ class Cors:
             raise RequestError(Code.FORBIDDEN, "Pages of this origin may not use this server.")
         return _PREFLIGHT
 
-    def add(self, request: Request, headers: Headers) -> None:
-        """Add the headers that let a page read a response, if its origin is allowed."""
-        origin = _bytes(request.headers.get("Origin"))
-        host = None if origin is None else _bytes(request.headers.get("Host"))
-        for name, value in self._policy.cors_headers(origin, host):
-            headers.add(name, value)
+    def headers(self, origin: bytes | None, host: bytes | None) -> list[tuple[str, str]]:
+        """Return the headers that let a page read a response, if its origin is allowed. Both are raw header values."""
+        headers = self._policy.cors_headers(origin, host)
         if origin is not None:
-            headers.add("Access-Control-Expose-Headers", RESPONSE_HEADERS)
+            headers.append(("Access-Control-Expose-Headers", RESPONSE_HEADERS))
+        return headers
+
+    def add(self, request: Request, headers: Headers) -> None:
+        """Add the headers that let a page read one of Quart's responses, if its origin is allowed."""
+        for name, value in self.headers(_bytes(request.headers.get("Origin")), _bytes(request.headers.get("Host"))):
+            headers.add(name, value)
 
 
 def _bytes(value: str | None) -> bytes | None:

@@ -10,8 +10,10 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.access.publishing import MAX_ITEM_BYTES, Publishing, too_large
-from relay.api.app import decode_json, success
-from relay.api.authentication import publisher_of, while_valid
+from relay.api.answers import decode_json
+from relay.api.app import success
+from relay.api.authentication import caller_of, publisher_of, while_valid
+from relay.api.direct import DirectRequest, Route
 from relay.api.read_ahead import work_through
 from relay.core import Core
 from relay.ground import strictjson
@@ -28,15 +30,14 @@ ITEMS_PER_TURN = 100
 
 
 def blueprint(core: Core) -> Blueprint:
-    """Return the route."""
+    """Return the route for requests that are not answered directly: lines, and bodies in chunks."""
     routes = Blueprint("publish", __name__)
 
     @routes.post(PATH)
     async def publish() -> Response:
-        principal = await publisher_of(core, request)
-        scope = scope_of(principal)
+        principal = await publisher_of(core, caller_of(core, request))
         if request.mimetype == LINES:
-            lines = Lines(core.publishing, scope)
+            lines = Lines(core.publishing, scope_of(principal))
             try:
                 await work_through(request.body, lines.feed, while_reading=while_valid(core, principal))
             except RequestError as error:
@@ -44,17 +45,36 @@ def blueprint(core: Core) -> Blueprint:
             await lines.end()
             return success(lines.report())
         request.max_content_length = core.config.limits.max_publish_bytes
-        body = await request.body
-        value = decode_json(body, request.mimetype)
-        if isinstance(value, list):
-            return success(await _publish_array(core, value, scope, len(body)))
-        draft = core.publishing.draft(value, scope=scope, size=len(body))
-        [outcome] = await core.publishing.publish_many([draft])
-        if isinstance(outcome, RequestError):
-            raise outcome
-        return success([_result(draft, outcome)])
+        return success(await publish_document(core, principal, await request.body, request.mimetype))
 
     return routes
+
+
+async def publish_directly(core: Core, request: DirectRequest) -> list[dict[str, Any]]:
+    """Publish what a request says whose body has a length. Raises as `publish_document`, `publisher_of` and `request.body`."""
+    principal = await publisher_of(core, request.caller)
+    body = await request.body(core.config.limits.max_publish_bytes)
+    return await publish_document(core, principal, body, request.mimetype)
+
+
+ROUTE = Route(publish_directly, leaves=frozenset({LINES}))
+
+
+async def publish_document(core: Core, principal: Principal, body: bytes, mimetype: str) -> list[dict[str, Any]]:
+    """Publish one item or an array, and return what became of each. Always a checkpoint, but for an empty array.
+
+    Raises:
+        RequestError: the body cannot be read, there are too many items, or a single one was refused.
+    """
+    scope = scope_of(principal)
+    value = decode_json(body, mimetype)
+    if isinstance(value, list):
+        return await _publish_array(core, value, scope, len(body))
+    draft = core.publishing.draft(value, scope=scope, size=len(body))
+    [outcome] = await core.publishing.publish_many([draft])
+    if isinstance(outcome, RequestError):
+        raise outcome
+    return [_result(draft, outcome)]
 
 
 def scope_of(principal: Principal) -> str:

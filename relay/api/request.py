@@ -22,11 +22,10 @@ import trio
 from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 
+from relay.api.answers import body_too_large
 from relay.api.draining import STALL_TIMEOUT, STREAM_TIMEOUT, Draining
 from relay.ground.errors import Code, RequestError
-
-LINGER_TIMEOUT = 1.0
-"""Seconds for which the unread rest of a body is discarded after the response. A reset would destroy the response."""
+from relay.transports.exchange import LINGER_TIMEOUT
 
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -93,7 +92,7 @@ class Body:
 
     def _check(self, size: int) -> None:
         if self.max_bytes is not None and size > self.max_bytes:
-            raise RequestError(Code.TOO_LARGE, f"The body may have at most {self.max_bytes} bytes.")
+            raise body_too_large(self.max_bytes)
 
     async def discard(self) -> None:
         """Read and discard the body, to its end or until the client disconnects."""

@@ -36,7 +36,7 @@ class ApiKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
         # By hash, as in the database, so that no secret is kept. In a plain dict, finding the first gets slower with each deletion.
-        self._cache: OrderedDict[bytes, tuple[float, ApiKey]] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[float, ApiKey, Principal]] = OrderedDict()
         self._watchers: dict[str, dict[object, OnChange]] = {}
         self._last: dict[str, ApiKey | None] = {}  # the state of each key that its watchers were last called with
         self._version = 0  # of the database, when all keys were last checked
@@ -52,28 +52,32 @@ class ApiKeys:
         return len(self._watchers)
 
     async def find(self, secret: str) -> ApiKey:
-        """Return the key of this secret. A checkpoint unless the key is cached.
+        """Return the key of this secret. A checkpoint and errors as `authenticate`."""
+        return (await self._find(secret))[0]
+
+    async def authenticate(self, secret: str) -> Principal:
+        """Return the principal of a key. A key with scope `admin` acts as an admin. A checkpoint unless the key is cached.
 
         Raises:
             RequestError: `UNAUTHORIZED`, if no such key exists or it was revoked; `UNAVAILABLE`, if the database cannot be read.
         """
+        return (await self._find(secret))[1]
+
+    async def _find(self, secret: str) -> tuple[ApiKey, Principal]:
         now = trio.current_time()
         digest = hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
         cached = self._cache.get(digest)
         if cached is not None and cached[0] > now:
-            return cached[1]
+            return cached[1], cached[2]
         key = await self._database.read(lambda connection: store.find(connection, secret))
         self._cache.pop(digest, None)
         if key is None:
             raise RequestError(Code.UNAUTHORIZED, "The API key is not valid.")
         if len(self._cache) >= MAX_CACHED:
             self._cache.popitem(last=False)
-        self._cache[digest] = (now + CACHE_PERIOD, key)
-        return key
-
-    async def authenticate(self, secret: str) -> Principal:
-        """Return the principal of a key. A key with scope `admin` acts as an admin. Raises as `find`."""
-        return principal_of_key(await self.find(secret))
+        principal = principal_of_key(key)
+        self._cache[digest] = (now + CACHE_PERIOD, key, principal)
+        return key, principal
 
     @contextmanager
     def watch(self, key_id: str, on_change: OnChange) -> Iterator[None]:

@@ -12,6 +12,7 @@ import trio
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api import docs, metrics, publish
 from relay.api.app import create_app
+from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
 from relay.broker.write_behind import WriteBehind
@@ -34,8 +35,9 @@ from relay.store.database import Database, open_database
 from relay.store.meta import get_or_create
 from relay.store.publications import Publications
 from relay.store.server_lock import sole_server
+from relay.transports.asgi import Application
 from relay.transports.certificates import Certificates
-from relay.transports.http import Application, HttpServer, open_http_server
+from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.stream import ByteStream
 
@@ -148,8 +150,9 @@ async def open_server(
             core, enabled, inside.flusher, max_sessions=places, draining=lambda: readiness.draining.begun and not passed
         )
         app = _create_app(inside, enabled, upgrades, connections, readiness)
+        direct = DirectRoutes(core, readiness.draining, {("POST", publish.PATH): publish.ROUTE})
         async with trio.open_nursery() as handlers:
-            async with open_http_server(app) as http, trio.open_nursery() as listening:
+            async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port)
                 make_stream = ByteStream if certificates is None else certificates.make_stream
                 listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)

@@ -1,89 +1,96 @@
-"""Serves HTTP/1.1 with Hypercorn, on Relay's own streams. The only module that uses Hypercorn's private names.
+"""HTTP/1.1 on a connection: one request after the other, each framed by one parser, and answered directly or by the application.
 
-It overrides Hypercorn's connection where it must. It serves neither HTTP/2 nor Hypercorn's WebSockets, because one
-with a byte after its head would end the process. Idle connections end with their timer, and a client cannot delay a
-shutdown. An upgrade on a connection that served HTTP before is returned to the caller.
+Every head is parsed here. One that is not plainly framed is refused, and the connection ends. A request that a direct route takes is
+answered by that; an upgrade is handed back; every other request goes to the ASGI application as it came.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from contextlib import asynccontextmanager
 
-import h11
 import trio
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState
-from hypercorn.utils import wrap_app
 
-from relay.ground.errors import ProtocolError
+from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.sessions.outbox import GONE
-from relay.transports.request_head import RequestHead, upgrade_request
-from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
+from relay.transports.asgi import Application, AsgiServer, open_asgi_server
+from relay.transports.exchange import Exchange
+from relay.transports.refusal import refuse
+from relay.transports.request_head import RequestHead, parse_head
+from relay.transports.stream import ByteStream, HeadTooLargeError
 
 KEEP_ALIVE_TIMEOUT = 30.0
 """Seconds for which a connection without a request stays open."""
 HEAD_TIMEOUT = 10.0
-"""Seconds that the rest of a head may take after its first bytes."""
+"""Seconds in which the rest of a head must come, once its first bytes did."""
 BODY_TIMEOUT = 300.0
-"""Seconds without a byte in the middle of a request's body. Long, because a publisher may stream events as they
-happen."""
+"""Seconds without a byte in the middle of a request's body; long, for a publisher that streams what happens when it happens."""
+MAX_IDLE_CHECK_INTERVAL = 1.0
+"""Seconds between two looks at which connections are without a request for too long; a quarter of the timeout where that is less."""
 ABORT_TIMEOUT = 1.0
-"""Seconds that connections may take to end after a reset."""
+"""Seconds that connections have to end after they were reset."""
 
-Application = Callable[..., Awaitable[None]]
+Respond = Callable[[Exchange], Awaitable[None]]
+"""Answers one request; raises one of GONE where the peer is gone, and nothing else."""
+FindRoute = Callable[[RequestHead], Respond | None]
+"""Returns what answers a request directly, None where the application does."""
+
+
+def no_routes(head: RequestHead) -> Respond | None:
+    """Leave every request to the application."""
+    return None
 
 
 class HttpServer:
-    """Serves one ASGI application on any number of connections."""
+    """Serves any number of connections."""
 
     def __init__(
-        self, app: AppWrapper, config: Config, *, head_timeout: float = HEAD_TIMEOUT, body_timeout: float = BODY_TIMEOUT
+        self,
+        asgi: AsgiServer,
+        find_route: FindRoute = no_routes,
+        *,
+        keep_alive_timeout: float = KEEP_ALIVE_TIMEOUT,
+        head_timeout: float = HEAD_TIMEOUT,
+        body_timeout: float = BODY_TIMEOUT,
     ) -> None:
-        self._app = app
-        self._config = config
-        self._context = WorkerContext(None)
-        self._head_timeout = head_timeout
-        self._body_timeout = body_timeout
+        self.asgi = asgi
+        self.find_route = find_route
+        self.keep_alive_timeout = keep_alive_timeout
+        self.head_timeout = head_timeout
+        self.body_timeout = body_timeout
+        self.stopping = False
+        """Whether connections end as soon as no request is under way."""
         self._connections: set[_Connection] = set()
         self._empty = trio.Event()
 
     async def serve(self, stream: ByteStream) -> RequestHead | None:
-        """Serve a connection until it ends, and return None. If the client requests an upgrade, return that request.
+        """Serve a connection until it ends, and return None; or until an upgrade was asked for, and return that request.
 
         The caller closes the stream.
         """
-        connection = _Connection(
-            self._app,
-            self._config,
-            self._context,
-            stream,
-            head_timeout=self._head_timeout,
-            body_timeout=self._body_timeout,
-        )
+        connection = _Connection(self, stream)
         self._connections.add(connection)
         try:
-            await connection.run()
+            return await connection.run()
         finally:
             self._connections.discard(connection)
             if not self._connections:
                 self._empty.set()
-        return connection.upgrade
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """End connections without a request, for ever. A deadline for each would cost every request two entries in Trio's heap."""
+        task_status.started()
+        while True:
+            await trio.sleep(min(MAX_IDLE_CHECK_INTERVAL, self.keep_alive_timeout / 4))
+            since = trio.current_time() - self.keep_alive_timeout
+            for connection in self._connections:
+                connection.end_if_idle(since)
 
     async def shutdown(self, deadline: float) -> None:
-        """Close idle connections, let requests finish until `deadline`, and reset the remaining connections."""
-        await self._context.terminated.set()
+        """Let connections that are idle go, give requests under way until `deadline`, and reset what is left then."""
+        self.stopping = True
+        await self.asgi.stop()
         for connection in self._connections:
             connection.end_if_idle()
         for limit, reset in ((deadline, True), (deadline + ABORT_TIMEOUT, False)):
@@ -99,191 +106,94 @@ class HttpServer:
 
 @asynccontextmanager
 async def open_http_server(
-    app: Application, *, keep_alive_timeout: float = KEEP_ALIVE_TIMEOUT, **timeouts: float
+    app: Application, find_route: FindRoute = no_routes, **timeouts: float
 ) -> AsyncIterator[HttpServer]:
-    """Start an ASGI application, and shut it down at the end of the block."""
-    config = Config()
-    config.keep_alive_timeout = keep_alive_timeout
-    config.h11_max_incomplete_size = MAX_HEAD_BYTES
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = logging.getLogger("relay.http")
-    wrapped = wrap_app(app, 0, "asgi")
-    lifespan = Lifespan(wrapped, config, {})
-    async with trio.open_nursery() as nursery:
-        await nursery.start(lifespan.handle_lifespan)
-        await lifespan.wait_for_startup()
-        yield HttpServer(wrapped, config, **timeouts)
-        with trio.CancelScope(shield=True):
-            await lifespan.wait_for_shutdown()
+    """Start an ASGI application with direct routes beside it, and shut it down at the end of the block."""
+    async with open_asgi_server(app) as asgi, trio.open_nursery() as nursery:
+        server = HttpServer(asgi, find_route, **timeouts)
+        await nursery.start(server.run)
+        yield server
         nursery.cancel_scope.cancel()
 
 
-class _Http11(H11Protocol):
-    """Hypercorn's HTTP/1.1, restricted to that protocol."""
+class _Connection:
+    """One connection, request by request. Requests that a client sends ahead wait in the stream and in the kernel."""
 
-    on_closed: Callable[[], None]
-    begins_answer = False
-    """Whether the head of a response is being sent. Its body follows at once."""
+    __slots__ = ("_idle_since", "_server", "_stream")
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        self.begins_answer = isinstance(event, Response)
-        try:
-            await super().stream_send(event)
-        finally:
-            self.begins_answer = False
+    def __init__(self, server: HttpServer, stream: ByteStream) -> None:
+        self._server = server
+        self._stream = stream
+        self._idle_since = math.inf  # when it began to wait for a request; infinity: it does not
 
-    async def handle(self, event: Event) -> None:
-        await super().handle(event)
-        if isinstance(event, Closed):
-            self.on_closed()
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        if event.method == b"PRI" or event.http_version not in (b"1.0", b"1.1"):
-            raise h11.RemoteProtocolError("not HTTP/1.1", error_status_hint=505)
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        # A server may ignore a request for another protocol (RFC 9110, 7.8).
-        headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
-        request = h11.Request(
-            method=request.method, target=request.target, headers=headers, http_version=request.http_version
-        )
-        await super()._create_stream(request)
-
-    async def _handle_events(self) -> None:
-        try:
-            await super()._handle_events()
-        except h11.RemoteProtocolError as error:
-            await self._send_error_response(error.error_status_hint)
-            await self.send(Closed())
-
-
-class _Connection(TCPServer):
-    """One connection. `upgrade` is the upgrade request that ended it, or None."""
-
-    def __init__(
-        self,
-        app: AppWrapper,
-        config: Config,
-        context: WorkerContext,
-        stream: ByteStream,
-        *,
-        head_timeout: float,
-        body_timeout: float,
-    ) -> None:
-        super().__init__(app, config, context, {}, stream)  # type: ignore[arg-type]
-        self.upgrade: RequestHead | None = None
-        self._idle = True  # whether no request is running
-        self._waiting = trio.CancelScope()  # around a wait for bytes
-        self._head = b""  # of a response, sent together with the first bytes of its body
-        self._answered = trio.Event()  # set between two requests
-        self._answered.set()
-        self._reading = trio.CancelScope()
-        self._head_timeout = head_timeout
-        self._body_timeout = body_timeout
-        self._bytes: ByteStream = stream
-
-    async def run(self) -> None:
-        sock = self._bytes.sock
-        try:
-            async with TaskGroup() as task_group:
-                self._task_group = task_group
-                self.protocol: Any = _Http11(
-                    self.app, self.config, self.context, task_group, ConnectionState({}), self._bytes.secure, self._bytes.peer,
-                    sock.getsockname()[:2], self.protocol_send,
-                )  # fmt: skip
-                # The reader waits for the end of a response before it reads on. If the client is gone, that end never
-                # comes.
-                self.protocol.on_closed = self._reading.cancel
-                await self._read_data()
-        finally:
-            if self.upgrade is None:
-                with trio.CancelScope(shield=True):
-                    await self._close()
-
-    def end_if_idle(self) -> None:
-        """Close the connection, unless a request is running or received."""
-        if self._idle and not self._bytes.has_unread:
-            self._waiting.cancel()
+    def end_if_idle(self, since: float = math.inf) -> None:
+        """Have the connection end if it waits for a request since before this time, and none is there to be read. A synchronous call."""
+        if self._idle_since < since and not self._stream.has_unread:
+            self._stream.interrupt()
 
     def abort(self) -> None:
-        """Reset the connection."""
-        self._bytes.abort()
+        """Reset the connection. A synchronous call."""
+        self._stream.abort()
 
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            if self.protocol.begins_answer:
-                self._head = event.data
-            elif data := self._head + event.data:
-                self._head = b""
-                await self._send(data)
-        elif isinstance(event, Updated):
-            self._idle = event.idle
-            if event.idle:
-                self._waiting.deadline = self._deadline()
-                self._answered.set()
-            else:
-                self._answered = trio.Event()
-        else:
-            # Hypercorn cleans up in Quart's cancelled nursery, but the connection must still be closed.
-            with trio.CancelScope(shield=True):
-                await super().protocol_send(event)
-
-    async def _send(self, data: bytes) -> None:
-        """Write, shielded as in Hypercorn. `shutdown` resets a client that does not read."""
+    async def run(self) -> RequestHead | None:
+        """Serve it to its end, and return None; or until an upgrade, and return that."""
         try:
-            sent = 0
-            if not self.send_lock.locked():
-                with suppress(BlockingIOError):
-                    sent = self._bytes.send_nowait(data)
-            if sent < len(data):
-                with trio.CancelScope(shield=True):
-                    async with self.send_lock:
-                        await self._bytes.send_all(data[sent:])
+            while data := await self._receive_head():
+                head = parse_head(data)
+                if head.asks_for_websocket:
+                    return head
+                respond = None if head.length is None else self._server.find_route(head)
+                if respond is None:
+                    self._stream.unread(data)
+                    goes_on = await self._server.asgi.serve(self._stream, self._server.body_timeout)
+                else:
+                    goes_on = await self._respond(Exchange(head, self._stream, self._server.body_timeout), respond)
+                if not goes_on:
+                    break
+        except HeadTooLargeError as error:
+            await self._refuse(str(error), status=431)
+        except ProtocolError as error:
+            await self._refuse(str(error))
         except GONE:
-            with trio.CancelScope(shield=True):
-                await self.protocol.handle(Closed())
-
-    async def _read_data(self) -> None:
-        try:
-            with self._reading:
-                while data := await self._receive():
-                    await self.protocol.handle(RawData(data))
-        except (trio.ClosedResourceError, trio.BrokenResourceError, trio.TooSlowError):
             pass
-        self._reading.cancel()
-        with trio.CancelScope(shield=True):
-            await self.protocol.handle(Closed())
+        return None
 
-    async def _receive(self) -> bytes:
-        """Return the next bytes of this connection; empty at its end, or when it is upgraded."""
-        if self._idle and self.context.terminated.is_set() and not self._bytes.has_unread:
+    async def _receive_head(self) -> bytes:
+        """Return the head of the next request; nothing at the end of the connection, or of the time to wait.
+
+        Raises:
+            HeadTooLargeError, UnexpectedTlsError: as `ByteStream.receive_head`.
+            trio.BrokenResourceError: the peer is gone.
+        """
+        stream, server = self._stream, self._server
+        if server.stopping and not stream.has_unread:
             return b""
-        data = b""
-        with trio.CancelScope(deadline=self._deadline()) as self._waiting:
-            data = await self._bytes.receive_some()
-        if data and self.protocol.connection.their_state is h11.DONE:
-            # The next request arrived before the end of this response.
-            await self._answered.wait()
-        if not data or not self._idle:
-            return data
-        # Between two requests a head follows, and it may request an upgrade.
-        self._idle = False
+        self._idle_since = trio.current_time()
         try:
-            with trio.fail_after(self._head_timeout):
-                head = await self._bytes.receive_head(data)
-        except ProtocolError:
-            return data + b" " * MAX_HEAD_BYTES  # too long: with these bytes h11 answers with an HTTP error
-        if head:
-            self.upgrade = upgrade_request(head)
-        if self.upgrade is not None:
+            data = await stream.receive_some()
+        except trio.ClosedResourceError:
+            return b""  # it waited for too long, or the server stops
+        self._idle_since = math.inf
+        if not data:
             return b""
-        return head
+        head = stream.split_head(data)
+        if head is not None:
+            return head
+        with trio.move_on_after(server.head_timeout):
+            return await stream.receive_head(data)
+        await self._refuse("The request did not come in time.", status=408)
+        return b""
 
-    def _deadline(self) -> float:
-        """Return when the connection ends if it receives nothing."""
-        if self._idle:
-            return trio.current_time() + self.config.keep_alive_timeout
-        if self.protocol.connection.their_state is h11.SEND_BODY:
-            return trio.current_time() + self._body_timeout
-        return math.inf  # the request is complete, so its response decides
+    async def _respond(self, exchange: Exchange, respond: Respond) -> bool:
+        """Answer a request directly; tell whether the connection may go on to another one."""
+        if exchange.is_awaited:
+            await exchange.send_continue()
+        await respond(exchange)
+        if exchange.unread_bytes:
+            await exchange.discard()
+        return exchange.head.keep_alive and not exchange.unread_bytes
+
+    async def _refuse(self, message: str, *, status: int | None = None) -> None:
+        await refuse(
+            self._stream, RequestError(Code.INVALID_REQUEST, message), address=self._stream.peer[0], status=status
+        )

@@ -32,6 +32,10 @@ class UnexpectedTlsError(ProtocolError):
     """The client started a TLS handshake."""
 
 
+class HeadTooLargeError(ProtocolError):
+    """The head of a request has more than MAX_HEAD_BYTES."""
+
+
 class ByteStream(trio.abc.HalfCloseableStream):
     """A non-blocking socket as a Trio stream, with a write that never waits, and `unread` for bytes that were read
     too early.
@@ -62,6 +66,11 @@ class ByteStream(trio.abc.HalfCloseableStream):
         """Put bytes back. The next `receive_some` returns them first."""
         self._pushed_back = data + self._pushed_back
 
+    def take_unread(self, max_bytes: int) -> bytes:
+        """Return bytes that were put back, at most `max_bytes`, or empty."""
+        data, self._pushed_back = self._pushed_back[:max_bytes], self._pushed_back[max_bytes:]
+        return data
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return received bytes, at most `max_bytes`; empty at the end. Always a checkpoint.
 
@@ -88,6 +97,28 @@ class ByteStream(trio.abc.HalfCloseableStream):
             except OSError as error:
                 raise self._error(error) from error
 
+    def interrupt(self) -> None:
+        """Have a waiting `receive_some` raise ClosedResourceError. One that has bytes already is not affected."""
+        if self.sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.sock)
+
+    def split_head(self, received: bytes) -> bytes | None:
+        """Return the head at the beginning of these bytes, or None if it is incomplete. Bytes after it are put back.
+
+        Raises as `receive_head`.
+        """
+        if received.startswith(_TLS_HANDSHAKE):
+            raise UnexpectedTlsError("This port does not speak TLS: use http:// or ws://.")
+        end = received.find(_END_OF_HEAD)
+        if 0 <= end <= MAX_HEAD_BYTES:
+            end += len(_END_OF_HEAD)
+            if len(received) > end:
+                self.unread(received[end:])
+            return received[:end]
+        if len(received) > MAX_HEAD_BYTES:
+            raise HeadTooLargeError(f"The head of a request may have at most {MAX_HEAD_BYTES} bytes.")
+        return None
+
     async def receive_head(self, begin: bytes = b"") -> bytes:
         """Return the head of the next request, including its empty line; empty at the end. Bytes after it are put
         back.
@@ -95,25 +126,16 @@ class ByteStream(trio.abc.HalfCloseableStream):
         `begin` has bytes that were read already. The caller bounds the time. If cancelled, the bytes read are lost.
 
         Raises:
-            ProtocolError: the head is longer than MAX_HEAD_BYTES.
+            HeadTooLargeError: the head is longer than MAX_HEAD_BYTES.
             UnexpectedTlsError: the client speaks TLS on a port without it.
         """
         received = begin
-        while True:
-            if received.startswith(_TLS_HANDSHAKE):
-                raise UnexpectedTlsError("This port does not speak TLS: use http:// or ws://.")
-            end = received.find(_END_OF_HEAD)
-            if 0 <= end <= MAX_HEAD_BYTES:
-                end += len(_END_OF_HEAD)
-                if len(received) > end:
-                    self.unread(received[end:])
-                return received[:end]
-            if len(received) > MAX_HEAD_BYTES:
-                raise ProtocolError(f"The head of a request may have at most {MAX_HEAD_BYTES} bytes.")
+        while (head := self.split_head(received)) is None:
             more = await self.receive_some()
             if not more:
                 return b""
             received += more
+        return head
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write everything. If cancelled, an unknown part is written, so the stream is unusable.

@@ -11,7 +11,7 @@ import trio
 from quart import Blueprint, Request, Response, request
 
 from relay.api.app import success
-from relay.api.authentication import admin_of, principal_of, publisher_of, user_of, while_valid
+from relay.api.authentication import admin_of, caller_of, principal_of, publisher_of, user_of, while_valid
 from relay.auth import api_keys as keys
 from relay.core import Core
 from relay.model.principal import Principal
@@ -19,11 +19,17 @@ from tests.api.probe import create_key, revoke_key, serving
 from tests.http_client import HttpConnection, http_connection
 from tests.running import bearer, token
 
+
+async def publisher(core: Core, request: Request) -> Principal:
+    """Return who may publish."""
+    return await publisher_of(core, caller_of(core, request))
+
+
 CHECKS: dict[str, Callable[[Core, Request], Awaitable[Principal]]] = {
     "anyone": principal_of,
     "user": user_of,
     "admin": admin_of,
-    "publisher": publisher_of,
+    "publisher": publisher,
 }
 
 

@@ -243,7 +243,8 @@ async def test_request_heads(tmp_path: Path) -> None:
         "HTTP/3.0": b"GET /v1/chatrooms HTTP/3.0\r\nHost: x\r\n",
         "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n",
         "negative length": POST + b"Content-Length: -1\r\n",
-        "length past everything": POST + b"Content-Type: application/json\r\nContent-Length: 99999999999999999999\r\n",
+        "length past everything": POST + b"Content-Type: application/json\r\nContent-Length: 9999999999999999999\r\n",
+        "length past 64 bits": POST + b"Content-Type: application/json\r\nContent-Length: 99999999999999999999\r\n",
         "length and chunks": POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
         "unknown encoding": POST + b"Transfer-Encoding: gzip\r\n",
         "folded header": GET + b"X: a\r\n b\r\n",
@@ -273,6 +274,7 @@ async def test_request_heads(tmp_path: Path) -> None:
     assert statuses["whole URL"] == statuses["forwarded by nonsense"] == statuses["HTTP/1.0"] == 200
     assert statuses["16 KiB"] == 431
     assert statuses["length past everything"] == 413
+    assert statuses["length past 64 bits"] == 400
 
 
 def _unsigned(header: dict[str, Any], payload: dict[str, Any], signature: bytes = b"") -> str:

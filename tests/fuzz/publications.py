@@ -11,7 +11,7 @@ from zlib import crc32
 import orjson
 import trio
 
-from relay.api.app import decode_json
+from relay.api.answers import decode_json
 from relay.api.publish import Lines, _publish_array
 from relay.dialects.channels import protocol as channels
 from relay.dialects.feeds import protocol as feeds

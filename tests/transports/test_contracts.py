@@ -16,7 +16,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.transports import http as http_module
+from relay.transports import asgi
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.request_head import RequestHead
@@ -141,12 +141,13 @@ def test_the_names_of_hypercorn_that_are_not_public() -> None:
         "_create_stream",
         "_check_protocol",
         "_handle_events",
+        "_maybe_recycle",
         "_send_error_response",
         "stream_send",
     ):
-        assert hasattr(http_module.H11Protocol, name)
+        assert hasattr(asgi.H11Protocol, name)
     for name in ("_read_data", "_close", "protocol_send"):
-        assert hasattr(http_module.TCPServer, name)
+        assert hasattr(asgi.TCPServer, name)
 
 
 async def test_an_upgrade_on_a_connection_that_served_http() -> None:
@@ -231,7 +232,7 @@ async def test_tls_on_a_port_without_it() -> None:
 async def test_a_later_head_that_is_slow_is_let_go() -> None:
     """Half a head on a kept-alive connection holds it for no longer than a first one."""
     async with world(head_timeout=0.3) as relay, await relay.connect() as stream:
-        relay.http._head_timeout = 0.3
+        relay.http.head_timeout = 0.3
         await stream.send_all(GET)
         await until(stream, b"ok")
         begun = trio.current_time()

@@ -1,0 +1,117 @@
+"""Requests that are answered without Quart: backends make them thousands of times a second.
+
+A route is one entry of a table, and answers a body of a known length with JSON. Rights, limits, errors and the headers for web pages
+are those of every other route; what differs is the way of the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import attrs
+
+from relay.admission.origins import OriginPolicy
+from relay.api.answers import body_too_large, failed, refused, success_body
+from relay.api.authentication import Caller, caller_of_head
+from relay.api.cors import Cors
+from relay.api.draining import STALL_TIMEOUT, Draining
+from relay.core import Core
+from relay.ground import strictjson
+from relay.ground.errors import RequestError
+from relay.transports.exchange import Exchange, header_lines
+from relay.transports.http import Respond
+from relay.transports.http_errors import ErrorAnswer
+from relay.transports.request_head import RequestHead
+
+
+class DirectRequest:
+    """A request as a route sees it."""
+
+    __slots__ = ("_draining", "_exchange", "caller", "mimetype")
+
+    def __init__(self, exchange: Exchange, caller: Caller, mimetype: str, draining: Draining) -> None:
+        self.caller = caller
+        self.mimetype = mimetype
+        """The type of the body, in lower case and without parameters; empty where none is said."""
+        self._exchange = exchange
+        self._draining = draining
+
+    async def body(self, max_bytes: int) -> bytes:
+        """Return the whole body. A checkpoint where it is not there yet.
+
+        Raises:
+            RequestError: the body is larger than `max_bytes`, the connection ended before it, or the server is about to end.
+        """
+        exchange = self._exchange
+        if exchange.unread_bytes > max_bytes:
+            raise body_too_large(max_bytes)
+        received = exchange.take_received()
+        if not exchange.unread_bytes:
+            return received
+        pieces = [received]
+        while exchange.unread_bytes:
+            with self._draining.bounding(STALL_TIMEOUT, each=True):
+                pieces.append(await exchange.receive())
+        return b"".join(pieces)
+
+
+@attrs.frozen
+class Route:
+    """One entry of the table."""
+
+    answer: Callable[[Core, DirectRequest], Awaitable[Any]]
+    """Returns the data of a success; raises RequestError."""
+    leaves: frozenset[str] = frozenset()
+    """Types of bodies that are left to Quart."""
+
+
+class DirectRoutes:
+    """The table, and what is the same for each route."""
+
+    def __init__(self, core: Core, draining: Draining, routes: Mapping[tuple[str, str], Route]) -> None:
+        """`routes` are by method and path."""
+        self._core = core
+        self._draining = draining
+        self._routes = routes
+        self._cors = Cors(OriginPolicy(core.config.server.allowed_origins))
+        self._no_origin = header_lines(self._cors.headers(None, None))  # as backends ask
+
+    def find(self, head: RequestHead) -> Respond | None:
+        """Return what answers a request, None where Quart does. A synchronous call."""
+        route = self._routes.get((head.method, head.path))
+        if route is None:
+            return None
+        mimetype = mimetype_of(head)
+        return None if mimetype in route.leaves else partial(self._respond, route, mimetype)
+
+    async def _respond(self, route: Route, mimetype: str, exchange: Exchange) -> None:
+        core, head = self._core, exchange.head
+        headers = b""
+        try:
+            request = DirectRequest(exchange, caller_of_head(core, head, exchange.peer), mimetype, self._draining)
+            status, body = 200, success_body(await route.answer(core, request))
+        except Exception as error:  # noqa: BLE001 - a defect is answered as Quart answers one, and logged
+            answer = self._refused(error, head)
+            status, body, headers = answer.status, strictjson.dumps(answer.body), header_lines(answer.headers.items())
+        core.metrics.responses[status] += 1
+        await exchange.respond(status, body, headers + self._cors_lines(head))
+
+    def _refused(self, error: Exception, head: RequestHead) -> ErrorAnswer:
+        now_ms = self._core.clock.now_ms()
+        if isinstance(error, RequestError):
+            return refused(error, head.method, head.path, now_ms)
+        return failed(error, head.method, head.path, now_ms)
+
+    def _cors_lines(self, head: RequestHead) -> bytes:
+        origin = head.first(b"origin")
+        if origin is None:
+            return self._no_origin
+        return header_lines(self._cors.headers(origin, head.first(b"host")))
+
+
+def mimetype_of(head: RequestHead) -> str:
+    """Return the type of a body, in lower case and without parameters; empty where none is said."""
+    value = head.first(b"content-type")
+    return "" if value is None else value.partition(b";")[0].strip().lower().decode("latin-1")

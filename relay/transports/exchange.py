@@ -1,0 +1,119 @@
+"""One request and its answer, read from a connection and written to it without a library between.
+
+The body has a length that its head named, so that the end of the request is known before any of it is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from email.utils import formatdate
+
+import trio
+
+from relay.ground.errors import Code, RequestError
+from relay.transports.request_head import RequestHead
+from relay.transports.stream import ByteStream
+
+RECEIVE_BYTES = 256 * 1024
+"""Bytes of a body that are read at once; an array of publications has 100 KB and more."""
+LINGER_TIMEOUT = 1.0
+"""Seconds for which a body that was not read is thrown away behind the answer: a reset would take the answer with it."""
+
+
+class Exchange:
+    """A request under way. One task uses it, and answers once."""
+
+    __slots__ = ("_body_timeout", "_stream", "head", "unread_bytes")
+
+    def __init__(self, head: RequestHead, stream: ByteStream, body_timeout: float) -> None:
+        """`body_timeout` is in seconds without a byte of the body. The body of `head` must have a length."""
+        assert head.length is not None
+        self.head = head
+        self.unread_bytes = head.length
+        """Bytes of the body that were not taken yet."""
+        self._stream = stream
+        self._body_timeout = body_timeout
+
+    @property
+    def peer(self) -> str:
+        """The address that the connection came from."""
+        return self._stream.peer[0]
+
+    def take_received(self) -> bytes:
+        """Return what of the body came together with the head. A synchronous call."""
+        return self._took(self._stream.take_unread(self.unread_bytes))
+
+    async def receive(self) -> bytes:
+        """Return the next bytes of the body, at least one. Cancelled, nothing is lost.
+
+        Raises:
+            RequestError: `INVALID_REQUEST`; the connection ended before the body did, or nothing came for the body's timeout.
+        """
+        with trio.move_on_after(self._body_timeout):
+            try:
+                data = await self._stream.receive_some(min(self.unread_bytes, RECEIVE_BYTES))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                raise RequestError(Code.INVALID_REQUEST, "The connection ended before the body did.")
+            return self._took(data)
+        raise RequestError(Code.INVALID_REQUEST, "The body did not come in time.")
+
+    def _took(self, data: bytes) -> bytes:
+        self.unread_bytes -= len(data)
+        return data
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the client sends the body only when it is told to (`Expect: 100-continue`)."""
+        expected = self.head.first(b"expect")
+        return expected is not None and expected.lower() == b"100-continue" and self.head.version == "1.1"
+
+    async def send_continue(self) -> None:
+        """Have the client send its body. Raises as `respond`."""
+        await self._send(b"HTTP/1.1 100 \r\n%b\r\n" % _date())
+
+    async def respond(self, status: int, body: bytes, headers: bytes) -> None:
+        """Write the answer, a JSON document. `headers` are whole lines. Not a checkpoint where the kernel takes all of it at once.
+
+        Raises:
+            trio.BrokenResourceError, trio.ClosedResourceError, OSError: the peer is gone, or does not read.
+        """
+        await self._send(
+            b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b\r\n%b"
+            % (status, len(body), headers, _date(), b"" if self.head.keep_alive else b"Connection: close\r\n", body)
+        )
+
+    async def discard(self) -> None:
+        """Take the rest of the body, as far as it comes within LINGER_TIMEOUT, and throw it away."""
+        with suppress(RequestError), trio.move_on_after(LINGER_TIMEOUT):
+            while self.unread_bytes:
+                await self.receive()
+
+    async def _send(self, data: bytes) -> None:
+        sent = 0
+        try:  # noqa: SIM105 - a context manager takes as long as the rest of this function
+            sent = self._stream.send_nowait(data)
+        except BlockingIOError:
+            pass
+        if sent < len(data):
+            await self._stream.send_all(data[sent:])
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Return headers as they go over the wire, names in lower case."""
+    return "".join([f"{name.lower()}: {value}\r\n" for name, value in headers]).encode("latin-1")
+
+
+_dated: tuple[int, bytes] = (0, b"")
+
+
+def _date() -> bytes:
+    """Return the header that says when an answer was made; made anew once a second."""
+    global _dated
+    now = int(time.time())
+    if _dated[0] != now:
+        _dated = (now, f"date: {formatdate(now, usegmt=True)}\r\n".encode())
+    return _dated[1]
