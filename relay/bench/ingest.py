@@ -1,4 +1,4 @@
-"""The loads `ingest` and `posts`: publishing without subscribers, by a stream of lines or by single requests."""
+"""The loads `ingest` and `posts`: publishing without subscribers, by a stream of lines or by requests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import time
 
 from relay.bench import stamp
+from relay.bench.acknowledged import Acknowledged
 from relay.bench.fanout import MAX_WAITING_BYTES, finish_stream, open_stream
 from relay.bench.latency import Latencies
 from relay.bench.load import Load, raise_open_files
@@ -52,17 +53,26 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
         result.problems.append(f"{sent} publications were sent, but the server counted {report['published']}")
 
 
-def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float) -> None:
-    """Send single publications over kept-alive connections, on each the next one after the last response."""
+def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float, array: int | None) -> None:
+    """Publish by requests over kept-alive connections, on each the next one after the last response.
+
+    `array` is the number of items in each request. None means that each request is one item.
+    """
     raise_open_files(connections)
     numbers = itertools.count(1)
-    latencies = Latencies()
+    latencies, acknowledged = Latencies(), Acknowledged()
+    before_mark, behind_mark = line(subject, 0, "%mark%").rstrip().split(b"%mark%")
 
     def body() -> bytes:
-        return line(subject, 0, stamp.write(load.run_id, time.monotonic_ns(), 0, next(numbers))).rstrip()
+        mark = stamp.write(load.run_id, time.monotonic_ns(), 0, next(numbers)).encode()
+        item = before_mark + mark + behind_mark
+        return item if array is None else b"[%b]" % b",".join([item] * array)
 
-    key = load.target.key
-    posters = [Poster(load.poller, load.target.address, key, body, latencies) for _ in range(connections)]
+    key, expected = load.target.key, array or 1
+    posters = [
+        Poster(load.poller, load.target.address, key, body, latencies, acknowledged, expected)
+        for _ in range(connections)
+    ]
     before = load.usage()
     for poster in posters:
         poster.open()
@@ -75,10 +85,14 @@ def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float)
 
     load.run("publishing", seconds, step)
     result = load.result
-    result.took(before, load.usage(), each=("publications", sum(one.accepted for one in posters)))
+    result.took(before, load.usage(), each=("publications", acknowledged.count))
     result.figures["connections"] = connections
     for poster in posters:
         poster.stopping = True
     load.poller.poll_until(lambda: all(one.finished for one in posters), STOP_TIMEOUT)
     step(0.0)  # report refusals at the end
+    if acknowledged.repeated:
+        result.problems.append(f"{acknowledged.repeated} publications got the offset of another one")
+    if acknowledged.gaps:
+        result.notes.append("The server gave some offsets to other publishers of the channel.")
     result.latencies, result.latency_of = latencies, "from sending a request to its response"

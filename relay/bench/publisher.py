@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from relay.bench import http_response
+from relay.bench.acknowledged import Acknowledged
 from relay.bench.connection import Address, Connection
 from relay.bench.http_response import NO_RELAY, Answer, NoAnswerError
 from relay.bench.latency import Latencies
@@ -85,13 +87,31 @@ class Stream(_Publisher):
 
 
 class Poster(_Publisher):
-    """Single requests, each after the response to the last one."""
+    """Requests that publish one item or an array, each after the response to the last one."""
 
-    __slots__ = ("_body", "_head", "_latencies", "_sent_ns", "accepted", "broken", "refusal", "stopping")
+    __slots__ = (
+        "_body",
+        "_expected",
+        "_head",
+        "_latencies",
+        "_sent_ns",
+        "acknowledged",
+        "broken",
+        "refusal",
+        "stopping",
+    )
 
     def __init__(
-        self, poller: Poller, address: Address, key: str, body: Callable[[], bytes], latencies: Latencies
+        self,
+        poller: Poller,
+        address: Address,
+        key: str,
+        body: Callable[[], bytes],
+        latencies: Latencies,
+        acknowledged: Acknowledged,
+        expected: int,
     ) -> None:
+        """`expected` is the number of publications in each body, all to one channel. `acknowledged` counts their offsets."""
         super().__init__(poller, address)
         self._head = (
             f"POST {PATH} HTTP/1.1\r\nHost: {address.host}\r\nX-API-Key: {key}\r\n"
@@ -100,7 +120,8 @@ class Poster(_Publisher):
         self._body = body
         self._latencies = latencies
         self._sent_ns = 0
-        self.accepted = 0
+        self._expected = expected
+        self.acknowledged = acknowledged
         self.refusal = ""
         """The message of the last refusal."""
         self.broken = ""
@@ -123,14 +144,11 @@ class Poster(_Publisher):
         got, size = found
         self._data = self._data[size:]
         self._latencies.add(time.monotonic_ns() - self._sent_ns)
-        if got.status == 200 and not _published(got):
-            self.refusal = f"{NO_RELAY}: it answers 200 without a position"
-            self.stopping = True
-        elif got.status == 200:
-            self.accepted += 1
+        if got.status == 200:
+            self.refusal = self._take(got.data())
         else:
             self.refusal = got.said()
-            self.stopping = True
+        self.stopping = self.stopping or bool(self.refusal)
         if self.stopping:
             self.close()
         elif got.closes:
@@ -143,13 +161,20 @@ class Poster(_Publisher):
         """Record why the connection ended."""
         self.broken = why
 
+    def _take(self, data: Any) -> str:
+        """Count the positions in a response. Return what is wrong with it, or an empty string."""
+        if not isinstance(data, list) or len(data) != self._expected or not all(isinstance(one, dict) for one in data):
+            return f"{NO_RELAY}: it answers 200 without a position"
+        refused = next((one["error"] for one in data if "error" in one), None)
+        if refused is not None:
+            return str(refused.get("message", refused))
+        offsets = [one.get("offset") for one in data]
+        if not all(isinstance(offset, int) for offset in offsets):
+            return f"{NO_RELAY}: it answers 200 without a position"
+        self.acknowledged.take(offsets)
+        return ""
+
     def _request(self) -> None:
         body = self._body()
         self._sent_ns = time.monotonic_ns()
         self.send(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
-
-
-def _published(got: Answer) -> bool:
-    """Return whether a response has the position of one publication."""
-    data = got.data()
-    return isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) and "offset" in data[0]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from relay.bench.run import Server
 
 MAX_CONNECTIONS = 100_000
+MAX_ARRAY = 1000
+"""Items in an array that a server takes, unless it is configured otherwise (`limits.max_publish_items`)."""
 MAX_SECONDS = 240
 """The longest load with publications, in seconds. The server ends a request, and so a stream of publications, after
 five minutes."""
@@ -317,23 +319,28 @@ def ingest(server: Server, durable: bool, lines: int, seconds: float, as_json: b
 @bench.command()
 @durable_option
 @connections_option(16)
+@click.option("--array", type=click.IntRange(1, MAX_ARRAY), metavar="N", help="Publish arrays of so many items.")
 @seconds_option(5)
 @server_options
-def posts(server: Server, durable: bool, connections: int, seconds: float, as_json: bool) -> None:
-    """Publish by single requests on kept-alive connections, without subscribers.
+def posts(server: Server, durable: bool, connections: int, array: int | None, seconds: float, as_json: bool) -> None:
+    """Publish by requests on kept-alive connections, without subscribers.
+
+    Each request is one item, or with --array an array. The server must give every item an offset of its own.
 
     \b
     Example:
       relay bench posts --connections 32 --durable
+      relay bench posts --array 1000
     """
     from relay.bench import ingest as ingest_load
     from relay.bench.workload import one_channel
 
     def body(load: Load) -> None:
         subject = one_channel("live", load.run_id, durable=durable)
-        ingest_load.run_posts(load, subject, connections=connections, seconds=seconds)
+        ingest_load.run_posts(load, subject, connections=connections, seconds=seconds, array=array)
 
-    _run("posts", {"durable": durable, "connections": connections, "seconds": seconds}, server, body, as_json)
+    settings = {"durable": durable, "connections": connections, "array": array, "seconds": seconds}
+    _run("posts", settings, server, body, as_json)
 
 
 def _run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], as_json: bool) -> None:

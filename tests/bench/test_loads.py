@@ -79,6 +79,9 @@ def test_publishing_alone(server: RelayProcess, key: str) -> None:
         report = measured(server, key, "posts", "--connections", "3", "--seconds", "0.2", *more)
         assert report["publications"] > 0
         assert report["latency_ms"]["max"] > 0
+        report = measured(server, key, "posts", "--connections", "3", "--array", "50", "--seconds", "0.2", *more)
+        assert report["publications"] > 0
+        assert report["publications"] % 50 == 0
 
 
 def test_loads_over_tls(tmp_path: Path) -> None:
