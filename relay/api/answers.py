@@ -1,4 +1,4 @@
-"""Answers of the HTTP API, however they are sent: a status, headers and a JSON body. Refusals go to the log here."""
+"""Makes the bodies of responses, with Quart or without it, and logs refusals."""
 
 from __future__ import annotations
 

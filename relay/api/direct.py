@@ -1,7 +1,7 @@
-"""Requests that are answered without Quart: backends make them thousands of times a second.
+"""Answers requests without Quart, because backends send thousands of them a second.
 
-A route is one entry of a table, and answers a body of a known length with JSON. Rights, limits, errors and the headers for web pages
-are those of every other route; what differs is the way of the bytes.
+A route is one entry of a table. It takes a body of known length and answers with JSON. Rights, limits, errors and CORS
+headers are those of every other route.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from relay.transports.request_head import RequestHead
 
 
 class DirectRequest:
-    """A request as a route sees it."""
+    """The view that a route has of a request."""
 
     __slots__ = ("_draining", "_exchange", "caller", "mimetype")
 
     def __init__(self, exchange: Exchange, caller: Caller, mimetype: str, draining: Draining) -> None:
         self.caller = caller
         self.mimetype = mimetype
-        """The type of the body, in lower case and without parameters; empty where none is said."""
+        """The type of the body, in lower case and without parameters, or empty."""
         self._exchange = exchange
         self._draining = draining
 
     async def body(self, max_bytes: int) -> bytes:
-        """Return the whole body. A checkpoint where it is not there yet.
+        """Return the whole body. A checkpoint unless it is received already.
 
         Raises:
             RequestError: the body is larger than `max_bytes`, the connection ended before it, or the server is about to end.
@@ -64,11 +64,11 @@ class Route:
     answer: Callable[[Core, DirectRequest], Awaitable[Any]]
     """Returns the data of a success; raises RequestError."""
     leaves: frozenset[str] = frozenset()
-    """Types of bodies that are left to Quart."""
+    """Types of bodies that Quart takes."""
 
 
 class DirectRoutes:
-    """The table, and what is the same for each route."""
+    """The table of routes, and the common parts of their responses."""
 
     def __init__(self, core: Core, draining: Draining, routes: Mapping[tuple[str, str], Route]) -> None:
         """`routes` are by method and path."""
@@ -79,7 +79,7 @@ class DirectRoutes:
         self._no_origin = header_lines(self._cors.headers(None, None))  # as backends ask
 
     def find(self, head: RequestHead) -> Respond | None:
-        """Return what answers a request, None where Quart does. A synchronous call."""
+        """Return the function that answers a request, or None if Quart does."""
         route = self._routes.get((head.method, head.path))
         if route is None:
             return None
@@ -112,6 +112,6 @@ class DirectRoutes:
 
 
 def mimetype_of(head: RequestHead) -> str:
-    """Return the type of a body, in lower case and without parameters; empty where none is said."""
+    """Return the type of a body, in lower case and without parameters, or empty."""
     value = head.first(b"content-type")
     return "" if value is None else value.partition(b";")[0].strip().lower().decode("latin-1")

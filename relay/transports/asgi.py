@@ -1,8 +1,8 @@
-"""One request through Hypercorn to an ASGI application, on streams that are ours. The only importer of what Hypercorn keeps to itself.
+"""Passes one request through Hypercorn to an ASGI application. The only module that uses Hypercorn's private names.
 
-Hypercorn's connection is taken apart just enough to close its doors: no HTTP/2, no WebSocket of its own (one with a byte behind its
-head would end the process), no peer that holds a shutdown, and no second request: what came behind the first one is put back, so that
-one parser alone decides where each request begins.
+It overrides Hypercorn's connection where it must. It serves neither HTTP/2 nor Hypercorn's WebSockets, because one
+with a byte after its head would end the process. A client cannot delay a shutdown. Hypercorn sees one request only:
+bytes after it are put back, so that `request_head` alone decides where each request begins.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class AsgiServer:
         self._context = WorkerContext(None)
 
     async def serve(self, stream: ByteStream, body_timeout: float) -> bool:
-        """Answer the request that comes next, and tell whether the connection may go on. The caller closes the stream.
+        """Answer the next request, and return whether the connection stays open. The caller closes the stream.
 
         `body_timeout` is in seconds without a byte of the body.
         """
         return await _Request(self._app, self._config, self._context, stream, body_timeout).serve()
 
     async def stop(self) -> None:
-        """Have each connection end behind the answer that is under way."""
+        """Have each connection end after the response that is running."""
         await self._context.terminated.set()
 
 
@@ -73,13 +73,13 @@ async def open_asgi_server(app: Application) -> AsyncIterator[AsgiServer]:
 
 
 class _Http11(H11Protocol):
-    """HTTP/1.1 and nothing else, whatever a request asks for; one request."""
+    """Hypercorn's HTTP/1.1, restricted to that protocol and to one request."""
 
     on_closed: Callable[[], None]
     begins_answer = False
-    """Whether what is sent now is the head of an answer: its body follows at once."""
+    """Whether the head of a response is being sent. Its body follows at once."""
     rest = b""
-    """What came behind the request."""
+    """The bytes after the request."""
 
     async def stream_send(self, event: StreamEvent) -> None:
         self.begins_answer = isinstance(event, Response)
@@ -98,7 +98,7 @@ class _Http11(H11Protocol):
             raise h11.RemoteProtocolError("not HTTP/1.1", error_status_hint=505)
 
     async def _create_stream(self, request: h11.Request) -> None:
-        # Whoever asks for another protocol may be answered in this one (RFC 9110, 7.8).
+        # A server may ignore a request for another protocol (RFC 9110, 7.8).
         headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
         request = h11.Request(
             method=request.method, target=request.target, headers=headers, http_version=request.http_version
@@ -131,13 +131,13 @@ class _Request(TCPServer):
         super().__init__(app, config, context, {}, stream)  # type: ignore[arg-type]
         self._bytes = stream
         self._body_timeout = body_timeout
-        self._head = b""  # of an answer: it goes out with the first of its body
+        self._head = b""  # of a response, sent together with the first bytes of its body
         self._reading = trio.CancelScope()
-        self._ended = False  # whether the peer is gone, or was told that the connection ends
-        self._done = False  # whether the connection may go on
+        self._ended = False  # whether the client is gone, or the connection ends
+        self._done = False  # whether the connection stays open
 
     async def serve(self) -> bool:
-        """Answer it; tell whether the connection may go on."""
+        """Answer the request, and return whether the connection stays open."""
         try:
             async with TaskGroup() as task_group:
                 self._task_group = task_group
@@ -154,7 +154,7 @@ class _Request(TCPServer):
         return self._done
 
     def _end(self) -> None:
-        # The reader waits for the end of the answer; of one whose peer is gone there is none.
+        # The reader waits for the end of the response. If the client is gone, that end never comes.
         self._ended = True
         self._reading.cancel()
 
@@ -171,12 +171,12 @@ class _Request(TCPServer):
                 self._done = True
                 self._reading.cancel()
         else:
-            # Quart's nursery is cancelled while Hypercorn cleans up in it: the connection must be closed all the same.
+            # Hypercorn cleans up in Quart's cancelled nursery, but the connection must still be closed.
             with trio.CancelScope(shield=True):
                 await super().protocol_send(event)
 
     async def _send(self, data: bytes) -> None:
-        """Write, shielded as Hypercorn would; a peer that does not read is reset by `shutdown`."""
+        """Write, shielded as in Hypercorn. `shutdown` resets a client that does not read."""
         try:
             sent = 0
             if not self.send_lock.locked():
@@ -202,13 +202,13 @@ class _Request(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _receive(self) -> bytes:
-        """The next bytes of the request; none at the connection's end."""
+        """Return the next bytes of the request; empty at the end of the connection."""
         body = self.protocol.connection.their_state is h11.SEND_BODY
-        # The head is there already; behind the body the end of the answer is awaited, or of the connection.
+        # The head is here already. After the body the reader waits for the end of the response, or of the connection.
         data = b""
         with trio.move_on_after(self._body_timeout if body else math.inf):
             data = await self._bytes.receive_some()
         if data and self.protocol.connection.their_state is h11.DONE:
-            self._bytes.unread(data)  # the next request came before the end of this one's answer
+            self._bytes.unread(data)  # the next request arrived before the end of this response
             await trio.sleep_forever()
         return data

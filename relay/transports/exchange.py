@@ -1,7 +1,4 @@
-"""One request and its answer, read from a connection and written to it without a library between.
-
-The body has a length that its head named, so that the end of the request is known before any of it is read.
-"""
+"""One request with a body of known length, read from a connection, and its response."""
 
 from __future__ import annotations
 
@@ -17,13 +14,13 @@ from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 
 RECEIVE_BYTES = 256 * 1024
-"""Bytes of a body that are read at once; an array of publications has 100 KB and more."""
+"""Bytes of a body that one read takes at most. An array of publications often has 100 KB and more."""
 LINGER_TIMEOUT = 1.0
-"""Seconds for which a body that was not read is thrown away behind the answer: a reset would take the answer with it."""
+"""Seconds for which the unread rest of a body is discarded after the response. A reset would destroy the response."""
 
 
 class Exchange:
-    """A request under way. One task uses it, and answers once."""
+    """A request that one task reads and answers once."""
 
     __slots__ = ("_body_timeout", "_stream", "head", "unread_bytes")
 
@@ -32,7 +29,7 @@ class Exchange:
         assert head.length is not None
         self.head = head
         self.unread_bytes = head.length
-        """Bytes of the body that were not taken yet."""
+        """Bytes of the body that are not read yet."""
         self._stream = stream
         self._body_timeout = body_timeout
 
@@ -42,11 +39,11 @@ class Exchange:
         return self._stream.peer[0]
 
     def take_received(self) -> bytes:
-        """Return what of the body came together with the head. A synchronous call."""
+        """Return the part of the body that arrived together with the head."""
         return self._took(self._stream.take_unread(self.unread_bytes))
 
     async def receive(self) -> bytes:
-        """Return the next bytes of the body, at least one. Cancelled, nothing is lost.
+        """Return the next bytes of the body, at least one. If cancelled, no byte is lost.
 
         Raises:
             RequestError: `INVALID_REQUEST`; the connection ended before the body did, or nothing came for the body's timeout.
@@ -67,19 +64,19 @@ class Exchange:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether the client sends the body only when it is told to (`Expect: 100-continue`)."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         expected = self.head.first(b"expect")
         return expected is not None and expected.lower() == b"100-continue" and self.head.version == "1.1"
 
     async def send_continue(self) -> None:
-        """Have the client send its body. Raises as `respond`."""
+        """Send `100 Continue`. Raises as `respond`."""
         await self._send(b"HTTP/1.1 100 \r\n%b\r\n" % _date())
 
     async def respond(self, status: int, body: bytes, headers: bytes) -> None:
-        """Write the answer, a JSON document. `headers` are whole lines. Not a checkpoint where the kernel takes all of it at once.
+        """Write the response, a JSON document. `headers` are whole lines. A checkpoint only if the kernel does not accept all of it.
 
         Raises:
-            trio.BrokenResourceError, trio.ClosedResourceError, OSError: the peer is gone, or does not read.
+            trio.BrokenResourceError, trio.ClosedResourceError, OSError: the client is gone, or does not read.
         """
         await self._send(
             b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b\r\n%b"
@@ -87,7 +84,7 @@ class Exchange:
         )
 
     async def discard(self) -> None:
-        """Take the rest of the body, as far as it comes within LINGER_TIMEOUT, and throw it away."""
+        """Read and discard the rest of the body, for LINGER_TIMEOUT at most."""
         with suppress(RequestError), trio.move_on_after(LINGER_TIMEOUT):
             while self.unread_bytes:
                 await self.receive()
@@ -103,7 +100,7 @@ class Exchange:
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return headers as they go over the wire, names in lower case."""
+    """Return headers as lines, with names in lower case."""
     return "".join([f"{name.lower()}: {value}\r\n" for name, value in headers]).encode("latin-1")
 
 
@@ -111,7 +108,7 @@ _dated: tuple[int, bytes] = (0, b"")
 
 
 def _date() -> bytes:
-    """Return the header that says when an answer was made; made anew once a second."""
+    """Return the `date` header of a response. It is encoded once a second."""
     global _dated
     now = int(time.time())
     if _dated[0] != now:

@@ -25,13 +25,13 @@ class RequestHead:
 
     method: str
     path: str
-    """As it was sent, still percent-encoded, up to the question mark."""
+    """The path as it was sent, percent-encoded, up to the question mark."""
     query: str
     version: str
-    """Of HTTP: `1.0` or `1.1`."""
+    """The version of HTTP: `1.0` or `1.1`."""
     headers: tuple[tuple[bytes, bytes], ...]
     length: int | None = 0
-    """Bytes of the body; 0 where there is none, None where it is chunked."""
+    """Bytes of the body: 0 without a body, None if it is chunked."""
     keep_alive: bool = True
     """Whether the connection may stay open after the answer. A client of HTTP/1.0 gets one answer, as h11 gives it."""
 
@@ -41,7 +41,7 @@ class RequestHead:
         self._first = dict(self.headers[::-1])
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the value of a header; of several of the same name, all of them with commas between (RFC 9110, 5.3)."""
+        """Return the value of a header. Several values of one name are joined by commas (RFC 9110, 5.3)."""
         if name not in self._first:
             return None
         return b", ".join([value for key, value in self.headers if key == name])
@@ -87,7 +87,7 @@ class _Parts:
 
 
 def parse_head(head: bytes) -> RequestHead:
-    """Return the request that these bytes, up to and with the empty line, begin.
+    """Parse a head, including its empty line. Bytes after it are an error.
 
     Raises:
         ProtocolError: the bytes are not an HTTP/1.1 request, or the end of its body is not plain. The message may go to the client.
@@ -146,9 +146,12 @@ def _framed(method: str, path: str, query: str, version: str, headers: tuple[tup
 
 
 def upgrade_request(head: bytes) -> RequestHead | None:
-    """Return the request if a head asks for WebSocket; one that cannot be read does not, and HTTP will say what is wrong with it."""
+    """Return the request if a head asks for a WebSocket upgrade, else None.
+
+    An invalid head also gives None, and the HTTP server answers it with an error.
+    """
     if b"upgrade" not in head.lower():
-        return None  # as most requests: nothing needs to be parsed twice
+        return None  # as in most requests, so most heads are parsed once
     try:
         request = parse_head(head)
     except ProtocolError:
