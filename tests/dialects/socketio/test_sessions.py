@@ -12,15 +12,9 @@ import trio.testing
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
-from relay.dialects.socketio.engine import (
-    LINGER_TIMEOUT,
-    MAX_PACKETS_IN_POLL,
-    Engine,
-    Framer,
-    SessionClosed,
-    Settings,
-)
+from relay.dialects.socketio.engine import LINGER_TIMEOUT, Engine, Host, SessionClosed, Settings
 from relay.dialects.socketio.engineio import Packet, PacketType
+from relay.dialects.socketio.polling import MAX_PACKETS_IN_POLL
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
@@ -254,10 +248,11 @@ class Alone:
     def __init__(self, timers: Timers, *, max_queue_bytes: int = 1000) -> None:
         settings = Settings("/", 25.0, 20.0, 1000, max_queue_bytes)
         self.forgotten = 0
-        self.engine = Engine("sid", settings, timers, Framer(), on_upgrade=lambda: None, on_close=self._forget)
+        host = Host(settings, timers, on_upgrade=lambda engine: None, on_end=self._forget)
+        self.engine = Engine("sid", host)
         self.engine.application = self.application = Quiet()
 
-    def _forget(self) -> None:
+    def _forget(self, engine: Engine) -> None:
         self.forgotten += 1
 
     async def post(self, *packets: Packet) -> None:
@@ -393,13 +388,13 @@ async def test_bound_of_the_queue(autojump_clock: trio.testing.MockClock) -> Non
             session.engine.push(b"4" * 10)
         assert not session.engine.closed
         session.engine.push(b"4")
-        assert session.engine._queue == {}
+        assert session.engine.queued_bytes == 0
         with pytest.raises(SessionClosed):
             await session.engine.poll()
         session.engine.push(b"4")
         await trio.testing.wait_all_tasks_blocked()
         assert session.forgotten == 1
-        assert session.engine._queue == {}
+        assert session.engine.queued_bytes == 0
 
 
 async def test_overflow_in_the_middle_of_a_broadcast(autojump_clock: trio.testing.MockClock) -> None:
