@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-import trio
-
 from relay.dialects.socketio import protocol
+from relay.dialects.socketio.deadlines import Deadlines
 from relay.dialects.socketio.engine import Engine
 from relay.dialects.socketio.protocol import Packet, PacketType
 from relay.ground import logs
@@ -42,14 +41,16 @@ class Namespace(Protocol):
 
 
 class Socket:
-    """What a namespace's connection is given to answer with."""
+    """One client's connection to a namespace, as the namespace sees it: what it answers with."""
 
-    def __init__(self, engine: Engine, namespace: str, sid: str, leave: Callable[[], None]) -> None:
-        self.engine = engine
+    __slots__ = ("_client", "ended", "engine", "namespace", "sid")
+
+    def __init__(self, client: SocketIO, namespace: str, sid: str) -> None:
+        self._client = client
+        self.engine = client.engine
         self.namespace = namespace
         self.sid = sid
         self.ended = False
-        self._leave = leave
 
     async def connected(self) -> None:
         """Tell the client that it is connected."""
@@ -67,7 +68,7 @@ class Socket:
         """End this connection from the server's side; the session goes on. A plain call."""
         text, _ = protocol.encode(Packet(PacketType.DISCONNECT, self.namespace))
         self.engine.push(b"4" + text.encode())
-        self._leave()
+        self._client.leave(self.namespace)
 
     async def _send(self, packet: Packet) -> None:
         await _send(self.engine, packet)
@@ -77,34 +78,46 @@ Connect = Callable[[Socket, dict[str, Any] | None], Awaitable[Namespace]]
 """Makes the connection to a namespace from the CONNECT payload; raises Refused."""
 
 
-class SocketIO:
-    """One session's namespaces. See `sessions.Application`."""
+class Namespaces:
+    """The namespaces of a server, and what its sessions share."""
 
     def __init__(
         self,
-        engine: Engine,
-        namespaces: Mapping[str, Connect],
+        connects: Mapping[str, Connect],
         timers: Timers,
         *,
         new_id: Callable[[], str],
         connect_timeout: float,
         max_bytes: int,
     ) -> None:
-        """`connect_timeout`: seconds for which a session may be connected to no namespace; `max_bytes`: of a packet's attachments."""
-        self._engine = engine
+        """`connects` makes connections, by namespace. `max_bytes` bounds the attachments of one packet.
+
+        `connect_timeout`: seconds for which a session may be connected to no namespace.
+        """
+        self.connects = connects
+        self.new_id = new_id
+        self.max_bytes = max_bytes
+        self.unused: Deadlines[SocketIO] = Deadlines(timers, connect_timeout, SocketIO.end_unused)
+        """Sessions that are connected to no namespace."""
+
+
+class SocketIO:
+    """One session's connections to namespaces. See `engine.Application`."""
+
+    __slots__ = ("_assembler", "_begun", "_connections", "_namespaces", "_refusals", "engine")
+
+    def __init__(self, engine: Engine, namespaces: Namespaces) -> None:
+        self.engine = engine
         self._namespaces = namespaces
-        self._timers = timers
-        self._new_id = new_id
-        self._connect_timeout = connect_timeout
-        self._decoder = protocol.Assembler(max_bytes=max_bytes)
+        self._assembler = protocol.Assembler(max_bytes=namespaces.max_bytes)
         self._connections: dict[str, tuple[Socket, Namespace]] = {}
         self._begun = False
         self._refusals = 0
-        self._timer = timers.call_at(trio.current_time() + connect_timeout, self._end_if_unused)
+        namespaces.unused.start(self)
 
     async def receive(self, data: str | bytes) -> None:
-        """Handle a message. See `sessions.Application`."""
-        packet = self._decoder.feed(data)
+        """Handle a message. See `engine.Application`."""
+        packet = self._assembler.feed(data)
         if packet is None:
             return
         if not self._begun and packet.type is not PacketType.CONNECT:
@@ -114,7 +127,7 @@ class SocketIO:
             case PacketType.CONNECT:
                 await self._connect(packet)
             case PacketType.DISCONNECT:
-                self._leave(packet.namespace)
+                self.leave(packet.namespace)
             case PacketType.EVENT:
                 connection = self._connections.get(packet.namespace)
                 if connection is not None and isinstance(packet.data, list):  # else it crossed with its end
@@ -128,43 +141,44 @@ class SocketIO:
         name = packet.namespace
         if name in self._connections:
             return
-        connect = self._namespaces.get(name)
+        connect = self._namespaces.connects.get(name)
         try:
             if connect is None:
                 raise Refused("Invalid namespace")
-            socket = Socket(self._engine, name, self._new_id(), lambda: self._leave(name))
+            socket = Socket(self, name, self._namespaces.new_id())
             connection = await connect(socket, packet.data if isinstance(packet.data, dict) else None)
         except Refused as refusal:
             self._refusals += 1
             if self._refusals > MAX_REFUSALS:
                 raise ProtocolError("Too many connections were refused.") from refusal
-            await _send(self._engine, Packet(PacketType.CONNECT_ERROR, name, {"message": str(refusal)}))
+            await _send(self.engine, Packet(PacketType.CONNECT_ERROR, name, {"message": str(refusal)}))
             return
-        if self._engine.closed:
+        if self.engine.closed:
             connection.close()
             return
         self._connections[name] = (socket, connection)
-        self._timer.cancel()
+        self._namespaces.unused.stop(self)
         try:
             await connection.begin()
         except RequestError as refusal:
             if not socket.ended:
                 log.warning("connection could not begin", namespace=name, cause=refusal.message)
-                self._engine.close(Reason.OVERLOADED)
+                self.engine.close(Reason.OVERLOADED)
 
-    def _leave(self, name: str) -> None:
+    def leave(self, name: str) -> None:
+        """End the connection to a namespace, if there is one. The session goes on."""
         if name in self._connections:
             self._end(name)
-            if not self._connections and not self._engine.closed:
-                self._timer = self._timers.call_at(trio.current_time() + self._connect_timeout, self._end_if_unused)
+            if not self._connections and not self.engine.closed:
+                self._namespaces.unused.start(self)
 
-    def _end_if_unused(self) -> None:
-        if not self._connections:
-            self._engine.close(Reason.UNAUTHORIZED)
+    def end_unused(self) -> None:
+        """End the session, because it has been connected to no namespace for too long. For the server's deadlines."""
+        self.engine.close(Reason.UNAUTHORIZED)
 
     def close(self) -> None:
-        """The session ended. See `sessions.Application`."""
-        self._timer.cancel()
+        """End every connection. See `engine.Application`."""
+        self._namespaces.unused.stop(self)
         for name in list(self._connections):
             self._end(name)
 

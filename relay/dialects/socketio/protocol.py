@@ -131,7 +131,7 @@ class Assembler:
         """`max_bytes` bounds the attachments of one packet together."""
         self._max_bytes = max_bytes
         self._pending: Pending | None = None
-        self._attachments: list[bytes] = []
+        self._attachments: list[bytes] | None = None  # made with a pending packet, because few packets have attachments
         self._size = 0
 
     def feed(self, message: str | bytes) -> Packet | None:
@@ -146,22 +146,22 @@ class Assembler:
             decoded = decode(message)
             if isinstance(decoded, Packet):
                 return decoded
-            self._pending = decoded
+            self._pending, self._attachments = decoded, []
             return None
         return self._attach(message)
 
     def _attach(self, attachment: bytes) -> Packet | None:
-        pending = self._pending
-        if pending is None:
+        pending, attachments = self._pending, self._attachments
+        if pending is None or attachments is None:
             raise ProtocolError("No attachment was due.")
         self._size += len(attachment)
         if self._size > self._max_bytes:
             raise ProtocolError(f"The attachments of a packet may have at most {self._max_bytes} bytes.")
-        self._attachments.append(attachment)
-        if len(self._attachments) < pending.attachments:
+        attachments.append(attachment)
+        if len(attachments) < pending.attachments:
             return None
-        packet = attrs.evolve(pending.packet, data=_put_back(pending.packet.data, self._attachments))
-        self._pending, self._attachments, self._size = None, [], 0
+        packet = attrs.evolve(pending.packet, data=_put_back(pending.packet.data, attachments))
+        self._pending, self._attachments, self._size = None, None, 0
         return packet
 
 

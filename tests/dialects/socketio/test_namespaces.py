@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from relay.dialects.socketio.engine import Engine, Host, SessionClosed, Settings
-from relay.dialects.socketio.namespaces import Namespace, Refused, Socket, SocketIO
+from relay.dialects.socketio.namespaces import Namespace, Namespaces, Refused, Socket, SocketIO
 from relay.dialects.socketio.polling import Polling
 from relay.ground.errors import Code, Reason, RequestError
 from relay.ground.timers import Timers
@@ -207,9 +207,8 @@ class Session:
         settings = Settings("/", 1000.0, 1000.0, 1000, 1000)
         self.engine = Engine("sid", Host(settings, timers, on_upgrade=lambda engine: None, on_end=self._close))
         connects = {"/": self._connect, "/slow": self._connect, "/broken": self._connect, "/refused": self._connect}
-        self.socketio = SocketIO(
-            self.engine, connects, timers, new_id=lambda: "id", connect_timeout=10.0, max_bytes=1000
-        )
+        namespaces = Namespaces(connects, timers, new_id=lambda: "id", connect_timeout=10.0, max_bytes=1000)
+        self.socketio = SocketIO(self.engine, namespaces)
         self.engine.application = self.socketio
 
     def _close(self, engine: Engine) -> None:

@@ -40,9 +40,9 @@ def connect_packet(secret: object) -> str:
 
 
 def listeners(world: World) -> int:
-    """How many subscribers the broker delivers bitcoin's price to."""
+    """How many connections the broker delivers bitcoin's price to."""
     channel = world.server.broker.channels._channels.get("market:BTC")
-    return 0 if channel is None else len(channel.subscribers())
+    return 0 if channel is None else sum(len(audience) for audience in channel._audiences.values())
 
 
 async def until_listeners(world: World, count: int) -> None:
