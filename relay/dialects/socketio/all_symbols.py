@@ -1,6 +1,6 @@
 """The connections that get every symbol. They share one subscriber, so each costs one place and not one for every symbol.
 
-A client gets every symbol until it subscribes to some, so this is what most connections do.
+A client gets every symbol until it subscribes to some, so most connections are of this kind.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class AllSymbols:
         self._sessions.deliver(frame, key, except_for=None)
 
     def audience(self, group: object) -> _OneChannel:
-        """Return an empty audience. See `audience.Sink.audience`."""
+        """Return an empty audience for one channel. See `audience.Sink.audience`."""
         return _OneChannel()
 
     def send_nowait(self, frame: bytes) -> None:

@@ -53,7 +53,7 @@ class Settings:
 
 
 class Host:
-    """What the sessions of a server share: settings, deadlines, and who is notified of their changes."""
+    """The state that the sessions of a server share: settings, deadlines, and the callbacks for their changes."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Socket.IO on top of an Engine.IO session: which namespaces a client is connected to, and what goes to each."""
+"""Socket.IO on top of Engine.IO sessions: connects clients to namespaces, and passes each packet to its namespace."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
 
 MAX_REFUSALS = 20
-"""Connections that a session is refused before it ends: else it could try one key after the other, as fast as it can send."""
+"""Refused connections after which a session ends. Without a bound a client could try keys as fast as it can send."""
 
 log = logs.get("relay.socketio")
 
 
 class Refused(Exception):
-    """A client may not connect to a namespace; the message is for it."""
+    """A client may not connect to a namespace. The client is sent the message."""
 
 
 class Namespace(Protocol):
     """One client's connection to a namespace."""
 
     async def begin(self) -> None:
-        """Tell the client that it is connected, and what else it is told first.
+        """Send the client its session id and its first data.
 
         Raises:
-            RequestError: what the client is told first cannot be had; or the connection ended meanwhile.
+            RequestError: the data cannot be read, which ends the session; or the connection ended meanwhile.
         """
 
     async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
-        """Handle an event; one with an `ack_id` may be acknowledged."""
+        """Handle an event. If it has an `ack_id`, the client waits for an acknowledgement."""
 
     def close(self) -> None:
-        """The connection ended. A plain call."""
+        """Give back everything that the connection holds. Called synchronously, once; must not raise."""
 
 
 class Socket:
-    """One client's connection to a namespace, as the namespace sees it: what it answers with."""
+    """One client's connection to a namespace, from the side of the namespace: sends packets to the client."""
 
     __slots__ = ("_client", "ended", "engine", "namespace", "sid")
 
@@ -53,7 +53,7 @@ class Socket:
         self.ended = False
 
     async def connected(self) -> None:
-        """Tell the client that it is connected."""
+        """Send the CONNECT that accepts the connection."""
         await self._send(Packet(PacketType.CONNECT, self.namespace, {"sid": self.sid}))
 
     async def emit(self, name: str, *arguments: Any) -> None:
@@ -61,11 +61,11 @@ class Socket:
         await self._send(Packet(PacketType.EVENT, self.namespace, [name, *arguments]))
 
     async def acknowledge(self, ack_id: int, *arguments: Any) -> None:
-        """Answer an event that asked for it."""
+        """Acknowledge an event by the id that came with it."""
         await self._send(Packet(PacketType.ACK, self.namespace, list(arguments), ack_id))
 
     def disconnect(self) -> None:
-        """End this connection from the server's side; the session goes on. A plain call."""
+        """End this connection from the server's side. The session goes on."""
         text, _ = protocol.encode(Packet(PacketType.DISCONNECT, self.namespace))
         self.engine.push(b"4" + text.encode())
         self._client.leave(self.namespace)
@@ -75,11 +75,11 @@ class Socket:
 
 
 Connect = Callable[[Socket, dict[str, Any] | None], Awaitable[Namespace]]
-"""Makes the connection to a namespace from the CONNECT payload; raises Refused."""
+"""Makes the connection to a namespace from the payload of CONNECT. Raises Refused if the client may not connect."""
 
 
 class Namespaces:
-    """The namespaces of a server, and what its sessions share."""
+    """The namespaces of a server, and the state that its sessions share."""
 
     def __init__(
         self,
@@ -130,12 +130,12 @@ class SocketIO:
                 self.leave(packet.namespace)
             case PacketType.EVENT:
                 connection = self._connections.get(packet.namespace)
-                if connection is not None and isinstance(packet.data, list):  # else it crossed with its end
+                if connection is not None and isinstance(packet.data, list):  # else it crossed with a DISCONNECT
                     await connection[1].event(packet.data[0], packet.data[1:], packet.id)
             case PacketType.ACK:
-                return  # nothing here asks for one
+                return  # the server never asks for one
             case _:
-                raise ProtocolError("A client refuses no connection.")
+                raise ProtocolError("A client does not send this packet.")
 
     async def _connect(self, packet: Packet) -> None:
         name = packet.namespace

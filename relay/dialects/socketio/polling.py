@@ -104,7 +104,7 @@ class Polling:
             self._poll.set()
 
     def end(self, reason: Reason, last: PacketType) -> bool:
-        """End the transport: an open poll is answered with what is queued and `last`, and an upgrade is disconnected.
+        """End the transport: an open poll is answered with the queued packets and `last`, and an upgrade is disconnected.
 
         Returns False if the client closed the session (`last` is NOOP) and a poll may still come: the POST may have overtaken it.
         """

@@ -26,14 +26,14 @@ log = logs.get("relay.socketio")
 
 
 def encode(publication: Publication) -> bytes | None:
-    """Return a price as an Engine.IO packet; None for what is no price."""
+    """Return a price as an Engine.IO packet, or None for a publication that is not a price."""
     if not publication.offset or publication.type != publication.channel.kind.default_type:
         return None
     return _UPDATE + market_update(publication) + b"]"
 
 
 def market_update(publication: Publication) -> bytes:
-    """Return a price as a MarketUpdate: its six fields, null where the publisher gave no number."""
+    """Return a price as a MarketUpdate with its six fields. A field is null if the publisher gave no number for it."""
     data = publication.data
     fields: dict[str, Any] = {
         "symbol": publication.channel.id,
@@ -50,7 +50,7 @@ def market_update(publication: Publication) -> bytes:
 
 
 class Prices:
-    """The namespace, for all its connections."""
+    """The namespace: its symbols, and the state that its connections share."""
 
     def __init__(self, core: Core, symbols: Iterable[str], *, connections_per_user: int) -> None:
         market = core.kinds["market"]
@@ -62,10 +62,10 @@ class Prices:
         self._updates: dict[str, tuple[Publication, bytes]] = {}  # the newest, by symbol
 
     async def connect(self, socket: Socket, payload: dict[str, Any] | None) -> PriceConnection:
-        """Return the connection of a client that may have one.
+        """Check the client's key, and return its connection.
 
         Raises:
-            Refused: with the message that its API documents.
+            Refused: the key is unknown, has no scope `connect` or not the tier `pro`, or its user has too many connections.
         """
         key = await self._key((payload or {}).get("apiKey"), socket.engine.address)
         if key.tier != "pro":
@@ -171,7 +171,7 @@ class PriceConnection:
             self._drop(named)
 
     async def _get(self, symbols: list[str]) -> None:
-        """Get these symbols by a subscriber of the connection's own, and no longer all; each goes on without a gap."""
+        """Subscribe to these symbols by a subscriber of the connection's own, and leave those that get all. No price is lost."""
         subscriptions = self._prices.core.subscriptions
         if self._subscriber is None:
             self._subscriber = subscriptions.attach(self._socket.engine, encode)

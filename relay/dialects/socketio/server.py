@@ -32,7 +32,7 @@ BAD_VERSION = (5, "Unsupported protocol version")
 
 
 class EngineServer:
-    """The sessions of one path."""
+    """The Engine.IO server at one path: its sessions, and the requests for them."""
 
     def __init__(
         self,
