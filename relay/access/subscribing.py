@@ -42,6 +42,10 @@ class Subscriptions:
         """
         return self._broker.attach(sink, encode)
 
+    def detach(self, subscriber: Subscriber) -> None:
+        """End every subscription of a subscriber that is not in a `with` block. Idempotent."""
+        self._broker.detach(subscriber)
+
     async def identify(self, subscriber: Subscriber, principal: Principal) -> None:
         """Record whose connection this is. Call it again for each fresh token of the same user.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import trio
 
@@ -37,7 +36,7 @@ class ApiKeys:
         self._database = database
         # By hash, as in the database, so that no secret is kept. In a plain dict, finding the first gets slower with each deletion.
         self._cache: OrderedDict[bytes, tuple[float, ApiKey, Principal]] = OrderedDict()
-        self._watchers: dict[str, dict[object, OnChange]] = {}
+        self._watchers: dict[str, dict[Watch, OnChange]] = {}
         self._last: dict[str, ApiKey | None] = {}  # the state of each key that its watchers were last called with
         self._version = 0  # of the database, when all keys were last checked
 
@@ -79,21 +78,22 @@ class ApiKeys:
         self._cache[digest] = (now + CACHE_PERIOD, key, principal)
         return key, principal
 
-    @contextmanager
-    def watch(self, key_id: str, on_change: OnChange) -> Iterator[None]:
-        """Call `on_change` with the key's current state, then on every change until the block exits. None means revoked."""
-        watchers = self._watchers.setdefault(key_id, {})
-        token = object()
-        watchers[token] = on_change
+    def watch(self, key_id: str, on_change: OnChange) -> Watch:
+        """Call `on_change` with the key's current state, then on every change until the watch is closed. None means revoked."""
+        watch = Watch(self, key_id)
+        self._watchers.setdefault(key_id, {})[watch] = on_change
         # The key may have changed since the caller found it, so every new watcher is called once.
         self._last.pop(key_id, None)
-        try:
-            yield
-        finally:
-            del watchers[token]
+        return watch
+
+    def unwatch(self, watch: Watch) -> None:
+        """End a watch. Idempotent."""
+        watchers = self._watchers.get(watch.key_id, {})
+        if watch in watchers:
+            del watchers[watch]
             if not watchers:
-                del self._watchers[key_id]
-                self._last.pop(key_id, None)
+                del self._watchers[watch.key_id]
+                self._last.pop(watch.key_id, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Check the keys in use every POLL_INTERVAL until cancelled. While the database cannot be read, no change is noticed."""
@@ -129,6 +129,26 @@ class ApiKeys:
         if watchers is None or (key_id in self._last and self._last[key_id] == key):
             return
         self._last[key_id] = key
-        for token, on_change in list(watchers.items()):
-            if token in watchers:  # else the callback of another watcher ended it
+        for watch, on_change in list(watchers.items()):
+            if watch in watchers:  # else the callback of another watcher ended it
                 on_change(key)
+
+
+class Watch:
+    """One connection's interest in a key. It begins when it is made; as a context manager it is closed on exit."""
+
+    __slots__ = ("_keys", "key_id")
+
+    def __init__(self, keys: ApiKeys, key_id: str) -> None:
+        self._keys = keys
+        self.key_id = key_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Call back no more. Idempotent."""
+        self._keys.unwatch(self)

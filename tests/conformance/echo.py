@@ -12,7 +12,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint, Factory
 from relay.dialects.socketio.engine import Engine, Settings
-from relay.dialects.socketio.namespaces import Namespace, Socket, SocketIO
+from relay.dialects.socketio.namespaces import Namespace, Namespaces, Socket, SocketIO
 from relay.dialects.socketio.server import EngineServer
 from relay.sessions.frames import binary_frame
 from relay.sessions.session import Session
@@ -94,18 +94,16 @@ async def _connect(socket: Socket, payload: dict[str, Any] | None) -> Namespace:
 
 def open_engine(core: Core, name: str, path: str) -> Dialect:
     """Return a dialect with an Engine.IO server at a path of its own."""
+    namespaces = Namespaces(
+        {"/": _connect, "/custom": _connect},
+        core.timers,
+        new_id=lambda: secrets.token_urlsafe(15),
+        connect_timeout=CONNECT_TIMEOUT,
+        max_bytes=MAX_PAYLOAD_BYTES,
+    )
 
     def open_application(engine: Engine) -> Any:
-        if name == "engine":
-            return EngineEcho(engine)
-        return SocketIO(
-            engine,
-            {"/": _connect, "/custom": _connect},
-            core.timers,
-            new_id=lambda: secrets.token_urlsafe(15),
-            connect_timeout=CONNECT_TIMEOUT,
-            max_bytes=MAX_PAYLOAD_BYTES,
-        )
+        return EngineEcho(engine) if name == "engine" else SocketIO(engine, namespaces)
 
     connections = ConnectionCounter(MAX_CONNECTIONS)
     settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, core.config.limits.max_outbox_bytes)

@@ -536,5 +536,5 @@ async def test_the_tables_have_every_dialect_and_namespace_that_there_is(tmp_pat
         assert server is not None
         application = server._open_application(cast(Engine, None))
         assert isinstance(application, SocketIO)
-        assert set(application._namespaces) == {NAMESPACE}
+        assert set(application._namespaces.connects) == {NAMESPACE}
         application.close()

@@ -13,7 +13,7 @@ from relay.api.authentication import address_of
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.dialects.socketio.engine import Engine, Settings
-from relay.dialects.socketio.namespaces import SocketIO
+from relay.dialects.socketio.namespaces import Namespaces, SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
 
@@ -59,15 +59,16 @@ def _engine_server(core: Core, connections: ConnectionCounter) -> EngineServer:
     )
     prices = Prices(core, configured.symbols, connections_per_user=configured.connections_per_user)
 
+    namespaces = Namespaces(
+        {NAMESPACE: prices.connect},
+        core.timers,
+        new_id=lambda: secrets.token_urlsafe(15),
+        connect_timeout=core.config.limits.auth_timeout,
+        max_bytes=configured.max_payload_bytes,
+    )
+
     def open_application(engine: Engine) -> SocketIO:
-        return SocketIO(
-            engine,
-            {NAMESPACE: prices.connect},
-            core.timers,
-            new_id=lambda: secrets.token_urlsafe(15),
-            connect_timeout=core.config.limits.auth_timeout,
-            max_bytes=configured.max_payload_bytes,
-        )
+        return SocketIO(engine, namespaces)
 
     def admit() -> str:
         address = address_of(core, request)

@@ -1,56 +1,49 @@
-"""One Engine.IO session: its transport, its heartbeat, and what waits to be sent. It knows nothing of Socket.IO.
+"""One Engine.IO session over either transport: its heartbeat, its packets and its end. It knows nothing of Socket.IO.
 
-A session has no task of its own. What comes in is handled by the task that brought it, a POST's or a WebSocket's; deadlines are
-timers. Its output is its sink: while it polls, a bounded queue; over WebSocket, the connection's outbox.
+A session has no task and no timer of its own. A packet is handled by the task that received it, the one of a POST or of a WebSocket.
+Deadlines belong to all sessions of a server together. Output goes to the transport: `Polling`, or `OverWebSocket` after an upgrade.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Protocol
 
 import attrs
 import trio
 
 from relay.dialects.socketio.audience import EngineAudience
+from relay.dialects.socketio.deadlines import Deadlines
 from relay.dialects.socketio.engineio import Encoded, Packet, PacketType, decode_frame, encode, encode_payload
+from relay.dialects.socketio.over_websocket import OverWebSocket
+from relay.dialects.socketio.polling import Polling
 from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timer, Timers
-from relay.sessions.frames import text_frame
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 
 UPGRADE_TIMEOUT = 10.0
 """Seconds that a client has to complete an upgrade."""
-
-
-UPGRADING_POLL_PERIOD = 0.1
-"""Seconds for which a poll with nothing to say is held while an upgrade is under way: its client waits for the last one to end."""
 LINGER_TIMEOUT = 2.0
 """Seconds for which a session that its client closed still answers a poll: the POST that closes it may overtake the poll."""
-MAX_PACKETS_IN_POLL = 16
-"""Packets in the answer to a poll: what python-engineio's client takes."""
 
 _PING = encode(Packet(PacketType.PING))
-_NOOP = encode(Packet(PacketType.NOOP))
 
 
 class Application(Protocol):
-    """What is on top of a session."""
+    """The protocol on top of a session."""
 
     async def receive(self, data: str | bytes) -> None:
-        """Handle a message. ProtocolError ends the session."""
+        """Handle a message. A ProtocolError ends the session."""
 
     def close(self) -> None:
-        """The session ended. A plain call."""
+        """Take note that the session ended. Called synchronously, once; must not raise."""
 
 
 @attrs.frozen
 class Settings:
-    """What a server's sessions have in common. Times in seconds."""
+    """The settings that a server's sessions share. Times are in seconds."""
 
     path: str
     ping_interval: float
@@ -59,184 +52,157 @@ class Settings:
     max_queue_bytes: int
 
 
-class SessionClosed(Exception):
-    """A request came for a session that is over, or that it may not be made for."""
-
-
-class Framer:
-    """Makes the WebSocket frame of a packet once, however many sessions are given it one after the other."""
-
-    def __init__(self) -> None:
-        self._packet = b""
-        self._frame = text_frame(b"")
-
-    def frame(self, packet: bytes) -> bytes:
-        """Return the packet as a frame."""
-        if packet is not self._packet:
-            self._packet, self._frame = packet, text_frame(packet)
-        return self._frame
-
-
-class Engine:
-    """One session. Packets are UTF-8 text, with Engine.IO's type in front."""
+class Host:
+    """The state that the sessions of a server share: settings, deadlines, and the callbacks for their changes."""
 
     def __init__(
         self,
-        sid: str,
         settings: Settings,
         timers: Timers,
-        framer: Framer,
         *,
-        on_upgrade: Callable[[], None],
-        on_close: Callable[[], None],
-        address: str = "",
+        on_upgrade: Callable[[Engine], None],
+        on_end: Callable[[Engine], None],
     ) -> None:
-        """`address` is the client's; `on_upgrade` is told when the session polls no more, `on_close` when it is over; plain calls."""
+        """Both callbacks are called synchronously: `on_upgrade` once a session polls no more, `on_end` once it is to be forgotten."""
+        self.settings = settings
+        self.timers = timers
+        self.on_upgrade = on_upgrade
+        self.on_end = on_end
+        self.pings: Deadlines[Engine] = Deadlines(timers, settings.ping_interval, Engine.ping)
+        """Sessions that are to be pinged."""
+        self.pongs: Deadlines[Engine] = Deadlines(timers, settings.ping_timeout, Engine.expire)
+        """Sessions that owe a pong."""
+
+
+class SessionClosed(Exception):
+    """A request names a session that has ended, or one that does not take this request."""
+
+
+class Engine:
+    """One session. Packets are UTF-8 text, and start with Engine.IO's type. See `audience.PatientSink`."""
+
+    __slots__ = (
+        "_host", "_pinged", "_pong_deadline", "_timer", "_transport", "address", "application", "closed", "reason", "sid",
+    )  # fmt: skip
+
+    def __init__(self, sid: str, host: Host, session: Session | None = None, *, address: str = "") -> None:
+        """`session` is the WebSocket of a session that never polls. `address` is the client's."""
         self.sid = sid
         self.address = address
         self.closed = False
         self.reason: Reason | None = None
         """Why the session ended, once it did."""
         self.application: Application | None = None
-        self._settings = settings
-        self._timers = timers
-        self._framer = framer
-        self._on_upgrade = on_upgrade
-        self._on_close = on_close
-        self._websocket: Session | None = None
-        self._upgrade: Session | None = None
-        self._probed = False  # the WebSocket of an upgrade answered: polls are to end
-        self._overflowed = False
-        self._lingering = False
-        self._queue: dict[object, Encoded] = {}  # by key, or by a number for what is never replaced
-        self._size = 0
-        self._number = 0
-        self._poll: trio.Event | None = None
-        self._last_packet = PacketType.CLOSE  # what the open poll, or the next one, is told at the end
-        self._posting = False
-        self._pinged = False
-        self._pong_deadline = math.inf
-        self._timer = self._start_heartbeat()
+        self._host = host
+        self._timer: Timer | None = None  # of an overflow or of a session that lingers, both of which are rare
+        self._transport: Polling | OverWebSocket = (
+            Polling(host.settings.max_queue_bytes, self._overflowed) if session is None else OverWebSocket(session)
+        )
+        self._start_heartbeat()
+
+    @property
+    def polls(self) -> bool:
+        """Whether the transport is polling."""
+        return isinstance(self._transport, Polling)
 
     @property
     def queued_bytes(self) -> int:
-        """What waits for a poll."""
-        return self._size
-
-    # -- output -------------------------------------------------------------------------------------------------------
-
-    def push(self, frame: bytes) -> None:
-        """Queue a packet. A plain call; with no room the session ends. See `channel.Sink`."""
-        if self._websocket is not None:
-            self._websocket.outbox.push(self._framer.frame(frame))
-        else:
-            self._queue_up(Encoded(frame))
-
-    def push_latest(self, key: str, frame: bytes) -> None:
-        """Queue a packet that takes the place of an older one of its key, if that is not sent yet. See `channel.Sink`."""
-        if self._websocket is not None:
-            self._websocket.outbox.push_latest(key, self._framer.frame(frame))
-        else:
-            older = self._queue.pop(key, None)
-            if older is not None:
-                self._size -= len(older.data)
-            self._put(key, Encoded(frame))
+        """The bytes that are queued for a poll."""
+        return self._transport.size if isinstance(self._transport, Polling) else 0
 
     @property
     def outbox(self) -> Outbox | None:
         """The outbox of the session's WebSocket; None while the session polls."""
-        return None if self._websocket is None else self._websocket.outbox
+        return self._transport.session.outbox if isinstance(self._transport, OverWebSocket) else None
+
+    # -- output -------------------------------------------------------------------------------------------------------
+
+    def push(self, frame: bytes) -> None:
+        """Queue a packet. If it finds no room, the session ends. See `audience.Sink.push`."""
+        self._transport.push(frame)
+
+    def push_latest(self, key: str, frame: bytes) -> None:
+        """Queue a packet that replaces an unsent one of its key. See `audience.Sink.push_latest`."""
+        self._transport.push_latest(key, frame)
 
     def audience(self, group: object) -> EngineAudience:
         """Return an empty audience. See `audience.Sink.audience`."""
         return EngineAudience(group)
 
-    async def send(self, messages: list[str | bytes]) -> None:
-        """Send messages in one piece, waiting for room where the transport can. A checkpoint only where it waits."""
-        await self.wait_for_room()
-        for message in messages:
-            self._send_packet(encode(Packet(PacketType.MESSAGE, message)))
-
     def send_nowait(self, frame: bytes) -> None:
-        """Queue a packet that room was awaited for. A plain call."""
-        self._send_packet(Encoded(frame))
+        """Queue a packet after `wait_for_room`. See `audience.PatientSink.send_nowait`."""
+        self._transport.send_nowait(frame)
 
     async def wait_for_room(self) -> None:
-        """Return when there is room for an answer; a session that polls has it or ends. A checkpoint only where it waits."""
-        if self._websocket is not None:
-            await self._websocket.outbox.wait_for_room()
+        """Return when there is room for an answer. A checkpoint only if it waits. A session that polls has room, or ends."""
+        await self._transport.wait_for_room()
 
-    def _send_packet(self, packet: Encoded) -> None:
-        if self._websocket is not None:
-            self._websocket.outbox.send_nowait(packet.frame)
-        else:
-            self._queue_up(packet)
+    async def send(self, messages: list[str | bytes]) -> None:
+        """Send messages in one piece, once there is room. A checkpoint only if it waits; cancelled then, nothing is sent."""
+        await self._transport.wait_for_room()
+        for message in messages:
+            self._transport.send_packet(encode(Packet(PacketType.MESSAGE, message)))
 
-    def _queue_up(self, packet: Encoded) -> None:
-        self._number += 1
-        self._put(self._number, packet)
-
-    def _put(self, key: object, packet: Encoded) -> None:
-        if self.closed or self._overflowed:
-            return
-        self._queue[key] = packet
-        self._size += len(packet.data)
-        if self._size > self._settings.max_queue_bytes and len(self._queue) > 1:
-            self._overflow()
-        elif self._poll is not None:
-            self._poll.set()
-
-    def _overflow(self) -> None:
-        # Not closed here: a broadcast is being made, and the end of a session leaves the audience that it goes through.
-        self._overflowed = True
-        self._take_queue()
-        self._timer.cancel()
-        self._timer = self._timers.call_at(trio.current_time(), lambda: self.close(Reason.TOO_SLOW))
+    def _overflowed(self) -> None:
+        # A broadcast is under way, and the end of a session leaves the audience that it goes through: so not now.
+        self._stop_heartbeat()
+        self._timer = self._host.timers.call_at(trio.current_time(), lambda: self.close(Reason.TOO_SLOW))
 
     # -- heartbeat and end --------------------------------------------------------------------------------------------
 
-    def _start_heartbeat(self) -> Timer:
-        ping_at = trio.current_time() + self._settings.ping_interval
+    def _start_heartbeat(self) -> None:
         self._pinged = False
-        self._pong_deadline = ping_at + self._settings.ping_timeout
-        return self._timers.call_at(ping_at, self._ping)
+        self._pong_deadline = self._host.pings.start(self) + self._host.pongs.period
 
-    def _ping(self) -> None:
+    def _stop_heartbeat(self) -> None:
+        (self._host.pongs if self._pinged else self._host.pings).stop(self)
+
+    def ping(self) -> None:
+        """Send a ping, and expect a pong. For the server's deadlines."""
         self._pinged = True
-        self._timer = self._timers.call_at(self._pong_deadline, lambda: self.close(Reason.IDLE))
-        self._send_packet(_PING)
+        self._host.pongs.start(self)
+        self._transport.send_packet(_PING)
+
+    def expire(self) -> None:
+        """End the session, because no pong came. For the server's deadlines."""
+        self.close(Reason.IDLE)
 
     def _pong(self) -> None:
-        if self._pinged and not self._overflowed:
-            self._timer.cancel()
-            self._timer = self._start_heartbeat()
+        if self._pinged and not self.closed and self._timer is None:
+            self._host.pongs.stop(self)
+            self._start_heartbeat()
 
     def close(self, reason: Reason, *, last: PacketType = PacketType.CLOSE) -> None:
-        """End the session; an open poll is answered with `last`. A plain call; idempotent."""
+        """End the session. An open poll is answered with `last`. Idempotent."""
         if self.closed:
             return
         self.closed = True
         self.reason = reason
-        self._timer.cancel()
-        self._last_packet = last
-        if self._poll is not None:
-            self._poll.set()
-        for websocket in (self._websocket, self._upgrade):
-            if websocket is not None:
-                websocket.disconnect(reason)
+        self._stop_heartbeat()
+        self._stop_timer()
+        over = self._transport.end(reason, last)
         if self.application is not None:
             self.application.close()
-            self.application = None  # it points back here
-        if last is PacketType.NOOP and self._poll is None and self._websocket is None:
-            self._lingering = True
-            self._timer = self._timers.call_at(trio.current_time() + LINGER_TIMEOUT, self._on_close)
+            self.application = None  # it refers back to the session
+        if over:
+            self._host.on_end(self)
         else:
-            self._on_close()
+            deadline = trio.current_time() + LINGER_TIMEOUT
+            self._timer = self._host.timers.call_at(deadline, self._end_linger)
+
+    def _end_linger(self) -> None:
+        self._stop_timer()
+        self._host.on_end(self)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _take(self, packet: Packet) -> None:
         match packet.type:
             case PacketType.MESSAGE:
-                if self.application is not None:  # else the session is over
+                if self.application is not None:  # otherwise the session has ended
                     await self.application.receive(packet.data)
             case PacketType.PONG if packet.data == "":
                 self._pong()
@@ -247,83 +213,66 @@ class Engine:
 
     # -- polling ------------------------------------------------------------------------------------------------------
 
-    def _check_polling(self) -> None:
-        if self.closed or self._overflowed or self._websocket is not None:
+    def _polling(self) -> Polling:
+        """Return the transport of a session that polls. The deadline counts here too: its timer may be late."""
+        transport = self._transport
+        if self.closed or not isinstance(transport, Polling) or transport.overflowed:
             raise SessionClosed
         if trio.current_time() > self._pong_deadline:
             self.close(Reason.IDLE)
             raise SessionClosed
+        return transport
 
     async def poll(self) -> bytes:
-        """Return what a poll is answered with, waiting until there is something.
+        """Return the response to a poll, and wait until there is something to send. Cancelled, the session ends.
 
         Raises:
-            SessionClosed: the session is over; or this is a second poll at once, which ends it.
+            SessionClosed: the session has ended; or another poll is open, which ends the session.
         """
-        if self._lingering:
-            self._lingering = False
-            self._timer.cancel()
-            self._on_close()
-            return encode_payload([_NOOP])
-        self._check_polling()
-        if self._poll is not None:
+        if self.closed and self._timer is not None:
+            self._end_linger()
+            return encode_payload([encode(Packet(PacketType.NOOP))])
+        polling = self._polling()
+        if polling.polled:
             self.close(Reason.PROTOCOL_ERROR)
             raise SessionClosed
-        if not self._queue:
-            await self._wait_for_packets()
-        packets = self._take_queue(None if self.closed else MAX_PACKETS_IN_POLL)
-        if self.closed:
-            packets.append(encode(Packet(self._last_packet)))
-        return encode_payload(packets or [_NOOP])
-
-    async def _wait_for_packets(self) -> None:
-        self._poll = trio.Event()
-        given_up = True
+        answered = False
         try:
-            with trio.move_on_after(UPGRADING_POLL_PERIOD if self._probed else math.inf):
-                await self._poll.wait()
-            given_up = False
+            answer = await polling.poll()
+            answered = True
         finally:
-            self._poll = None
-            if given_up:  # by the client, and with the poll what its answer would have been
+            if not answered:  # the client gave the poll up, and cannot know which packets it missed
                 self.close(Reason.NORMAL)
-
-    def _take_queue(self, limit: int | None = None) -> list[Encoded]:
-        packets: list[Encoded] = []
-        for key in list(islice(self._queue, limit)):
-            packet = self._queue.pop(key)
-            self._size -= len(packet.data)
-            packets.append(packet)
-        return packets
+        return answer
 
     @contextmanager
     def posting(self) -> Iterator[None]:
-        """Be the one POST that the session takes at a time: around the reading of its body too. Plain calls.
+        """Take one POST, from before its body is read. A session takes one at a time.
 
-        Whatever is raised in the block ends the session, cancellation too: nobody knows how much was taken.
+        An exception in the block ends the session, cancellation too: the client cannot know how many packets were taken.
 
         Raises:
-            SessionClosed: the session is over; or this is a second POST at once, which ends it.
+            SessionClosed: the session has ended; or another POST is under way, which ends the session.
         """
-        self._check_polling()
-        if self._posting:
+        polling = self._polling()
+        if polling.posting:
             self.close(Reason.PROTOCOL_ERROR)
             raise SessionClosed
-        self._posting = True
+        polling.posting = True
         taken = False
         try:
             yield
             taken = True
         finally:
-            self._posting = False
+            polling.posting = False
             if not taken:
                 self.close(Reason.PROTOCOL_ERROR)
 
     async def post(self, packets: list[Packet]) -> None:
-        """Take the packets of a POST, in order. To be called within `posting`.
+        """Handle the packets of a POST, in order. Call it within `posting`.
 
         Raises:
-            ProtocolError: a packet that cannot be taken.
+            ProtocolError: a packet that the session does not take.
         """
         for packet in packets:
             if self.closed:
@@ -332,45 +281,37 @@ class Engine:
 
     # -- WebSocket ----------------------------------------------------------------------------------------------------
 
-    async def serve(self, session: Session, greeting: bytes) -> None:
-        """Serve a WebSocket that is the session's own from the start, until it ends."""
-        self._websocket = session
-        session.outbox.send_nowait(text_frame(greeting))
+    async def serve(self, session: Session, greeting: Encoded) -> None:
+        """Serve the WebSocket of a session that never polls, until it ends. The greeting is its first packet."""
+        self._transport.send_packet(greeting)
         await self._serve(session)
 
     async def upgrade(self, session: Session) -> None:
-        """Serve a WebSocket that a session which polls wants to go on with. One that does not do so is closed."""
-        if self.closed or self._websocket is not None or self._upgrade is not None:
+        """Serve a WebSocket that is to replace polling. A WebSocket that fails to upgrade is closed, and polling goes on."""
+        polling = self._transport
+        if self.closed or not isinstance(polling, Polling) or polling.successor is not None:
             session.disconnect(Reason.PROTOCOL_ERROR)
             return
         upgraded = False
-        self._upgrade = session
+        polling.successor = session
         try:
             with trio.move_on_after(UPGRADE_TIMEOUT):
-                upgraded = await self._probe(session)
+                upgraded = await _probe(session, polling)
         finally:
-            self._upgrade = None
-            self._probed = False
-        if self.closed or self._overflowed or not upgraded:
+            polling.successor = None
+            polling.probed = False
+        if self.closed or polling.overflowed or not upgraded:
             return
-        if self._posting:  # else two tasks would take packets at once
+        if polling.posting:  # otherwise two tasks would take packets at once
             session.disconnect(Reason.PROTOCOL_ERROR)
             self.close(Reason.PROTOCOL_ERROR)
             return
-        self._websocket = session
-        self._on_upgrade()
-        for packet in self._take_queue():
+        self._transport = OverWebSocket(session)
+        self._host.on_upgrade(self)
+        polling.end_poll()
+        for packet in polling.take_all():
             session.outbox.push(packet.frame)
         await self._serve(session)
-
-    async def _probe(self, session: Session) -> bool:
-        if await session.receive() != "2probe":
-            return False
-        await session.send(b"3probe")
-        self._probed = True
-        if self._poll is not None:
-            self._poll.set()
-        return await session.receive() == "5"
 
     async def _serve(self, session: Session) -> None:
         try:
@@ -380,3 +321,13 @@ class Engine:
             session.disconnect(Reason.PROTOCOL_ERROR)
         finally:
             self.close(session.reason or Reason.NORMAL)
+
+
+async def _probe(session: Session, polling: Polling) -> bool:
+    """Answer the probe of an upgrade. Return whether the client completed the upgrade."""
+    if await session.receive() != "2probe":
+        return False
+    await session.send(b"3probe")
+    polling.probed = True
+    polling.end_poll()
+    return await session.receive() == "5"

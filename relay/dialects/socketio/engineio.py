@@ -1,7 +1,7 @@
 """Engine.IO 4 on the wire: packets in WebSocket frames and in payloads of HTTP long-polling. Pure; knows no session.
 
-A packet is a digit, its type, and what it carries. Over WebSocket each packet is a frame, and a binary frame is a binary message. Over HTTP
-packets are joined by U+001E, and a binary message is `b` and its base64:
+A packet is a digit for its type, and data. Over WebSocket each packet is a text frame, but a binary message is a binary frame without a
+digit. Over HTTP packets are joined by U+001E, and a binary message is `b` and its base64:
 
     GET  /socket.io/?EIO=4&transport=polling            0{"sid":"lv_VI97HAX","upgrades":["websocket"],"pingInterval":25000,...}
     POST /socket.io/?EIO=4&transport=polling&sid=...    4hello␞bAQIDBA==
@@ -22,12 +22,12 @@ from relay.ground.errors import ProtocolError
 from relay.sessions.frames import binary_frame, text_frame
 
 MAX_PAYLOAD_PACKETS = 1_000
-"""Packets in one payload of a client. Clients put all that they have into one, up to the bytes that the handshake allows."""
+"""Packets in one payload of a client. Clients send all queued packets in one payload, up to the bytes of the handshake's `maxPayload`."""
 SEPARATOR = "\x1e"
 
 
 class PacketType(enum.IntEnum):
-    """What a packet is for; the value is its digit on the wire."""
+    """The type of a packet; the value is its digit on the wire."""
 
     OPEN = 0
     CLOSE = 1
@@ -43,7 +43,7 @@ _TYPES = {str(int(type_)): type_ for type_ in PacketType}
 
 @attrs.frozen
 class Packet:
-    """One packet. Only a message may carry bytes."""
+    """One packet. Only the data of a message may be bytes."""
 
     type: PacketType
     data: str | bytes = ""
@@ -51,22 +51,22 @@ class Packet:
 
 @attrs.frozen
 class Encoded:
-    """A packet on its way out, as any number of sessions can share it: UTF-8 with its digit, or what a binary message carries."""
+    """An encoded packet, which any number of sessions can share: its digit and UTF-8, or the bytes of a binary message."""
 
     data: bytes
     binary: bool = False
 
     @property
     def frame(self) -> bytes:
-        """The WebSocket frame that it is."""
+        """The packet as a WebSocket frame."""
         return binary_frame(self.data) if self.binary else text_frame(self.data)
 
 
 def decode_frame(frame: str | bytes) -> Packet:
-    """Return the packet in what one WebSocket frame carries; the transport bounds its size.
+    """Return the packet in the payload of one WebSocket frame. The transport bounds its size.
 
     Raises:
-        ProtocolError: it is empty, or of no known type.
+        ProtocolError: the frame is empty, or its type is unknown.
     """
     if isinstance(frame, bytes):
         return Packet(PacketType.MESSAGE, frame)
@@ -80,7 +80,7 @@ def decode_payload(payload: bytes, *, max_bytes: int) -> list[Packet]:
     """Return the packets in the body of a POST, at least one.
 
     Raises:
-        ProtocolError: it is too large, not UTF-8, has too many packets, or one of them cannot be read.
+        ProtocolError: the body is too large, is not UTF-8, has too many packets, or has a packet that cannot be decoded.
     """
     if len(payload) > max_bytes:
         raise ProtocolError(f"A payload may have at most {max_bytes} bytes.")
@@ -97,7 +97,7 @@ def decode_payload(payload: bytes, *, max_bytes: int) -> list[Packet]:
 
 
 def encode(packet: Packet) -> Encoded:
-    """Return the packet as it goes out."""
+    """Return the encoded packet. Raises ValueError for bytes in a packet that is not a message."""
     if isinstance(packet.data, bytes):
         if packet.type is not PacketType.MESSAGE:
             raise ValueError(f"A packet of type {packet.type.name} cannot carry bytes.")
@@ -106,7 +106,7 @@ def encode(packet: Packet) -> Encoded:
 
 
 def encode_payload(packets: Iterable[Encoded]) -> bytes:
-    """Return the answer to a poll that carries these packets. No text in them may have U+001E: JSON never does."""
+    """Return the response to a poll with these packets. Their text must not contain U+001E, which JSON never does."""
     return SEPARATOR.encode().join(
         b"b" + base64.b64encode(packet.data) if packet.binary else packet.data for packet in packets
     )
@@ -129,5 +129,5 @@ def open_packet(
 def _decode_base64(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError as error:  # binascii.Error too, and what it says of text that is not ASCII
-        raise ProtocolError("What follows b must be base64, with its padding.") from error
+    except ValueError as error:  # binascii.Error is one, and text that is not ASCII raises one too
+        raise ProtocolError("After b, a packet must be base64 with its padding.") from error

@@ -1,13 +1,12 @@
-"""Socket.IO on top of an Engine.IO session: which namespaces a client is connected to, and what goes to each."""
+"""Socket.IO on top of Engine.IO sessions: connects clients to namespaces, and passes each packet to its namespace."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-import trio
-
 from relay.dialects.socketio import protocol
+from relay.dialects.socketio.deadlines import Deadlines
 from relay.dialects.socketio.engine import Engine
 from relay.dialects.socketio.protocol import Packet, PacketType
 from relay.ground import logs
@@ -15,44 +14,46 @@ from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
 
 MAX_REFUSALS = 20
-"""Connections that a session is refused before it ends: else it could try one key after the other, as fast as it can send."""
+"""Refused connections after which a session ends. Without a bound a client could try keys as fast as it can send."""
 
 log = logs.get("relay.socketio")
 
 
 class Refused(Exception):
-    """A client may not connect to a namespace; the message is for it."""
+    """A client may not connect to a namespace. The client is sent the message."""
 
 
 class Namespace(Protocol):
     """One client's connection to a namespace."""
 
     async def begin(self) -> None:
-        """Tell the client that it is connected, and what else it is told first.
+        """Send the client its session id and its first data.
 
         Raises:
-            RequestError: what the client is told first cannot be had; or the connection ended meanwhile.
+            RequestError: the data cannot be read, which ends the session; or the connection ended meanwhile.
         """
 
     async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
-        """Handle an event; one with an `ack_id` may be acknowledged."""
+        """Handle an event. If it has an `ack_id`, the client waits for an acknowledgement."""
 
     def close(self) -> None:
-        """The connection ended. A plain call."""
+        """Give back everything that the connection holds. Called synchronously, once; must not raise."""
 
 
 class Socket:
-    """What a namespace's connection is given to answer with."""
+    """One client's connection to a namespace, from the side of the namespace: sends packets to the client."""
 
-    def __init__(self, engine: Engine, namespace: str, sid: str, leave: Callable[[], None]) -> None:
-        self.engine = engine
+    __slots__ = ("_client", "ended", "engine", "namespace", "sid")
+
+    def __init__(self, client: SocketIO, namespace: str, sid: str) -> None:
+        self._client = client
+        self.engine = client.engine
         self.namespace = namespace
         self.sid = sid
         self.ended = False
-        self._leave = leave
 
     async def connected(self) -> None:
-        """Tell the client that it is connected."""
+        """Send the CONNECT that accepts the connection."""
         await self._send(Packet(PacketType.CONNECT, self.namespace, {"sid": self.sid}))
 
     async def emit(self, name: str, *arguments: Any) -> None:
@@ -60,51 +61,63 @@ class Socket:
         await self._send(Packet(PacketType.EVENT, self.namespace, [name, *arguments]))
 
     async def acknowledge(self, ack_id: int, *arguments: Any) -> None:
-        """Answer an event that asked for it."""
+        """Acknowledge an event by the id that came with it."""
         await self._send(Packet(PacketType.ACK, self.namespace, list(arguments), ack_id))
 
     def disconnect(self) -> None:
-        """End this connection from the server's side; the session goes on. A plain call."""
+        """End this connection from the server's side. The session goes on."""
         text, _ = protocol.encode(Packet(PacketType.DISCONNECT, self.namespace))
         self.engine.push(b"4" + text.encode())
-        self._leave()
+        self._client.leave(self.namespace)
 
     async def _send(self, packet: Packet) -> None:
         await _send(self.engine, packet)
 
 
 Connect = Callable[[Socket, dict[str, Any] | None], Awaitable[Namespace]]
-"""Makes the connection to a namespace from the CONNECT payload; raises Refused."""
+"""Makes the connection to a namespace from the payload of CONNECT. Raises Refused if the client may not connect."""
 
 
-class SocketIO:
-    """One session's namespaces. See `sessions.Application`."""
+class Namespaces:
+    """The namespaces of a server, and the state that its sessions share."""
 
     def __init__(
         self,
-        engine: Engine,
-        namespaces: Mapping[str, Connect],
+        connects: Mapping[str, Connect],
         timers: Timers,
         *,
         new_id: Callable[[], str],
         connect_timeout: float,
         max_bytes: int,
     ) -> None:
-        """`connect_timeout`: seconds for which a session may be connected to no namespace; `max_bytes`: of a packet's attachments."""
-        self._engine = engine
+        """`connects` makes connections, by namespace. `max_bytes` bounds the attachments of one packet.
+
+        `connect_timeout`: seconds for which a session may be connected to no namespace.
+        """
+        self.connects = connects
+        self.new_id = new_id
+        self.max_bytes = max_bytes
+        self.unused: Deadlines[SocketIO] = Deadlines(timers, connect_timeout, SocketIO.end_unused)
+        """Sessions that are connected to no namespace."""
+
+
+class SocketIO:
+    """One session's connections to namespaces. See `engine.Application`."""
+
+    __slots__ = ("_assembler", "_begun", "_connections", "_namespaces", "_refusals", "engine")
+
+    def __init__(self, engine: Engine, namespaces: Namespaces) -> None:
+        self.engine = engine
         self._namespaces = namespaces
-        self._timers = timers
-        self._new_id = new_id
-        self._connect_timeout = connect_timeout
-        self._decoder = protocol.Assembler(max_bytes=max_bytes)
+        self._assembler = protocol.Assembler(max_bytes=namespaces.max_bytes)
         self._connections: dict[str, tuple[Socket, Namespace]] = {}
         self._begun = False
         self._refusals = 0
-        self._timer = timers.call_at(trio.current_time() + connect_timeout, self._end_if_unused)
+        namespaces.unused.start(self)
 
     async def receive(self, data: str | bytes) -> None:
-        """Handle a message. See `sessions.Application`."""
-        packet = self._decoder.feed(data)
+        """Handle a message. See `engine.Application`."""
+        packet = self._assembler.feed(data)
         if packet is None:
             return
         if not self._begun and packet.type is not PacketType.CONNECT:
@@ -114,57 +127,58 @@ class SocketIO:
             case PacketType.CONNECT:
                 await self._connect(packet)
             case PacketType.DISCONNECT:
-                self._leave(packet.namespace)
+                self.leave(packet.namespace)
             case PacketType.EVENT:
                 connection = self._connections.get(packet.namespace)
-                if connection is not None and isinstance(packet.data, list):  # else it crossed with its end
+                if connection is not None and isinstance(packet.data, list):  # else it crossed with a DISCONNECT
                     await connection[1].event(packet.data[0], packet.data[1:], packet.id)
             case PacketType.ACK:
-                return  # nothing here asks for one
+                return  # the server never asks for one
             case _:
-                raise ProtocolError("A client refuses no connection.")
+                raise ProtocolError("A client does not send this packet.")
 
     async def _connect(self, packet: Packet) -> None:
         name = packet.namespace
         if name in self._connections:
             return
-        connect = self._namespaces.get(name)
+        connect = self._namespaces.connects.get(name)
         try:
             if connect is None:
                 raise Refused("Invalid namespace")
-            socket = Socket(self._engine, name, self._new_id(), lambda: self._leave(name))
+            socket = Socket(self, name, self._namespaces.new_id())
             connection = await connect(socket, packet.data if isinstance(packet.data, dict) else None)
         except Refused as refusal:
             self._refusals += 1
             if self._refusals > MAX_REFUSALS:
                 raise ProtocolError("Too many connections were refused.") from refusal
-            await _send(self._engine, Packet(PacketType.CONNECT_ERROR, name, {"message": str(refusal)}))
+            await _send(self.engine, Packet(PacketType.CONNECT_ERROR, name, {"message": str(refusal)}))
             return
-        if self._engine.closed:
+        if self.engine.closed:
             connection.close()
             return
         self._connections[name] = (socket, connection)
-        self._timer.cancel()
+        self._namespaces.unused.stop(self)
         try:
             await connection.begin()
         except RequestError as refusal:
             if not socket.ended:
                 log.warning("connection could not begin", namespace=name, cause=refusal.message)
-                self._engine.close(Reason.OVERLOADED)
+                self.engine.close(Reason.OVERLOADED)
 
-    def _leave(self, name: str) -> None:
+    def leave(self, name: str) -> None:
+        """End the connection to a namespace, if there is one. The session goes on."""
         if name in self._connections:
             self._end(name)
-            if not self._connections and not self._engine.closed:
-                self._timer = self._timers.call_at(trio.current_time() + self._connect_timeout, self._end_if_unused)
+            if not self._connections and not self.engine.closed:
+                self._namespaces.unused.start(self)
 
-    def _end_if_unused(self) -> None:
-        if not self._connections:
-            self._engine.close(Reason.UNAUTHORIZED)
+    def end_unused(self) -> None:
+        """End the session, because it has been connected to no namespace for too long. For the server's deadlines."""
+        self.engine.close(Reason.UNAUTHORIZED)
 
     def close(self) -> None:
-        """The session ended. See `sessions.Application`."""
-        self._timer.cancel()
+        """End every connection. See `engine.Application`."""
+        self._namespaces.unused.stop(self)
         for name in list(self._connections):
             self._end(name)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable
 from typing import Any
 
+from relay.admission.frame_rate import FrameRateLimit
 from relay.broker.subscription import Subscriber
 from relay.core import Core
+from relay.dialects.socketio.all_symbols import AllSymbols
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
-from relay.model.kinds import ChannelName, is_number
+from relay.model.kinds import is_number
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.store.api_keys import ApiKey
@@ -25,14 +26,14 @@ log = logs.get("relay.socketio")
 
 
 def encode(publication: Publication) -> bytes | None:
-    """Return a price as an Engine.IO packet; None for what is no price."""
+    """Return a price as an Engine.IO packet, or None for a publication that is not a price."""
     if not publication.offset or publication.type != publication.channel.kind.default_type:
         return None
     return _UPDATE + market_update(publication) + b"]"
 
 
 def market_update(publication: Publication) -> bytes:
-    """Return a price as a MarketUpdate: its six fields, null where the publisher gave no number."""
+    """Return a price as a MarketUpdate with its six fields. A field is null if the publisher gave no number for it."""
     data = publication.data
     fields: dict[str, Any] = {
         "symbol": publication.channel.id,
@@ -49,20 +50,22 @@ def market_update(publication: Publication) -> bytes:
 
 
 class Prices:
-    """The namespace, for all its connections."""
+    """The namespace: its symbols, and the state that its connections share."""
 
     def __init__(self, core: Core, symbols: Iterable[str], *, connections_per_user: int) -> None:
         market = core.kinds["market"]
         self.channels = {channel.id: channel for channel in map(market.channel, symbols)}
         self.core = core
+        self.all_symbols = AllSymbols(core.subscriptions, list(self.channels.values()), encode)
         self._connections_per_user = connections_per_user
         self._users: Counter[str] = Counter()
+        self._updates: dict[str, tuple[Publication, bytes]] = {}  # the newest, by symbol
 
     async def connect(self, socket: Socket, payload: dict[str, Any] | None) -> PriceConnection:
-        """Return the connection of a client that may have one.
+        """Check the client's key, and return its connection.
 
         Raises:
-            Refused: with the message that its API documents.
+            Refused: the key is unknown, has no scope `connect` or not the tier `pro`, or its user has too many connections.
         """
         key = await self._key((payload or {}).get("apiKey"), socket.engine.address)
         if key.tier != "pro":
@@ -81,47 +84,62 @@ class Prices:
             log.info("authentication refused", cause=refusal.message)
         raise Refused("Authentication failed")
 
-    def enter(self, user_id: str) -> Callable[[], None]:
-        """Count a connection of a user; returns what to call when it ends."""
+    def enter(self, user_id: str) -> None:
+        """Count a connection of a user."""
         self._users[user_id] += 1
 
-        def leave() -> None:
-            self._users[user_id] -= 1
-            if not self._users[user_id]:
-                del self._users[user_id]
+    def leave(self, user_id: str) -> None:
+        """Count a connection of a user no more."""
+        self._users[user_id] -= 1
+        if not self._users[user_id]:
+            del self._users[user_id]
 
-        return leave
+    def initial(self, snapshots: list[tuple[Position, list[Publication]]]) -> bytes:
+        """Return the packet with the newest price of each channel."""
+        updates = [self._update(publication) for _, history in snapshots for publication in history]
+        return _INITIAL + b",".join(updates) + b"]]"
+
+    def _update(self, publication: Publication) -> bytes:
+        symbol = publication.channel.id
+        newest = self._updates.get(symbol)
+        if newest is None or newest[0] is not publication:
+            newest = self._updates[symbol] = (publication, market_update(publication))
+        return newest[1]
 
 
 class PriceConnection:
     """One client that gets prices. See `namespaces.Namespace`."""
 
+    __slots__ = ("_chosen", "_frame_rate", "_gets_all", "_prices", "_principal", "_socket", "_subscriber", "_watch")
+
     def __init__(self, prices: Prices, socket: Socket, key: ApiKey) -> None:
         self._prices = prices
         self._socket = socket
         self._principal = Principal(key.user_id, scopes=key.scopes, key_id=key.id)
-        self._chosen = False  # whether it ever subscribed; until then it gets everything
-        self._frame_rate = prices.core.limits.frames()
-        self._stack = ExitStack()
-        self._stack.callback(prices.enter(key.user_id))
-        self._stack.enter_context(prices.core.auth.keys.watch(key.id, self._key_changed))
-        self._subscriber: Subscriber = self._stack.enter_context(
-            prices.core.subscriptions.attach(socket.engine, encode)
-        )
+        self._chosen = False  # whether the client has ever subscribed
+        self._gets_all = False  # whether it gets every symbol, by the subscriber that all such connections share
+        self._subscriber: Subscriber | None = None  # made once the client gets some symbols only
+        self._frame_rate: FrameRateLimit | None = None  # made by the first event
+        self._watch = prices.core.auth.keys.watch(key.id, self._key_changed)
+        prices.enter(key.user_id)
 
     async def begin(self) -> None:
-        """Tell the client that it is connected, and what every symbol costs; from then on, what changes."""
+        """Send the client its session id and the price of every symbol; from then on, each change."""
         await self._socket.connected()
 
         def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
-            updates = [market_update(publication) for _, last in snapshots for publication in last]
-            return [_INITIAL + b",".join(updates) + b"]]"]
+            if self._socket.ended:
+                raise RequestError(Code.UNAVAILABLE, "The connection has ended.")
+            self._gets_all = True
+            return [self._prices.initial(snapshots)]
 
-        await self._listen(list(self._prices.channels.values()), first)
+        await self._prices.all_symbols.join(self._socket.engine, self._principal, first)
 
     async def event(self, name: str, arguments: list[Any], ack_id: int | None) -> None:
-        """Handle `subscribe` and `unsubscribe`; other events are nobody's here. See `namespaces.Namespace`."""
+        """Handle `subscribe` and `unsubscribe`; other events are ignored. See `namespaces.Namespace`."""
         try:
+            if self._frame_rate is None:
+                self._frame_rate = self._prices.core.limits.frames()
             self._frame_rate.spend()
             if name not in ("subscribe", "unsubscribe"):
                 return
@@ -129,8 +147,7 @@ class PriceConnection:
             if name == "subscribe":
                 await self._subscribe(named)
             else:
-                for symbol in named:
-                    self._prices.core.subscriptions.unsubscribe(self._subscriber, self._prices.channels[symbol])
+                await self._unsubscribe(named)
         except RequestError as refusal:
             if ack_id is not None:
                 await self._socket.acknowledge(ack_id, {"success": False, "error": refusal.message})
@@ -142,21 +159,44 @@ class PriceConnection:
             await self._socket.acknowledge(ack_id, {"success": True, "symbols": self._current()})
 
     async def _subscribe(self, named: list[str]) -> None:
-        channels = self._prices.channels
         if not self._chosen:
             self._chosen = True
-            for symbol in self._current():
-                if symbol not in named:
-                    self._prices.core.subscriptions.unsubscribe(self._subscriber, channels[symbol])
-        await self._listen([channels[symbol] for symbol in named], lambda snapshots: [])
+            self._drop([symbol for symbol in self._current() if symbol not in named])
+        await self._get(named)
 
-    async def _listen(self, channels: list[ChannelName], first: Callable[..., list[bytes]]) -> None:
-        await self._prices.core.subscriptions.subscribe_all(
+    async def _unsubscribe(self, named: list[str]) -> None:
+        if self._gets_all:
+            await self._get([symbol for symbol in self._prices.channels if symbol not in named])
+        else:
+            self._drop(named)
+
+    async def _get(self, symbols: list[str]) -> None:
+        """Subscribe to these symbols by a subscriber of the connection's own, and leave those that get all. No price is lost."""
+        subscriptions = self._prices.core.subscriptions
+        if self._subscriber is None:
+            self._subscriber = subscriptions.attach(self._socket.engine, encode)
+
+        def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
+            self._leave_all()
+            return []
+
+        channels = [self._prices.channels[symbol] for symbol in symbols]
+        await subscriptions.subscribe_all(
             self._subscriber, channels, self._principal, outbox=self._socket.engine, first=first
         )
 
+    def _drop(self, symbols: list[str]) -> None:
+        if self._subscriber is not None:
+            for symbol in symbols:
+                self._prices.core.subscriptions.unsubscribe(self._subscriber, self._prices.channels[symbol])
+
+    def _leave_all(self) -> None:
+        if self._gets_all:
+            self._gets_all = False
+            self._prices.all_symbols.leave(self._socket.engine)
+
     def _symbols(self, arguments: list[Any]) -> list[str]:
-        """The symbols that an event names and that there are, each once."""
+        """Return the symbols that an event names, each once and without those that do not exist."""
         payload = arguments[0] if arguments else None
         symbols = payload.get("symbols") if isinstance(payload, dict) else None
         if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
@@ -164,13 +204,19 @@ class PriceConnection:
         return [symbol for symbol in dict.fromkeys(map(str.upper, symbols)) if symbol in self._prices.channels]
 
     def _current(self) -> list[str]:
-        subscribed = self._subscriber.subscriptions
-        return [symbol for symbol, channel in self._prices.channels.items() if channel.text in subscribed]
+        if self._gets_all:
+            return list(self._prices.channels)
+        subscriptions = self._subscriber.subscriptions if self._subscriber is not None else {}
+        return [symbol for symbol, channel in self._prices.channels.items() if channel.text in subscriptions]
 
     def _key_changed(self, key: ApiKey | None) -> None:
         if key is None or key.tier != "pro" or "connect" not in key.scopes:
             self._socket.disconnect()
 
     def close(self) -> None:
-        """The connection ended. See `namespaces.Namespace`."""
-        self._stack.close()
+        """End every subscription, and free the user's place. See `namespaces.Namespace`."""
+        self._leave_all()
+        if self._subscriber is not None:
+            self._prices.core.subscriptions.detach(self._subscriber)
+        self._watch.close()
+        self._prices.leave(self._principal.user_id)

@@ -1,19 +1,20 @@
 """Socket.IO 5 on the wire: packets in Engine.IO messages, and binary attachments put back in their places. Pure.
 
-A packet is its type, how many attachments follow, its namespace unless that is `/`, the id of an acknowledgement, and JSON:
-`<type>[<attachments>-][<namespace>,][<id>][<JSON>]`. One whole exchange, `>` from the client; on the wire each has the digit 4 of an
-Engine.IO message in front:
+A packet is its type, the number of attachments that follow, its namespace unless that is `/`, the id of an acknowledgement, and JSON:
+`<type>[<attachments>-][<namespace>,][<id>][<JSON>]`. One whole exchange: `>` from the client, `<` from the server. On the wire each text
+starts with 4, the digit of an Engine.IO message:
 
     > 0/api-ws,{"apiKey":"rk_live_..."}
-      0/api-ws,{"sid":"oSO0OpakMV_3jnil"}
-      2/api-ws,["initial-prices",[{"symbol":"BTC","price":87250.5,...}]]
+    < 0/api-ws,{"sid":"oSO0OpakMV_3jnil"}
+    < 2/api-ws,["initial-prices",[{"symbol":"BTC","price":87250.5,...}]]
     > 2/api-ws,1["subscribe",{"symbols":["btc"]}]
-      3/api-ws,1[{"success":true,"symbols":["BTC"]}]
-      2/api-ws,["price-update",{"symbol":"BTC","price":87251.0,...}]
-    > 51-/api-ws,2["subscribe",{"_placeholder":true,"num":0}]       and then a binary message
-      3/api-ws,2[{"success":false,"error":"..."}]
+    < 3/api-ws,1[{"success":true,"symbols":["BTC"]}]
+    < 2/api-ws,["price-update",{"symbol":"BTC","price":87251.0,...}]
+    > 51-/api-ws,2["subscribe",{"_placeholder":true,"num":0}]
+    > (binary)                                                      the attachment
+    < 3/api-ws,2[{"success":false,"error":"..."}]
     > 0/random,
-      4/random,{"message":"Invalid namespace"}
+    < 4/random,{"message":"Invalid namespace"}
     > 1/api-ws,
 """
 
@@ -28,22 +29,22 @@ from relay.ground import strictjson
 from relay.ground.errors import ProtocolError
 
 MAX_ATTACHMENTS = 10
-"""Attachments of one packet; the reference parser's bound."""
+"""Attachments of one packet: the bound of the reference parser."""
 MAX_NAMESPACE_CHARACTERS = 256
-"""Length of a namespace. A refusal repeats it."""
+"""Length of a namespace. It is bounded because a refusal repeats it."""
 MAX_ID_DIGITS = 16
-"""Digits of an acknowledgement's id: as many as the largest integer that JavaScript counts to has."""
+"""Digits of the id of an acknowledgement: those of the largest safe integer in JavaScript."""
 RESERVED_EVENTS = frozenset(
     {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
 )
-"""Events that clients and servers raise themselves and that nobody may send."""
+"""Events that client and server libraries raise themselves. Neither side may send them."""
 
 _HEAD = re.compile(r"(?:(?P<namespace>/[^,]*)(?:,|\Z))?(?P<id>[0-9]*)")
 _ATTACHMENTS = re.compile(r"([0-9]{1,2})-")
 
 
 class PacketType(enum.IntEnum):
-    """What a packet is for; the value is its digit on the wire."""
+    """The type of a packet; the value is its digit on the wire."""
 
     CONNECT = 0
     DISCONNECT = 1
@@ -61,18 +62,18 @@ _PLAIN = {binary: plain for plain, binary in _BINARY.items()}
 
 @attrs.frozen
 class Packet:
-    """One packet. What came with attachments is an EVENT or an ACK like any other, with bytes in its data."""
+    """One packet. A packet that came with attachments is an ordinary EVENT or ACK with bytes in its data."""
 
     type: PacketType
     namespace: str = "/"
     data: object = None
-    """None: there is none."""
+    """None if the packet has no data."""
     id: int | None = None
 
 
 @attrs.frozen
 class Pending:
-    """A packet whose data has a placeholder for each attachment that is still to come."""
+    """A packet whose data has a placeholder for each attachment that has not arrived yet."""
 
     packet: Packet
     attachments: int
@@ -82,7 +83,7 @@ def decode(text: str) -> Packet | Pending:
     """Return the packet in one text message, Pending if attachments follow.
 
     Raises:
-        ProtocolError: it cannot be read, or its data is not what its type requires.
+        ProtocolError: the text cannot be decoded, or the data does not fit the type.
     """
     type_ = _TYPES.get(text[:1])
     if type_ is None:
@@ -92,7 +93,7 @@ def decode(text: str) -> Packet | Pending:
         attachments, start = _read_attachments(text)
         type_ = _PLAIN[type_]
     head = _HEAD.match(text, start)
-    assert head is not None  # it may match nothing, but it matches
+    assert head is not None  # the pattern matches an empty text too
     packet = Packet(
         type_, _namespace(head["namespace"]), _read_data(type_, text[head.end() :]), _read_id(type_, head["id"])
     )
@@ -103,7 +104,7 @@ def decode(text: str) -> Packet | Pending:
 
 
 def encode(packet: Packet) -> tuple[str, list[bytes]]:
-    """Return the packet's text and the attachments that follow it."""
+    """Return the packet's text and the attachments that follow it. Raises ValueError for bytes in a packet that cannot carry them."""
     attachments: list[bytes] = []
     type_ = packet.type
     text = ""
@@ -123,7 +124,7 @@ def encode(packet: Packet) -> tuple[str, list[bytes]]:
 
 
 class Assembler:
-    """Reads one connection's messages, and holds a packet back until its attachments have come."""
+    """Decodes the messages of one connection, and holds a packet until its attachments have arrived."""
 
     __slots__ = ("_attachments", "_max_bytes", "_pending", "_size")
 
@@ -131,14 +132,15 @@ class Assembler:
         """`max_bytes` bounds the attachments of one packet together."""
         self._max_bytes = max_bytes
         self._pending: Pending | None = None
-        self._attachments: list[bytes] = []
+        self._attachments: list[bytes] | None = None  # made with a pending packet, because few packets have attachments
         self._size = 0
 
     def feed(self, message: str | bytes) -> Packet | None:
         """Return the packet that this message completes, None while attachments are due.
 
         Raises:
-            ProtocolError: it cannot be read, is too large, or the other sort of message is due. The connection is to end.
+            ProtocolError: the message cannot be decoded, is too large, or is text where bytes must follow, or the reverse. The
+                caller must end the connection.
         """
         if isinstance(message, str):
             if self._pending is not None:
@@ -146,22 +148,22 @@ class Assembler:
             decoded = decode(message)
             if isinstance(decoded, Packet):
                 return decoded
-            self._pending = decoded
+            self._pending, self._attachments = decoded, []
             return None
         return self._attach(message)
 
     def _attach(self, attachment: bytes) -> Packet | None:
-        pending = self._pending
-        if pending is None:
+        pending, attachments = self._pending, self._attachments
+        if pending is None or attachments is None:
             raise ProtocolError("No attachment was due.")
         self._size += len(attachment)
         if self._size > self._max_bytes:
             raise ProtocolError(f"The attachments of a packet may have at most {self._max_bytes} bytes.")
-        self._attachments.append(attachment)
-        if len(self._attachments) < pending.attachments:
+        attachments.append(attachment)
+        if len(attachments) < pending.attachments:
             return None
-        packet = attrs.evolve(pending.packet, data=_put_back(pending.packet.data, self._attachments))
-        self._pending, self._attachments, self._size = None, [], 0
+        packet = attrs.evolve(pending.packet, data=_put_back(pending.packet.data, attachments))
+        self._pending, self._attachments, self._size = None, None, 0
         return packet
 
 
@@ -169,7 +171,7 @@ class Assembler:
 
 
 def _read_attachments(text: str) -> tuple[int, int]:
-    """How many attachments a binary packet announces, and where its text goes on."""
+    """Return the number of attachments of a binary packet, and the position after it in the text."""
     match = _ATTACHMENTS.match(text, 1)
     count = int(match[1]) if match is not None else 0
     if match is None or not 1 <= count <= MAX_ATTACHMENTS:
@@ -210,7 +212,7 @@ def _read_data(type_: PacketType, text: str) -> object:
         case PacketType.EVENT, _:
             raise ProtocolError("An event is an array that starts with the event's name; some names are reserved.")
         case _:
-            raise ProtocolError(f"This is no data for a packet of type {type_.name}.")
+            raise ProtocolError(f"This data does not fit a packet of type {type_.name}.")
 
 
 def _check_placeholders(data: object, attachments: int) -> None:

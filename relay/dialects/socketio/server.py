@@ -1,11 +1,10 @@
-"""All Engine.IO sessions of one path: who comes by HTTP or WebSocket, and which session it belongs to."""
+"""All Engine.IO sessions of one path: finds the session of each poll, POST and WebSocket, and opens new ones."""
 
 from __future__ import annotations
 
 import math
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
 from urllib.parse import parse_qs
 
 import trio
@@ -13,8 +12,8 @@ from quart import Blueprint, Response, request
 
 from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
-from relay.dialects.socketio.engine import Application, Engine, Framer, SessionClosed, Settings
-from relay.dialects.socketio.engineio import decode_payload, encode, open_packet
+from relay.dialects.socketio.engine import Application, Engine, Host, SessionClosed, Settings
+from relay.dialects.socketio.engineio import Encoded, decode_payload, encode, open_packet
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
@@ -33,7 +32,7 @@ BAD_VERSION = (5, "Unsupported protocol version")
 
 
 class EngineServer:
-    """The sessions of one path."""
+    """The Engine.IO server at one path: its sessions, and the requests for them."""
 
     def __init__(
         self,
@@ -46,48 +45,48 @@ class EngineServer:
         admit: Callable[[], str],
         polling_counts: SessionCounts,
     ) -> None:
-        """`connections` bounds, and `polling_counts` counts, the sessions that poll; the others are counted where they come in.
+        """`connections` bounds the sessions that poll, and `polling_counts` counts them. The listener counts the others.
 
-        `admit` returns the address of a request that may begin such a session, or raises RequestError. A plain call.
+        `admit` returns the address of a request that may open such a session, or raises RequestError. It is called synchronously.
         """
         self._settings = settings
-        self._timers = timers
         self._origins = origins
         self._connections = connections
         self._open_application = open_application
         self._admit = admit
         self._polling_counts = polling_counts
-        self._framer = Framer()
+        self._host = Host(settings, timers, on_upgrade=self._upgraded, on_end=self._ended)
         self._sessions: dict[str, Engine] = {}
         self._draining = False
 
     def queued_bytes(self) -> int:
-        """Return the bytes that wait for polls. Looks at each session."""
+        """Return the bytes that are queued for polls. It visits every session."""
         return sum(engine.queued_bytes for engine in self._sessions.values())
 
     def drain(self) -> None:
-        """End every session, and begin no more. A plain call."""
+        """End every session, and open no more."""
         self._draining = True
         for engine in list(self._sessions.values()):
             engine.close(Reason.SHUTTING_DOWN)
 
-    def _open(self, places: ExitStack, address: str) -> Engine:
-        sid = secrets.token_urlsafe(15)
-
-        def closed() -> None:
-            del self._sessions[sid]
-            places.close()
-
-        # A WebSocket has a place of its own, counted where it came in.
-        engine = Engine(
-            sid, self._settings, self._timers, self._framer,
-            on_upgrade=places.close, on_close=closed, address=address,
-        )  # fmt: skip
+    def _open(self, address: str, session: Session | None = None) -> Engine:
+        engine = Engine(secrets.token_urlsafe(15), self._host, session, address=address)
         engine.application = self._open_application(engine)
-        self._sessions[sid] = engine
+        self._sessions[engine.sid] = engine
         return engine
 
-    def _open_packet(self, engine: Engine, upgrades: list[str]) -> bytes:
+    def _upgraded(self, engine: Engine) -> None:
+        # The WebSocket has a place of its own, which the listener took.
+        self._connections.give_back()
+        self._polling_counts.closed[UPGRADED] += 1
+
+    def _ended(self, engine: Engine) -> None:
+        del self._sessions[engine.sid]
+        if engine.polls:
+            self._connections.give_back()
+            self._polling_counts.end(engine.reason)
+
+    def _open_packet(self, engine: Engine, upgrades: list[str]) -> Encoded:
         settings = self._settings
         packet = open_packet(
             engine.sid,
@@ -96,7 +95,7 @@ class EngineServer:
             ping_timeout=settings.ping_timeout,
             max_payload_bytes=settings.max_payload_bytes,
         )
-        return encode(packet).data
+        return encode(packet)
 
     # -- WebSocket ----------------------------------------------------------------------------------------------------
 
@@ -107,7 +106,7 @@ class EngineServer:
         if query.get("EIO") != ["4"] or query.get("transport") != ["websocket"]:
             session.disconnect(Reason.PROTOCOL_ERROR)
         elif sid is None:
-            engine = self._open(ExitStack(), session.address)
+            engine = self._open(session.address, session)
             await engine.serve(session, self._open_packet(engine, []))
         elif (found := self._sessions.get(sid)) is not None:
             await found.upgrade(session)
@@ -117,7 +116,7 @@ class EngineServer:
     # -- polling ------------------------------------------------------------------------------------------------------
 
     def blueprint(self, name: str) -> Blueprint:
-        """Return the route that polls come to."""
+        """Return the route of polls and POSTs."""
         routes = Blueprint(name, __name__)
 
         @routes.route(self._settings.path, methods=METHODS)
@@ -159,24 +158,15 @@ class EngineServer:
             response = _refusal(BAD_REQUEST, STATUS[refusal.code])
             response.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after or 1)))
             return response
-        places = ExitStack()
-        places.callback(self._connections.give_back)
-        engine = self._open(places, address)
+        engine = self._open(address)
         self._polling_counts.opened += 1
-        places.callback(self._ended_polling, engine)
-        return _text(self._open_packet(engine, ["websocket"]))
-
-    def _ended_polling(self, engine: Engine) -> None:
-        if engine.closed:
-            self._polling_counts.end(engine.reason)
-        else:
-            self._polling_counts.closed[UPGRADED] += 1
+        return _text(self._open_packet(engine, ["websocket"]).data)
 
     async def _post(self, engine: Engine) -> Response:
         request.max_content_length = self._settings.max_payload_bytes
         try:
             with engine.posting():
-                # No pong can come before the end of this POST: whoever takes longer has no session any more.
+                # The pong can come only after this POST, so a slower POST has lost its session anyway.
                 with trio.move_on_after(self._settings.ping_interval + self._settings.ping_timeout) as in_time:
                     body = await request.body
                 if in_time.cancelled_caught:

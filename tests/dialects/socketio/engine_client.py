@@ -34,11 +34,11 @@ class World:
         self.engines = engines
         self.http = http
 
-    async def open_polling(self, path: str = SOCKET) -> Polling:
+    async def open_polling(self, path: str = SOCKET) -> PollingClient:
         """Shake hands by GET."""
         status, body = await self.request("GET", path)
         assert status == 200
-        return Polling(self, path, json.loads(body.removeprefix("0"))["sid"])
+        return PollingClient(self, path, json.loads(body.removeprefix("0"))["sid"])
 
     async def request(self, method: str, path: str, query: str = "", body: bytes | str = b"") -> tuple[int, str]:
         """Make a request in the transport `polling`; returns the status and the body."""
@@ -92,7 +92,7 @@ class World:
         await self.until_empty()
 
 
-class Polling:
+class PollingClient:
     """A session over HTTP."""
 
     def __init__(self, world: World, path: str, sid: str) -> None:

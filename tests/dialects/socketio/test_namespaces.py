@@ -11,11 +11,12 @@ import pytest
 import trio
 import trio.testing
 
-from relay.dialects.socketio.engine import Engine, Framer, SessionClosed, Settings
-from relay.dialects.socketio.namespaces import Namespace, Refused, Socket, SocketIO
+from relay.dialects.socketio.engine import Engine, Host, SessionClosed, Settings
+from relay.dialects.socketio.namespaces import Namespace, Namespaces, Refused, Socket, SocketIO
+from relay.dialects.socketio.polling import Polling
 from relay.ground.errors import Code, Reason, RequestError
 from relay.ground.timers import Timers
-from tests.dialects.socketio.engine_client import Frames, Polling, World, echoing
+from tests.dialects.socketio.engine_client import Frames, PollingClient, World, echoing
 
 TWO_ATTACHMENTS = '452-["message",{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]'
 GARBAGE = [
@@ -35,7 +36,7 @@ async def connected(world: World, frames: Frames) -> None:
 
 
 @asynccontextmanager
-async def polling_connected(world: World) -> AsyncIterator[Polling]:
+async def polling_connected(world: World) -> AsyncIterator[PollingClient]:
     """Open a session by GET and connect it to the main namespace."""
     polling = await world.open_polling()
     assert await polling.post("40") == (200, "ok")
@@ -204,14 +205,13 @@ class Session:
         self.made: dict[str, Recorder] = {}
         self.over = False
         settings = Settings("/", 1000.0, 1000.0, 1000, 1000)
-        self.engine = Engine("sid", settings, timers, Framer(), on_upgrade=lambda: None, on_close=self._close)
+        self.engine = Engine("sid", Host(settings, timers, on_upgrade=lambda engine: None, on_end=self._close))
         connects = {"/": self._connect, "/slow": self._connect, "/broken": self._connect, "/refused": self._connect}
-        self.socketio = SocketIO(
-            self.engine, connects, timers, new_id=lambda: "id", connect_timeout=10.0, max_bytes=1000
-        )
+        namespaces = Namespaces(connects, timers, new_id=lambda: "id", connect_timeout=10.0, max_bytes=1000)
+        self.socketio = SocketIO(self.engine, namespaces)
         self.engine.application = self.socketio
 
-    def _close(self) -> None:
+    def _close(self, engine: Engine) -> None:
         self.over = True
 
     async def _connect(self, socket: Socket, payload: dict[str, Any] | None) -> Namespace:
@@ -288,7 +288,8 @@ async def test_a_connection_that_cannot_begin(autojump_clock: trio.testing.MockC
         await made.socketio.receive("0/broken,")
         assert made.over
         assert made.made["/broken"].closed == 1
-        assert b"secret" not in b"".join(packet.data for packet in made.engine._queue.values())
+        assert isinstance(made.engine._transport, Polling)
+        assert b"secret" not in b"".join(packet.data for packet in made.engine._transport.take_all())
 
 
 async def test_events(autojump_clock: trio.testing.MockClock) -> None:

@@ -13,7 +13,7 @@ import trio
 
 from relay.model.publication import Draft
 from relay.store import api_keys as keys
-from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, Polling, World, pricing
+from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, PollingClient, World, pricing
 
 LIMIT = '44/api-ws,{"message":"Connection limit exceeded"}'
 
@@ -40,9 +40,9 @@ def connect_packet(secret: object) -> str:
 
 
 def listeners(world: World) -> int:
-    """How many subscribers the broker delivers bitcoin's price to."""
+    """How many connections the broker delivers bitcoin's price to."""
     channel = world.server.broker.channels._channels.get("market:BTC")
-    return 0 if channel is None else len(channel.subscribers())
+    return 0 if channel is None else sum(len(audience) for audience in channel._audiences.values())
 
 
 async def until_listeners(world: World, count: int) -> None:
@@ -62,7 +62,7 @@ async def connected(world: World, secret: str) -> AsyncIterator[Frames]:
         yield frames
 
 
-async def connected_by_polling(world: World, secret: str) -> Polling:
+async def connected_by_polling(world: World, secret: str) -> PollingClient:
     """Connect by HTTP and take what comes first."""
     polling = await world.open_polling()
     assert await polling.post(connect_packet(secret)) == (200, "ok")

@@ -1,4 +1,10 @@
+"""Packets of Socket.IO: what is read, what is refused, attachments, the exchange of the docstring, and an oracle."""
+
+from __future__ import annotations
+
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -7,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio.packet import Packet as OraclePacket  # type: ignore[import-untyped]
 
+from relay.dialects.socketio import protocol
 from relay.dialects.socketio.protocol import (
     MAX_ATTACHMENTS,
     MAX_ID_DIGITS,
@@ -22,6 +29,8 @@ from relay.dialects.socketio.protocol import (
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError
 from relay.ground.strictjson import MAX_NESTING
+from tests.dialects.socketio.engine_client import pricing
+from tests.dialects.socketio.test_prices import key, publish, until_listeners
 
 MAX_BYTES = 1_000
 CONNECT, DISCONNECT, EVENT, ACK = PacketType.CONNECT, PacketType.DISCONNECT, PacketType.EVENT, PacketType.ACK
@@ -446,3 +455,39 @@ def test_any_messages_are_read_or_refused(messages: list[str | bytes]) -> None:
         if packet is not None:
             assert packet.type not in (PacketType.BINARY_EVENT, PacketType.BINARY_ACK)
             assert attrs.asdict(packet)["namespace"].startswith("/")
+
+
+# -- the exchange of the docstring ----------------------------------------------------------------------------------------
+
+
+def exchange() -> list[tuple[str, str]]:
+    """Return the exchange in the docstring of the module: the direction and the text of each line."""
+    assert protocol.__doc__ is not None
+    lines = re.findall(r"^ {4}([<>]) (\S.*)$", protocol.__doc__, re.MULTILINE)
+    assert [direction for direction, _ in lines].count("<") == 6
+    return lines
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """Return the pattern of a line that the server sends: `...` stands for anything, and so does a session id."""
+    text = re.sub(r'(?<="sid":")[^"]+', "...", text)
+    return re.compile(".+".join(map(re.escape, text.split("..."))))
+
+
+async def test_the_exchange_of_the_docstring(tmp_path: Path) -> None:
+    """A real client sends its lines to a real server, which answers with the others, each in its turn and nothing between."""
+    async with pricing(tmp_path) as world:
+        _, secret = await key(world, "u")
+        await publish(world, "BTC", price=87250.5)
+        async with world.opened() as frames:
+            for direction, text in exchange():
+                if direction == "<":
+                    if "price-update" in text:
+                        await publish(world, "BTC", price=float(text.partition('"price":')[2].partition(",")[0]))
+                    received = await frames.receive()
+                    assert pattern("4" + text).fullmatch(received), received
+                elif text.startswith("(binary)"):
+                    await frames.send(b"\x00")
+                else:
+                    await frames.send("4" + text.replace("rk_live_...", secret))
+            await until_listeners(world, 0)

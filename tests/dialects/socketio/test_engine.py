@@ -1,9 +1,8 @@
-"""One Engine.IO session: both transports, the way from one to the other, its deadlines and bounds, and its end."""
+"""One Engine.IO session: both transports, the upgrade from one to the other, its heartbeat, its overflow and its end."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,13 @@ import trio.testing
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
-from relay.dialects.socketio.engine import (
-    LINGER_TIMEOUT,
-    MAX_PACKETS_IN_POLL,
-    Engine,
-    Framer,
-    SessionClosed,
-    Settings,
-)
+from relay.dialects.socketio.engine import LINGER_TIMEOUT, SessionClosed
 from relay.dialects.socketio.engineio import Packet, PacketType
-from relay.ground.errors import ProtocolError, Reason
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.model.publication import Draft, Position
 from relay.sessions.audience import Sink
+from tests.dialects.socketio.alone import Alone, Quiet, alone
 from tests.dialects.socketio.engine_client import ENGINE, echoing
 from tests.fakes import RecordingSink
 
@@ -129,7 +121,7 @@ async def test_upgrade(tmp_path: Path) -> None:
             async with world.websocket(f"&sid={polling.sid}", ENGINE) as second:
                 assert await second.closed() == 1002
             await frames.send("4still")
-            assert await frames.receive() == "4still"
+            assert await frames.until("4") == "4still"  # a ping may come before
         await world.check_healthy()
 
 
@@ -227,64 +219,6 @@ async def test_garbage_over_websocket(tmp_path: Path, frame: str, state: str) ->
 # -- deadlines, in virtual time -------------------------------------------------------------------------------------------
 
 
-class Quiet:
-    """An application that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.received: list[str | bytes] = []
-        self.closed = 0
-
-    async def receive(self, data: str | bytes) -> None:
-        """See `sessions.Application`."""
-        await trio.lowlevel.checkpoint()
-        if data == "bad":
-            raise ProtocolError("bad")
-        if data == "slow":
-            await trio.sleep_forever()
-        self.received.append(data)
-
-    def close(self) -> None:
-        """See `sessions.Application`."""
-        self.closed += 1
-
-
-class Alone:
-    """A session without a server."""
-
-    def __init__(self, timers: Timers, *, max_queue_bytes: int = 1000) -> None:
-        settings = Settings("/", 25.0, 20.0, 1000, max_queue_bytes)
-        self.forgotten = 0
-        self.engine = Engine("sid", settings, timers, Framer(), on_upgrade=lambda: None, on_close=self._forget)
-        self.engine.application = self.application = Quiet()
-
-    def _forget(self) -> None:
-        self.forgotten += 1
-
-    async def post(self, *packets: Packet) -> None:
-        """Post packets."""
-        with self.engine.posting():
-            await self.engine.post(list(packets))
-
-    async def pong(self) -> None:
-        """Answer a ping."""
-        await self.post(Packet(PacketType.PONG))
-
-
-@asynccontextmanager
-async def alone(*, max_queue_bytes: int = 1000) -> AsyncIterator[Alone]:
-    """Open a session whose timers run."""
-    timers = Timers()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(timers.run)
-        session = Alone(timers, max_queue_bytes=max_queue_bytes)
-        yield session
-        nursery.cancel_scope.cancel()
-    session.engine.close(Reason.NORMAL)
-    assert session.application.closed == 1
-    assert session.forgotten == 1
-    assert len(timers) == 0
-
-
 async def test_heartbeat(autojump_clock: trio.testing.MockClock) -> None:
     """A ping goes out each 25 s after the pong before it; a client that answers lives on."""
     async with alone() as session:
@@ -357,49 +291,7 @@ async def test_a_second_post_ends_the_session(autojump_clock: trio.testing.MockC
         nursery.cancel_scope.cancel()
 
 
-# -- what waits for a poll ------------------------------------------------------------------------------------------------
-
-
-async def test_latest_while_no_poll_is_open(autojump_clock: trio.testing.MockClock) -> None:
-    """Of a key only the newest waits, at its own place in the order; what has none is kept, and after a poll all begins anew."""
-    async with alone() as session:
-        engine = session.engine
-        for number in range(3):
-            engine.push_latest("btc", b"4btc%d" % number)
-            engine.push_latest("eth", b"4eth%d" % number)
-            engine.push(b"4other%d" % number)
-        answer = (await engine.poll()).split(b"\x1e")
-        assert sorted(answer) == sorted([b"4other0", b"4other1", b"4other2", b"4btc2", b"4eth2"])
-        assert answer.index(b"4other1") < answer.index(b"4btc2") < answer.index(b"4eth2") < answer.index(b"4other2")
-        engine.push_latest("btc", b"4btc3")
-        assert await engine.poll() == b"4btc3"
-
-
-async def test_packets_in_one_poll(autojump_clock: trio.testing.MockClock) -> None:
-    """A poll takes at most what clients read of one answer; the rest waits for the next."""
-    async with alone() as session:
-        for number in range(MAX_PACKETS_IN_POLL + 1):
-            session.engine.push(b"4%d" % number)
-        assert (await session.engine.poll()).count(b"\x1e") == MAX_PACKETS_IN_POLL - 1
-        assert await session.engine.poll() == b"4%d" % MAX_PACKETS_IN_POLL
-
-
-async def test_bound_of_the_queue(autojump_clock: trio.testing.MockClock) -> None:
-    """A client that polls no more ends when its queue is full, and takes no memory meanwhile; one packet may be larger."""
-    async with alone(max_queue_bytes=100) as session:
-        session.engine.push(b"4" * 500)
-        assert len(await session.engine.poll()) == 500
-        for _ in range(10):
-            session.engine.push(b"4" * 10)
-        assert not session.engine.closed
-        session.engine.push(b"4")
-        assert session.engine._queue == {}
-        with pytest.raises(SessionClosed):
-            await session.engine.poll()
-        session.engine.push(b"4")
-        await trio.testing.wait_all_tasks_blocked()
-        assert session.forgotten == 1
-        assert session.engine._queue == {}
+# -- overflow -------------------------------------------------------------------------------------------------------------
 
 
 async def test_overflow_in_the_middle_of_a_broadcast(autojump_clock: trio.testing.MockClock) -> None:
@@ -432,10 +324,10 @@ class Leaving:
         self._leave = leave
 
     async def receive(self, data: str | bytes) -> None:
-        """See `sessions.Application`."""
+        """See `engine.Application`."""
         await self._inner.receive(data)
 
     def close(self) -> None:
-        """See `sessions.Application`."""
+        """See `engine.Application`."""
         self._inner.close()
         self._leave()
