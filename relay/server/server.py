@@ -147,6 +147,7 @@ async def open_server(
         upgrades = Upgrades(
             core, enabled, inside.flusher, max_sessions=places, draining=lambda: readiness.draining.begun and not passed
         )
+        await services.start(upgrades.watcher.run)
         app = _create_app(inside, enabled, upgrades, connections, readiness)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app) as http, trio.open_nursery() as listening:

@@ -42,8 +42,8 @@ log = logs.get("relay.listener")
 class Connection(Protocol):
     """A WebSocket connection that was let in."""
 
-    async def run(self) -> None:
-        """Serve it until it ended."""
+    async def run(self, tasks: trio.Nursery) -> None:
+        """Serve it until it ended. `tasks` takes a task that the connection needs for a while, and that ends with its stream."""
 
 
 OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
@@ -160,7 +160,7 @@ class Listener:
                 connection = await self._route(stream)
                 # The stack frames of `_route` are gone by now, and with them the request's head.
                 if connection is not None:
-                    await connection.run()
+                    await connection.run(self._handlers)
             finally:
                 self._connections.give_back()
         except Exception as error:
