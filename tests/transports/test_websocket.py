@@ -116,7 +116,14 @@ async def test_of_many_that_are_gone_few_end_in_one_turn(reset: bool) -> None:
     async def end() -> None:
         nonlocal ended
         websocket = WebSocket(
-            stream, outbox, Watcher(), max_message_bytes=1000, on_bytes=None, on_pong=None, on_violation=print, ends=ends
+            stream,
+            outbox,
+            Watcher(),
+            max_message_bytes=1000,
+            on_bytes=None,
+            on_pong=None,
+            on_violation=print,
+            ends=ends,
         )
         assert await websocket.receive() is None
         ended += 1
