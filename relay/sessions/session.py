@@ -21,6 +21,9 @@ from relay.sessions.outbox import Outbox
 CLOSE_TIMEOUT = 2.0
 """Seconds that the client has to take what is queued for it and to answer the close."""
 
+LIFE_PERIOD = 0.05
+"""Seconds within which signs of life count as one: a client that begins sends several at once, and each would move a deadline."""
+
 log = logs.get("relay.session")
 
 
@@ -86,9 +89,10 @@ class Session:
 
     def alive(self) -> None:
         """Move the idle deadline after a sign of life, unless the deadline has passed. Called synchronously."""
-        if self._scope.cancel_called:
+        idle_deadline = trio.current_time() + self._idle_timeout
+        if idle_deadline < self._idle_deadline + LIFE_PERIOD or self._scope.cancel_called:
             return
-        self._idle_deadline = trio.current_time() + self._idle_timeout
+        self._idle_deadline = idle_deadline
         self._scope.deadline = min(self._idle_deadline, self._deadline)
 
     def set_deadline(self, deadline: float, reason: Reason) -> None:

@@ -172,8 +172,7 @@ class Listener:
         """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
         self._arriving.take()
         try:
-            with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
-                head = await stream.receive_head()
+            head = await self._receive_head(stream)
         except PlainHttpError as error:
             plain = ByteStream(stream.sock, stream.peer)
             await refuse(plain, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
@@ -186,12 +185,12 @@ class Listener:
             return None
         except trio.BrokenResourceError:
             return None
-        finally:
-            self._arriving.give_back()
-        if in_time.cancelled_caught:
+        except trio.TooSlowError:
             slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
             await refuse(stream, slow, address=stream.peer[0], status=408)
             return None
+        finally:
+            self._arriving.give_back()
         if not head:
             return None
         request = upgrade_request(head)
@@ -200,3 +199,20 @@ class Listener:
             # A proxy may use the connection for an upgrade after it served other requests.
             request = await self._http.serve(stream)
         return None if request is None else await self._open_websocket(request, stream)
+
+    async def _receive_head(self, stream: ByteStream) -> bytes:
+        """Return the head of the first request; empty if the peer left. Raises as `ByteStream.receive_head`, or TooSlowError."""
+        begin = b""
+        try:
+            # In a crowd the head is there before the connection is accepted: that saves a wait and a deadline.
+            begin = stream.receive_nowait()
+        except BlockingIOError:
+            pass
+        else:
+            if not begin:
+                return b""
+            head = stream.take_head(begin)
+            if head is not None:
+                return head
+        with trio.fail_after(self._head_timeout):
+            return await stream.receive_head(begin)

@@ -119,21 +119,29 @@ class ByteStream(trio.abc.HalfCloseableStream):
             UnexpectedTlsError: the client speaks TLS on a port without it.
         """
         received = begin
-        while True:
-            if received.startswith(_TLS_HANDSHAKE):
-                raise UnexpectedTlsError("This port does not speak TLS: use http:// or ws://.")
-            end = received.find(_END_OF_HEAD)
-            if 0 <= end <= MAX_HEAD_BYTES:
-                end += len(_END_OF_HEAD)
-                if len(received) > end:
-                    self.unread(received[end:])
-                return received[:end]
-            if len(received) > MAX_HEAD_BYTES:
-                raise ProtocolError(f"The head of a request may have at most {MAX_HEAD_BYTES} bytes.")
+        while (head := self.take_head(received)) is None:
             more = await self.receive_some()
             if not more:
                 return b""
             received += more
+        return head
+
+    def take_head(self, received: bytes) -> bytes | None:
+        """Return the head that these bytes begin with, or None while it is not complete. What follows it is put back.
+
+        Called synchronously. Raises as `receive_head`.
+        """
+        if received.startswith(_TLS_HANDSHAKE):
+            raise UnexpectedTlsError("This port does not speak TLS: use http:// or ws://.")
+        end = received.find(_END_OF_HEAD)
+        if 0 <= end <= MAX_HEAD_BYTES:
+            end += len(_END_OF_HEAD)
+            if len(received) > end:
+                self.unread(received[end:])
+            return received[:end]
+        if len(received) > MAX_HEAD_BYTES:
+            raise ProtocolError(f"The head of a request may have at most {MAX_HEAD_BYTES} bytes.")
+        return None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write everything. If cancelled, an unknown part is written, so the stream is unusable.
