@@ -25,10 +25,11 @@ from relay.transports.tls import PlainHttpError
 
 BACKLOG = 4096
 """Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
-ACCEPTS_PER_TURN = 50
-"""Connections accepted before everything else that is to be done is done: a crowd is served in turn, and waits in the kernel."""
-MAX_ACCEPT_PAUSE = 0.25
-"""Seconds after which more are accepted all the same, however much is to be done."""
+ACCEPTS_PER_TURN = 10
+"""Connections that are accepted before everything else that is ready has run. A publication takes several turns of the loop to its
+subscribers, so a turn must stay short: ten handshakes are some milliseconds. The others wait in the kernel."""
+MAX_ACCEPT_PAUSE = 0.05
+"""Seconds after which more connections are accepted however much is ready."""
 EXHAUSTED_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptor left for another connection."""
 HEAD_TIMEOUT = 10.0
