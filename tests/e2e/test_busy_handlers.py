@@ -67,7 +67,7 @@ async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_pat
                 await patient.send(frame(PING, b"again"))
                 with trio.fail_after(ANSWER_TIMEOUT):
                     assert await until(patient, PONG) == b"again"
-            answers = []
+            answers: list[int] = []
             while len(answers) < 2:
                 message = await patient.message()
                 assert message["type"] != "error", message
