@@ -1,6 +1,7 @@
-"""Listening sockets, and the way of each connection from its first bytes to WebSocket or HTTP.
+"""Listening sockets, and the path of each connection from its first bytes to WebSocket or HTTP.
 
-A connection is one task; whatever goes wrong in it ends here, with a line in the log, and never the process.
+Each connection is one task, and one function owns all of it. An error in a connection ends that connection with a line in the log,
+never the process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from relay.transports.stream import ByteStream, UnexpectedTlsError
 from relay.transports.tls import PlainHttpError
 
 BACKLOG = 4096
-"""Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
+"""Connections that the kernel holds until Relay accepts them. A crowd that comes back at once waits there."""
 ACCEPTS_PER_TURN = 10
 """Connections that are accepted before everything else that is ready has run. A publication takes several turns of the loop to its
 subscribers, so a turn must stay short: ten handshakes are some milliseconds. The others wait in the kernel."""
@@ -33,7 +34,7 @@ MAX_ACCEPT_PAUSE = 0.05
 EXHAUSTED_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptor left for another connection."""
 HEAD_TIMEOUT = 10.0
-"""Seconds in which the whole head of the first request must come."""
+"""Seconds that a client has to send the whole head of its first request."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -41,14 +42,14 @@ log = logs.get("relay.listener")
 
 
 class Connection(Protocol):
-    """A WebSocket connection that was let in."""
+    """A WebSocket connection that Relay accepted."""
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Serve it until it ended. `tasks` takes a task that the connection needs for a while, and that ends with its stream."""
+        """Serve the connection until it has ended. `tasks` runs a task that the connection needs for a while, and that its stream ends."""
 
 
 OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
-"""Lets an upgrade request in, or answers why not and returns None."""
+"""Accepts an upgrade request, or answers why not and returns None."""
 
 MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
@@ -81,7 +82,7 @@ def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[sock
 
 
 class Listener:
-    """Accepts connections and sees each to its end."""
+    """Accepts connections, and serves each until it ends."""
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class Listener:
         await self._arriving.wait_empty()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept until `stop`; at the end the sockets are closed, and the connections are not."""
+        """Accept until `stop`, then close the listening sockets. The connections stay open."""
         try:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
@@ -146,7 +147,7 @@ class Listener:
                     if error.errno in _EXHAUSTED:
                         log.warning("cannot accept", cause=error.strerror, connections=self._connections.count)
                         await trio.sleep(EXHAUSTED_PAUSE)
-                    break  # else the peer gave up before its turn
+                    break  # otherwise the client gave up before its turn
                 self._handlers.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
             await wait_until_idle(MAX_ACCEPT_PAUSE)
 
@@ -170,7 +171,7 @@ class Listener:
             stream.close()
 
     async def _route(self, stream: ByteStream) -> Connection | None:
-        """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
+        """Serve HTTP until the connection ends, and return None, or until the client asks for WebSocket."""
         self._arriving.take()
         try:
             head = await self._receive_head(stream)
@@ -202,10 +203,10 @@ class Listener:
         return None if request is None else await self._open_websocket(request, stream)
 
     async def _receive_head(self, stream: ByteStream) -> bytes:
-        """Return the head of the first request; empty if the peer left. Raises as `ByteStream.receive_head`, or TooSlowError."""
+        """Return the head of the first request; empty if the client left. Raises as `ByteStream.receive_head`, or TooSlowError."""
         begin = b""
         try:
-            # In a crowd the head is there before the connection is accepted: that saves a wait and a deadline.
+            # In a crowd a client sends its head before Relay accepts the connection. Reading at once saves a wait and a deadline.
             begin = stream.receive_nowait()
         except BlockingIOError:
             pass

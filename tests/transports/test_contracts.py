@@ -382,6 +382,8 @@ async def test_too_many_connections() -> None:
             refused = await relay.say(GET)
             assert refused.startswith(b"HTTP/1.1 503")
             assert b"Retry-After: " in refused
+            again = [int((await relay.say(GET)).partition(b"Retry-After: ")[2].split(b"\r\n")[0]) for _ in range(20)]
+            assert 5 <= min(again) < max(again) <= 10, "a crowd would come back at one moment"
         with trio.fail_after(TIMEOUT):
             while relay.listener._connections.count:
                 await trio.sleep(0.01)
