@@ -151,7 +151,7 @@ class TokenVerifier:
     def _payload_of_known_header(self, token: str) -> bytes | None:
         """Return the payload of a token that a secret signed and whose header is known; None where PyJWT must look at the token.
 
-        What this accepts, PyJWT accepts: a test compares them. Only canonical base64url is accepted here.
+        PyJWT accepts every token that this accepts: a test compares them. Only canonical base64url is accepted here.
         """
         signed, _, signature = token.encode().rpartition(b".")
         header, _, segment = signed.partition(b".")
