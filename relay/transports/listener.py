@@ -132,7 +132,7 @@ class Listener:
                 listening.close()
 
     def stop(self) -> None:
-        """Accept no more. A plain call."""
+        """Stop accepting."""
         self._accepting.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -213,7 +213,7 @@ class Listener:
         else:
             if not begin:
                 return b""
-            head = stream.take_head(begin)
+            head = stream.split_head(begin)
             if head is not None:
                 return head
         with trio.fail_after(self._head_timeout):

@@ -119,15 +119,15 @@ class ByteStream(trio.abc.HalfCloseableStream):
             UnexpectedTlsError: the client speaks TLS on a port without it.
         """
         received = begin
-        while (head := self.take_head(received)) is None:
+        while (head := self.split_head(received)) is None:
             more = await self.receive_some()
             if not more:
                 return b""
             received += more
         return head
 
-    def take_head(self, received: bytes) -> bytes | None:
-        """Return the head that these bytes begin with, or None while it is not complete. What follows it is put back.
+    def split_head(self, received: bytes) -> bytes | None:
+        """Return the head that these bytes begin with, or None while it is not complete. Bytes behind it are put back.
 
         Called synchronously. Raises as `receive_head`.
         """

@@ -133,7 +133,7 @@ class WebSocket:
         self._events.violate(Reason.INTERNAL_ERROR)
 
     def forget(self) -> None:
-        """Have the `Watcher` read no more. Called synchronously; idempotent."""
+        """Stop the `Watcher` from reading. Called synchronously; idempotent."""
         self._watcher.discard(self)
 
     def close_nowait(self, code: int, text: str) -> None:
@@ -201,7 +201,7 @@ class WebSocket:
 
 
 class _Inbox:
-    """What trio-websocket hands over: messages in order, and the end. It stands for trio-websocket's channel, events and stream."""
+    """Messages in order, and the end. trio-websocket takes this object for its channel, its events and its stream."""
 
     __slots__ = ("ended", "messages", "size")
 

@@ -22,7 +22,7 @@ _LONE_PONG = b"\x8a\x80"
 
 
 class Events:
-    """What trio-websocket uses of a wsproto `WSConnection` once the connection is open."""
+    """The part of a wsproto `WSConnection` that trio-websocket uses once the connection is open."""
 
     __slots__ = (
         "_connection",
