@@ -187,7 +187,8 @@ def test_the_names_of_trio_websocket_and_wsproto_that_are_not_public() -> None:
 
 
 _OTHER = {
-    "data", "append", "events", "BytesMessage", "TextMessage", "CloseConnection", "wsproto", "Ping", "message_finished", "join", "debug", "payload", "response", "code", "reason", "value", "OPEN", "REMOTE_CLOSING",
+    "data", "append", "events", "BytesMessage", "TextMessage", "CloseConnection", "wsproto", "Ping",
+    "message_finished", "join", "debug", "payload", "response", "code", "reason", "value", "OPEN", "REMOTE_CLOSING",
     "ABNORMAL_CLOSURE", "CloseReason", "ClosedResourceError", "BrokenResourceError",
 }  # fmt: skip
 """Attributes that are not the connection's own, nor what it replaces."""
