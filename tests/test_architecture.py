@@ -34,7 +34,7 @@ OWNERS = {
     "aiosqlite": ("relay.store",),
     "sqlite3": ("relay.store",),
     "trio_websocket": ("relay.transports.websocket",),
-    "wsproto": ("relay.transports.websocket",),
+    "wsproto": ("relay.transports.websocket", "relay.transports.websocket_events"),
     "hypercorn": ("relay.transports.asgi",),
     "httptools": ("relay.transports.request_head",),
     "quart": ("relay.api", "relay.dialects"),

@@ -49,7 +49,7 @@ def run(
 
     def step(now: float) -> float:
         if stream.done:
-            raise TargetError(f"publishing ended: {_ending(stream)}")
+            raise TargetError(f"publishing ended: {ending(stream)}")
         due = math.inf
         if churn is not None:
             due = churn.step(now)
@@ -110,6 +110,10 @@ class Source:
         self.published = [0] * len(subject.channels)
         self.count = 0
 
+    def go_on(self, stream: Stream) -> None:
+        """Publish on another stream from now on."""
+        self._stream = stream
+
     def publish(self) -> int:
         """Send the next publication. Return its sequence in its channel."""
         channel = self.count % len(self.published)
@@ -130,7 +134,7 @@ def open_stream(load: Load, key: str) -> Stream:
     stream.open()
     load.poller.poll_until(lambda: stream.is_open or stream.done, STREAM_TIMEOUT)
     if not stream.is_open:
-        raise TargetError(f"nothing can be published: {_ending(stream)}")
+        raise TargetError(f"nothing can be published: {ending(stream)}")
     return stream
 
 
@@ -142,14 +146,15 @@ def finish_stream(load: Load, stream: Stream) -> dict[str, Any]:
     """
     load.drain(lambda: stream.done)
     if stream.answer is None or stream.answer.status != 200:
-        raise TargetError(f"publishing ended: {_ending(stream)}")
+        raise TargetError(f"publishing ended: {ending(stream)}")
     report = stream.answer.data()
     if not isinstance(report, dict) or not report.keys() >= {"published", "failed", "errors"}:
         raise TargetError(f"publishing ended: {NO_RELAY}: its response does not report the publications")
     return report
 
 
-def _ending(stream: Stream) -> str:
+def ending(stream: Stream) -> str:
+    """Return why a stream ended."""
     if stream.answer is not None:
         return f"the server answered {stream.answer.said()}"
     return stream.broken or "the server did not answer in time"

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from relay.bench.audit import Audit
 from relay.bench.interrupt import Stop
 from relay.bench.poller import Poller
 from relay.bench.process import Usage, usage
@@ -48,16 +49,20 @@ class Load:
         except FileNotFoundError:
             raise TargetError(f"the server has ended: no process has the id {self.target.pid}") from None
 
-    def connect(self, subject: Subject, connections: int) -> tuple[Crowd, list[Subscriber]]:
+    def connect(
+        self, subject: Subject, connections: int, *, audit: Audit | None = None
+    ) -> tuple[Crowd, list[Subscriber]]:
         """Open all connections and subscribe. Put the cost into the result, and return the subscribers that are
         ready.
+
+        `audit` is that of another crowd of the load, to count in.
 
         Raises:
             TargetError: no subscriber became ready, or this process may not open so many connections.
         """
         raise_open_files(connections)
         self.progress.phase("connecting", connections)
-        crowd = Crowd(self.poller, self.target.address, subject, self.run_id)
+        crowd = Crowd(self.poller, self.target.address, subject, self.run_id, audit or Audit())
         tokens = [self.target.token(number) if subject.authenticates else "" for number in range(connections)]
         subscribers = [Subscriber(crowd, token) for token in tokens]
         before = self.usage()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,10 @@ START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 LOG_LINES = 10
 """Lines of its log that are shown if it does not start."""
+CONFIG_NAME, LOG_NAME = "relay.toml", "relay.log"
 _SET_PARENT_DEATH_SIGNAL = 1
+_RELAY = (sys.executable, "-P", "-m", "relay")
+"""The command. With -P the user's folder may hold modules of any name."""
 
 _CONFIG = """\
 [server]
@@ -48,7 +51,7 @@ class ServerError(Exception):
     """The server does not start. The message is for people."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class LocalServer:
     """A running server."""
 
@@ -58,6 +61,26 @@ class LocalServer:
     """The secret that signs tokens."""
     key: str
     """An API key that may publish."""
+    _process: subprocess.Popen[bytes]
+    _folder: Path
+
+    def restart(self, meanwhile: Callable[[], None]) -> None:
+        """Stop the server, calling `meanwhile` until it has stopped, and start it again at the same address.
+
+        Raises:
+            ServerError: it does not start.
+        """
+        self._process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while self._process.poll() is None and time.monotonic() < deadline:
+            meanwhile()
+        _stop(self._process)
+        self._process, _ = _start(self._folder, port=self.url.rpartition(":")[2])
+        self.pid = self._process.pid
+
+    def stop(self) -> None:
+        """Stop the server, by force if it takes too long."""
+        _stop(self._process)
 
 
 @contextmanager
@@ -69,27 +92,42 @@ def local_server() -> Iterator[LocalServer]:
     """
     with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
         folder = Path(name)
-        config, log, secret = folder / "relay.toml", folder / "relay.log", secrets.token_hex(32)
+        config, secret = folder / CONFIG_NAME, secrets.token_hex(32)
         config.touch(0o600)
         config.write_text(_CONFIG.format(secret=secret))
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
-        relay = [sys.executable, "-P", "-m", "relay"]  # -P: the user's folder may hold modules of any name
-        create = [*relay, "keys", "create", "--user", "bench", "--scope", "publish", "--config", str(config)]
+        create = [*_RELAY, "keys", "create", "--user", "bench", "--scope", "publish", "--config", str(config)]
         made = subprocess.run(
-            create, capture_output=True, text=True, env=environment, check=False, start_new_session=True
+            create, capture_output=True, text=True, env=_environment(), check=False, start_new_session=True
         )
         if made.returncode:
             raise ServerError(f"no API key could be created: {made.stderr.strip()}")
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [*relay, "serve", "--config", str(config)],
-                stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**environment, "RELAY_LOG__FORMAT": "json"},
-                start_new_session=True, preexec_fn=_end_with_parent,
-            )  # fmt: skip
+        process, url = _start(folder)
+        server = LocalServer(url, process.pid, secret, made.stdout.strip(), process, folder)
         try:
-            yield LocalServer(_listening(process, log), process.pid, secret, made.stdout.strip())
+            yield server
         finally:
-            _stop(process)
+            server.stop()
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+
+
+def _start(folder: Path, port: str = "0") -> tuple[subprocess.Popen[bytes], str]:
+    """Start the server of this folder; return its process and its URL. Raises ServerError where it does not start."""
+    log = folder / LOG_NAME
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*_RELAY, "serve", "--config", str(folder / CONFIG_NAME)],
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            env={**_environment(), "RELAY_LOG__FORMAT": "json", "RELAY_SERVER__PORT": port},
+            start_new_session=True, preexec_fn=_end_with_parent,
+        )  # fmt: skip
+    try:
+        return process, _listening(process, log)
+    except BaseException:
+        _stop(process)
+        raise
 
 
 def _end_with_parent() -> None:

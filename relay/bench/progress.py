@@ -24,8 +24,8 @@ class Progress:
         self._task = bar.add_task("starting", total=None)
         self._next = 0.0
 
-    def phase(self, name: str, total: float) -> None:
-        """Start a phase of the load."""
+    def phase(self, name: str, total: float | None) -> None:
+        """Start a phase of the load; None: nobody knows how long it takes."""
         self._bar.reset(self._task, description=name, total=total)
         self._bar.refresh()
 

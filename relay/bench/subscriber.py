@@ -49,7 +49,13 @@ class Crowd:
     """From sending a publication to each of its deliveries."""
     handshakes: Latencies = attrs.field(factory=Latencies)
     """From the first packet to the response to the subscription."""
+    returns: Latencies = attrs.field(factory=Latencies)
+    """From the first packet of a client that comes back to the answer to its subscription."""
+    leaving: bool = False
+    """Whether the server is expected to end connections: their clients keep their positions, and may come back."""
     ready: int = 0
+    failures: int = 0
+    """Connections that were not made, or that the server ended unasked."""
     deliveries: int = 0
     last_delivery_ns: int = 0
     """The time of the last delivery, on the monotonic clock."""
@@ -172,10 +178,14 @@ class Subscriber(Connection):
 
     def ended(self, why: str) -> None:
         """Count a connection that the server closed, or that could not be opened."""
+        if self._crowd.leaving and self.state is State.READY:
+            self.drop()
+            return
         if self.state is State.READY:
             self._crowd.audit.disconnected += 1
         self._leave()
         self.failed = True
+        self._crowd.failures += 1
         self._crowd.reason(why)
 
     def _received_slowly(self, data: bytes) -> None:
@@ -282,6 +292,7 @@ class Subscriber(Connection):
             return
         self._since = None
         crowd.audit.reconnected += 1
+        crowd.returns.add(time.monotonic_ns() - self._opened_ns)
         if not standing.recovered:
             crowd.audit.not_recovered += 1
             self.track.reload(0, standing.offsets[0])

@@ -17,7 +17,7 @@ from relay.bench import counters
 from relay.bench.connection import Address
 from relay.bench.counters import Counters
 from relay.bench.http_response import NO_RELAY
-from relay.bench.local_server import local_server
+from relay.bench.local_server import LocalServer, local_server
 
 REQUEST_TIMEOUT = 30.0
 TOKEN_PERIOD = 24 * 3600
@@ -27,7 +27,7 @@ class TargetError(Exception):
     """The server cannot be used for this load. The message is for people."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Target:
     """A server, and the load's credentials for it."""
 
@@ -37,6 +37,7 @@ class Target:
     """The id of its process, if that is known and on this machine."""
     _key: str
     _token: Callable[[int], str]
+    _server: LocalServer | None = None
 
     @property
     def key(self) -> str:
@@ -51,6 +52,18 @@ class Target:
     def token(self, number: int) -> str:
         """Return the token of the load's user of this number."""
         return self._token(number)
+
+    def restart(self, meanwhile: Callable[[], None]) -> None:
+        """Restart the load's own server at the same address; `meanwhile` is called again and again until it has stopped.
+
+        Raises:
+            TargetError: the server is not the load's own.
+            ServerError: it does not start.
+        """
+        if self._server is None:
+            raise TargetError("only a server of the load's own can be restarted: leave out --url")
+        self._server.restart(meanwhile)
+        self.pid = self._server.pid
 
     def create_room(self) -> str:
         """Create a public chat room. Return its id."""
@@ -115,7 +128,7 @@ def open_target(
                 claims = {"sub": f"bench-{number}", "iat": now, "exp": now + TOKEN_PERIOD}
                 return jwt.encode(claims, server.secret, algorithm="HS256")
 
-            yield Target(server.url, _address(server.url, tls), server.pid, server.key, mint)
+            yield Target(server.url, _address(server.url, tls), server.pid, server.key, mint, server)
         return
 
     def given(number: int) -> str:

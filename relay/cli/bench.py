@@ -343,6 +343,48 @@ def posts(server: Server, durable: bool, connections: int, array: int | None, se
     _run("posts", settings, server, body, as_json)
 
 
+@bench.command()
+@click.option(
+    "--dialect",
+    type=click.Choice(["live", "channels"]),
+    default="live",
+    show_default=True,
+    help="What the clients speak.",
+)
+@connections_option(5000)
+@click.option(
+    "--staying", type=click.IntRange(1, MAX_CONNECTIONS), default=200, show_default=True,
+    help="Subscribers of another channel that keep their connections; after a restart, that come back first.",
+)  # fmt: skip
+@rate_option(20, "Publications a second for those that stay.")
+@seconds_option(5)
+@click.option("--restart", is_flag=True, help="Restart the server, an own one, instead of cutting the connections.")
+@server_options
+def storm(
+    server: Server, dialect: str, connections: int, staying: int, rate: float, seconds: float, restart: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Cut all connections of a crowd at once, and let it come back and resume, while others stay.
+
+    Before that, --seconds are measured in quiet: what the storm costs those that stay is a ratio to it.
+
+    \b
+    Example:
+      relay bench storm --connections 5000
+      relay bench storm --connections 10000 --staying 500 --restart
+    """
+    if restart and server.url is not None:
+        raise click.UsageError("--restart is for a server of its own, without --url")
+    from relay.bench import storm as storm_load
+
+    def body(load: Load) -> None:
+        storm_load.run(
+            load, dialect=dialect, connections=connections, staying=staying, rate=rate, seconds=seconds, restart=restart
+        )
+
+    settings = {"dialect": dialect, "connections": connections, "staying": staying, "rate": rate, "seconds": seconds}
+    _run("storm", settings | {"restart": restart}, server, body, as_json)
+
+
 def _run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Load], None], as_json: bool) -> None:
     """Run a load. Exit with 1 if its report has problems."""
     from relay.bench.local_server import ServerError

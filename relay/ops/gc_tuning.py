@@ -7,6 +7,7 @@ objects that end in a cycle are collected at the next thaw.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable
 
 import trio
@@ -23,6 +24,8 @@ FREEZE_STEP = 500
 """New sessions after which everything is frozen again. A full collection of that many takes some 10 ms."""
 THAW_SHARE = 0.5
 """Everything is thawed once fewer sessions are left than this share of those at the last freeze."""
+THAW_DELAY = 30.0
+"""Seconds for which so few sessions must be left. A crowd that was cut off comes back sooner, and a thaw would stop the loop meanwhile."""
 
 
 class GcTuning:
@@ -32,6 +35,7 @@ class GcTuning:
         """`count_sessions` is called synchronously, once in each CHECK_INTERVAL."""
         self._count_sessions = count_sessions
         self._frozen_at = 0
+        self._few_since = math.inf
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Freeze all current objects, then check the sessions until cancelled. Start it once the server is up."""
@@ -56,7 +60,13 @@ class GcTuning:
         # By itself the collector waits until the number of objects has grown. But new objects of waiting sessions replace frozen ones,
         # so without this call the young objects would become as many as the sessions before a collection.
         gc.collect(0)
-        if self._frozen_at and count < self._frozen_at * THAW_SHARE:
+        if not self._frozen_at or count >= self._frozen_at * THAW_SHARE:
+            self._few_since = math.inf
+            return
+        now = trio.current_time()
+        self._few_since = min(self._few_since, now)
+        if now >= self._few_since + THAW_DELAY:
+            self._few_since = math.inf
             gc.unfreeze()
             gc.collect()
             gc.freeze()

@@ -149,6 +149,7 @@ async def open_server(
         upgrades = Upgrades(
             core, enabled, inside.flusher, max_sessions=places, draining=lambda: readiness.draining.begun and not passed
         )
+        await services.start(upgrades.watcher.run)
         app = _create_app(inside, enabled, upgrades, connections, readiness)
         direct = DirectRoutes(core, readiness.draining, {("POST", publish.PATH): publish.ROUTE})
         async with trio.open_nursery() as handlers:

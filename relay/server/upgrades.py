@@ -5,6 +5,7 @@ Clients reconnect on every close, so a refusal is cheap: one response from prepa
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -20,10 +21,12 @@ from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
 from relay.ground.idle import wait_until_idle
 from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
+from relay.transports.handshake import accept_handshake
 from relay.transports.refusal import refuse
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
-from relay.transports.websocket import WebSocket, accept_handshake
+from relay.transports.watcher import Watcher
+from relay.transports.websocket import WebSocket
 
 DISCONNECT_BATCH = 50
 """Sessions that a shutdown ends before the loop runs other tasks, so that pending requests make progress."""
@@ -59,7 +62,9 @@ class Upgrades:
         self._sessions: dict[Session, WebSocket] = {}
         self._ending: Reason | None = None
         self.ends = trio.Semaphore(ENDS_PER_TURN)
-        """Who may take up the end of a connection; see `WebSocket`."""
+        """Bounds how many connections handle the loss of their client at a time; see `WebSocket`."""
+        self.watcher = Watcher()
+        """Reads for sessions whose handler is busy. A service of the server."""
 
     @property
     def session_count(self) -> int:
@@ -116,15 +121,21 @@ class Upgrades:
             session.disconnect(self._ending)
         log.debug("session opened", dialect=session.dialect, address=session.address)
 
-    def left(self, session: Session, endpoint: Endpoint) -> None:
-        """Record the end of a session, and give its places back."""
+    def left(self, session: Session, endpoint: Endpoint, websocket: WebSocket) -> None:
+        """Forget a session, give its places back and write its line in the log. Called synchronously."""
         del self._sessions[session]
         self._core.metrics.sessions_of(session.dialect).end(session.reason)
         self._all.give_back()
         endpoint.connections.give_back()
         reason = session.reason.text if session.reason is not None else ""
         log.info(
-            "session closed", dialect=session.dialect, address=session.address, reason=reason or "closed by the client"
+            "session closed",
+            dialect=session.dialect,
+            user=session.user_id,
+            address=session.address,
+            seconds=round(trio.current_time() - session.opened_at, 1),
+            messages=websocket.message_count,
+            reason=reason or "closed by the client",
         )
 
     def _admit(self, head: RequestHead, address: str) -> tuple[Endpoint, str]:
@@ -164,9 +175,9 @@ class Upgrades:
 
 
 class Connection:
-    """A connection that was let in: what joins its stream and its session."""
+    """A connection that was let in: it joins a stream and a session."""
 
-    __slots__ = ("_endpoint", "_nursery", "_stream", "_upgrades", "session")
+    __slots__ = ("_endpoint", "_stream", "_tasks", "_upgrades", "session")
 
     def __init__(
         self, upgrades: Upgrades, stream: ByteStream, endpoint: Endpoint, *, dialect: str, address: str, query: str
@@ -179,33 +190,43 @@ class Connection:
             outbox, dialect=dialect, address=address, query=query, idle_timeout=endpoint.idle_timeout
         )
 
-    async def run(self) -> None:
-        """Serve the session until it ended."""
-        session, endpoint = self.session, self._endpoint
+    async def run(self, tasks: trio.Nursery) -> None:
+        """Serve the session until it ended. See `listener.Connection`."""
+        self._tasks = tasks
+        session, endpoint, upgrades = self.session, self._endpoint, self._upgrades
         websocket = WebSocket(
             self._stream,
             session.outbox,
+            upgrades.watcher,
             max_message_bytes=endpoint.max_message_bytes,
             on_bytes=None if endpoint.only_pongs_count else session.alive,
             on_pong=session.alive if endpoint.only_pongs_count else None,
             on_violation=session.disconnect,
-            ends=self._upgrades.ends,
+            ends=upgrades.ends,
         )
         slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
-        self._upgrades.entered(session, websocket)
+        upgrades.entered(session, websocket)
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(websocket.run_reader)
-                await session.run(endpoint.handle, websocket)
-                self._nursery.cancel_scope.cancel()
+            await session.run(endpoint.handle, websocket)
         finally:
+            websocket.forget()
             if endpoint.heartbeat is not None:
                 endpoint.heartbeat.remove(session, slot)
-            self._upgrades.left(session, endpoint)
-            del self.session, self._nursery  # as they point back here, by way of the outbox
+            upgrades.left(session, endpoint, websocket)
+            del self.session, self._tasks  # they refer back to this object, by way of the outbox
 
     def _start_drain(self) -> None:
-        self._nursery.start_soon(self.session.outbox.drain)
+        # Few connections ever need this task, so none has a nursery for it. The end of the stream ends the task.
+        self._tasks.start_soon(_drain, self.session)
 
     def _end_slow(self) -> None:
         self.session.disconnect(Reason.TOO_SLOW)
+
+
+async def _drain(session: Session) -> None:
+    """Write what a blocked outbox holds. A defect ends this session alone."""
+    try:
+        await session.outbox.drain()
+    except Exception as error:
+        log.exception("connection failed", error, dialect=session.dialect, errorId=str(uuid.uuid4()))
+        session.disconnect(Reason.INTERNAL_ERROR)

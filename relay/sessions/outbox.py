@@ -192,6 +192,12 @@ class Outbox:
         self._push(frame)
         self._keyed[key] = self._taken + len(self._frames) - 1
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether an answer of this many bytes could be queued without waiting. Called synchronously."""
+        if self.shared:
+            self._flusher.settle()
+        return not self.size or self.size + size <= self.max_bytes
+
     async def send(self, frame: bytes) -> None:
         """Queue an answer, waiting for room. A checkpoint only if it waits. If cancelled, nothing is queued."""
         while self.size and self.size + len(frame) > self.max_bytes:

@@ -1,7 +1,7 @@
-"""One connection of a dialect: its output, its deadlines and its end. The only barrier for what a dialect may raise.
+"""One connection of a dialect: its output, its deadlines and its end. The session alone catches what a dialect's handler raises.
 
-A session knows neither WebSocket library nor dialect: a transport gives it a `Socket`, and a dialect a coroutine that handles it. Whoever
-wants the connection gone, from any task, calls `disconnect`; the first reason counts, and the session says it to the client.
+A session knows neither a WebSocket library nor a dialect. A transport gives it a `Socket`; a dialect gives it a coroutine that handles it.
+Any task may end a session with `disconnect`. The first reason counts, and the client is told it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from relay.sessions.frames import PING, text_frame
 from relay.sessions.outbox import Outbox
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that the peer has to take what is left for it and answer a close."""
+"""Seconds that the client has to take what is queued for it and to answer the close."""
+
+LIFE_PERIOD = 0.05
+"""Seconds within which signs of life count as one: a client that begins sends several at once, and each would move a deadline."""
 
 log = logs.get("relay.session")
 
@@ -28,10 +31,10 @@ class Socket(Protocol):
     """What a session needs of its transport."""
 
     async def receive(self) -> str | bytes | None:
-        """Return the next message, or None when the peer closed or is gone."""
+        """Return the next message, or None once the client has closed or is gone."""
 
     async def close(self, code: int, text: str) -> None:
-        """Send a close and wait for the peer's; the caller bounds the time."""
+        """Send a close and wait for the client's; the caller bounds the time."""
 
 
 LastWords = Callable[[Reason], bytes | None]
@@ -40,7 +43,7 @@ LastWords = Callable[[Reason], bytes | None]
 class Session:
     """One connection, from the handshake to its end.
 
-    `idle_timeout` is in seconds; what counts as a sign of life is the transport's to say, by `alive`.
+    `idle_timeout` is in seconds. The transport decides what counts as a sign of life, and calls `alive`.
     """
 
     __slots__ = (
@@ -52,14 +55,16 @@ class Session:
         "address",
         "dialect",
         "last_words",
+        "opened_at",
         "outbox",
         "query",
         "reason",
         "receive",
+        "user_id",
     )  # fmt: skip
 
     receive: Callable[[], Awaitable[str | bytes | None]]
-    """Return the next message, or None at the end: the socket's own, while the session runs."""
+    """Return the next message, or None at the end: the socket's own method, while the session runs."""
 
     def __init__(self, outbox: Outbox, *, dialect: str, address: str, query: str, idle_timeout: float) -> None:
         self.outbox = outbox
@@ -67,28 +72,33 @@ class Session:
         self.address = address
         """The client's address, for logs and limits."""
         self.query = query
-        """The query string of the handshake, as it came."""
+        """The query string of the handshake, as the client sent it."""
+        self.user_id: str | None = None
+        """The authenticated user, for the log."""
         self.reason: Reason | None = None
         """Why the server ends the connection, once it does."""
         self.last_words: LastWords | None = None
-        """What the dialect says before the close, for a reason: one message or nothing."""
+        """Returns what the dialect sends before the close, for a reason: one message or nothing."""
+        self.opened_at = trio.current_time()
+        """When the session began, on `trio.current_time()`."""
         self._idle_timeout = idle_timeout
-        self._idle_deadline = trio.current_time() + idle_timeout
+        self._idle_deadline = self.opened_at + idle_timeout
         self._deadline = math.inf
         self._deadline_reason = Reason.NORMAL
         self._scope = trio.CancelScope(deadline=self._idle_deadline)
 
     def alive(self) -> None:
-        """The peer showed that it lives: the idle deadline moves, unless it has passed. A plain call."""
-        if self._scope.cancel_called:
+        """Move the idle deadline after a sign of life, unless the deadline has passed. Called synchronously."""
+        idle_deadline = trio.current_time() + self._idle_timeout
+        if idle_deadline < self._idle_deadline + LIFE_PERIOD or self._scope.cancel_called:
             return
-        self._idle_deadline = trio.current_time() + self._idle_timeout
+        self._idle_deadline = idle_deadline
         self._scope.deadline = min(self._idle_deadline, self._deadline)
 
     def set_deadline(self, deadline: float, reason: Reason) -> None:
-        """End the session at this time (`trio.current_time()`; infinity: not at all) for this reason. Replaces the last.
+        """End the session at this time (`trio.current_time()`; infinity: not at all) for this reason. Replaces the last deadline.
 
-        Too late once it is ending, as where what should move the deadline took longer than that.
+        A session that is ending already ends as it would have.
         """
         if self._scope.cancel_called:
             return
@@ -97,15 +107,15 @@ class Session:
         self._scope.deadline = min(self._idle_deadline, deadline)
 
     def disconnect(self, reason: Reason) -> None:
-        """End the session, from whatever task. A plain call; only the first reason counts."""
+        """End the session, from any task. Called synchronously; only the first reason counts."""
         if self.reason is None:
             self.reason = reason
         self._scope.cancel()
 
     def ping(self) -> None:
-        """Send a ping, behind what waits to be sent; with no room for it there is none. A plain call."""
-        # Who reads slowly answers late, but answers. Without a ping it would count as dead.
-        self.outbox.settle()  # what waits outside of it takes its room, too
+        """Queue a ping behind what waits to be sent, if the outbox has room for one. Called synchronously."""
+        # A client that reads slowly answers late, but it answers. Without a ping it would count as dead.
+        self.outbox.settle()  # publications that the flusher holds for this outbox take room, too
         if self.outbox.size + len(PING) <= self.outbox.max_bytes:
             self.outbox.push(PING)
 
@@ -114,7 +124,7 @@ class Session:
         await self.outbox.send(text_frame(payload))
 
     async def run(self, handle: Callable[[Session], Awaitable[None]], socket: Socket) -> None:
-        """Have the dialect handle the session until either side ends it, then close. Never raises but for cancellation."""
+        """Have the dialect handle the session until either side ends it, then close. Raises nothing but cancellation."""
         self.receive = socket.receive
         with self._scope:
             try:
@@ -127,7 +137,7 @@ class Session:
         if self.reason is None:
             self.reason = self._reason_of_end()
         await self._close(self.reason, socket)
-        # What points in a circle would stay in memory until the garbage collector looks at everything.
+        # Objects in a circle would stay in memory until the garbage collector looks at everything.
         self.last_words = None
         del self.receive
 

@@ -49,17 +49,25 @@ class ErrorAnswer:
 
 
 def error_answer(
-    refusal: RequestError, path: str, now_ms: int, *, status: int | None = None, bodies: Sequence[ErrorBody] = ()
+    refusal: RequestError,
+    path: str,
+    now_ms: int,
+    *,
+    status: int | None = None,
+    bodies: Sequence[ErrorBody] = (),
+    spread: float = 0.0,
 ) -> ErrorAnswer:
     """Return the response to a refused request.
 
-    `status` overrides the status of the code. The first of `bodies` for the path shapes the body.
+    `status` overrides the status of the code. The first of `bodies` for the path shapes the body. `spread` is added,
+    in seconds, to the Retry-After of a 503.
     """
     error_id = str(uuid.uuid4())
     status = status or STATUS[refusal.code]
     headers = {}
     if status in (429, 503):
         wait = RETRY_AFTER if refusal.retry_after is None else refusal.retry_after
+        wait += spread if status == 503 else 0.0
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"

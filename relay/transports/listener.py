@@ -1,6 +1,7 @@
-"""Listening sockets, and the way of each connection from its first bytes to WebSocket or HTTP.
+"""Listening sockets, and the path of each connection from its first bytes to WebSocket or HTTP.
 
-A connection is one task; whatever goes wrong in it ends here, with a line in the log, and never the process.
+Each connection is one task, and one function owns all of it. An error in a connection ends that connection with a line in the log,
+never the process.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from relay.transports.stream import ByteStream, UnexpectedTlsError
 from relay.transports.tls import PlainHttpError
 
 BACKLOG = 4096
-"""Connections that the kernel holds until they are accepted; a crowd that comes back at once waits there."""
-ACCEPTS_PER_TURN = 50
-"""Connections accepted before everything else that is to be done is done: a crowd is served in turn, and waits in the kernel."""
-MAX_ACCEPT_PAUSE = 0.25
-"""Seconds after which more are accepted all the same, however much is to be done."""
+"""Connections that the kernel holds until Relay accepts them. A crowd that comes back at once waits there."""
+ACCEPTS_PER_TURN = 10
+"""Connections that are accepted before everything else that is ready has run. A publication takes several turns of the loop to its
+subscribers, so a turn must stay short: ten handshakes are some milliseconds. The others wait in the kernel."""
+MAX_ACCEPT_PAUSE = 0.05
+"""Seconds after which more connections are accepted however much is ready."""
 EXHAUSTED_PAUSE = 0.2
 """Seconds to wait when the process has no file descriptor left for another connection."""
 HEAD_TIMEOUT = 10.0
-"""Seconds in which the whole head of the first request must come."""
+"""Seconds that a client has to send the whole head of its first request."""
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -40,14 +42,14 @@ log = logs.get("relay.listener")
 
 
 class Connection(Protocol):
-    """A WebSocket connection that was let in."""
+    """A WebSocket connection that Relay accepted."""
 
-    async def run(self) -> None:
-        """Serve it until it ended."""
+    async def run(self, tasks: trio.Nursery) -> None:
+        """Serve the connection until it has ended. `tasks` runs a task that the connection needs for a while, and that its stream ends."""
 
 
 OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
-"""Lets an upgrade request in, or answers why not and returns None."""
+"""Accepts an upgrade request, or answers why not and returns None."""
 
 MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
@@ -80,7 +82,7 @@ def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[sock
 
 
 class Listener:
-    """Accepts connections and sees each to its end."""
+    """Accepts connections, and serves each until it ends."""
 
     def __init__(
         self,
@@ -117,7 +119,7 @@ class Listener:
         await self._arriving.wait_empty()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept until `stop`; at the end the sockets are closed, and the connections are not."""
+        """Accept until `stop`, then close the listening sockets. The connections stay open."""
         try:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
@@ -130,7 +132,7 @@ class Listener:
                 listening.close()
 
     def stop(self) -> None:
-        """Accept no more. A plain call."""
+        """Stop accepting."""
         self._accepting.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -145,7 +147,7 @@ class Listener:
                     if error.errno in _EXHAUSTED:
                         log.warning("cannot accept", cause=error.strerror, connections=self._connections.count)
                         await trio.sleep(EXHAUSTED_PAUSE)
-                    break  # else the peer gave up before its turn
+                    break  # otherwise the client gave up before its turn
                 self._handlers.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
             await wait_until_idle(MAX_ACCEPT_PAUSE)
 
@@ -160,7 +162,7 @@ class Listener:
                 connection = await self._route(stream)
                 # The stack frames of `_route` are gone by now, and with them the request's head.
                 if connection is not None:
-                    await connection.run()
+                    await connection.run(self._handlers)
             finally:
                 self._connections.give_back()
         except Exception as error:
@@ -169,11 +171,10 @@ class Listener:
             stream.close()
 
     async def _route(self, stream: ByteStream) -> Connection | None:
-        """Serve HTTP until the connection ends, and return None, or until it asks for WebSocket."""
+        """Serve HTTP until the connection ends, and return None, or until the client asks for WebSocket."""
         self._arriving.take()
         try:
-            with trio.CancelScope(deadline=trio.current_time() + self._head_timeout) as in_time:
-                head = await stream.receive_head()
+            head = await self._receive_head(stream)
         except PlainHttpError as error:
             plain = ByteStream(stream.sock, stream.peer)
             await refuse(plain, RequestError(Code.INVALID_REQUEST, str(error)), address=stream.peer[0])
@@ -186,12 +187,12 @@ class Listener:
             return None
         except trio.BrokenResourceError:
             return None
-        finally:
-            self._arriving.give_back()
-        if in_time.cancelled_caught:
+        except trio.TooSlowError:
             slow = RequestError(Code.INVALID_REQUEST, "The request did not come in time.")
             await refuse(stream, slow, address=stream.peer[0], status=408)
             return None
+        finally:
+            self._arriving.give_back()
         if not head:
             return None
         request = upgrade_request(head)
@@ -200,3 +201,20 @@ class Listener:
             # A proxy may use the connection for an upgrade after it served other requests.
             request = await self._http.serve(stream)
         return None if request is None else await self._open_websocket(request, stream)
+
+    async def _receive_head(self, stream: ByteStream) -> bytes:
+        """Return the head of the first request; empty if the client left. Raises as `ByteStream.receive_head`, or TooSlowError."""
+        begin = b""
+        try:
+            # In a crowd a client sends its head before Relay accepts the connection. Reading at once saves a wait and a deadline.
+            begin = stream.receive_nowait()
+        except BlockingIOError:
+            pass
+        else:
+            if not begin:
+                return b""
+            head = stream.split_head(begin)
+            if head is not None:
+                return head
+        with trio.fail_after(self._head_timeout):
+            return await stream.receive_head(begin)

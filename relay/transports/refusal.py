@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from http import HTTPStatus
 
@@ -17,6 +18,9 @@ SEND_TIMEOUT = 5.0
 """Seconds that the client may take to receive the response."""
 LINGER_TIMEOUT = 1.0
 """Seconds for which further bytes of the client are discarded. A reset would destroy the response."""
+
+RETRY_SPREAD = 5.0
+"""Seconds over which the Retry-After of a 503 is spread, so that the clients of a crowd do not all come back at one moment."""
 
 log = logs.get("relay.http")
 _clock = Clock()
@@ -35,7 +39,8 @@ async def refuse(
 
     `status` and `bodies`: as for `error_answer`.
     """
-    answer = error_answer(refusal, path, _clock.now_ms(), status=status, bodies=bodies)
+    spread = random.uniform(0, RETRY_SPREAD)  # noqa: S311 - not a secret
+    answer = error_answer(refusal, path, _clock.now_ms(), status=status, bodies=bodies, spread=spread)
     log.info(
         "refused", path=path, address=address, status=answer.status, cause=refusal.message, errorId=answer.error_id
     )

@@ -62,6 +62,11 @@ class ByteStream(trio.abc.HalfCloseableStream):
         """Whether the next `receive_some` returns bytes from `unread`."""
         return bool(self._pushed_back)
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether the next read needs no wait for the socket: it returns bytes that are here, or raises."""
+        return bool(self._pushed_back)
+
     def unread(self, data: bytes) -> None:
         """Put bytes back. The next `receive_some` returns them first."""
         self._pushed_back = data + self._pushed_back
@@ -78,24 +83,39 @@ class ByteStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the connection was reset.
             trio.ClosedResourceError: the stream was closed on this side.
         """
-        if self._pushed_back:
+        if self.reads_at_once:
             await trio.lowlevel.checkpoint()
-            size = max_bytes or DEFAULT_RECEIVE_BYTES
+        else:
+            # A peer is seldom faster than we are: a read before there is anything would be a system call for nothing.
+            await self._wait_readable()
+        while True:
+            try:
+                return self.receive_nowait(max_bytes)
+            except BlockingIOError:
+                await self._wait_readable()
+
+    def receive_nowait(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, at most `max_bytes`; empty at the end. Called synchronously.
+
+        Raises:
+            BlockingIOError: nothing has come yet.
+            trio.BrokenResourceError, trio.ClosedResourceError: as `receive_some`.
+        """
+        size = max_bytes or DEFAULT_RECEIVE_BYTES
+        if self._pushed_back:
             data, self._pushed_back = self._pushed_back[:size], self._pushed_back[size:]
             return data
-        sock = self.sock
-        if sock.fileno() < 0:
+        try:
+            return self.sock.recv(size)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._error(error) from error
+
+    async def _wait_readable(self) -> None:
+        if self.sock.fileno() < 0:
             raise trio.ClosedResourceError("this stream was closed")
-        while True:
-            # A client is seldom faster than the server, so a read before the wait would mostly be a wasted system
-            # call.
-            await trio.lowlevel.wait_readable(sock)
-            try:
-                return sock.recv(max_bytes or DEFAULT_RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise self._error(error) from error
+        await trio.lowlevel.wait_readable(self.sock)
 
     def interrupt(self) -> None:
         """Have a waiting `receive_some` raise ClosedResourceError. One that has bytes already is not affected."""

@@ -84,24 +84,27 @@ class TlsStream(ByteStream):
         """Whether the next `receive_some` returns without waiting for the client."""
         return bool(self._pushed_back) or (self._more and bool(self._ciphertext or self._tls.pending()))
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return received bytes, at most `max_bytes`; empty at the end, with or without a close notification. Always
-        a checkpoint.
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether the next read needs no wait for the socket: it returns bytes or the end, or raises."""
+        return bool(self._pushed_back) or self._more or self._ended or self._broken is not None
+
+    def receive_nowait(self, max_bytes: int | None = None) -> bytes:
+        """Return what has come, at most `max_bytes`; empty at the end, whether or not the peer said goodbye. Called synchronously.
 
         Raises:
-            PlainHttpError: the client sent a request without TLS. The socket may be used for a plain response.
-            trio.BrokenResourceError: the connection was reset, or the bytes are not TLS.
-            trio.ClosedResourceError: the stream was closed on this side.
+            BlockingIOError: nothing has come yet.
+            PlainHttpError: it was a request without TLS. The socket may be used for an answer in kind.
+            trio.BrokenResourceError: the connection was reset, or what came is not TLS.
+            trio.ClosedResourceError: it was closed here.
         """
         if self._pushed_back:
-            return await super().receive_some(max_bytes)
+            return super().receive_nowait(max_bytes)
         size = max_bytes or DEFAULT_RECEIVE_BYTES
-        if self._more or self._broken is not None or self._ended:
-            await trio.lowlevel.checkpoint()
-            if data := self._decrypt(size):
-                return data
+        if (self._more or self._broken is not None or self._ended) and (data := self._decrypt(size)):
+            return data
         while not self._ended:
-            came = await super().receive_some(max(size, MIN_RECEIVE_BYTES))
+            came = super().receive_nowait(max(size, MIN_RECEIVE_BYTES))
             self._ciphertext += came
             self._ended = not came
             if data := self._decrypt(size):

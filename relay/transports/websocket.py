@@ -1,76 +1,65 @@
-"""WebSocket connections on trio-websocket: handshake, limits in bytes, and every write through an outbox.
+"""One WebSocket connection: trio-websocket's state and close semantics, driven without a task, a channel or a lock.
 
-The only importer of trio_websocket and wsproto. trio-websocket sends each thing that it has to say in one `send_all` of whole frames, so
-a stream that queues lets shared, pre-encoded frames go between them. Three of its limits are made good by the wsproto connection that it is
-given here: message sizes count characters instead of bytes, empty fragments are not limited, and pongs that it did not ask for are
-swallowed. It never negotiates an extension, which is what makes a frame the same for everyone.
+The connection's own task reads in `receive`, while the handler waits for a message. While the handler waits for something else, the
+`Watcher` reads. Both act on the frames synchronously, so neither can be in the middle of a frame when the other begins.
+trio-websocket's handlers would wait only in its channel, its lock and its stream. The connection here replaces all three by objects that
+never wait: messages join an inbox, and frames join the outbox. This is the only module that imports trio_websocket.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
-from wsproto.connection import Connection, ConnectionState, ConnectionType
+from trio_websocket import WebSocketConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
-from relay.ground.errors import Code, Reason, RequestError
-from relay.sessions.outbox import Outbox
-from relay.transports.request_head import RequestHead
+from relay.ground.errors import Reason
+from relay.sessions.outbox import GONE, Outbox
 from relay.transports.stream import ByteStream
+from relay.transports.watcher import Watcher
+from relay.transports.websocket_events import Events
 
 RECEIVE_BYTES = 16 * 1024
-"""Bytes asked of the kernel at once; what bounds the memory of one read."""
-MAX_EMPTY_FRAGMENTS = 64
-"""Fragments without content in one message: they cost work, carry nothing and count for no size."""
-_LONE_PONG = b"\x8a\x80"
-"""The first two bytes, of six, of the answer to a ping that says nothing: masked, as all that a client sends, and empty."""
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+"""Bytes of one read: the bound of its memory."""
+MAX_EVENTS_PER_TURN = 64
+"""Frames that one connection handles before other tasks run: less than a millisecond."""
+MAX_AHEAD_BYTES = 64 * 1024
+"""Bytes of messages that may wait for a handler that is busy. With more, nothing is read until the handler takes one."""
+MESSAGE_BYTES = 64
+"""Bytes that an empty message counts for among those that wait."""
 
-
-def accept_handshake(head: RequestHead) -> bytes:
-    """Return the 101 answer to an upgrade request.
-
-    Raises:
-        RequestError: the request is no valid WebSocket handshake of version 13 (RFC 6455, 4.2.1).
-    """
-    key = head.get(b"sec-websocket-key") or b""
-    if (
-        head.method != "GET"
-        or head.version != "1.1"
-        or head.get(b"sec-websocket-version") != b"13"
-        or not _is_nonce(key)
-    ):
-        raise RequestError(Code.INVALID_REQUEST, "This is not a valid WebSocket handshake of version 13 over HTTP/1.1.")
-    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-        + accept
-        + b"\r\n\r\n"
-    )
-
-
-def _is_nonce(key: bytes) -> bool:
-    try:
-        return len(base64.b64decode(key, validate=True)) == 16
-    except binascii.Error:
-        return False
+_HANDLERS: dict[type[Event], Callable[[WebSocketConnection, Any], Coroutine[Any, Any, None]]] = {
+    TextMessage: WebSocketConnection._handle_message_event,
+    BytesMessage: WebSocketConnection._handle_message_event,
+    Ping: WebSocketConnection._handle_ping_event,
+    CloseConnection: WebSocketConnection._handle_close_connection_event,
+}
 
 
 class WebSocket:
-    """One open WebSocket, as a session sees it."""
+    """One open WebSocket connection, as a session uses it."""
 
-    __slots__ = ("_connection", "_events", "_outbox", "_stream")
+    __slots__ = (
+        "_connection",
+        "_ends",
+        "_events",
+        "_inbox",
+        "_on_bytes",
+        "_outbox",
+        "_stream",
+        "_watcher",
+        "message_count",
+    )
 
     def __init__(
         self,
         stream: ByteStream,
         outbox: Outbox,
+        watcher: Watcher,
         *,
         max_message_bytes: int,
         on_bytes: Callable[[], None] | None,
@@ -78,202 +67,201 @@ class WebSocket:
         on_violation: Callable[[Reason], None],
         ends: trio.Semaphore,
     ) -> None:
-        """`on_bytes` and `on_pong` are told of signs of life, `on_violation` of what must end the connection; plain calls.
+        """`on_bytes` and `on_pong` report signs of life, `on_violation` what must end the connection; all are called synchronously.
 
-        `ends` is shared: of connections that are gone all at once, so many are dealt with at a time.
+        `ends` is shared by all connections: it bounds how many handle the loss of their client between two turns of the loop.
         """
         self._stream = stream
         self._outbox = outbox
-        self._events = _Events(outbox, max_message_bytes, on_pong, on_violation)
-        self._connection = WebSocketConnection(
-            _OutboxStream(stream, outbox, on_bytes, ends),
-            self._events,  # type: ignore[arg-type]  # has what trio-websocket uses of a WSConnection
-            max_message_size=2**63,  # counted in bytes by _Events
-            receive_buffer_size=RECEIVE_BYTES,
-        )
-
-    def run_reader(self) -> Coroutine[object, object, None]:
-        """Read until the connection ends. To be run in a task of its own."""
-        return self._connection._reader_task()  # private: the public way does the handshake too, at twice the cost
+        self._watcher = watcher
+        self._on_bytes = on_bytes
+        self._ends = ends
+        self._events = Events(outbox, max_message_bytes, on_pong, on_violation)
+        self._inbox = _Inbox()
+        self._connection = _Connection(self._events, outbox, self._inbox)
+        self.message_count = 0
+        """How many messages the handler has taken."""
+        watcher.add(self)
 
     async def receive(self) -> str | bytes | None:
-        """Return the next message, or None when the peer closed or is gone. Always a checkpoint."""
+        """Return the next message, or None once the client has closed or is gone. Always a checkpoint; cancelled, nothing is lost."""
+        self._watcher.discard(self)
+        inbox = self._inbox
         try:
-            return await self._connection.get_message()
-        except ConnectionClosed:
-            return None
+            self._handle_events(0)
+            if inbox.messages or inbox.ended:
+                await trio.lowlevel.checkpoint()
+            while not inbox.messages and not inbox.ended:
+                if (pong := self._connection.late_pong) is not None:
+                    await self._outbox.send(pong)
+                    self._connection.late_pong = None
+                if self._events.fed or self._stream.reads_at_once:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._stream.sock)
+                if not self._events.fed and not self._read():
+                    async with self._ends:
+                        await trio.lowlevel.checkpoint()
+                        self._lose()
+                self._handle_events(0)
+            if not inbox.messages:
+                return None
+            self.message_count += 1
+            return inbox.take()
+        finally:
+            self._watcher.add(self)
+
+    def read_ahead(self) -> None:
+        """Read and handle what has come, for a handler that is busy. Called synchronously, by the `Watcher` alone.
+
+        Messages wait for the handler, up to MAX_AHEAD_BYTES. Pings and closes are answered.
+        """
+        connection = self._connection
+        if self._inbox.ended or self._inbox.size > MAX_AHEAD_BYTES:
+            return
+        if connection.late_pong is not None:
+            if not self._outbox.has_room(len(connection.late_pong)):
+                return
+            self._outbox.send_nowait(connection.late_pong)
+            connection.late_pong = None
+        if not self._events.fed and not self._read():
+            self._lose()
+        self._handle_events(MAX_AHEAD_BYTES)
+
+    def fail(self) -> None:
+        """End the connection because of a defect. Called synchronously."""
+        self._events.violate(Reason.INTERNAL_ERROR)
+
+    def forget(self) -> None:
+        """Stop the `Watcher` from reading. Called synchronously; idempotent."""
+        self._watcher.discard(self)
 
     def close_nowait(self, code: int, text: str) -> None:
-        """Send a close, unless one was sent or the peer's words cannot be read; `close` then waits for the answer. A plain call."""
+        """Send a close at once, unless one was sent or the connection cannot be parsed. Called synchronously; `close` awaits the answer."""
         if self._events.state is ConnectionState.OPEN and not self._events.broken:
             self._outbox.finish(self._events.send(CloseConnection(code=code, reason=text or None)))
 
     async def close(self, code: int, text: str) -> None:
-        """Send a close and wait for the peer's answer or end: without limit, so the caller bounds it."""
-        if self._events.broken and self._events.state is ConnectionState.OPEN:  # else the peer is gone
-            # Its answer could not be read: say all, and let it close (RFC 6455, 7.1.7).
+        """Send a close, unless one was sent, and wait until the client answers or is gone. The caller bounds the time."""
+        self._watcher.discard(self)
+        if self._events.state is ConnectionState.OPEN and not self._inbox.ended:
             self._outbox.send_nowait(self._events.send(CloseConnection(code=code, reason=text or None)))
-            await self._outbox.wait_until_written()
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._stream.send_eof()
-            await self._connection._close_handshake.wait()
-        else:
-            await self._connection.aclose(code, text or None)
+            if self._events.broken:
+                # The client's answer cannot be parsed: the server ends its side, and lets the client close (RFC 6455, 7.1.7).
+                await self._outbox.wait_until_written()
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self._stream.send_eof()
+        self._handle_events(MAX_AHEAD_BYTES)
+        while not self._inbox.ended:
+            if self._events.fed or self._stream.reads_at_once:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._stream.sock)
+            if not self._events.fed and not self._read():
+                async with self._ends:
+                    await trio.lowlevel.checkpoint()
+                    self._lose()
+            self._handle_events(MAX_AHEAD_BYTES)
 
-
-class _OutboxStream(trio.abc.Stream):
-    """The stream that trio-websocket sees: reads come from the peer, writes join the outbox."""
-
-    __slots__ = ("_closed", "_ends", "_on_bytes", "_outbox", "_stream")
-
-    def __init__(
-        self, stream: ByteStream, outbox: Outbox, on_bytes: Callable[[], None] | None, ends: trio.Semaphore
-    ) -> None:
-        self._stream = stream
-        self._outbox = outbox
-        self._on_bytes = on_bytes
-        self._ends = ends
-        self._closed = False
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self._closed:
-            raise trio.ClosedResourceError
+    def _read(self) -> bool:
+        """Read once, if there is something to read; return False if the client is gone."""
         try:
-            data = await self._stream.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            await self._take_turn()
-            raise
+            data = self._stream.receive_nowait(RECEIVE_BYTES)
+        except BlockingIOError:
+            return True
+        except GONE:
+            return False
         if not data:
-            await self._take_turn()
-        elif self._on_bytes is not None:
+            return False
+        if self._on_bytes is not None:
             self._on_bytes()
-        return data
+        if self._events.state is not ConnectionState.CLOSED:
+            self._events.receive_data(data)
+        return True
 
-    async def _take_turn(self) -> None:
-        """Wait until few others are about to end: a turn of the loop with the ends of ten thousand would last for seconds."""
-        async with self._ends:
-            await trio.lowlevel.checkpoint()
+    def _handle_events(self, room: int) -> None:
+        """Handle frames that have come, MAX_EVENTS_PER_TURN at most, until more than `room` bytes of messages wait."""
+        if not self._events.fed:
+            return
+        inbox, left = self._inbox, MAX_EVENTS_PER_TURN
+        if inbox.size > room:
+            return
+        for event in self._events.events():
+            _run(_HANDLERS[type(event)](self._connection, event))
+            left -= 1
+            if inbox.size > room or not left:
+                return
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._outbox.send(bytes(data))
+    def _lose(self) -> None:
+        """Take note that the client is gone."""
+        if self._events.state is ConnectionState.CLOSED:
+            self._inbox.set()
+        else:
+            _run(self._connection._abort_web_socket())
 
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._outbox.wait_for_room()
+
+class _Inbox:
+    """Messages in order, and the end. trio-websocket takes this object for its channel, its events and its stream."""
+
+    __slots__ = ("ended", "messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: list[str | bytes] = []
+        self.size = 0
+        """Bytes that the messages count for."""
+        self.ended = False
+        """Whether nothing comes any more: the closing handshake is done, or the client is gone."""
+
+    def take(self) -> str | bytes:
+        """Return the oldest message and forget it."""
+        message = self.messages.pop(0)
+        self.size -= len(message) + MESSAGE_BYTES
+        return message
+
+    async def send(self, message: str | bytes) -> None:
+        """Keep a message, as trio-websocket's channel does. It never waits."""
+        self.messages.append(message)
+        self.size += len(message) + MESSAGE_BYTES
+
+    def set(self) -> None:
+        """Take note of the end, as trio-websocket's event of the closing handshake does."""
+        self.ended = True
 
     async def aclose(self) -> None:
-        # The connection's owner closes the real stream, once the outbox is written.
-        self._closed = True
-        await self._outbox.wait_until_written()
+        """Do nothing. The owner of the stream closes it once the outbox is written."""
 
 
-class _Events:
-    """What trio-websocket uses of a wsproto `WSConnection`, from the open state on: every event seen, and limits kept."""
+class _Connection(WebSocketConnection):
+    """trio-websocket's connection without what it needs for tasks of its own."""
 
-    __slots__ = (
-        "_connection",
-        "_decoder",
-        "_empty",
-        "_fed",
-        "_max",
-        "_on_pong",
-        "_on_violation",
-        "_outbox",
-        "_over",
-        "_size",
-        "broken",
-        "client",
-    )
-
-    def __init__(
-        self,
-        outbox: Outbox,
-        max_message_bytes: int,
-        on_pong: Callable[[], None] | None,
-        on_violation: Callable[[Reason], None],
-    ) -> None:
-        self.client = False
-        self._connection = Connection(ConnectionType.SERVER)
-        self._decoder = self._connection._proto._frame_decoder  # private: it alone knows where a frame ends
-        self._fed = False  # whether bytes came since the last look at the events
+    def __init__(self, events: Events, outbox: Outbox, inbox: _Inbox) -> None:
+        # Not by trio-websocket's own constructor: its channel, lock, events and future take 3.8 KB, and nothing here waits for them.
+        self._wsproto = events  # type: ignore[assignment]  # has what trio-websocket uses of a WSConnection
+        self._stream = self._send_channel = self._close_handshake = inbox  # type: ignore[assignment]
+        self._for_testing_peer_closed_connection = inbox  # type: ignore[assignment]
+        self._close_reason = None
+        self._message_size = 0
+        self._message_parts = []
+        self._max_message_size = 2**63  # Events counts, in bytes
+        self._reader_running = True
+        self._id = 0
         self._outbox = outbox
-        self._max = max_message_bytes
-        self._on_pong = on_pong
-        self._on_violation = on_violation
-        self._size = 0
-        self._empty = 0
-        self._over = False  # a message broke a limit: what is left of it is passed over
-        self.broken = False
-        """Whether bytes came that cannot be parsed, and nothing after them."""
+        self.late_pong: bytes | None = None
+        """The answer to the last ping, while the outbox has no room for it. A newer one takes its place (RFC 6455, 5.5.3)."""
 
-    @property
-    def state(self) -> ConnectionState:
-        return self._connection.state
-
-    def send(self, event: Event) -> bytes:
-        if isinstance(event, CloseConnection):
-            # Nothing may follow a close frame (RFC 6455, 5.5.1).
-            self._outbox.seal()
-        return self._connection.send(event)
-
-    def receive_data(self, data: bytes | None) -> None:
-        if self.broken:
-            return
-        if data is not None and len(data) == 6 and data.startswith(_LONE_PONG) and self._between_frames:
-            # All that ever comes of ten thousand idle clients. To take each apart is a fourth of what they cost.
-            if self._on_pong is not None:
-                self._on_pong()
-            return
-        self._fed = True
-        self._connection.receive_data(data)
-
-    @property
-    def _between_frames(self) -> bool:
-        return self._decoder.header is None and not self._decoder.buffer and self.state is ConnectionState.OPEN
-
-    def events(self) -> Iterator[Event]:
-        if self.broken or not self._fed:
-            return
-        self._fed = False
-        for event in self._connection.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                if self._over or self.state is not ConnectionState.OPEN:
-                    continue  # we said goodbye, or are about to
-                violation = self._count(event)
-                if violation is not None:
-                    self._over = True
-                    self._on_violation(violation)
-                    continue
-            elif isinstance(event, Pong):
-                if self._on_pong is not None:
-                    self._on_pong()
-                continue
-            elif isinstance(event, Ping):
-                if self.state is not ConnectionState.OPEN:
-                    continue  # a pong may not follow our close; trio-websocket would raise
-            elif isinstance(event, CloseConnection) and self.state in (
-                ConnectionState.OPEN,
-                ConnectionState.LOCAL_CLOSING,
-            ):
-                # No close frame came: this is wsproto's word for what it could not parse, and it can parse no more.
-                # Bytes are read on and thrown away, so that the close frame is not lost to a reset.
-                self.broken = True
-                not_utf8 = event.code == Reason.NOT_UTF8.close_code
-                self._on_violation(Reason.NOT_UTF8 if not_utf8 else Reason.PROTOCOL_ERROR)
-                return
-            yield event
-
-    def _count(self, event: TextMessage | BytesMessage) -> Reason | None:
-        data = event.data
-        if not data:
-            self._empty += 1
-            if self._empty > MAX_EMPTY_FRAGMENTS:
-                return Reason.FLOOD
-        elif isinstance(data, str) and not data.isascii():
-            self._size += len(data.encode())
+    async def _send(self, event: Event) -> None:
+        frame = self._wsproto.send(event)
+        if isinstance(event, Pong) and not self._outbox.has_room(len(frame)):
+            self.late_pong = frame
         else:
-            self._size += len(data)
-        if self._size > self._max:
-            return Reason.TOO_LARGE
-        if event.message_finished:
-            self._size = self._empty = 0
-        return None
+            self._outbox.send_nowait(frame)
+
+
+def _run(handler: Coroutine[Any, Any, None]) -> None:
+    """Run a handler of trio-websocket to its end. Nothing that it calls here waits."""
+    try:
+        handler.send(None)
+    except StopIteration:
+        return
+    handler.close()
+    raise RuntimeError("a handler of trio-websocket waits, which this release of it should not")

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from relay.auth.verifier import (
     MAX_AVATAR_CHARACTERS,
     MAX_CLOCK_SKEW,
+    MAX_HEADERS,
     MAX_NAME_CHARACTERS,
     MAX_TOKEN_CHARACTERS,
     TokenVerifier,
@@ -305,6 +306,59 @@ def test_a_payload_that_is_no_object_is_refused(payload: bytes) -> None:
 def test_a_header_nested_without_end_is_refused() -> None:
     assert refusal(signed(b"[" * 4000, b"{}")) == "The token is not valid."
     assert refusal(signed(b'{"alg":' * 500, b"{}")) == "The token is not valid."
+
+
+PARTS = st.one_of(
+    st.sampled_from(
+        [b"", b"{}", b'{"exp":4102444800,"sub":"u"}', b'{"exp":4102444800,"sub":"\\u00e9"}', b"[1]", b"\xff"]
+    ),
+    st.binary(max_size=12),
+)
+TAILS = st.sampled_from([b"", b"", b"", b"=", b"==", b"===", b"A", b".", b"!", b"\n", b" ", "é".encode()])
+
+
+@given(PARTS, TAILS, st.sampled_from([SECRET, PREVIOUS, OTHER]), TAILS, st.booleans())
+def test_a_known_header_changes_nothing(
+    payload: bytes, behind_payload: bytes, secret: str, behind_signature: bytes, resigned: bool
+) -> None:
+    """A token is accepted by the short way only where PyJWT accepts it, and then says the same."""
+    knowing, unknowing = (TokenVerifier(secrets=(SECRET, PREVIOUS)) for _ in range(2))
+    header = {"alg": "HS256", "typ": "JWT"}
+    knowing.verify(signed(header, {"sub": "first", "exp": T + HOUR}), NOW)
+    body = segment(header) + b"." + segment(payload)
+    signature = hmac.digest(secret.encode(), body + (behind_payload if resigned else b""), hashlib.sha256)
+    token = (body + behind_payload + b"." + segment(signature) + behind_signature).decode()
+    try:
+        expected: object = jwt.PyJWS().decode(token, (SECRET if secret == OTHER else secret), algorithms=["HS256"])
+    except jwt.PyJWTError:
+        expected = None
+    quickly = knowing._payload_of_known_header(token)
+    assert quickly in (None, expected)
+    if not behind_payload and not behind_signature and secret != OTHER:
+        assert quickly == expected == payload
+    assert outcome(knowing, token) == outcome(unknowing, token)
+
+
+def outcome(checking: TokenVerifier, token: str) -> object:
+    """Return the principal of a token, or why it is refused."""
+    try:
+        return checking.verify(token, NOW)
+    except RequestError as refusal:
+        return refusal.code, refusal.message
+
+
+def test_a_header_is_known_once_a_token_of_it_was_verified() -> None:
+    """A token with a wrong signature teaches nothing, and headers without end are not kept."""
+    checking = TokenVerifier(secrets=(SECRET,))
+    claims = {"sub": "u", "exp": T + HOUR}
+    with pytest.raises(RequestError):
+        checking.verify(signed({"alg": "HS256"}, claims, OTHER), NOW)
+    assert checking._payload_of_known_header(signed({"alg": "HS256"}, claims)) is None
+    for number in range(100):
+        token = signed({"alg": "HS256", "typ": f"JWT{number}"}, claims)
+        assert checking.verify(token, NOW).user_id == "u"
+    assert len(checking._headers) == MAX_HEADERS
+    assert checking._payload_of_known_header(signed({"alg": "HS256", "typ": "JWT0"}, claims)) is not None
 
 
 def test_a_token_may_have_8192_characters() -> None:

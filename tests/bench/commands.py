@@ -39,3 +39,12 @@ def failed(*arguments: str, code: int = 1) -> str:
 def children(pid: int) -> list[int]:
     """Return the processes that a process has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def sockets(pid: int) -> int:
+    """Return how many sockets a process has."""
+    descriptors = Path(f"/proc/{pid}/fd")
+    try:
+        return sum(str(one.readlink()).startswith("socket:") for one in descriptors.iterdir())
+    except FileNotFoundError:
+        return 0

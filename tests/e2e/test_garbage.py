@@ -133,8 +133,15 @@ async def test_the_collector_does_not_look_at_sessions_that_are_there(autojump_c
         await trio.sleep(relay.ops.gc_tuning.CHECK_INTERVAL)
         del cycle
         assert gc.collect() == 0  # out of its sight
+        full = gc.get_freeze_count()
         sessions[0] = 1
+        await trio.sleep(relay.ops.gc_tuning.THAW_DELAY - 2)
+        sessions[0] = FREEZE_STEP * 2  # the crowd is back
         await trio.sleep(relay.ops.gc_tuning.CHECK_INTERVAL)
+        sessions[0] = 1
+        await trio.sleep(relay.ops.gc_tuning.THAW_DELAY - 2)
+        assert gc.get_freeze_count() > full - 100
+        await trio.sleep(2 + relay.ops.gc_tuning.CHECK_INTERVAL)
         assert gc.get_freeze_count() < frozen + 1000  # and gone
         nursery.cancel_scope.cancel()
     gc.unfreeze()

@@ -23,9 +23,10 @@ from relay.dialects.live import rest
 from relay.dialects.registry import DIALECTS
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
+from relay.transports.handshake import accept_handshake
 from relay.transports.request_head import parse_head, upgrade_request
 from relay.transports.stream import MAX_HEAD_BYTES
-from relay.transports.websocket import _Events, accept_handshake
+from relay.transports.websocket_events import Events
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.messages import LIVE
@@ -190,7 +191,7 @@ def take_frames(data: bytes) -> None:
     """Frames that come in pieces of any size; a message is never larger than the bound, and nothing comes after what broke a rule."""
     violations: list[Reason] = []
     outbox: Any = _Sealed()
-    events = _Events(outbox, MAX_MESSAGE_BYTES, None, violations.append)
+    events = Events(outbox, MAX_MESSAGE_BYTES, None, violations.append)
     seen: list[object] = []
     pieces = Random(crc32(data))
     rest = data

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import inspect
 import random
 import socket
 import ssl
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 from quart import Response, request
 from quart_trio import QuartTrio
+from trio_websocket import WebSocketConnection
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import Connection
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.transports import asgi
@@ -21,6 +29,8 @@ from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
+from relay.transports.websocket import _Connection, _Inbox
+from relay.transports.websocket_events import Events
 
 TIMEOUT = 5.0
 UPGRADE = (
@@ -148,6 +158,47 @@ def test_the_names_of_hypercorn_that_are_not_public() -> None:
         assert hasattr(asgi.H11Protocol, name)
     for name in ("_read_data", "_close", "protocol_send"):
         assert hasattr(asgi.TCPServer, name)
+
+
+def test_the_names_of_trio_websocket_and_wsproto_that_are_not_public() -> None:
+    """What drives their connection by itself uses these; a handler of trio-websocket waits only in what is replaced."""
+    assert importlib.metadata.version("trio-websocket").startswith("0.12.")
+    names = set(vars(WebSocketConnection(trio.testing.memory_stream_pair()[0], WSConnection(ConnectionType.SERVER))))
+    own = set(vars(_Connection(Events(cast(Any, None), 1, None, print), cast(Any, None), _Inbox())))
+    assert own - names == {"_outbox", "late_pong"}
+    for handler, used in {
+        WebSocketConnection._handle_message_event: {
+            "_message_size", "_message_parts", "_max_message_size", "_close_reason", "_send", "_recv_channel", "aclose",
+            "_reader_running", "_send_channel", "send",
+        },
+        WebSocketConnection._handle_ping_event: {"_send"},
+        WebSocketConnection._handle_close_connection_event: {
+            "_wsproto", "state", "_close_reason", "_for_testing_peer_closed_connection", "set", "_send", "_close_web_socket",
+            "_close_handshake", "is_server", "_close_stream",
+        },
+        WebSocketConnection._abort_web_socket: {
+            "_wsproto", "state", "send", "_close_reason", "_close_web_socket", "_reader_running", "_close_handshake", "set",
+        },
+        WebSocketConnection._close_web_socket: {"_close_reason", "_send_channel", "aclose"},
+        WebSocketConnection._close_stream: {"_reader_running", "_stream", "aclose"},
+    }.items():  # fmt: skip
+        assert _attributes(handler) - _OTHER == used, handler.__name__
+    decoder = Connection(ConnectionType.SERVER)._proto._frame_decoder
+    assert (decoder.header, len(decoder.buffer)) == (None, 0)
+
+
+_OTHER = {
+    "data", "append", "events", "BytesMessage", "TextMessage", "CloseConnection", "wsproto", "Ping",
+    "message_finished", "join", "debug", "payload", "response", "code", "reason", "value", "OPEN", "REMOTE_CLOSING",
+    "ABNORMAL_CLOSURE", "CloseReason", "ClosedResourceError", "BrokenResourceError",
+}  # fmt: skip
+"""Attributes that are not the connection's own, nor what it replaces."""
+
+
+def _attributes(function: Any) -> set[str]:
+    """Return the names of all attributes that a function's source reads or sets."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
 async def test_an_upgrade_on_a_connection_that_served_http() -> None:
@@ -333,6 +384,8 @@ async def test_too_many_connections() -> None:
             refused = await relay.say(GET)
             assert refused.startswith(b"HTTP/1.1 503")
             assert b"Retry-After: " in refused
+            again = [int((await relay.say(GET)).partition(b"Retry-After: ")[2].split(b"\r\n")[0]) for _ in range(20)]
+            assert 5 <= min(again) < max(again) <= 10, "a crowd would come back at one moment"
         with trio.fail_after(TIMEOUT):
             while relay.listener._connections.count:
                 await trio.sleep(0.01)

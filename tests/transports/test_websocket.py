@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +12,9 @@ from hypothesis import strategies as st
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from relay.ground.errors import Reason
-from relay.transports.websocket import _Events, _OutboxStream
+from relay.transports.watcher import Watcher
+from relay.transports.websocket import WebSocket
+from relay.transports.websocket_events import Events
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 LONE_PONG = frame(PONG)
@@ -46,7 +47,7 @@ def seen(data: bytes, cuts: list[int]) -> tuple[list[object], int, list[Reason]]
     pongs: list[None] = []
     violations: list[Reason] = []
     outbox: Any = Sealed()
-    events = _Events(outbox, 1000, lambda: pongs.append(None), violations.append)
+    events = Events(outbox, 1000, lambda: pongs.append(None), violations.append)
     found: list[object] = []
     message = b""
     for begin, end in pairwise([0, *cuts, len(data)]):
@@ -92,12 +93,13 @@ def test_a_pong_between_two_fragments_is_one() -> None:
 class Gone:
     """A stream whose peer is gone, and has said so or not."""
 
+    reads_at_once = True
+
     def __init__(self, *, reset: bool) -> None:
         self._reset = reset
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    def receive_nowait(self, max_bytes: int | None = None) -> bytes:
         """There is nothing any more."""
-        await trio.lowlevel.checkpoint()
         if self._reset:
             raise trio.BrokenResourceError
         return b""
@@ -113,8 +115,17 @@ async def test_of_many_that_are_gone_few_end_in_one_turn(reset: bool) -> None:
 
     async def end() -> None:
         nonlocal ended
-        with suppress(trio.BrokenResourceError):
-            assert await _OutboxStream(stream, outbox, None, ends).receive_some() == b""
+        websocket = WebSocket(
+            stream,
+            outbox,
+            Watcher(),
+            max_message_bytes=1000,
+            on_bytes=None,
+            on_pong=None,
+            on_violation=print,
+            ends=ends,
+        )
+        assert await websocket.receive() is None
         ended += 1
 
     async with trio.open_nursery() as nursery:

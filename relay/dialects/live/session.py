@@ -110,7 +110,7 @@ class LiveSession:
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
         await self._user.authenticated(principal)
         if before is None:
-            log.info("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
+            log.debug("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
         expires_at = principal.expires_at
         expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
         answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
