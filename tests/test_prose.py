@@ -13,11 +13,6 @@ ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "relay/docs").glob("*.md")))
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
 
-NOT_YET = frozenset({
-    *("sessions", "transports"),
-})  # fmt: skip
-"""Packages whose docstrings do not keep the rules yet. Remove a package when its prose is rewritten; add none."""
-
 START = re.compile(r"(?:\A|[.!?:]\s+|\n\s*\n\s*|\n\s*(?:[-*#]+|\d+\.)\s+|\|\s*)(Of|Where|Whoever|What|Were|Have|Say)\b")
 """The first word of a sentence, of an entry in a list, of a heading or of a cell in a table."""
 RULES = {
@@ -82,17 +77,11 @@ def _breaches(package: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("package", sorted({package_of(module) for module in MODULES} - NOT_YET))
+@pytest.mark.parametrize("package", sorted({package_of(module) for module in MODULES}))
 def test_docstrings(package: str) -> None:
-    """The docstrings of every package keep the rules, but for the packages that are yet to be rewritten."""
+    """The docstrings of every package keep the rules."""
     found = _breaches(package)
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize("package", sorted(NOT_YET))
-def test_a_package_that_keeps_the_rules_leaves_the_list(package: str) -> None:
-    """The list can only shrink."""
-    assert _breaches(package), f"{package} keeps the rules: remove it from NOT_YET"
 
 
 @pytest.mark.parametrize(

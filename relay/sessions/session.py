@@ -28,7 +28,7 @@ log = logs.get("relay.session")
 
 
 class Socket(Protocol):
-    """What a session needs of its transport."""
+    """The part of a transport that a session needs."""
 
     async def receive(self) -> str | bytes | None:
         """Return the next message, or None once the client has closed or is gone."""
@@ -78,7 +78,7 @@ class Session:
         self.reason: Reason | None = None
         """Why the server ends the connection, once it does."""
         self.last_words: LastWords | None = None
-        """Returns what the dialect sends before the close, for a reason: one message or nothing."""
+        """Called synchronously with the reason before the close; returns one last message of the dialect, or None."""
         self.opened_at = trio.current_time()
         """When the session began, on `trio.current_time()`."""
         self._idle_timeout = idle_timeout
@@ -124,7 +124,7 @@ class Session:
         await self.outbox.send(text_frame(payload))
 
     async def run(self, handle: Callable[[Session], Awaitable[None]], socket: Socket) -> None:
-        """Have the dialect handle the session until either side ends it, then close. Raises nothing but cancellation."""
+        """Run the dialect's handler until either side ends the session, then close. Raises nothing but cancellation."""
         self.receive = socket.receive
         with self._scope:
             try:

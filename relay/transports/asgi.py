@@ -49,7 +49,7 @@ class AsgiServer:
         return await _Request(self._app, self._config, self._context, stream, body_timeout).serve()
 
     async def stop(self) -> None:
-        """Have each connection end after the response that is running."""
+        """Make each connection end after the response that is running."""
         await self._context.terminated.set()
 
 

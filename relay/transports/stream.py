@@ -118,7 +118,7 @@ class ByteStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.wait_readable(self.sock)
 
     def interrupt(self) -> None:
-        """Have a waiting `receive_some` raise ClosedResourceError. One that has bytes already is not affected."""
+        """Make a waiting `receive_some` raise ClosedResourceError. One that has bytes already is not affected."""
         if self.sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self.sock)
 

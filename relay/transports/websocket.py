@@ -95,14 +95,7 @@ class WebSocket:
                 if (pong := self._connection.late_pong) is not None:
                     await self._outbox.send(pong)
                     self._connection.late_pong = None
-                if self._events.fed or self._stream.reads_at_once:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await trio.lowlevel.wait_readable(self._stream.sock)
-                if not self._events.fed and not self._read():
-                    async with self._ends:
-                        await trio.lowlevel.checkpoint()
-                        self._lose()
+                await self._wait_for_events()
                 self._handle_events(0)
             if not inbox.messages:
                 return None
@@ -153,15 +146,19 @@ class WebSocket:
                     await self._stream.send_eof()
         self._handle_events(MAX_AHEAD_BYTES)
         while not self._inbox.ended:
-            if self._events.fed or self._stream.reads_at_once:
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(self._stream.sock)
-            if not self._events.fed and not self._read():
-                async with self._ends:
-                    await trio.lowlevel.checkpoint()
-                    self._lose()
+            await self._wait_for_events()
             self._handle_events(MAX_AHEAD_BYTES)
+
+    async def _wait_for_events(self) -> None:
+        """Read once the client has sent something, unless frames wait to be handled; record the loss of the client."""
+        if self._events.fed or self._stream.reads_at_once:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._stream.sock)
+        if not self._events.fed and not self._read():
+            async with self._ends:
+                await trio.lowlevel.checkpoint()
+                self._lose()
 
     def _read(self) -> bool:
         """Read once, if there is something to read; return False if the client is gone."""
