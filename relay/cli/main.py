@@ -10,12 +10,13 @@ import click
 from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
+from relay.cli.deploy.group import deploy
+from relay.cli.deploy.systemd import old_name as old_systemd
 from relay.cli.docs import docs
 from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
 from relay.cli.serve import serve
-from relay.cli.systemd import systemd
 from relay.cli.token import token
 
 __all__ = ["main"]
@@ -37,5 +38,5 @@ def main() -> None:
         )  # escape characters that the terminal cannot show, instead of a traceback
 
 
-for command in (init, check, serve, systemd, token, keys, publish, backup, bench, docs):
+for command in (init, check, serve, deploy, old_systemd(), token, keys, publish, backup, bench, docs):
     main.add_command(command)

@@ -29,6 +29,11 @@ class ServerConfig:
     port: int = setting(
         8080, "The TCP port for HTTP and WebSocket. 0 takes a free one.", check=between(0, 65535, "a port")
     )
+    reuse_port: bool = setting(
+        False,
+        "Whether several processes of one user may listen on the port. The kernel spreads new connections over them. "
+        "Each process needs this setting.",
+    )
     max_connections: int = setting(
         0,
         "The most connections of all dialects together; more are refused with 503. 0: as many as the limit of open "
@@ -73,7 +78,9 @@ class ServerConfig:
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        """Yield conflicts: a certificate needs its key."""
+        """Yield conflicts: a shared port is a fixed one, and a certificate needs its key."""
+        if self.reuse_port and self.port == 0:
+            yield "reuse_port", "is true and server.port is 0, but processes can share a fixed port alone; set server.port"
         if self.tls_cert is not None and self.tls_key is not None:
             try:
                 certificate.load_certificate(self.tls_cert, self.tls_key)

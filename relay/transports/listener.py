@@ -54,8 +54,12 @@ OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]
 MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
 
-def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[socket.socket]:
+def open_listeners(
+    host: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool = False
+) -> list[socket.socket]:
     """Return sockets that listen on every address of `host`; port 0 takes a free one, the same for all.
+
+    With `reuse_port` other processes of the same user may listen there too, if they say so as well.
 
     Raises:
         OSError: with a message that says what address it was.
@@ -68,6 +72,8 @@ def open_listeners(host: str, port: int, *, backlog: int = BACKLOG) -> list[sock
             sockets.append(listening)
             listening.setblocking(False)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             bound_port = sockets[0].getsockname()[1] or port

@@ -10,36 +10,28 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import click
 
+from relay.cli.deploy.facts import CLOSE_PERIOD, STORE_PATH, fixed_port, paths_of, uses_sqlite, variable_of
 from relay.config.tree import Config
 from relay.ground.logs import printable
 
 STATE_FOLDER = Path("/var/lib")
 """The folder in which systemd creates those of StateDirectory=."""
-CREDENTIALS_FOLDER = Path("/run/credentials/relay.service")
-"""The folder in which the service finds the files of LoadCredential=."""
+CREDENTIALS_FOLDER = Path("/run/credentials")
+"""The folder with a folder for each service, in which the service finds the files of LoadCredential=."""
 DEFAULT_STATE = "relay"
-CLOSE_PERIOD = 30
-"""Seconds that closing sessions and the database may take after shutdown_grace, on a slow disk."""
 HIDDEN_FOLDERS = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108 - these folders are only compared
 """The folders that ProtectHome= and PrivateTmp= hide from the service."""
 BACKLOG = 65535
 PRIVILEGED_PORTS = range(1, 1024)
 
 SERVICE = """\
-# Relay as a service of systemd (247 or newer), written by `relay systemd`. Install it with:
-#   {command} systemd{option} | sudo tee /etc/systemd/system/relay.service
-#   sudo systemctl daemon-reload
-#   sudo systemctl enable --now relay.service
-# Then `systemctl status relay` shows its state, and `journalctl -u relay` its log.
-# With relay.socket (`relay systemd --socket`) a restart does not refuse connections.
-
+{header}
 [Unit]
-Description=Relay, a realtime server
+Description=Relay, a realtime server{instance}
 Wants=network-online.target
 After=network-online.target
 
@@ -58,7 +50,7 @@ LimitNOFILE=65536
 
 # It may serve its port and write its own folder, and nothing else.
 DynamicUser=yes
-StateDirectory={state}
+{user}StateDirectory={state}
 StateDirectoryMode=0700
 UMask=0077
 {capabilities}
@@ -88,10 +80,35 @@ SystemCallErrorNumber=EPERM
 WantedBy=multi-user.target
 """
 
+HEADER = """\
+# Relay as a service of systemd (247 or newer), written by `relay deploy systemd`. Install it with:
+#   {command} deploy systemd{option} | sudo tee /etc/systemd/system/relay.service
+#   sudo systemctl daemon-reload
+#   sudo systemctl enable --now relay.service
+# Then `systemctl status relay` shows its state, and `journalctl -u relay` its log.
+# With relay.socket (`relay deploy systemd --socket`) a restart does not refuse connections.
+"""
+
+INSTANCES_HEADER = """\
+# Several processes of Relay that share one port, as services of systemd (247 or newer), written by
+# `relay deploy systemd --instances`. The part behind the @ names a process. Install two of them with:
+#   {command} deploy systemd --instances{option} | sudo tee /etc/systemd/system/relay@.service
+#   sudo systemctl daemon-reload
+#   sudo systemctl enable --now relay@1 relay@2
+# Restart them one after the other, so that the other one takes new connections: systemctl restart relay@1
+# Connections that wait when a process stops go to another one if the kernel (5.14 or newer) moves them:
+#   sudo sysctl -w net.ipv4.tcp_migrate_req=1
+"""
+
+SHARED_USER = """\
+# The kernel shares a port between processes of one user alone, so the instances have the same one.
+User=relay
+"""
+
 SOCKET = """\
 # The port of Relay, owned by systemd: while relay.service restarts, connections wait instead of being refused.
-# Written by `relay systemd --socket`. Install it beside relay.service with:
-#   {command} systemd --socket{option} | sudo tee /etc/systemd/system/relay.socket
+# Written by `relay deploy systemd --socket`. Install it beside relay.service with:
+#   {command} deploy systemd --socket{option} | sudo tee /etc/systemd/system/relay.socket
 #   sudo systemctl daemon-reload
 #   sudo systemctl stop relay.service
 #   sudo systemctl enable --now relay.socket relay.service
@@ -114,33 +131,63 @@ WantedBy=sockets.target
 """
 
 
-def service_of(config: Config, file: Path | None) -> str:
-    """Return relay.service.
+@attrs.frozen
+class Unit:
+    """The name of a service, and the places that follow from it."""
+
+    instances: bool
+    """Whether it is a template for several processes that share the port."""
+
+    @property
+    def state(self) -> str:
+        """The name for StateDirectory=, unless the configuration names another one."""
+        return f"{DEFAULT_STATE}/%i" if self.instances else DEFAULT_STATE
+
+    @property
+    def store(self) -> Path:
+        """The database in that folder."""
+        return STATE_FOLDER / self.state / "relay.db"
+
+    @property
+    def credentials(self) -> Path:
+        """The folder with the files of LoadCredential=."""
+        return CREDENTIALS_FOLDER / ("relay@%i.service" if self.instances else "relay.service")
+
+    def state_of(self, config: Config) -> str | None:
+        """Return the name for StateDirectory= that is the folder of the database, or None if the database moves."""
+        return None if self.instances or not uses_sqlite(config) else _state_of(config.store.path)
+
+
+def service_of(config: Config, file: Path | None, *, instances: bool = False) -> str:
+    """Return relay.service, or relay@.service for several processes that share the port.
 
     Raises:
-        ClickException: a path has characters that a unit file cannot contain.
+        ClickException: a path has characters that a unit file cannot contain, or the instances have no fixed port.
     """
-    for path in (file, *(path for _, path in _paths(config))):
+    for path in (file, *(path for _, path in paths_of(config))):
         if not str(path).isprintable():
             raise click.ClickException(
                 f"{printable(str(path))} has characters that a unit file cannot contain; rename it"
             )
+    unit = Unit(instances)
+    if instances:
+        fixed_port(config)
     arguments = "" if file is None else " --config ${CREDENTIALS_DIRECTORY}/relay.toml"
-    state = _state_of(config.store.path) or DEFAULT_STATE
-    privileged = config.server.port in PRIVILEGED_PORTS
+    header = (INSTANCES_HEADER if instances else HEADER).format(command=shlex.join(_command()), option=_option(file))
     return SERVICE.format(
-        command=shlex.join(_command()),
-        option=_option(file),
+        header=header,
+        instance=" (%i)" if instances else "",
         exec_start=" ".join(_word(word).replace("$", "$$") for word in [*_command(), "serve"]) + arguments,
-        files="\n".join(_files(config, file)),
+        files="\n".join(_files(config, file, unit)),
         grace=config.server.shutdown_grace,
         stop_timeout=math.ceil(config.server.shutdown_grace) + CLOSE_PERIOD,
-        state=state,
+        user=SHARED_USER if instances else "",
+        state=unit.state_of(config) or unit.state,
         capabilities=(
             f"# A port below 1024, such as {config.server.port}, needs this capability.\n"
             "AmbientCapabilities=CAP_NET_BIND_SERVICE\n"
             "CapabilityBoundingSet=CAP_NET_BIND_SERVICE"
-            if privileged
+            if config.server.port in PRIVILEGED_PORTS
             else "CapabilityBoundingSet=\nPrivateUsers=yes"
         ),
     )
@@ -152,11 +199,7 @@ def socket_of(config: Config, file: Path | None) -> str:
     Raises:
         ClickException: server.host and server.port are not an address that systemd can listen on.
     """
-    host, port = config.server.host, config.server.port
-    if port == 0:
-        raise click.ClickException(
-            "server.port is 0, which takes a free port; systemd needs a fixed one: set server.port"
-        )
+    host, port = config.server.host, fixed_port(config)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -172,51 +215,48 @@ def socket_of(config: Config, file: Path | None) -> str:
     )
 
 
-def hints(config: Config) -> Iterator[str]:
+def hints(config: Config, *, instances: bool = False) -> Iterator[str]:
     """Yield the steps that remain, so that the service starts and commands use the same database."""
+    unit = Unit(instances)
     store = config.store.path
-    if _state_of(store) is None:
-        yield f"The service keeps its database in {_default_store()}, not in {store}, because it may write only there."
+    if not uses_sqlite(config):
+        pass
+    elif instances:
+        yield f"Each instance has a database of its own, {unit.store}, because SQLite serves one process. So a client"
+        yield "does not receive a publication to another instance. Instances share their data in PostgreSQL alone."
+    elif unit.state_of(config) is None:
+        yield f"The service keeps its database in {unit.store}, not in {store}, because it may write only there."
         if store.exists():
             yield f"To keep the present database, copy it there before the first start: {store}"
-        yield f'After the first start set path = "{_default_store()}" in [store] of the configuration, so that commands'
+        yield f'After the first start set path = "{unit.store}" in [store] of the configuration, so that commands'
         yield "use it too. Commands must then run as root."
     hidden = _hidden_folder(Path(sys.prefix), Path(sys.base_prefix), Path(__file__))
     if hidden is not None:
         yield f"This installation is in {hidden}, which systemd hides from the service, so it would not start. Install Relay"
         yield "elsewhere, as with: sudo python3 -m venv /opt/relay && sudo /opt/relay/bin/pip install ."
-        yield "in the folder that you installed it from, and print the unit with: /opt/relay/bin/relay systemd"
+        yield "in the folder that you installed it from, and print the unit with: /opt/relay/bin/relay deploy systemd"
 
 
-def _files(config: Config, file: Path | None) -> Iterator[str]:
+def _files(config: Config, file: Path | None, unit: Unit) -> Iterator[str]:
     """Yield the lines about files, so that the service can read each of them."""
     if file is not None:
         yield "# systemd reads the configuration, and any certificate and key, so only root needs to be able to read them."
         yield "# Restart after a change. With relay.socket no connection is refused meanwhile."
         yield f"LoadCredential=relay.toml:{_unspecified(str(file))}"
-    if _state_of(config.store.path) is None:
+    if unit.instances:
+        yield "# Each process listens on the same port, and the kernel spreads new connections over them."
+        yield f"Environment={variable_of('server.reuse_port')}=true"
+    if unit.instances and uses_sqlite(config):
+        yield "# SQLite serves one process, so each one has its own database."
+        yield f"Environment={variable_of(STORE_PATH)}={unit.store}"
+    elif uses_sqlite(config) and unit.state_of(config) is None:
         yield "# The database is in the only folder that the service may write. Set store.path to it after the first start,"
         yield "# so that commands, run as root, use it too. Then remove this line."
-        yield _environment("store.path", _default_store())
-    for key_path, path in _paths(config):
-        if key_path != "store.path":
+        yield f"Environment={variable_of(STORE_PATH)}={unit.store}"
+    for key_path, path in paths_of(config):
+        if key_path != STORE_PATH:
             yield f"LoadCredential={key_path}:{_unspecified(str(path.absolute()))}"
-            yield _environment(key_path, CREDENTIALS_FOLDER / key_path)
-
-
-def _paths(section: Any, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Yield the key path and the value of every path that is set."""
-    for field in attrs.fields(type(section)):
-        value = getattr(section, field.name)
-        if attrs.has(type(value)):
-            yield from _paths(value, f"{prefix}{field.name}.")
-        elif isinstance(value, Path):
-            yield f"{prefix}{field.name}", value
-
-
-def _environment(key_path: str, path: Path) -> str:
-    name = key_path.upper().replace(".", "__")
-    return "Environment=" + _word(f"RELAY_{name}={path}")
+            yield f"Environment={variable_of(key_path)}={unit.credentials / key_path}"
 
 
 def _state_of(store: Path) -> str | None:
@@ -225,10 +265,6 @@ def _state_of(store: Path) -> str | None:
         return None
     name = str(store.parent.relative_to(STATE_FOLDER))
     return name if re.fullmatch(r"[A-Za-z0-9/._-]+", name) and ".." not in name else None
-
-
-def _default_store() -> Path:
-    return STATE_FOLDER / DEFAULT_STATE / "relay.db"
 
 
 def _command() -> list[str]:
