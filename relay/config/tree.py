@@ -80,7 +80,10 @@ class ServerConfig:
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts: a shared port is a fixed one, and a certificate needs its key."""
         if self.reuse_port and self.port == 0:
-            yield "reuse_port", "is true and server.port is 0, but processes can share a fixed port alone; set server.port"
+            yield (
+                "reuse_port",
+                "is true and server.port is 0, but processes can share a fixed port alone; set server.port",
+            )
         if self.tls_cert is not None and self.tls_key is not None:
             try:
                 certificate.load_certificate(self.tls_cert, self.tls_key)

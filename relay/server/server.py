@@ -64,6 +64,8 @@ class Server:
     _listener: Listener
     _hands_over: bool
     """Whether the listening sockets outlive this server, so that new connections wait for the next one."""
+    _shares_port: bool
+    """Whether other servers listen on the same port and take new connections."""
 
     @property
     def urls(self) -> list[str]:
@@ -89,10 +91,10 @@ class Server:
             await self.database.wait_batch()
 
     def refuse_new_work(self) -> None:
-        """Refuse new work: readiness and upgrades answer 503, or new connections wait for the next server."""
+        """Refuse new work: readiness and upgrades answer 503, or new connections go to another server."""
         self._readiness.draining.begin()
-        if self._hands_over:
-            self._listener.stop()
+        if self._hands_over or self._shares_port:
+            self._listener.stop(take_waiting=self._shares_port)
 
     async def drain(self) -> None:
         """Stop serving within `shutdown_grace`, whatever the peers do.
@@ -133,35 +135,31 @@ async def open_server(
     """
     async with _open_core(config, clock or Clock()) as inside:
         core, services = inside.core, inside.services
-        enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
+        enabled = await _start_dialects(core, dialects, services)
         certificates = _certificates(config, core.clock)
-        for dialect in enabled:
-            core.metrics.add_dialect(
-                dialect.name, dialect.encoders, dialect.places, dialect.tables, dialect.queued_bytes
-            )
-            for service in dialect.services:
-                await services.start(service)
         if certificates is not None:
             await services.start(certificates.run)
+        shares_port = config.server.reuse_port and not passed
         readiness = Readiness(inside.database, core.auth.tokens.jwks)
         places = config.server.max_connections or max_sessions()
         connections = ConnectionCounter(places + RESERVED_FILES // 2)
         upgrades = Upgrades(
-            core, enabled, inside.flusher, max_sessions=places, draining=lambda: readiness.draining.begun and not passed
-        )
+            core, enabled, inside.flusher, max_sessions=places,
+            draining=lambda: readiness.draining.begun and not (passed or shares_port),
+        )  # fmt: skip
         await services.start(upgrades.watcher.run)
         app = _create_app(inside, enabled, upgrades, connections, readiness)
         direct = DirectRoutes(core, readiness.draining, {("POST", publish.PATH): publish.ROUTE})
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
-                sockets = passed or open_listeners(config.server.host, config.server.port)
+                sockets = passed or open_listeners(config.server.host, config.server.port, reuse_port=shares_port)
                 make_stream = ByteStream if certificates is None else certificates.make_stream
                 listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)
                 await listening.start(listener.run)
                 await services.start(GcTuning(lambda: upgrades.session_count).run)
                 server = Server(
                     [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
-                    certificates, readiness, listener, hands_over=bool(passed),
+                    certificates, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
                 )  # fmt: skip
                 _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
                 if notifier is not None:
@@ -216,6 +214,16 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         except RequestError:
             log.error("write-behind publications are lost, their channels get a new epoch", cause=database.last_error)
         services.cancel_scope.cancel()
+
+
+async def _start_dialects(core: Core, dialects: Sequence[Factory], services: trio.Nursery) -> list[Dialect]:
+    """Make the dialects that the configuration enables, and start their services."""
+    enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
+    for dialect in enabled:
+        core.metrics.add_dialect(dialect.name, dialect.encoders, dialect.places, dialect.tables, dialect.queued_bytes)
+        for service in dialect.services:
+            await services.start(service)
+    return enabled
 
 
 async def _own_secret(config: Config, database: Database) -> str | None:

@@ -54,9 +54,7 @@ OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]
 MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
 
-def open_listeners(
-    host: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool = False
-) -> list[socket.socket]:
+def open_listeners(host: str, port: int, *, backlog: int = BACKLOG, reuse_port: bool = False) -> list[socket.socket]:
     """Return sockets that listen on every address of `host`; port 0 takes a free one, the same for all.
 
     With `reuse_port` other processes of the same user may listen there too, if they say so as well.
@@ -114,6 +112,7 @@ class Listener:
         self._make_stream = make_stream
         self._head_timeout = head_timeout
         self._accepting = trio.CancelScope()
+        self._takes_waiting = False
 
     @property
     def arriving(self) -> int:
@@ -135,10 +134,17 @@ class Listener:
         finally:
             for listening in self._sockets:
                 trio.lowlevel.notify_closing(listening)
+                if self._takes_waiting:
+                    self._take_waiting(listening)
                 listening.close()
 
-    def stop(self) -> None:
-        """Stop accepting."""
+    def stop(self, *, take_waiting: bool = False) -> None:
+        """Accept no more connections and close the sockets.
+
+        `take_waiting` accepts first the connections that wait in the kernel, because it resets them when the socket is
+        closed. That is for sockets that no other process has.
+        """
+        self._takes_waiting = take_waiting
         self._accepting.cancel()
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -146,16 +152,37 @@ class Listener:
             await trio.lowlevel.wait_readable(listening)
             for _ in range(ACCEPTS_PER_TURN):
                 try:
-                    accepted, peer = listening.accept()
-                except BlockingIOError:
-                    break
+                    if not self._take(listening):
+                        break
                 except OSError as error:
-                    if error.errno in _EXHAUSTED:
-                        log.warning("cannot accept", cause=error.strerror, connections=self._connections.count)
-                        await trio.sleep(EXHAUSTED_PAUSE)
-                    break  # otherwise the client gave up before its turn
-                self._handlers.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
+                    log.warning("cannot accept", cause=error.strerror, connections=self._connections.count)
+                    await trio.sleep(EXHAUSTED_PAUSE)
+                    break
             await wait_until_idle(MAX_ACCEPT_PAUSE)
+
+    def _take_waiting(self, listening: socket.socket) -> None:
+        try:
+            while self._take(listening):
+                pass
+        except OSError as error:
+            log.warning("cannot accept", cause=error.strerror, connections=self._connections.count)
+
+    def _take(self, listening: socket.socket) -> bool:
+        """Accept one connection and start to serve it. Returns False if none waits.
+
+        Raises:
+            OSError: the process has no file descriptor left.
+        """
+        try:
+            accepted, peer = listening.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                raise
+            return False  # the client gave up before its turn
+        self._handlers.start_soon(self._serve, self._make_stream(accepted, (peer[0], peer[1])))
+        return True
 
     async def _serve(self, stream: ByteStream) -> None:
         try:
