@@ -90,7 +90,8 @@ server {{
     client_max_body_size {largest_body};
     client_body_timeout {body_timeout}s;
 {tls}
-    # A stream of lines (NDJSON) has any length, and each line is published as it arrives.
+    # Publications have a larger bound, which Relay checks. A stream of lines (NDJSON) has any length, and each line is
+    # published as it arrives.
     location = /v1/publish {{
         client_max_body_size 0;
         proxy_request_buffering off;

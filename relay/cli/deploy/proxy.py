@@ -66,9 +66,8 @@ def read_timeout(config: Config) -> int:
 
 
 def largest_body(config: Config) -> int:
-    """Return the size in bytes of the largest body that Relay accepts, except for streams of lines."""
-    limits = config.limits
-    return max(limits.max_body_bytes, limits.max_publish_bytes, config.dialects.socketio.max_payload_bytes)
+    """Return the size in bytes of the largest body that Relay accepts, except on /v1/publish."""
+    return max(config.limits.max_body_bytes, config.dialects.socketio.max_payload_bytes)
 
 
 def hints(config: Config, domain: str) -> Iterator[str]:
