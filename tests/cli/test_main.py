@@ -18,6 +18,8 @@ COMMANDS = [
     "check",
     "docs",
     "serve",
+    "deploy",
+    *(f"deploy {target}" for target in ("caddy", "docker", "nginx", "systemd")),
     "systemd",
     "token",
     "keys",
@@ -50,9 +52,9 @@ def test_the_commands_that_have_help_are_all() -> None:
     assert sorted(paths(main, "")) == sorted(COMMANDS)
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_is_that_of_the_package_with_its_commit() -> None:
     result = process("--version")
-    assert re.fullmatch(r"relay \d+\.\d+\.\d+\n", result.stdout)
+    assert re.fullmatch(r"relay \d+\.\d+\.\d+ \(commit [\w-]+\)\n", result.stdout)
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,4 +1,4 @@
-"""`relay systemd`: the units, read as systemd reads them, and the hints beside them."""
+"""`relay deploy systemd`: the units, read as systemd reads them, and the hints beside them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.cli import systemd_units as units
+from relay.cli.deploy import systemd_units as units
 from tests.cli.commands import failed, relay
 
 Unit = dict[str, dict[str, list[str]]]
@@ -18,7 +18,7 @@ Unit = dict[str, dict[str, list[str]]]
 
 def printed(*arguments: str) -> tuple[Unit, str]:
     """Return the unit that is printed, and the hints beside it."""
-    result = relay("systemd", *arguments)
+    result = relay("deploy", "systemd", *arguments)
     assert result.exit_code == 0, result.stderr
     return parsed(result.stdout), result.stderr
 
@@ -139,7 +139,7 @@ def test_the_socket_is_the_configured_address(host: str, streams: list[str]) -> 
 
 def test_a_socket_needs_a_port() -> None:
     config("[server]\nport = 0\n")
-    assert "server.port is 0" in failed("systemd", "--socket")
+    assert "server.port is 0" in failed("deploy", "systemd", "--socket")
 
 
 def test_an_installation_that_the_service_may_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +147,32 @@ def test_an_installation_that_the_service_may_not_see_is_told(monkeypatch: pytes
     assert f"This installation is in {sys.prefix}, which systemd hides from the service" in printed()[1]
     monkeypatch.setattr(units, "HIDDEN_FOLDERS", (Path("/nowhere"),))
     assert "hides from the service" not in printed()[1]
+
+
+def test_instances_share_the_port_as_one_user_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_bytes(_public_key())
+    config('[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\n')
+    unit, hints = printed("--instances")
+    service, alone = unit["Service"], printed()[0]["Service"]
+    assert service["User"] == ["relay"]
+    assert service["StateDirectory"] == ["relay/%i"]
+    credentials = "/run/credentials/relay@%i.service"
+    assert service["Environment"] == [
+        "RELAY_SERVER__REUSE_PORT=true",
+        "RELAY_STORE__PATH=/var/lib/relay/%i/relay.db",
+        f"RELAY_AUTH__JWT_PUBLIC_KEY_FILE={credentials}/auth.jwt_public_key_file",
+    ]
+    different = {"User", "StateDirectory", "Environment"}
+    assert {name: value for name, value in service.items() if name not in different} == {
+        name: value for name, value in alone.items() if name not in different
+    }
+    assert "SQLite serves one process" in hints
+    assert "does not go with --socket" in failed("deploy", "systemd", "--instances", "--socket", code=2)
+
+
+def test_the_old_name_prints_the_same() -> None:
+    for options in ((), ("--socket",), ("--instances",)):
+        assert relay("systemd", *options).stdout == relay("deploy", "systemd", *options).stdout
 
 
 def _public_key() -> bytes:
