@@ -34,8 +34,7 @@ http {{
     include {folder}/relay.conf;
 }}
 """
-CADDY = """\
-{{
+CADDY = """{{
 	admin off
 	skip_install_trust
 	http_port {plain}
@@ -44,7 +43,6 @@ CADDY = """\
 	log {{
 		output file {folder}/proxy.log
 	}}
-}}
 """
 
 
@@ -100,7 +98,9 @@ def caddy_command(config: Config, folder: Path, port: int, plain: int) -> list[s
     begin = f"\n{DOMAIN} {{\n"
     assert site.count(begin) == 1
     site = site.replace(begin, f"{begin}\ttls {folder}/relay.crt {folder}/relay.key\n")
-    (folder / "Caddyfile").write_text(CADDY.format(folder=folder, port=port, plain=plain) + site)
+    assert site.count("\n{\n") == 1
+    site = site.replace("\n{\n", f"\n{CADDY.format(folder=folder, port=port, plain=plain)}")
+    (folder / "Caddyfile").write_text(site)
     return [str(PROGRAMS / "caddy"), "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 
 from relay.cli.deploy.files import deliver, output_options
-from relay.cli.deploy.proxy import KEEP_ALIVE, domain_option, hints, upstream_of
+from relay.cli.deploy.proxy import BODY_TIMEOUT, KEEP_ALIVE, domain_option, hints, upstream_of
 from relay.cli.settings import config_option, load
 from relay.config.tree import Config
+
+LONGEST_BODY = "24h"
+"""The time that a body may take as a whole, as Caddy writes it. A publisher reconnects then."""
 
 SITE = """\
 # Caddy (2.6 or newer) in front of Relay, written by `relay deploy caddy`. Install it with:
@@ -18,9 +21,18 @@ SITE = """\
 # Caddy gets a certificate for the name by itself, if the name leads to this machine and ports 80 and 443 are open.
 # To use your own certificate, add to the site:
 #   tls /etc/ssl/{domain}.pem /etc/ssl/{domain}.key
+{{
+	servers {{
+		timeouts {{
+			# Newer releases of Caddy end a body after 60 s. A stream of lines (NDJSON) to /v1/publish lasts longer.
+			# Relay itself ends a body that pauses for {body_timeout} s.
+			read_body {longest_body}
+		}}
+	}}
+}}
 
 {domain} {{
-	# WebSocket, streams and long requests need no setting: Caddy passes upgrades and sets no time limit.
+	# WebSocket and answers that are streams need no setting: Caddy passes upgrades, and event streams at once.
 	# Caddy sets X-Forwarded-For to the address of the client, which Relay's limits count. Relay believes it if
 	# server.trusted_proxies has Caddy. If another proxy is in front of Caddy, see trusted_proxies of Caddy.
 	# Caddy writes no access log. If you add one, remove the query: /api/ws?token=... has a token there.
@@ -70,6 +82,8 @@ def site_of(config: Config, domain: str) -> str:
         domain=domain,
         scheme="https://" if uses_tls else "",
         upstream=upstream_of(config),
+        body_timeout=BODY_TIMEOUT,
+        longest_body=LONGEST_BODY,
         keep_alive=KEEP_ALIVE,
         tls=TLS if uses_tls else "",
     )
