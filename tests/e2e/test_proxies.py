@@ -169,7 +169,7 @@ async def test_the_page_of_this_origin_may_connect(name: str, tmp_path: Path) ->
     """The proxy passes the name and the port of the URL, so that Relay knows its own origin."""
     async with site(name, tmp_path, {"server.allowed_origins": ["https://app.example.org"]}) as target:
         url = f"wss://{target.address}/api/v1/ws/trades"
-        origin = [("Origin", f"https://{DOMAIN}:{target.proxy.port}")]
+        origin = [(b"Origin", f"https://{DOMAIN}:{target.proxy.port}".encode())]
         async with open_websocket_url(url, ssl_context=target.proxy.tls, extra_headers=origin) as connection:
             assert json.loads(await connection.get_message())["type"] == "init"
         async with target.http() as http:

@@ -11,9 +11,6 @@ from relay.cli.deploy.proxy import BODY_TIMEOUT, KEEP_ALIVE, domain_option, hint
 from relay.cli.settings import config_option, load
 from relay.config.tree import Config
 
-LONGEST_BODY = "24h"
-"""The time that a body may take as a whole, as Caddy writes it. A publisher reconnects then."""
-
 SITE = """\
 # Caddy (2.6 or newer) in front of Relay, written by `relay deploy caddy`. Install it with:
 #   relay deploy caddy --domain {domain} | sudo tee /etc/caddy/Caddyfile
@@ -21,15 +18,16 @@ SITE = """\
 # Caddy gets a certificate for the name by itself, if the name leads to this machine and ports 80 and 443 are open.
 # To use your own certificate, add to the site:
 #   tls /etc/ssl/{domain}.pem /etc/ssl/{domain}.key
-{{
-	servers {{
-		timeouts {{
-			# Newer releases of Caddy end a body after 60 s. A stream of lines (NDJSON) to /v1/publish lasts longer.
-			# Relay itself ends a body that pauses for {body_timeout} s.
-			read_body {longest_body}
-		}}
-	}}
-}}
+#
+# Caddy 2.11.6 and newer end a body that pauses for a minute. Relay allows {body_timeout} s. If your backend sends streams of
+# lines (NDJSON) to /v1/publish through Caddy, remove the # of the next seven lines:
+# {{
+# 	servers {{
+# 		timeouts {{
+# 			read_body_idle {body_timeout}s
+# 		}}
+# 	}}
+# }}
 
 {domain} {{
 	# WebSocket and answers that are streams need no setting: Caddy passes upgrades, and event streams at once.
@@ -83,7 +81,6 @@ def site_of(config: Config, domain: str) -> str:
         scheme="https://" if uses_tls else "",
         upstream=upstream_of(config),
         body_timeout=BODY_TIMEOUT,
-        longest_body=LONGEST_BODY,
         keep_alive=KEEP_ALIVE,
         tls=TLS if uses_tls else "",
     )

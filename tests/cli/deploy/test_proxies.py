@@ -113,7 +113,6 @@ def test_caddy_follows_the_configuration(folder: Path) -> None:
     configured(folder, "[server]\nhost = '0.0.0.0'\nport = 9000\n")
     text = re.sub(r"(?m)^\s*#.*\n", "", done("deploy", "caddy", "--domain", "relay.example.org"))
     assert text == (
-        "{\n\tservers {\n\t\ttimeouts {\n\t\t\tread_body 24h\n\t\t}\n\t}\n}\n"
         "\nrelay.example.org {\n\treverse_proxy 127.0.0.1:9000 {\n"
         "\t\ttransport http {\n\t\t\tkeepalive 20s\n\t\t}\n\t}\n}\n"
     )
