@@ -30,7 +30,7 @@ COMMANDS = [
     "publish",
     "backup",
     "bench",
-    *(f"bench {load}" for load in ("chat", "connect", "fanout", "idle", "ingest", "market", "posts")),
+    *(f"bench {load}" for load in ("chat", "connect", "fanout", "idle", "ingest", "market", "posts", "storm")),
 ]
 
 

@@ -125,3 +125,11 @@ def test_a_previous_secret_that_no_algorithm_uses_is_refused(tmp_path: Path) -> 
     public_key_file(tmp_path, "EdDSA")
     text = f'[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]\njwt_secret_previous = "{SECRET}"'
     assert "is set but never used" in problems(tmp_path, text)["auth.jwt_secret_previous"]
+
+
+def test_processes_share_a_fixed_port_alone(tmp_path: Path) -> None:
+    assert load(tmp_path, "[server]\nreuse_port = true\n").server.reuse_port
+    found = problems(tmp_path, "[server]\nreuse_port = true\nport = 0\n")
+    assert found == {
+        "server.reuse_port": "is true and server.port is 0, but processes can share a fixed port alone; set server.port"
+    }
