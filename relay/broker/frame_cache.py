@@ -17,12 +17,14 @@ class FrameCache:
         self._max_bytes = max_bytes
         self._frames: dict[tuple[Encoder, Publication], bytes | None] = {}
         self._size = 0
+        self._used = False  # whether a resume asked for a frame since the last `forget_unused`
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def encode(self, encode: Encoder, publication: Publication) -> bytes | None:
         """Return the publication's frame by this encoder, None if the encoder refuses it."""
+        self._used = True
         key = (encode, publication)
         if key in self._frames:
             return self._frames[key]
@@ -33,3 +35,10 @@ class FrameCache:
             self._size = ENTRY_BYTES + len(frame or b"")
         self._frames[key] = frame
         return frame
+
+    def forget_unused(self) -> None:
+        """Drop all frames if no client resumed since the last call. The janitor calls it at its interval."""
+        if not self._used:
+            self._frames.clear()
+            self._size = 0
+        self._used = False

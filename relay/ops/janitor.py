@@ -14,7 +14,7 @@ from relay.model.kinds import Kinds
 from relay.store.publications import Publications
 
 UNLOAD_INTERVAL = 10.0
-"""Seconds between two sweeps of channels, idempotency keys and limits in memory."""
+"""Seconds between two sweeps of channels, idempotency keys, resumed frames and limits in memory."""
 PRUNE_INTERVAL = 60.0
 """Seconds between two passes over the store."""
 PRUNE_PAUSE = 0.05
@@ -47,6 +47,7 @@ class Janitor:
             now = trio.current_time()
             self._broker.channels.unload_idle(now)
             self._broker.idempotency.forget_expired(now)
+            self._broker.resumed_frames.forget_unused()
             for limit in self._limits:
                 limit.forget_full(now)
 

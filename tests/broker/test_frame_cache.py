@@ -46,3 +46,13 @@ def test_it_is_bounded() -> None:
     assert len(cache) == 1
     assert cache.encode(lambda publication: b"x" * 10_000, publication(5)) == b"x" * 10_000
     assert len(cache) == 1
+
+
+def test_frames_that_no_client_asks_for_are_dropped() -> None:
+    """A crowd that resumes leaves nothing behind, once two sweeps saw no further resume."""
+    cache, first = FrameCache(), publication(1)
+    cache.encode(lambda publication: b"x", first)
+    cache.forget_unused()
+    assert len(cache) == 1
+    cache.forget_unused()
+    assert len(cache) == 0

@@ -8,6 +8,7 @@ import trio
 
 from relay.admission.rate_limits import MAX_SWEPT, RateLimit
 from relay.broker.broker import Broker
+from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import MAX_SWEPT as MAX_KEYS_SWEPT
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.registry import IDLE_PERIOD
@@ -58,6 +59,7 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.idempotency = IdempotencyCache()
+        self.resumed_frames = FrameCache()
         self.channels = self
         self.looks = 0
 
