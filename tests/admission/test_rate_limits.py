@@ -230,7 +230,7 @@ async def test_a_counter_says_when_all_places_are_given_back() -> None:
     for _ in range(2):  # an event that was set once must not count for the next connections
         counter.take()
         counter.take()
-        empty = []
+        empty: list[int] = []
 
         async def wait(empty: list[int] = empty) -> None:
             await counter.wait_empty()

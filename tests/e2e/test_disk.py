@@ -50,7 +50,7 @@ class Disk:
     @asynccontextmanager
     async def serving(self, folder: Path, settings: str = "") -> AsyncIterator[RelayProcess]:
         """Run a server on it."""
-        environment = {FAULT_FILE: str(self._file)}
+        environment: dict[str, Any] = {FAULT_FILE: str(self._file)}
         async with relay_process(folder, settings, module="tests.e2e.faulty_disk", **environment) as server:
             yield server
 
@@ -247,7 +247,7 @@ async def test_stopped_while_the_disk_fails(tmp_path: Path) -> None:
             assert await trio.to_thread.run_sync(server.stop) == 0
             assert "Traceback" not in server.log_text()
             assert "write-behind publications are lost" in server.log_text()
-            environment = {FAULT_FILE: str(tmp_path / "fault")}
+            environment: dict[str, Any] = {FAULT_FILE: str(tmp_path / "fault")}
             again = RelayProcess(tmp_path, module="tests.e2e.faulty_disk", **environment)
             with pytest.raises(AssertionError, match="cannot be written: database or disk is full"):
                 await trio.to_thread.run_sync(again.start)

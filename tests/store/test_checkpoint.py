@@ -111,7 +111,9 @@ async def test_a_reader_that_stays_is_no_failure(tmp_path: Path, monkeypatch: py
 
 def test_what_a_reader_keeps_in_the_log_is_synced_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    monkeypatch.setattr(
+        "relay.store.checkpoint.os.fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+    )
     with closing(open_sync(tmp_path / "relay.db")) as connection, closing(open_sync(tmp_path / "relay.db")) as reader:
         connection.execute("CREATE TABLE meta (key PRIMARY KEY, value)")
         assert checkpoint.move_log(connection)[2]

@@ -507,7 +507,7 @@ async def test_it_says_whether_something_is_being_written(tmp_path: Path) -> Non
             said.append(database.busy)
         said.append(database.busy)
 
-        def committed(_: None) -> None:
+        def committed(_: object) -> None:
             said.append(database.busy)
 
         await database.write(insert(1), on_commit=committed)

@@ -17,6 +17,8 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
 from quart import Response, request
 from quart_trio import QuartTrio
 from trio_websocket import WebSocketConnection
@@ -24,7 +26,6 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.connection import Connection
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.transports import asgi
 from relay.transports.http import HttpServer, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.request_head import RequestHead
@@ -155,9 +156,9 @@ def test_the_names_of_hypercorn_that_are_not_public() -> None:
         "_send_error_response",
         "stream_send",
     ):
-        assert hasattr(asgi.H11Protocol, name)
+        assert hasattr(H11Protocol, name)
     for name in ("_read_data", "_close", "protocol_send"):
-        assert hasattr(asgi.TCPServer, name)
+        assert hasattr(TCPServer, name)
 
 
 def test_the_names_of_trio_websocket_and_wsproto_that_are_not_public() -> None:
