@@ -1,3 +1,5 @@
+"""The address of a client: that of the peer, or what trusted proxies say."""
+
 from ipaddress import IPv6Address, ip_address
 
 import pytest

@@ -1,3 +1,5 @@
+"""Buckets, and the limits and connection counters that are made of them."""
+
 import gc
 import math
 
@@ -17,7 +19,7 @@ from relay.admission.rate_limits import (
 )
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
-# -- buckets ----------------------------------------------------------------------------------------------------------
+# -- buckets -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_bucket_starts_full_and_refills_evenly() -> None:
@@ -154,7 +156,7 @@ def test_there_are_at_most_100_000_buckets() -> None:
     assert len(buckets) == MAX_KEYS == 100_000
 
 
-# -- connections ------------------------------------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------------------------------
 
 
 def test_there_are_as_many_places_as_there_are() -> None:
@@ -177,7 +179,7 @@ def test_a_counter_of_none_has_no_place() -> None:
         ConnectionCounter(0).take()
 
 
-# -- floods -----------------------------------------------------------------------------------------------------------
+# -- floods ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_burst_is_no_flood() -> None:

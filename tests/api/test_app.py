@@ -39,7 +39,7 @@ def check_shape(body: Any, status: int) -> None:
     uuid.UUID(body["errorId"])
 
 
-# -- the shape of errors ----------------------------------------------------------------------------------------------
+# -- the shape of errors -----------------------------------------------------------------------------------------------
 
 
 def test_every_code_has_a_status() -> None:
@@ -95,7 +95,7 @@ def test_who_must_say_who_it_is_is_told_how() -> None:
     assert error_answer(RequestError(Code.UNAUTHORIZED, "No."), "/", START_MS).headers == {"WWW-Authenticate": "Bearer"}
 
 
-# -- what the application does with what goes wrong -------------------------------------------------------------------
+# -- what the application does with what goes wrong --------------------------------------------------------------------
 
 
 def add_routes(routes: Blueprint) -> None:
@@ -236,7 +236,7 @@ async def test_a_path_may_have_slashes_twice_and_at_its_end() -> None:
     assert response.status_code == 200
 
 
-# -- over a real connection -------------------------------------------------------------------------------------------
+# -- over a real connection --------------------------------------------------------------------------------------------
 
 
 def with_core(routes: Blueprint, core: Core) -> None:

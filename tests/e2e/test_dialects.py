@@ -14,8 +14,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from relay.store import api_keys as keys
+from tests.actions import make_room
 from tests.clients import connect, live
-from tests.e2e.test_live_chat import make_room
 from tests.running import bearer, config_for, running, token
 
 RATE = 1000
@@ -172,7 +172,7 @@ async def test_feeds_begin_with_history_that_survives_restarts(tmp_path: Path) -
         async with connect(address, "/api/v1/ws/assets/btcusdt/price") as asset:
             assert await asset.receive() == {"type": "price_update", "symbol": "BTCUSDT", "price": 98500.5}
         async with connect(address, "/api/v1/ws/assets/EUR%2FUSD/price") as asset:
-            await asset.nothing()
+            await asset.silent()
 
 
 @pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/nothing", "/api/v1/ws/trades/x"])

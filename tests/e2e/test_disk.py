@@ -19,10 +19,11 @@ import trio
 
 from relay.store import connection as connection_module
 from relay.store.verification import verify
+from tests.actions import join, make_room, publish
 from tests.clients import Client, connect, live
 from tests.e2e.faulty_disk import FAULT_FILE
-from tests.e2e.test_live_chat import join, make_room, publish
 from tests.running import RelayProcess, bearer, config_for, relay_process, running, token
+from tests.waiting import until
 
 FAULTS = {
     "full": "The database cannot be written: the disk is full.",
@@ -86,11 +87,13 @@ class Scene:
         assert answer.status_code == (200 if reason is None else 503)
         return reason
 
+    async def is_ready(self) -> bool:
+        """Whether the server is ready."""
+        return await self.ready() is None
+
     async def recovered(self) -> None:
         """Wait until it is ready again."""
-        with trio.fail_after(RECOVERY_TIMEOUT):
-            while await self.ready() is not None:
-                await trio.sleep(0.05)
+        await until(self.is_ready, RECOVERY_TIMEOUT)
 
     async def say(self, text: str) -> int:
         """Send a message over REST; returns the status."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import trio
 
+from tests.actions import make_room
 from tests.activation import listening
 from tests.drain import restart_under_load
-from tests.e2e.test_live_chat import make_room
 from tests.running import RelayProcess, bearer, relay_process
+from tests.waiting import until
 
 CONNECTIONS = 300
 """As many as a test has time for; `python -m tests.drain --connections 5000` is the same at full size."""
@@ -78,9 +79,7 @@ async def sigterm(server: RelayProcess) -> float:
     await trio.sleep(0.2)  # what was sent has arrived
     begun = time.monotonic()
     server.stop_soon()
-    with trio.fail_after(5):
-        while '"shutting down"' not in server.log_text():
-            await trio.sleep(0.01)
+    await until(lambda: '"shutting down"' in server.log_text(), 5)
     return begun
 
 

@@ -25,8 +25,8 @@ from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
 from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
+from tests.actions import make_room, publish
 from tests.clients import connect, live
-from tests.e2e.test_live_chat import make_room, publish
 from tests.running import config_for, running
 
 

@@ -29,6 +29,7 @@ from tests.e2e.hostile import (
 )
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, text
 from tests.running import token
+from tests.waiting import until
 
 CONNECTIONS = 200
 AT_ONCE = 20
@@ -490,9 +491,7 @@ async def test_a_reader_that_never_reads_is_closed_and_others_get_everything(tmp
                     for number in numbers:
                         trade = await healthy.receive()
                         assert (trade["offset"], trade["data"]["amount"]) == (number + 1, number)
-            with trio.fail_after(5):
-                while subject.usage().sessions == sessions:
-                    await trio.sleep(0.02)
+            await until(lambda: subject.usage().sessions != sessions, 5)
             assert subject.usage().sessions == sessions - 1
             # It is told as much as the network held, in order, and not a part of a message more.
             got = await _offsets_left(deaf)

@@ -598,7 +598,7 @@ async def test_lines_that_are_cut_off(tmp_path: Path, chunked: bool, end: str) -
                 await connection.rest()
             else:
                 connection.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await bob.nothing()
+        await bob.silent()
 
 
 async def test_arrays_that_are_cut_off(tmp_path: Path) -> None:
@@ -618,4 +618,4 @@ async def test_arrays_that_are_cut_off(tmp_path: Path) -> None:
                 else:
                     await connection.stream.send_eof()
                     await connection.rest()
-        await bob.nothing()
+        await bob.silent()

@@ -16,10 +16,11 @@ import httpx
 import pytest
 import trio
 
+from tests.actions import join, make_room, publish
 from tests.clients import connect, live
 from tests.e2e.node import node
-from tests.e2e.test_live_chat import join, make_room, publish
 from tests.running import RelayProcess, relay_process, token
+from tests.waiting import until
 
 
 async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
@@ -130,9 +131,7 @@ async def test_sighup_ends_nothing(tmp_path: Path) -> None:
     """Without TLS there is nothing to reload, which is no reason to go."""
     async with relay_process(tmp_path) as server, live(server.address, "bob") as bob:
         server.send_signal(signal.SIGHUP)
-        with trio.fail_after(5):
-            while "nothing to reload" not in server.log_text():
-                await trio.sleep(0.02)
+        await until(lambda: "nothing to reload" in server.log_text(), 5)
         assert (await bob.ask(type="ping"))["type"] == "pong"
         assert await trio.to_thread.run_sync(server.stop) == 0
 

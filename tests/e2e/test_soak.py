@@ -24,7 +24,7 @@ async def test_nothing_of_1500_guests_stays(tmp_path: Path) -> None:
     assert min(report.sessions.values()) > GUESTS / 40, "every dialect and transport had its share"
 
 
-# What a soak finds
+# -- what a soak finds -------------------------------------------------------------------------------------------------
 
 
 def report_of(before: Usage, after: Usage) -> Report:

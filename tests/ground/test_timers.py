@@ -1,3 +1,5 @@
+"""Timers call their callbacks at their deadlines, in one task."""
+
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise

@@ -1,3 +1,5 @@
+"""Sockets that systemd passes, and notices that it is sent."""
+
 import os
 import socket
 import time
@@ -15,7 +17,7 @@ from tests.running import config_for, running
 NOT_OPEN = 100_000
 """A file descriptor past every limit."""
 
-# Sockets that are passed
+# -- sockets that are passed -------------------------------------------------------------------------------------------
 
 
 def passed(monkeypatch: pytest.MonkeyPatch, fd: int, count: object = 1, pid: int | None = None) -> dict[str, str]:
@@ -92,7 +94,7 @@ def test_a_count_that_cannot_be_meant_is_refused(monkeypatch: pytest.MonkeyPatch
         take_listeners(passed(monkeypatch, 3, count=count))
 
 
-# Notices
+# -- notices -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_environment_says_who_wants_to_hear() -> None:

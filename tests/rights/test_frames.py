@@ -482,7 +482,7 @@ async def test_prices_are_for_keys_with_the_scope_and_say_nothing_of_anyone(tmp_
                     assert not leaks("connect", [said])
 
 
-# -- that nothing is missing ------------------------------------------------------------------------------------------
+# -- that nothing is missing -------------------------------------------------------------------------------------------
 
 
 def words_of(function: Callable[..., Any]) -> set[str]:

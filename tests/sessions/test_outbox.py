@@ -126,7 +126,7 @@ def virtually(test: Callable[[trio.Nursery, Flusher], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-# -- the outbox against a list of frames --------------------------------------------------------------------------------
+# -- the outbox against a list of frames -------------------------------------------------------------------------------
 
 MAX_BYTES = 100
 SIZES = st.sampled_from([8, 10, 20, 30, 40, 50, 80, 90, 99, 100, 101, 150])
@@ -347,7 +347,7 @@ def test_whatever_happens_whole_frames_go_out_in_order(
         virtually(test)
 
 
-# -- one thing at a time ------------------------------------------------------------------------------------------------
+# -- one thing at a time -----------------------------------------------------------------------------------------------
 
 
 async def test_a_push_wakes_the_flusher_and_shares_its_write(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -647,7 +647,7 @@ async def test_nothing_follows_the_last_frame() -> None:
     await inside(test)
 
 
-# -- the flusher --------------------------------------------------------------------------------------------------------
+# -- the flusher -------------------------------------------------------------------------------------------------------
 
 
 class CountingFlusher(Flusher):

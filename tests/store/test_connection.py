@@ -1,3 +1,5 @@
+"""The connection to SQLite in a thread, and the private names of aiosqlite that it stands on."""
+
 import asyncio
 import inspect
 import os
@@ -20,6 +22,7 @@ from aiosqlite import core
 
 from relay.store import connection as module
 from relay.store.connection import Connection, StoreError, open_connection
+from tests.waiting import until
 
 LIMIT = 10.0
 NOBODY = 65534
@@ -37,11 +40,6 @@ def blocking() -> Iterator[tuple[threading.Event, threading.Event]]:
         yield begun, release
     finally:
         release.set()
-
-
-async def until(event: threading.Event) -> None:
-    while not event.is_set():
-        await trio.sleep(0.001)
 
 
 def as_nobody(path: Path) -> str:
@@ -75,7 +73,7 @@ def open_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# -- aiosqlite's private names -------------------------------------------------------------------------------------------
+# -- aiosqlite's private names -----------------------------------------------------------------------------------------
 
 
 def test_the_release_of_aiosqlite_is_the_one_whose_private_names_are_used() -> None:
@@ -122,7 +120,7 @@ def test_the_thread_of_aiosqlite_asks_a_future_for_nothing_but_its_loop() -> Non
     assert set(asked) == {"get_loop", "call_soon_threadsafe"}
 
 
-# -- running -------------------------------------------------------------------------------------------------------------
+# -- running -----------------------------------------------------------------------------------------------------------
 
 
 async def test_it_runs_with_no_asyncio_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +174,7 @@ async def test_cancelled_it_waits_for_the_thread_and_returns(tmp_path: Path) -> 
             async with trio.open_nursery() as nursery:
                 scope = trio.CancelScope()
                 nursery.start_soon(ask, scope)
-                await until(begun)
+                await until(begun.is_set)
                 scope.cancel()
                 await trio.testing.wait_all_tasks_blocked()
                 assert returned == []
@@ -205,7 +203,7 @@ async def test_abandoned_it_returns_at_once_and_the_work_goes_on(tmp_path: Path)
             assert done == [1]
 
 
-# -- closing -------------------------------------------------------------------------------------------------------------
+# -- closing -----------------------------------------------------------------------------------------------------------
 
 
 async def test_closing_waits_for_what_was_asked_before(tmp_path: Path) -> None:
@@ -262,7 +260,7 @@ async def test_closing_is_bounded_where_the_thread_does_not_end(
         async with trio.open_nursery() as nursery:
             async with open_connection(tmp_path / "relay.db") as connection:
                 nursery.start_soon(connection.run, work)
-                await until(begun)
+                await until(begun.is_set)
                 started = time.monotonic()
             assert 0.1 <= time.monotonic() - started < 2
             assert "the database is still busy" in caplog.text
@@ -310,7 +308,7 @@ print("end")
     assert (result.returncode, result.stdout) == (0, "end\n"), result.stderr
 
 
-# -- opening -------------------------------------------------------------------------------------------------------------
+# -- opening -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("synchronous", "value"), [("normal", 1), ("full", 2)])
@@ -368,7 +366,7 @@ async def test_processes_that_open_at_once_wait_for_each_other(tmp_path: Path) -
         timer.join()
 
 
-# -- what cannot be opened -----------------------------------------------------------------------------------------------
+# -- what cannot be opened ---------------------------------------------------------------------------------------------
 
 
 async def refusal(path: Path) -> str:

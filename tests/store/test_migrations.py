@@ -1,3 +1,5 @@
+"""Steps from any older schema to the newest one, each whole or not at all."""
+
 import sqlite3
 import subprocess
 import sys

@@ -16,6 +16,7 @@ from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from tests.activation import listening
 from tests.transports.test_contracts import GET, UPGRADE, World, exchange, world
+from tests.waiting import until
 
 CROWD = 500
 TURNS = 20
@@ -60,9 +61,7 @@ async def test_a_crowd_that_is_there_already_is_served_in_turn() -> None:
             client = stack.enter_context(socket.create_connection(sock.getsockname()))
             client.sendall(UPGRADE)
         async with accepting(sock, handshakes):
-            with trio.fail_after(10):
-                while handshakes.done < CROWD:
-                    await trio.sleep(0.01)
+            await until(lambda: handshakes.done >= CROWD, 10)
     assert handshakes.most <= 2 * ACCEPTS_PER_TURN
 
 

@@ -156,7 +156,7 @@ async def test_connections_that_share_buffers_do_not_mix(folder: Path) -> None:
             nursery.start_soon(exchange, number)
 
 
-# -- slow readers -----------------------------------------------------------------------------------------------------
+# -- slow readers ------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_encrypted_while_the_kernel_refuses(folder: Path) -> None:
@@ -276,7 +276,7 @@ async def test_a_reader_that_is_too_slow_costs_no_more_than_the_bound(folder: Pa
         await outbox.wait_until_written()
 
 
-# -- what TLS itself says ---------------------------------------------------------------------------------------------
+# -- what TLS itself says ----------------------------------------------------------------------------------------------
 
 
 @VERSIONS
@@ -533,7 +533,7 @@ async def test_a_peer_that_asks_for_answers_and_does_not_read(folder: Path, monk
                 assert len(stream._pending) <= MAX_PIECE_BYTES + MAX_ANSWERS_BYTES + 1000
 
 
-# -- handshakes -------------------------------------------------------------------------------------------------------
+# -- handshakes --------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_can_be_sent_before_the_handshake(folder: Path) -> None:

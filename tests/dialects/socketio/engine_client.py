@@ -19,6 +19,7 @@ from relay.dialects.socketio.server import EngineServer
 from relay.server.server import Server
 from tests.conformance.echo import dialects as echo_dialects
 from tests.running import config_for, running
+from tests.waiting import until
 
 ANSWER_TIMEOUT = 5.0
 ENGINE = "/engine.io/"
@@ -76,9 +77,7 @@ class World:
 
     async def until_empty(self) -> None:
         """Return when the server has forgotten every session; fail if it does not."""
-        with trio.fail_after(ANSWER_TIMEOUT):
-            while self.count:
-                await trio.sleep(0.01)
+        await until(lambda: not self.count, ANSWER_TIMEOUT)
 
     async def check_healthy(self) -> None:
         """Fail unless a new session works, over both transports, and nothing is left of any other."""

@@ -171,7 +171,7 @@ async def test_attachments_that_are_too_large(tmp_path: Path) -> None:
         await world.check_healthy()
 
 
-# -- in virtual time ------------------------------------------------------------------------------------------------------
+# -- in virtual time ---------------------------------------------------------------------------------------------------
 
 
 class Recorder:
