@@ -145,6 +145,7 @@ def test_forgetting_full_buckets_changes_no_answer(takes: list[tuple[str, float]
         assert 1 <= len(buckets) <= 6
 
 
+@pytest.mark.slow
 def test_there_are_at_most_100_000_buckets() -> None:
     buckets = RateLimit(100, 1)
     gc.disable()  # 100,000 new objects would be looked through again and again

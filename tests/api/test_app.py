@@ -331,6 +331,7 @@ async def test_a_flood_behind_a_refusal_ends_with_its_connection(tmp_path: Path)
                 await server.drain()
 
 
+@pytest.mark.slow
 async def test_a_client_that_goes_on_after_a_refusal_is_cut_off(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with serving(tmp_path, with_core) as (_, address), raw_connection(address) as connection:

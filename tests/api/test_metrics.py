@@ -116,6 +116,7 @@ async def test_why_the_server_ended_a_session_or_refused_one(tmp_path: Path) -> 
         await scraper.until(1, "relay_handshakes_refused_total", reason="forbidden")
 
 
+@pytest.mark.slow
 async def test_polling_sessions_and_those_that_went_on_over_websocket(tmp_path: Path) -> None:
     async with scraped(tmp_path) as (_, address, scraper):
         polling = {"dialect": "socketio", "transport": "polling"}
@@ -141,6 +142,7 @@ async def test_polling_sessions_and_those_that_went_on_over_websocket(tmp_path: 
         assert await scraper.value("relay_sessions_closed_total", **polling, reason="upgraded") == 1
 
 
+@pytest.mark.slow
 async def test_every_limit_is_shown_and_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once its buckets are full again, the janitor forgets them."""
     monkeypatch.setattr(janitor, "UNLOAD_INTERVAL", 0.05)
@@ -163,6 +165,7 @@ async def test_every_limit_is_shown_and_swept(tmp_path: Path, monkeypatch: pytes
         await scraper.until(0, "relay_table_entries", table="auth_failure_limits")
 
 
+@pytest.mark.slow
 async def test_publications_deliveries_and_commits(tmp_path: Path) -> None:
     async with scraped(tmp_path) as (_, address, scraper):
         admin = bearer("root", admin=True)
@@ -214,6 +217,7 @@ async def test_a_reader_that_does_not_read_shows_in_bytes_and_then_as_too_slow(t
         await scraper.until(0, "relay_outbox_bytes", dialect="feeds", transport="websocket")
 
 
+@pytest.mark.slow
 async def test_a_loop_that_is_held_up_shows_as_lag(tmp_path: Path) -> None:
     async with scraped(tmp_path) as (_, _, scraper):
         await until(lambda: scraper.value("relay_loop_lag_seconds_count"))

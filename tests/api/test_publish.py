@@ -236,6 +236,7 @@ async def test_an_array_may_have_a_thousand_items_and_no_more(tmp_path: Path) ->
         assert body["data"][0]["offset"] == 1001, "of an array that is refused nothing is published"
 
 
+@pytest.mark.slow
 async def test_an_array_may_have_eight_mebibytes_and_no_more(tmp_path: Path) -> None:
     item = {"channel": "trades", "data": {"text": "x" * 60_000}}
     async with publisher(tmp_path) as to:

@@ -207,6 +207,7 @@ async def test_an_address_makes_some_times_as_many(tmp_path: Path, monkeypatch: 
         assert (await rooms(http, bearer("another"), "203.0.113.9")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_who_waited_as_long_as_it_was_told_passes(tmp_path: Path) -> None:
     async with limited(tmp_path, {"requests_per_minute": 60}) as (_, http):
         while (answer := await rooms(http, bearer("alice"))).status_code == 200:

@@ -379,6 +379,7 @@ async def test_answers_that_are_none(answer: bytes, cause: str) -> None:
                 parse(await module._Fetcher().fetch(url))
 
 
+@pytest.mark.alone
 async def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.3)
     with trio.fail_after(10):

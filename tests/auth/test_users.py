@@ -60,6 +60,7 @@ async def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest
             assert parts.database.operations - before == writes, one.user_id
 
 
+@pytest.mark.slow
 async def test_a_database_that_cannot_be_written_keeps_nobody_out(tmp_path: Path) -> None:
     """Names are for show: they are stored the next time that they can be."""
     path = tmp_path / "relay.db"

@@ -599,6 +599,7 @@ CLAIMS = [
 ]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(CLAIMS), JSON_VALUES), st.booleans())
 def test_claims_of_any_type_name_a_user_or_are_refused(claims: dict[str, object], completed: bool) -> None:
     ours = TokenVerifier(secrets=(SECRET,), issuer="us") if "iss" in claims else verifier

@@ -18,6 +18,8 @@ from tests.actions import make_room
 from tests.clients import connect, live
 from tests.running import bearer, config_for, running, token
 
+pytestmark = pytest.mark.slow
+
 RATE = 1000
 """Publications a second."""
 COUNT = 1500
@@ -210,6 +212,7 @@ async def test_feeds_ignore_messages_up_to_their_limit(tmp_path: Path, path: str
         assert (await feed.closed())[0] == 1009
 
 
+@pytest.mark.alone
 async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
     """One that only sends text is gone at the deadline, one that answers pings stays."""
     config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.4, "dialects.feeds.pong_timeout": 1.0})

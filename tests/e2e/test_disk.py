@@ -25,6 +25,8 @@ from tests.e2e.faulty_disk import FAULT_FILE
 from tests.running import RelayProcess, bearer, config_for, relay_process, running, token
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 FAULTS = {
     "full": "The database cannot be written: the disk is full.",
     "readonly": "The database cannot be written: it is read-only.",

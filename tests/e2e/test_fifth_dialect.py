@@ -29,6 +29,8 @@ from tests.actions import make_room, publish
 from tests.clients import connect, live
 from tests.running import config_for, running
 
+pytestmark = pytest.mark.slow
+
 
 class Ticker:
     """`/ticker`: a client names a symbol and gets its prices, a line each. No JSON, no positions.

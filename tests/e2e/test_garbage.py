@@ -18,6 +18,8 @@ from relay.server.server import Server
 from tests.running import config_for, running, token
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 PATHS = {
     "live": "/v1/live",
     "channels": "/ws?token={token}",

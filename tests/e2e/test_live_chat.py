@@ -61,6 +61,7 @@ async def test_frames_may_follow_auth_without_waiting(tmp_path: Path) -> None:
             ]
 
 
+@pytest.mark.slow
 async def test_resume(tmp_path: Path) -> None:
     """A client that comes back with its position gets what it missed, in order, once; a wrong position is told so."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -106,6 +107,7 @@ async def test_market(tmp_path: Path) -> None:
             await bob.nothing()
 
 
+@pytest.mark.slow
 async def test_broadcast_reaches_everyone_unasked(tmp_path: Path) -> None:
     """`broadcast` events reach every authenticated connection and no other."""
     async with running(config_for(tmp_path)) as (_, address), live(address, "bob") as bob, live(address) as stranger:
@@ -185,6 +187,7 @@ async def test_before_auth(tmp_path: Path) -> None:
         assert messages[0]["type"] == "auth:error"
 
 
+@pytest.mark.slow
 async def test_token_refresh_and_expiry(tmp_path: Path) -> None:
     """A fresh token of the same user extends the session, another user's changes nothing, and expiry ends it with 1008."""
     async with running(config_for(tmp_path)) as (_, address), live(address, "bob", expires_in=2.0) as bob:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trio
 
 from tests.actions import join, make_room
 from tests.clients import Client, live
 from tests.e2e.crowd import crowd
 from tests.running import bearer, config_for, relay_process, running
+
+pytestmark = pytest.mark.slow
 
 GRACE = 0.5
 IDLE_TIMEOUT = 1.0

@@ -22,6 +22,8 @@ from tests.e2e.node import node
 from tests.running import RelayProcess, relay_process, token
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
     """`relay serve` alone makes its database and its secret, and `relay token` finds that."""
@@ -100,6 +102,7 @@ async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
             assert len(ids) == len(set(ids))
 
 
+@pytest.mark.alone
 async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:
     """SIGTERM closes sessions with 1001 and exits with 0 well within the grace, whatever some peers do."""
     async with relay_process(tmp_path, "[server]\nshutdown_grace = 4.0\n") as server:

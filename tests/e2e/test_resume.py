@@ -22,6 +22,8 @@ from tests.clients import Client, connect
 from tests.http_client import HttpConnection, http_connection
 from tests.running import bearer, config_for, running, token
 
+pytestmark = pytest.mark.slow
+
 PUBLICATIONS = int(os.environ.get("RELAY_PUBLICATIONS", "1200"))
 BATCH = 20
 WANDERERS = 3

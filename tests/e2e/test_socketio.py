@@ -14,6 +14,8 @@ from tests.actions import publish
 from tests.e2e.node import node
 from tests.running import RelayProcess, relay_process
 
+pytestmark = pytest.mark.slow
+
 PYTHON_CLIENT = """
 import json, os, sys, socketio
 url, key, transport = sys.argv[1:]

@@ -199,6 +199,7 @@ async def test_websocket_in_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # -- slow readers ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_reader_that_never_reads_is_bounded_and_told(tmp_path: Path) -> None:
     bound = 200_000
     async with (
@@ -324,6 +325,7 @@ async def test_what_openssl_holds_is_freed_with_the_connection(tmp_path: Path) -
             gc.enable()
 
 
+@pytest.mark.slow
 async def test_a_handshake_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.server.server.Listener", functools.partial(Listener, head_timeout=0.2))
     async with secured(tmp_path) as subject:
@@ -351,6 +353,7 @@ async def test_too_many_connections_are_let_go_at_once(tmp_path: Path, monkeypat
 # -- renewal, signals, commands ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_renewed_certificate_under_a_running_connection(tmp_path: Path) -> None:
     """On SIGHUP new connections get the new one, and those that are open go on. A broken one changes nothing."""
     first = write_certificate(tmp_path)

@@ -143,6 +143,8 @@ async def test_nobody_who_hears_stops_nothing(tmp_path: Path, monkeypatch: pytes
             await Notifier(heard.address, None).ready("x")
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 async def test_the_watchdog_hears_of_what_lives_alone(tmp_path: Path) -> None:
     """Signs of life come at half of the time, each after a proof; while there is none they stop."""
     alive = trio.Event()
@@ -181,6 +183,7 @@ async def test_who_is_not_watched_still_says_how_it_does(tmp_path: Path, monkeyp
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_store_that_does_not_answer_is_no_sign_of_life(tmp_path: Path) -> None:
     """The writer's thread is at work for longer than the watchdog waits: it hears nothing meanwhile, and then again."""
     with notices(str(tmp_path / "notify")) as heard:

@@ -307,6 +307,7 @@ class Model:
         assert self.connection.overflows == self.overflowed
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(SCRIPTS, ENDS, st.sampled_from([0, 50, 1000, math.inf]), st.sampled_from([40, MAX_WRITE_BYTES]))
 def test_whatever_happens_whole_frames_go_out_in_order(
@@ -370,6 +371,7 @@ async def test_a_push_wakes_the_flusher_and_shares_its_write(nursery: trio.Nurse
     assert trio.current_time() == began
 
 
+@pytest.mark.slow
 async def test_past_a_quarter_it_is_flushed_at_once(nursery: trio.Nursery) -> None:
     """So that much of one piece never closes a reader that keeps up, however long the flusher has no turn."""
     flusher = Flusher()

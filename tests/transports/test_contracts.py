@@ -253,6 +253,7 @@ async def test_http2_is_not_spoken() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_heads_that_are_slow_or_endless() -> None:
     """A head has its time and its bytes: 408 and 431 in the shape of errors, also for a later request."""
     async with world() as relay:
@@ -322,6 +323,7 @@ async def test_a_body_that_stalls_is_let_go() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_a_client_that_stops_reading_does_not_hold_a_shutdown() -> None:
     """Hypercorn shields its writes: at the deadline such a connection is reset."""
     async with world() as relay, await relay.connect() as stream:
@@ -333,6 +335,8 @@ async def test_a_client_that_stops_reading_does_not_hold_a_shutdown() -> None:
         assert trio.current_time() - begun < 2
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 async def test_a_shutdown_lets_requests_finish_and_idle_connections_go() -> None:
     """What is under way is answered; who is between two requests is not waited for."""
     async with world(keep_alive_timeout=60) as relay, await relay.connect() as idle, await relay.connect() as busy:
@@ -355,6 +359,7 @@ async def test_a_handler_that_raises_ends_its_connection_alone() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_random_bytes_end_nothing() -> None:
     """Whatever comes, the process goes on, and nothing of it is left."""
     noise = random.Random(7)

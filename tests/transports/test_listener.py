@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 
@@ -65,6 +66,7 @@ async def test_a_crowd_that_is_there_already_is_served_in_turn() -> None:
     assert handshakes.most <= 2 * ACCEPTS_PER_TURN
 
 
+@pytest.mark.slow
 async def test_a_loop_that_is_never_idle_accepts_all_the_same() -> None:
     handshakes = Handshakes()
 

@@ -289,6 +289,7 @@ async def test_a_close_says_goodbye(folder: Path, version: ssl.TLSVersion) -> No
         assert await client.receive_some() == b""
 
 
+@pytest.mark.slow
 async def test_a_write_to_a_peer_that_does_not_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that reads a little now and then is waited for."""
     monkeypatch.setattr("relay.transports.tls.SEND_TIMEOUT", 0.3)
@@ -407,6 +408,7 @@ async def test_bytes_that_are_no_record_end_the_connection(folder: Path) -> None
             await client.receive_some()
 
 
+@pytest.mark.slow
 async def test_keys_are_renewed_in_the_middle(folder: Path) -> None:
     """OpenSSL's client renews its keys, and asks for ours, whenever it is told a line with a K."""
     context = load_certificate(folder / "relay.crt", folder / "relay.key").context

@@ -107,6 +107,7 @@ STRANGERS = {  # reading, seeing and managing a room of each type
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_", list(STRANGERS))
 async def test_every_role_at_every_route(tmp_path: Path, type_: str) -> None:
     """Each role gets what the type of the room gives it, and nothing changes where it is refused."""
@@ -252,6 +253,7 @@ WRONG: Mapping[str, Iterable[object]] = {
 }
 
 
+@pytest.mark.slow
 async def test_every_wrong_field_is_named(tmp_path: Path) -> None:
     """Alone, and all together, in one answer."""
     async with serving(tmp_path) as http:
@@ -337,6 +339,7 @@ async def test_pages_of_rooms(tmp_path: Path) -> None:
         assert await page(type="private") == ([], (1, 20, 0, 0))
 
 
+@pytest.mark.slow
 async def test_queries_that_are_refused(tmp_path: Path) -> None:
     """A page or limit that is no integer from 1, an unknown type; all of them together."""
     async with serving(tmp_path) as http:

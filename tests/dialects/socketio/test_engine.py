@@ -182,6 +182,7 @@ GARBAGE: list[bytes] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:12]))
 async def test_garbage_in_a_post(tmp_path: Path, body: bytes) -> None:
     """A payload that cannot be read is answered 400 and ends the session, with or without an open poll."""

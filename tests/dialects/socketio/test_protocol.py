@@ -331,6 +331,7 @@ others = st.one_of(
 packets = st.one_of(events, acks, others)
 
 
+@pytest.mark.slow
 @given(packets)
 def test_a_packet_survives_the_wire(packet: Packet) -> None:
     text, attachments = encode(packet)
@@ -355,6 +356,7 @@ def oracle_written(oracle: type[OraclePacket], packet: Packet) -> list[str | byt
     return written if isinstance(written, list) else [written]
 
 
+@pytest.mark.slow
 @given(packets)
 def test_python_socketio_reads_what_is_written(packet: Packet) -> None:
     text, attachments = encode(packet)
@@ -364,6 +366,7 @@ def test_python_socketio_reads_what_is_written(packet: Packet) -> None:
     assert theirs.data == packet.data
 
 
+@pytest.mark.slow
 @given(packets)
 def test_what_python_socketio_writes_is_read(packet: Packet) -> None:
     assert assemble(*oracle_written(OraclePacket, packet)) == [packet]
@@ -382,6 +385,7 @@ class SameJSONPacket(OraclePacket):  # type: ignore[misc]  # python-socketio has
     json = SameJSON
 
 
+@pytest.mark.slow
 @given(packets)
 def test_python_socketio_writes_the_same(packet: Packet) -> None:
     text, attachments = encode(packet)
@@ -432,6 +436,7 @@ pieces = st.one_of(
 wild = st.one_of(st.text(st.characters(), max_size=80), st.lists(pieces, max_size=10).map("".join))
 
 
+@pytest.mark.slow
 @given(wild)
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -444,6 +449,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert decode(again) == decoded
 
 
+@pytest.mark.slow
 @given(st.lists(wild | st.binary(max_size=20) | st.just(f'51-["x",{PLACE % 0}]'), max_size=8))
 def test_any_messages_are_read_or_refused(messages: list[str | bytes]) -> None:
     assembler = Assembler(max_bytes=20)
