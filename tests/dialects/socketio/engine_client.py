@@ -24,6 +24,7 @@ from tests.waiting import until
 ANSWER_TIMEOUT = 5.0
 ENGINE = "/engine.io/"
 SOCKET = "/socket.io/"
+PING = "2"
 
 
 class World:
@@ -124,15 +125,20 @@ class Frames:
             await self.connection.send_message(message)
 
     async def receive(self) -> Any:
-        """Return the next message."""
-        with trio.fail_after(ANSWER_TIMEOUT):
-            return await self.connection.get_message()
+        """Return the next message. Pings are passed over, because the first one may come at any moment."""
+        while (message := await self._next()) == PING:
+            pass
+        return message
 
     async def until(self, start: str) -> str:
         """Return the next message that starts so, passing over others."""
-        while not str(message := await self.receive()).startswith(start):
+        while not str(message := await self._next()).startswith(start):
             pass
         return str(message)
+
+    async def _next(self) -> Any:
+        with trio.fail_after(ANSWER_TIMEOUT):
+            return await self.connection.get_message()
 
     async def closed(self) -> int:
         """Wait for the server's close; returns its code."""
