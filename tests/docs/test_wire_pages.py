@@ -135,7 +135,7 @@ def test_channels_names_each_frame_both_ways() -> None:
     sent = cases(function(channels, "decode"))
     answers = arguments(trees("dialects/channels"), "answer", 0) | arguments(trees("dialects/channels"), "_answer", 0)
     words = {
-        first.value
+        str(first.value)
         for node in ast.walk(function(channels, "_translated"))
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
         if isinstance(first := node.value.elts[0], ast.Constant)
@@ -149,12 +149,12 @@ def test_channels_names_each_frame_both_ways() -> None:
 
 
 def test_feeds_names_each_frame() -> None:
-    types = set()
+    types: set[str] = set()
     for node in ast.walk(tree(feeds)):
         if isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
             types |= {
-                value.value
+                str(value.value)
                 for key, value in pairs
                 if isinstance(key, ast.Constant) and key.value == "type" and isinstance(value, ast.Constant)
             }
