@@ -12,8 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
-TOOLS = {"mypy", "ruff", "pytest-trio"}
-"""What tests need without importing it: commands, and a plug-in that pytest loads."""
+TOOLS = {"mypy", "ruff", "pytest-trio", "pytest-xdist"}
+"""What tests need without importing it: commands, and plug-ins that pytest loads."""
 
 APART = {"node_modules", "peers"}
 """Folders that are not Relay's, or whose scripts compare it with servers that are installed for that."""
@@ -33,7 +33,7 @@ def normalized(name: str) -> str:
 
 def distributions_of(folder: str) -> set[str]:
     """Return the distributions outside of the standard library that the modules of a folder import."""
-    modules = set()
+    modules: set[str] = set()
     for path in (ROOT / folder).rglob("*.py"):
         if APART & set(path.parts):
             continue
