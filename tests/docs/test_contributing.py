@@ -43,3 +43,9 @@ def test_every_command_of_ci_is_described() -> None:
     assert [name for name in commands if f"`.ci/run{name}`" not in CONTRIBUTING] == []
     marks = [mark.partition(":")[0] for mark in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
     assert [mark for mark in marks if f"| `{mark}` |" not in CONTRIBUTING] == []
+
+
+def test_every_dialect_has_a_page() -> None:
+    """Of its own, under the name of its folder."""
+    dialects = {path.parent.name for path in (ROOT / "relay/dialects").glob("*/__init__.py")}
+    assert dialects <= {path.stem for path in (ROOT / "relay/docs").glob("*.md")}
