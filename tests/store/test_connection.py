@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -45,7 +46,7 @@ def blocking() -> Iterator[tuple[threading.Event, threading.Event]]:
 def as_nobody(path: Path) -> str:
     """What a process prints that has no rights to anything, wherever these tests run as root."""
     script = f"""
-import os, sys, trio
+import os, sys, urllib.parse, trio  # pathlib needs urllib later, when the folder of libraries may be closed
 from pathlib import Path
 from relay.store.connection import StoreError, open_connection
 if os.getuid() == 0:
@@ -61,16 +62,18 @@ async def main():
 trio.run(main)
 """
     command = [sys.executable, "-c", script, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
-def open_folder(tmp_path: Path) -> Path:
-    """A folder that another user reaches: pytest's own are closed to others, and there is one more for each worker."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:4]):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
-            folder.chmod(0o755)
-    return tmp_path
+def open_folder() -> Iterator[Path]:
+    """A folder that another user reaches. Pytest's are closed to others, and each run closes them again."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 # -- aiosqlite's private names -----------------------------------------------------------------------------------------
@@ -457,7 +460,8 @@ async def test_a_folder_that_may_not_be_entered(open_folder: Path) -> None:
     path = folder / "relay.db"
     folder.chmod(0o000)
     try:
-        assert as_nobody(path).startswith(f"{path} cannot be opened for writing: Permission denied. ")
+        for inside in (path, folder / "deeper" / "relay.db"):
+            assert as_nobody(inside).startswith(f"{inside} cannot be opened for writing: Permission denied. ")
     finally:
         folder.chmod(0o755)
 
