@@ -183,10 +183,6 @@ class ForgetfulStore:
         """Nothing is written behind here."""
         raise NotImplementedError
 
-    def renew_behind(self) -> None:
-        """Nothing is written behind here."""
-        raise NotImplementedError
-
 
 async def test_a_channel_that_was_let_go_of_meanwhile_is_loaded_again() -> None:
     """What was published between the store's answer and the task that waited for it is not forgotten."""

@@ -110,7 +110,7 @@ def text_of(reason: Reason) -> str:
     return f"`{reason.text}`" if reason.text else "(none)"
 
 
-# -- frames -----------------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------------------------
 
 
 def test_live_names_each_frame_that_a_client_may_send() -> None:
@@ -206,7 +206,7 @@ def test_live_names_each_route() -> None:
     assert missing("live", rows) == []
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 def test_errors_has_a_row_for_each_code_with_its_status_and_words() -> None:
@@ -247,7 +247,7 @@ def test_a_dialect_names_each_close_that_it_may_end_with(topic: str) -> None:
     assert missing(topic, rows) == []
 
 
-# -- publishing and resume --------------------------------------------------------------------------------------------
+# -- publishing and resume ---------------------------------------------------------------------------------------------
 
 
 def name_of(kind: Kind) -> str:
@@ -281,7 +281,7 @@ def test_resume_says_how_much_each_kind_keeps() -> None:
         assert f"| {kind.history_size:,} | {kept} | {'yes' if kind.durable else 'no'} |" in row
 
 
-# -- every page -------------------------------------------------------------------------------------------------------
+# -- every page --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("topic", PAGES)
