@@ -178,7 +178,7 @@ async def test_a_dialect_that_checks_no_right_is_refused_by_the_core(tmp_path: P
                             assert answer == ("done" if way == "server-side" else f"refused {code}"), (way, channel)
                             assert server.broker.subscription_count == 0, (way, channel)
                     await publish(address, {"channel": "user:bob", "data": {"message": "secret"}})
-                    await ticker.nothing()
+                    await ticker.silent()
 
 
 @pytest.mark.parametrize("way", WAYS)
