@@ -14,11 +14,11 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.api.app import json_body, success
-from relay.api.request import LINGER_TIMEOUT
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
+from relay.transports.exchange import LINGER_TIMEOUT
 from relay.transports.http_errors import STATUS, ErrorBody, error_answer
 from tests.api.probe import app_with, serving
 from tests.api.raw import raw_connection

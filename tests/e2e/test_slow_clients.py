@@ -19,10 +19,10 @@ import trio
 
 import relay.sessions.session
 import relay.transports.stream
-from relay.api.request import LINGER_TIMEOUT
 from relay.ground.errors import Reason
 from relay.server.server import Server
 from relay.sessions.session import Session
+from relay.transports.exchange import LINGER_TIMEOUT
 from relay.transports.stream import MAX_UNSENT_BYTES
 from tests.actions import make_room
 from tests.e2e.hostile import RawConnection, http_client, raw, raw_websocket

@@ -26,7 +26,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.connection import Connection
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.transports.http import HttpServer, open_http_server
+from relay.transports.http import HttpServer, no_routes, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
@@ -121,7 +121,7 @@ async def world(*, max_connections: int = 1000, head_timeout: float = 0.4, **tim
 
     sockets = open_listeners("127.0.0.1", 0)
     async with trio.open_nursery() as handlers:
-        async with open_http_server(app, **timeouts) as http, trio.open_nursery() as listening:
+        async with open_http_server(app, no_routes, **timeouts) as http, trio.open_nursery() as listening:
             listener = Listener(
                 sockets, echo, http, handlers, ConnectionCounter(max_connections), head_timeout=head_timeout
             )
