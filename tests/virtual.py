@@ -102,6 +102,11 @@ class VirtualSocket(MemoryTransport):
         self.closed: tuple[int, str] | None = None
         self.closed_at: float | None = None
 
+    @property
+    def open(self) -> bool:
+        """Whether the session has not closed it."""
+        return self.closed is None
+
     # the outbox's transport
     def send_nowait(self, data: bytes) -> int:
         """Take frames as a client would."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -217,11 +218,15 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
     """Return an error that tells why the database at `path` cannot be used, and what to do."""
-    if not path.parent.is_dir():
+    try:
+        in_folder, is_folder = _is_folder(path.parent), _is_folder(path)
+    except OSError as hidden:
+        return StoreError(_not_writable(path, hidden.strerror))
+    if not in_folder:
         return StoreError(f"The folder of the database does not exist: {path.parent}. Create it, or change store.path.")
     if isinstance(error, OSError):
         return StoreError(_not_writable(path, error.strerror))
-    if path.is_dir():
+    if is_folder:
         return StoreError(f"{path} is a folder, not a database file. Change store.path.")
     match _primary_code(error):
         case sqlite3.SQLITE_NOTADB:
@@ -239,6 +244,14 @@ def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
             return StoreError(f"{path} cannot be written: {error}. Free space on its disk.")
         case _:
             return StoreError(f"{path} cannot be used: {error}.")
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether this is a folder. `Path.is_dir` raises or returns False, by release, if a parent may not be entered."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _not_writable(path: Path, cause: str | None) -> str:

@@ -301,9 +301,9 @@ def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> 
 def _drop_some_older(connection: sqlite3.Connection, channel_id: int, up_to: int, maximum: int) -> int:
     """Delete the oldest publications up to an offset, at most `maximum`. Return how many."""
     return connection.execute(
-        "DELETE FROM publications WHERE channel_id = ?1 AND offset IN "
-        "(SELECT offset FROM publications WHERE channel_id = ?1 AND offset <= ?2 ORDER BY offset LIMIT ?3)",
-        (channel_id, up_to, maximum),
+        "DELETE FROM publications WHERE channel_id = ? AND offset IN "
+        "(SELECT offset FROM publications WHERE channel_id = ? AND offset <= ? ORDER BY offset LIMIT ?)",
+        (channel_id, channel_id, up_to, maximum),
     ).rowcount
 
 
@@ -323,7 +323,7 @@ def _last_offset(connection: sqlite3.Connection, channel_id: int) -> int:
 def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:
     """Delete publications before `first` that are not adjacent to it: those between expired before they were written."""
     connection.execute(
-        "DELETE FROM publications WHERE channel_id = ?1 AND offset < ?2 "
-        "AND NOT EXISTS (SELECT 1 FROM publications WHERE channel_id = ?1 AND offset = ?2 - 1)",
-        (channel_id, first),
+        "DELETE FROM publications WHERE channel_id = ? AND offset < ? "
+        "AND NOT EXISTS (SELECT 1 FROM publications WHERE channel_id = ? AND offset = ? - 1)",
+        (channel_id, first, channel_id, first),
     )

@@ -1,3 +1,5 @@
+"""The address of a client: that of the peer, or what trusted proxies say."""
+
 from ipaddress import IPv6Address, ip_address
 
 import pytest
@@ -88,6 +90,7 @@ def test_only_so_many_entries_are_looked_at() -> None:
     assert client_address("127.0.0.1", b"," * 16_000 + b"203.0.113.9", PRIVATE) == "203.0.113.9"
 
 
+@pytest.mark.slow
 @given(
     st.lists(IPV4 | IPV6.map(str) | st.text(max_size=10), max_size=8),
     IPV4.filter(lambda text: not text.startswith(("10.", "127."))),

@@ -1,3 +1,5 @@
+"""Which origins may connect."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""Buckets, and the limits and connection counters that are made of them."""
+
 import gc
 import math
 
@@ -17,7 +19,7 @@ from relay.admission.rate_limits import (
 )
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
-# -- buckets ----------------------------------------------------------------------------------------------------------
+# -- buckets -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_bucket_starts_full_and_refills_evenly() -> None:
@@ -143,6 +145,7 @@ def test_forgetting_full_buckets_changes_no_answer(takes: list[tuple[str, float]
         assert 1 <= len(buckets) <= 6
 
 
+@pytest.mark.slow
 def test_there_are_at_most_100_000_buckets() -> None:
     buckets = RateLimit(100, 1)
     gc.disable()  # 100,000 new objects would be looked through again and again
@@ -154,7 +157,7 @@ def test_there_are_at_most_100_000_buckets() -> None:
     assert len(buckets) == MAX_KEYS == 100_000
 
 
-# -- connections ------------------------------------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------------------------------
 
 
 def test_there_are_as_many_places_as_there_are() -> None:
@@ -177,7 +180,7 @@ def test_a_counter_of_none_has_no_place() -> None:
         ConnectionCounter(0).take()
 
 
-# -- floods -----------------------------------------------------------------------------------------------------------
+# -- floods ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_burst_is_no_flood() -> None:
@@ -230,7 +233,7 @@ async def test_a_counter_says_when_all_places_are_given_back() -> None:
     for _ in range(2):  # an event that was set once must not count for the next connections
         counter.take()
         counter.take()
-        empty = []
+        empty: list[int] = []
 
         async def wait(empty: list[int] = empty) -> None:
             await counter.wait_empty()

@@ -14,11 +14,11 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.api.app import json_body, success
-from relay.api.request import LINGER_TIMEOUT
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, FieldError, RequestError
+from relay.transports.exchange import LINGER_TIMEOUT
 from relay.transports.http_errors import STATUS, ErrorBody, error_answer
 from tests.api.probe import app_with, serving
 from tests.api.raw import raw_connection
@@ -39,7 +39,7 @@ def check_shape(body: Any, status: int) -> None:
     uuid.UUID(body["errorId"])
 
 
-# -- the shape of errors ----------------------------------------------------------------------------------------------
+# -- the shape of errors -----------------------------------------------------------------------------------------------
 
 
 def test_every_code_has_a_status() -> None:
@@ -95,7 +95,7 @@ def test_who_must_say_who_it_is_is_told_how() -> None:
     assert error_answer(RequestError(Code.UNAUTHORIZED, "No."), "/", START_MS).headers == {"WWW-Authenticate": "Bearer"}
 
 
-# -- what the application does with what goes wrong -------------------------------------------------------------------
+# -- what the application does with what goes wrong --------------------------------------------------------------------
 
 
 def add_routes(routes: Blueprint) -> None:
@@ -236,7 +236,7 @@ async def test_a_path_may_have_slashes_twice_and_at_its_end() -> None:
     assert response.status_code == 200
 
 
-# -- over a real connection -------------------------------------------------------------------------------------------
+# -- over a real connection --------------------------------------------------------------------------------------------
 
 
 def with_core(routes: Blueprint, core: Core) -> None:
@@ -331,6 +331,7 @@ async def test_a_flood_behind_a_refusal_ends_with_its_connection(tmp_path: Path)
                 await server.drain()
 
 
+@pytest.mark.slow
 async def test_a_client_that_goes_on_after_a_refusal_is_cut_off(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with serving(tmp_path, with_core) as (_, address), raw_connection(address) as connection:

@@ -159,6 +159,7 @@ async def last(connection: HttpConnection) -> int:
     return status
 
 
+@pytest.mark.slow
 async def test_a_request_that_lasts_ends_with_its_token(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with serving(tmp_path, add) as (_, address):
@@ -168,6 +169,7 @@ async def test_a_request_that_lasts_ends_with_its_token(tmp_path: Path) -> None:
                 assert await last(connection) == 401
 
 
+@pytest.mark.slow
 async def test_a_request_that_lasts_ends_with_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "POLL_INTERVAL", 0.05)
     with trio.fail_after(20):

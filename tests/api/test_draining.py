@@ -1,3 +1,5 @@
+"""Waits of requests end in time when the server drains."""
+
 import math
 
 import pytest

@@ -22,6 +22,7 @@ from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
 from tests.running import bearer, config_for, running
+from tests.waiting import until
 
 TIMEOUT = 20.0
 NOBODY: dict[str, list[str]] = {"server.metrics_allowed_addresses": []}
@@ -48,9 +49,12 @@ class Scraper:
         return (await self.scrape()).get((name, frozenset(labels.items())), 0.0)
 
     async def until(self, expected: float, name: str, **labels: str) -> None:
-        """Return when a sample has this value; fail if it does not within the test's time."""
-        while await self.value(name, **labels) != expected:
-            await trio.sleep(0.02)
+        """Return when a sample has this value."""
+
+        async def reached() -> bool:
+            return await self.value(name, **labels) == expected
+
+        await until(reached)
 
 
 @asynccontextmanager
@@ -112,6 +116,7 @@ async def test_why_the_server_ended_a_session_or_refused_one(tmp_path: Path) -> 
         await scraper.until(1, "relay_handshakes_refused_total", reason="forbidden")
 
 
+@pytest.mark.slow
 async def test_polling_sessions_and_those_that_went_on_over_websocket(tmp_path: Path) -> None:
     async with scraped(tmp_path) as (_, address, scraper):
         polling = {"dialect": "socketio", "transport": "polling"}
@@ -137,6 +142,7 @@ async def test_polling_sessions_and_those_that_went_on_over_websocket(tmp_path: 
         assert await scraper.value("relay_sessions_closed_total", **polling, reason="upgraded") == 1
 
 
+@pytest.mark.slow
 async def test_every_limit_is_shown_and_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once its buckets are full again, the janitor forgets them."""
     monkeypatch.setattr(janitor, "UNLOAD_INTERVAL", 0.05)
@@ -159,6 +165,7 @@ async def test_every_limit_is_shown_and_swept(tmp_path: Path, monkeypatch: pytes
         await scraper.until(0, "relay_table_entries", table="auth_failure_limits")
 
 
+@pytest.mark.slow
 async def test_publications_deliveries_and_commits(tmp_path: Path) -> None:
     async with scraped(tmp_path) as (_, address, scraper):
         admin = bearer("root", admin=True)
@@ -210,10 +217,10 @@ async def test_a_reader_that_does_not_read_shows_in_bytes_and_then_as_too_slow(t
         await scraper.until(0, "relay_outbox_bytes", dialect="feeds", transport="websocket")
 
 
+@pytest.mark.slow
 async def test_a_loop_that_is_held_up_shows_as_lag(tmp_path: Path) -> None:
     async with scraped(tmp_path) as (_, _, scraper):
-        while not await scraper.value("relay_loop_lag_seconds_count"):
-            await trio.sleep(0.05)
+        await until(lambda: scraper.value("relay_loop_lag_seconds_count"))
         begun = trio.current_time()
         while not (held := await scraper.value("relay_loop_lag_seconds_sum")) > 0.15:
             time.sleep(0.2)
@@ -233,7 +240,7 @@ async def test_two_servers_in_one_process_count_for_themselves(tmp_path: Path) -
         assert await second.value("relay_sessions", dialect="live", transport="websocket") == 0
 
 
-# Access
+# -- access ------------------------------------------------------------------------------------------------------------
 
 
 async def test_with_no_address_named_only_an_admin_reads_metrics(tmp_path: Path) -> None:
@@ -286,7 +293,7 @@ async def test_an_address_that_is_named_reads_metrics_through_a_trusted_proxy(tm
         assert (await scraper.http.get("/metrics")).status_code == 401, "this machine is not named"
 
 
-# Parts
+# -- parts -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_duration_counts_under_the_least_bound_that_it_does_not_exceed() -> None:

@@ -27,6 +27,7 @@ from tests.clients import live
 from tests.http_client import HttpConnection, http_connection
 from tests.kept import recent
 from tests.running import bearer, config_for, running
+from tests.waiting import until
 
 PUBLISH = "/v1/publish"
 
@@ -87,6 +88,15 @@ async def head_of(to: Publisher, channel: str = "trades") -> int:
     """Return the offset of what was published to a channel last."""
     position, _ = await recent(to.server.broker, to.server.core.kinds.parse(channel))
     return position.offset
+
+
+async def until_head(to: Publisher, offset: int, channel: str = "trades") -> None:
+    """Wait until that much was published to a channel."""
+
+    async def reached() -> bool:
+        return await head_of(to, channel) >= offset
+
+    await until(reached)
 
 
 # -- one ---------------------------------------------------------------------------------------------------------------
@@ -226,6 +236,7 @@ async def test_an_array_may_have_a_thousand_items_and_no_more(tmp_path: Path) ->
         assert body["data"][0]["offset"] == 1001, "of an array that is refused nothing is published"
 
 
+@pytest.mark.slow
 async def test_an_array_may_have_eight_mebibytes_and_no_more(tmp_path: Path) -> None:
     item = {"channel": "trades", "data": {"text": "x" * 60_000}}
     async with publisher(tmp_path) as to:
@@ -285,7 +296,7 @@ async def test_each_line_is_published_as_it_arrives(tmp_path: Path) -> None:
             for number in range(5):
                 whole = line(amount=number)
                 await connection.chunk(whole[:-10])
-                await alice.nothing(0.05)
+                await alice.silent(0.05)
                 await connection.chunk(whole[-10:])
                 assert (await alice.receive())["data"] == {"amount": number}
             assert (await end(connection)).json["data"]["published"] == 5
@@ -336,8 +347,8 @@ async def test_what_came_whole_is_published_when_the_connection_drops(tmp_path: 
         async with stream(to) as connection:
             await connection.chunk(line(amount=1) + line("task:1", status="x") + line(amount=2))
             await connection.chunk(line(amount=3)[:-1])
-        while await head_of(to) < 2 or await head_of(to, "task:1") < 1:
-            await trio.sleep(0.01)
+        await until_head(to, 2)
+        await until_head(to, 1, "task:1")
         await trio.sleep(0.1)
         assert await head_of(to) == 2, "a line without its end is not whole"
 
@@ -348,8 +359,7 @@ async def test_what_came_whole_is_published_when_the_chunks_are_broken(tmp_path:
             await connection.chunk(line(amount=1) + line(amount=2)[:10])
             await connection.send(b"no size\r\n")
             ended = await connection.ended()
-        while await head_of(to) < 1:
-            await trio.sleep(0.01)
+        await until_head(to, 1)
         async with http_connection(to.address, to.headers) as other:
             _, body = await other.request("POST", PUBLISH, {"channel": "trades", "data": {}})
     assert body["data"][0]["offset"] == 2, "a line without its end is not whole"
@@ -369,8 +379,7 @@ async def test_a_stream_ends_when_its_key_is_revoked(tmp_path: Path, monkeypatch
         key, secret = await create_key(tmp_path, "publish")
         async with stream(attrs.evolve(to, secret=secret)) as connection:
             await connection.chunk(line(amount=1))
-            while await head_of(to) < 1:
-                await trio.sleep(0.01)
+            await until_head(to, 1)
             await revoke_key(tmp_path, [key.id])
             ended = await connection.answer()
     assert ended.status == 401
@@ -387,7 +396,7 @@ async def test_a_stream_leaves_its_connection_to_the_next_request(tmp_path: Path
         assert (await connection.answer()).status == 200
 
 
-# -- lines, however they are cut --------------------------------------------------------------------------------------
+# -- lines, however they are cut ---------------------------------------------------------------------------------------
 
 
 class FakePublishing:

@@ -57,7 +57,7 @@ def is_told_to_wait(answer: httpx.Response) -> bool:
     return True
 
 
-# -- failed authentications -------------------------------------------------------------------------------------------
+# -- failed authentications --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("headers", [WRONG, {}, {"X-API-Key": "rk_live_wrong"}, bearer("alice", expires_in=-1.0)])
@@ -123,7 +123,7 @@ async def test_what_is_refused_for_another_reason_is_no_failure(tmp_path: Path) 
         assert (await rooms(http, WRONG)).status_code == 401
 
 
-# -- whose address it is ----------------------------------------------------------------------------------------------
+# -- whose address it is -----------------------------------------------------------------------------------------------
 
 SAME = {
     "spoofed in front": ("203.0.113.9", "198.51.100.1, 203.0.113.9", "x, , 203.0.113.9", "127.0.0.1, 203.0.113.9"),
@@ -180,7 +180,7 @@ async def test_nobody_else_is_believed(tmp_path: Path) -> None:
         assert opened == [200, 200, 429]
 
 
-# -- requests of a user -----------------------------------------------------------------------------------------------
+# -- requests of a user ------------------------------------------------------------------------------------------------
 
 
 async def test_a_user_makes_so_many_requests_and_backends_as_many_as_they_like(tmp_path: Path) -> None:
@@ -207,6 +207,7 @@ async def test_an_address_makes_some_times_as_many(tmp_path: Path, monkeypatch: 
         assert (await rooms(http, bearer("another"), "203.0.113.9")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_who_waited_as_long_as_it_was_told_passes(tmp_path: Path) -> None:
     async with limited(tmp_path, {"requests_per_minute": 60}) as (_, http):
         while (answer := await rooms(http, bearer("alice"))).status_code == 200:
@@ -216,7 +217,7 @@ async def test_who_waited_as_long_as_it_was_told_passes(tmp_path: Path) -> None:
         assert (await rooms(http, bearer("alice"))).status_code == 200
 
 
-# -- handshakes -------------------------------------------------------------------------------------------------------
+# -- handshakes --------------------------------------------------------------------------------------------------------
 
 
 async def test_handshakes_of_both_transports_are_counted_together(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ class Heard:
             await self._told.wait()
 
 
+@pytest.mark.slow
 async def test_a_watcher_hears_of_each_change_and_of_nothing_else(tmp_path: Path) -> None:
     async with open_keys(tmp_path) as (api_keys, database):
         key, _ = await create(database, "connect")

@@ -41,6 +41,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Code, RequestError
 from tests.clients import connect
 from tests.running import SECRET, config_for, running
+from tests.waiting import until
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 KEYS: dict[str, Any] = {
@@ -67,7 +68,7 @@ def signed(key: Any, algorithm: str = "EdDSA", *, kid: str | None = None, user: 
     return jwt.encode(claims, key, algorithm=algorithm, headers={} if kid is None else {"kid": kid})
 
 
-# -- what a document holds --------------------------------------------------------------------------------------------
+# -- what a document holds ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
@@ -117,7 +118,7 @@ def test_what_is_no_document(text: bytes) -> None:
         parse(text)
 
 
-# -- which key a token is checked with --------------------------------------------------------------------------------
+# -- which key a token is checked with ---------------------------------------------------------------------------------
 
 
 def test_a_token_is_checked_with_the_key_that_it_names() -> None:
@@ -168,7 +169,7 @@ def test_without_a_key_nothing_is_accepted() -> None:
     assert caught.value.code is Code.UNAUTHORIZED
 
 
-# -- when it is looked up ---------------------------------------------------------------------------------------------
+# -- when it is looked up ----------------------------------------------------------------------------------------------
 
 
 class Issuer:
@@ -329,7 +330,7 @@ async def test_the_old_keys_are_bounded(autojump_clock: trio.testing.MockClock) 
         assert len(jwks.known()) == 2 * MAX_KEYS
 
 
-# -- over the wire ----------------------------------------------------------------------------------------------------
+# -- over the wire -----------------------------------------------------------------------------------------------------
 
 
 def http_answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -378,6 +379,7 @@ async def test_answers_that_are_none(answer: bytes, cause: str) -> None:
                 parse(await module._Fetcher().fetch(url))
 
 
+@pytest.mark.alone
 async def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.3)
     with trio.fail_after(10):
@@ -505,6 +507,9 @@ async def test_a_server_without_any_key_refuses_tokens_and_says_that_it_is_not_r
                 "The keys that tokens are checked with cannot be fetched: the log says why.",
             )
             body[0] = document(jwk(FIRST, kid="1"))
-            while (await http.get("/readyz")).status_code != 200:
-                await trio.sleep(0.05)
+
+            async def is_ready() -> bool:
+                return (await http.get("/readyz")).status_code == 200
+
+            await until(is_ready)
             assert await status_of(address, signed(FIRST, kid="1")) == 200

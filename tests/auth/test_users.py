@@ -12,6 +12,7 @@ from relay.auth.users import Users
 from relay.store.database import Database, open_database
 from relay.store.users import Profile
 from tests.parts import SetClock, open_parts, user
+from tests.waiting import until
 
 
 async def stored(database: Database) -> int:
@@ -59,6 +60,7 @@ async def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest
             assert parts.database.operations - before == writes, one.user_id
 
 
+@pytest.mark.slow
 async def test_a_database_that_cannot_be_written_keeps_nobody_out(tmp_path: Path) -> None:
     """Names are for show: they are stored the next time that they can be."""
     path = tmp_path / "relay.db"
@@ -71,9 +73,7 @@ async def test_a_database_that_cannot_be_written_keeps_nobody_out(tmp_path: Path
         assert not database.healthy
         assert await users.profiles(["bob"]) == {}
         await database.load(lambda connection: connection.execute("PRAGMA query_only = OFF").fetchall())
-        with trio.fail_after(5):
-            while database.last_error is not None:
-                await trio.sleep(0.01)
+        await until(lambda: database.last_error is None, 5)
         await users.seen(bob)
         assert await users.profiles(["bob"]) == {"bob": Profile("bob", "Bob", None, None)}
         nursery.cancel_scope.cancel()

@@ -1,3 +1,5 @@
+"""Tokens: how they are minted, and which of them name a user."""
+
 import base64
 import hashlib
 import hmac
@@ -116,7 +118,7 @@ def test_no_token_is_minted_for_what_is_no_user(user_id: str) -> None:
         mint(SECRET, user_id=user_id, now=NOW, expires_in=HOUR)
 
 
-# -- signatures -------------------------------------------------------------------------------------------------------
+# -- signatures --------------------------------------------------------------------------------------------------------
 
 
 def test_the_previous_secret_is_accepted_and_no_other() -> None:
@@ -241,7 +243,7 @@ def test_keys_that_a_header_names_are_not_used() -> None:
     assert verifier.verify(signed(header, claims), NOW).user_id == "u1"
 
 
-# -- garbage ----------------------------------------------------------------------------------------------------------
+# -- garbage -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ def test_a_token_may_have_8192_characters() -> None:
     assert refusal("x" * 10_000_000) == "The token is not valid."
 
 
-# -- times ------------------------------------------------------------------------------------------------------------
+# -- times -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_token_without_expiry_is_refused() -> None:
@@ -441,7 +443,7 @@ def test_a_token_that_was_accepted_is_refused_once_it_expired() -> None:
         verifier.verify(token, NOW + timedelta(seconds=1))
 
 
-# -- issuer and audience ----------------------------------------------------------------------------------------------
+# -- issuer and audience -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("issuer", [None, "", "them", 1, ["us"], {"us": 1}])
@@ -471,7 +473,7 @@ def test_a_minted_token_fits_its_issuer_and_audience() -> None:
     assert ours.verify(token, NOW).user_id == "u1"
 
 
-# -- who --------------------------------------------------------------------------------------------------------------
+# -- who ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -597,6 +599,7 @@ CLAIMS = [
 ]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(CLAIMS), JSON_VALUES), st.booleans())
 def test_claims_of_any_type_name_a_user_or_are_refused(claims: dict[str, object], completed: bool) -> None:
     ours = TokenVerifier(secrets=(SECRET,), issuer="us") if "iss" in claims else verifier
@@ -626,7 +629,7 @@ def check_principal(principal: Principal) -> None:
     assert principal.key_id is None
 
 
-# -- what a verifier is made of ---------------------------------------------------------------------------------------
+# -- what a verifier is made of ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -678,7 +681,7 @@ def test_secrets_are_not_used_without_their_algorithm() -> None:
     assert refusal(mint(SECRET, user_id="u1", now=NOW, expires_in=HOUR), of_rsa) == "The token is not valid."
 
 
-# -- API keys ---------------------------------------------------------------------------------------------------------
+# -- aPI keys ----------------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from tests.running import RelayProcess, token
 RUN_TIMEOUT = 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["live", "channels", "feeds"])
 def test_fanout_reaches_every_subscriber(server: RelayProcess, key: str, dialect: str) -> None:
     pace = ["--connections", "5", "--rate", "50", "--seconds", "0.5"]
@@ -31,12 +32,14 @@ def test_fanout_reaches_every_subscriber(server: RelayProcess, key: str, dialect
     assert report["audit"] == dict.fromkeys(report["audit"], 0)
 
 
+@pytest.mark.slow
 def test_fanout_with_a_window_is_paced_by_the_deliveries(server: RelayProcess, key: str) -> None:
     report = measured(server, key, "fanout", "--connections", "10", "--window", "3", "--seconds", "0.5", "--durable")
     assert report["publications"] > 10
     assert report["deliveries"] == 10 * report["publications"]
 
 
+@pytest.mark.slow
 def test_flaky_clients_of_a_fanout_miss_nothing(server: RelayProcess, key: str) -> None:
     for dialect in ("live", "channels"):
         pace = ["--connections", "20", "--rate", "20", "--seconds", "0.8", "--flaky", "0.3"]
@@ -46,6 +49,7 @@ def test_flaky_clients_of_a_fanout_miss_nothing(server: RelayProcess, key: str) 
         assert report["deliveries"] == 20 * report["publications"]
 
 
+@pytest.mark.slow
 def test_chat_and_flaky_chat(server: RelayProcess, key: str) -> None:
     members = ["--connections", "12", "--senders", "6", "--rate", "40", "--seconds", "0.8"]
     for more in ([], ["--flaky", "0.3"]):
@@ -55,6 +59,7 @@ def test_chat_and_flaky_chat(server: RelayProcess, key: str) -> None:
         assert bool(report["audit"]["reconnected"]) is bool(more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["live", "channels"])
 def test_a_crowd_that_is_cut_comes_back_beside_those_that_stay(server: RelayProcess, key: str, dialect: str) -> None:
     report = measured(
@@ -68,6 +73,7 @@ def test_a_crowd_that_is_cut_comes_back_beside_those_that_stay(server: RelayProc
     assert report["latency_ms"]["p99"] == pytest.approx(report["storm_p99_ms"], abs=0.001)
 
 
+@pytest.mark.slow
 def test_everybody_comes_back_after_a_restart() -> None:
     """Nobody stays through a restart: those that get the steady rate come back first, and resume as the crowd does."""
     result = bench("storm", "--connections", "30", "--staying", "5", "--seconds", "0.5", "--restart", "--json")
@@ -80,12 +86,14 @@ def test_only_an_own_server_is_restarted() -> None:
     assert "--restart is for a server of its own" in failed("storm", "--restart", "--url", "http://x", code=2)
 
 
+@pytest.mark.slow
 def test_market_reaches_everybody_with_every_symbol(server: RelayProcess, key: str) -> None:
     report = measured(server, key, "market", "--symbols", "4", "--connections", "5", "--rate", "80", "--seconds", "0.5")
     assert report["deliveries"] + report["audit"]["replaced"] == 5 * report["publications"]
     assert report["publications"] >= 30
 
 
+@pytest.mark.slow
 def test_connections_that_do_nothing(server: RelayProcess, key: str) -> None:
     report = measured(server, key, "connect", "--connections", "30")
     assert report["connections"] == 30
@@ -96,6 +104,7 @@ def test_connections_that_do_nothing(server: RelayProcess, key: str) -> None:
     assert "memory_kb_per_connection" in report
 
 
+@pytest.mark.slow
 def test_publishing_alone(server: RelayProcess, key: str) -> None:
     for more in ([], ["--durable"]):
         report = measured(server, key, "ingest", "--lines", "7", "--seconds", "0.1", *more)
@@ -109,6 +118,7 @@ def test_publishing_alone(server: RelayProcess, key: str) -> None:
         assert report["publications"] % 50 == 0
 
 
+@pytest.mark.slow
 def test_loads_over_tls(tmp_path: Path) -> None:
     """Flaky ones among them, and a certificate that is not trusted."""
     write_certificate(tmp_path)
@@ -131,6 +141,7 @@ def test_loads_over_tls(tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.slow
 def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = [

@@ -88,6 +88,7 @@ def test_a_room_cannot_be_created_at_what_is_no_relay(speaker: str) -> None:
         assert "no chat room could be created" in failed("chat", *where)
 
 
+@pytest.mark.slow
 def test_an_own_server_that_dies_while_clients_connect_ends_the_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_an_own_server_that_dies_while_clients_connect_ends_the_load(
     assert "memory_kb_per_connection" not in out
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_see_each_other(server: RelayProcess, key: str) -> None:
     """The channel trades is one for all."""
     where = ["--url", f"http://{server.address}", "--token", token("other"), "--key", key]
@@ -127,6 +129,7 @@ def test_two_runs_at_once_do_not_see_each_other(server: RelayProcess, key: str) 
         assert one["deliveries"] == 5 * one["publications"]
 
 
+@pytest.mark.slow
 def test_an_own_server_does_not_import_what_lies_in_the_folder(tmp_path: Path) -> None:
     for name in ("token", "relay", "trio"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is the wrong {name}')\n")
@@ -138,6 +141,7 @@ def test_an_own_server_does_not_import_what_lies_in_the_folder(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_idle_tells_the_longest_pause(server: RelayProcess, key: str) -> None:
     quiet = measured(server, key, "idle", "--connections", "3", "--seconds", "1")
     assert 0 < quiet["longest_pause_at_most_ms"] < 600
@@ -163,11 +167,13 @@ def test_more_connections_than_open_files_are_refused(server: RelayProcess, key:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_channels_are_durable_and_say_so(server: RelayProcess, key: str) -> None:
     load = ["fanout", "--dialect", "channels", "--connections", "1", "--rate", "20", "--seconds", "0.3"]
     assert measured(server, key, *load)["settings"]["durable"] is True
 
 
+@pytest.mark.slow
 def test_options_for_another_server_need_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
     for option in ("--token", "--key"):
         assert f"{option} is for a server at --url" in failed("connect", option, "x", code=2)

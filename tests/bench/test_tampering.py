@@ -15,6 +15,8 @@ import pytest
 from tests.bench.commands import bench
 from tests.running import RelayProcess, token
 
+pytestmark = pytest.mark.slow
+
 PROXY = Path(__file__).with_name("tampering.py")
 PRAISE = "no publication was lost"
 

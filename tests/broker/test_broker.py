@@ -23,6 +23,7 @@ from relay.sessions.outbox import Outbox, flush
 from tests.fakes import MemoryTransport
 from tests.kept import recent
 from tests.parts import Ear, Parts, SetClock, admin, encode, listening, open_parts, user
+from tests.waiting import until
 
 SIZE = 100
 """Of the history of a `task` channel."""
@@ -267,9 +268,7 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
                 await parts.rooms.remove_member(admin(), "den", "u")
             async with listening(parts, user("v"), name.text):
                 gate.grant()
-                with trio.fail_after(5):
-                    while not resumed:
-                        await trio.sleep(0.01)
+                await until(lambda: resumed, 5)
                 await publish(parts, name.text, 1)
                 await trio.testing.wait_all_tasks_blocked()
             heard = b'"offset":42' in gate.taken.replace(b" ", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -102,7 +103,7 @@ class HistoryModel(RuleBasedStateMachine):
         assert not self.floor or not history.reaches(self.floor - 1)
 
 
-TestHistory = HistoryModel.TestCase
+TestHistory = pytest.mark.slow(HistoryModel.TestCase)
 
 
 def test_a_new_channel_is_complete() -> None:

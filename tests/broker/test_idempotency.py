@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -63,7 +64,7 @@ class RecentModel(RuleBasedStateMachine):
         assert len(self.recent._entries) <= MAX_KEYS
 
 
-TestRecent = RecentModel.TestCase
+TestRecent = pytest.mark.slow(RecentModel.TestCase)
 
 
 def test_scopes_are_apart() -> None:
@@ -92,6 +93,7 @@ def test_what_is_over_takes_no_memory() -> None:
     assert len(recent._entries) == 10
 
 
+@pytest.mark.alone
 def test_a_put_costs_no_more_when_many_were_forgotten() -> None:
     """In a plain dict it comes to cost fifteen times as much, and then a hundred times."""
     recent, period = IdempotencyCache(), 50_000

@@ -22,6 +22,8 @@ from relay.broker import broker, write_behind
 from relay.model.publication import Position
 from tests.broker.resuming import CHANNELS, HISTORY_PERIOD, HISTORY_SIZE, World, open_world
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("RELAY_EXAMPLES", "60"))
 CLIENTS = 3
 

@@ -43,7 +43,7 @@ async def messages(parts: Parts, room_id: str) -> list[str]:
     return [message.text for message in reversed(found)]
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------------------
 
 
 async def test_post(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ async def test_the_transaction_checks_the_right_of_a_reader_too(tmp_path: Path) 
         assert await messages(parts, room.id) == []
 
 
-# -- messages that a backend publishes --------------------------------------------------------------------------------
+# -- messages that a backend publishes ---------------------------------------------------------------------------------
 
 
 async def publish(parts: Parts, room_id: str, *bodies: dict[str, Any], key: str | None = None) -> list[Outcome]:

@@ -42,7 +42,7 @@ async def messages(parts: Parts, room_id: str) -> list[str]:
     return [message.text for message in reversed(found)]
 
 
-# -- rights -----------------------------------------------------------------------------------------------------------
+# -- rights ------------------------------------------------------------------------------------------------------------
 
 WAYS_TO_READ: list[Callable[[Parts, Principal, str], Awaitable[Any]]] = [
     lambda parts, who, room: parts.rooms.may_read(who, room),
@@ -109,7 +109,7 @@ async def test_listing_shows_what_one_sees_newest_first(tmp_path: Path) -> None:
         assert await listed(BOB, limit=1, offset=9) == ([], 2)
 
 
-# -- rooms ------------------------------------------------------------------------------------------------------------
+# -- rooms -------------------------------------------------------------------------------------------------------------
 
 
 async def test_create(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ async def test_delete(tmp_path: Path) -> None:
         assert await messages(parts, "lobby") == ["new"]
 
 
-# -- members ----------------------------------------------------------------------------------------------------------
+# -- members -----------------------------------------------------------------------------------------------------------
 
 
 async def test_join_and_leave_are_idempotent(tmp_path: Path) -> None:

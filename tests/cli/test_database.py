@@ -29,6 +29,7 @@ def test_a_database_that_there_is_not(folder: Path) -> None:
         (folder / "relay.db").unlink()
 
 
+@pytest.mark.slow
 async def test_keys_and_tokens_can_be_made_while_the_database_is_in_use(folder: Path) -> None:
     with trio.fail_after(60):
         async with running_database(folder / "relay.db") as database:

@@ -35,6 +35,7 @@ def test_a_page_is_piped_as_it_is(topic: str) -> None:
     assert run(topic).stdout == handbook.page(topic).text
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_formatted_page() -> None:
     """Without the marks of Markdown."""
     ours, theirs = pty.openpty()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import click
+import pytest
 
 from relay.cli.main import main
 from tests.cli.commands import done, process
@@ -64,6 +65,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_wrong_usage_exits_with_2() -> None:
     for args in (["nonsense"], ["token"], ["serve", "--port", "x"], ["init", "a", "b"]):
         result = process(*args)

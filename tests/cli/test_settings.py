@@ -21,6 +21,7 @@ def test_check_reports_every_error_at_once(folder: Path, monkeypatch: pytest.Mon
     assert "hunter2" not in text
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_one_clear_sentence() -> None:
     for command in ("check", "serve", "keys list", "token u"):
         result = process(*command.split(), "--config", "missing.toml")

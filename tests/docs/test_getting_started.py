@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 PAGE = Path(__file__).parents[2] / "relay/docs/getting-started.md"
@@ -75,6 +76,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 async def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     install, serve, make_room, alice_joins, bob_joins, publish, read = blocks("sh")
     [chat] = blocks("python")

@@ -110,7 +110,7 @@ def text_of(reason: Reason) -> str:
     return f"`{reason.text}`" if reason.text else "(none)"
 
 
-# -- frames -----------------------------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------------------------
 
 
 def test_live_names_each_frame_that_a_client_may_send() -> None:
@@ -135,7 +135,7 @@ def test_channels_names_each_frame_both_ways() -> None:
     sent = cases(function(channels, "decode"))
     answers = arguments(trees("dialects/channels"), "answer", 0) | arguments(trees("dialects/channels"), "_answer", 0)
     words = {
-        first.value
+        str(first.value)
         for node in ast.walk(function(channels, "_translated"))
         if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
         if isinstance(first := node.value.elts[0], ast.Constant)
@@ -149,12 +149,12 @@ def test_channels_names_each_frame_both_ways() -> None:
 
 
 def test_feeds_names_each_frame() -> None:
-    types = set()
+    types: set[str] = set()
     for node in ast.walk(tree(feeds)):
         if isinstance(node, ast.Dict):
             pairs = zip(node.keys, node.values, strict=True)
             types |= {
-                value.value
+                str(value.value)
                 for key, value in pairs
                 if isinstance(key, ast.Constant) and key.value == "type" and isinstance(value, ast.Constant)
             }
@@ -206,7 +206,7 @@ def test_live_names_each_route() -> None:
     assert missing("live", rows) == []
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 def test_errors_has_a_row_for_each_code_with_its_status_and_words() -> None:
@@ -247,7 +247,7 @@ def test_a_dialect_names_each_close_that_it_may_end_with(topic: str) -> None:
     assert missing(topic, rows) == []
 
 
-# -- publishing and resume --------------------------------------------------------------------------------------------
+# -- publishing and resume ---------------------------------------------------------------------------------------------
 
 
 def name_of(kind: Kind) -> str:
@@ -281,7 +281,7 @@ def test_resume_says_how_much_each_kind_keeps() -> None:
         assert f"| {kind.history_size:,} | {kept} | {'yes' if kind.durable else 'no'} |" in row
 
 
-# -- every page -------------------------------------------------------------------------------------------------------
+# -- every page --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("topic", PAGES)

@@ -22,8 +22,8 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError
 
 from relay.store.verification import verify
+from tests.actions import join, make_room
 from tests.clients import Client, connect, live
-from tests.e2e.test_live_chat import join, make_room
 from tests.http_client import http_connection
 from tests.running import RelayProcess, bearer, token
 

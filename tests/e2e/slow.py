@@ -22,6 +22,7 @@ from tests.dialects.socketio.engine_client import engine_server_of
 from tests.e2e.hostile import RawConnection
 from tests.e2e.wire import PING, PONG, TEXT, frame, handshake, text
 from tests.running import token
+from tests.waiting import until
 
 RECEIVE_BUFFER_BYTES = 8192
 ANSWER_TIMEOUT = 5.0
@@ -104,9 +105,7 @@ def polling_count(server: Server) -> int:
 async def gone(server: Server, session: Session, timeout: float) -> float:
     """Wait until the session is over; returns how long that took. Fails where it is not within the time."""
     started = trio.current_time()
-    with trio.fail_after(timeout):
-        while session in server.upgrades._sessions:
-            await trio.sleep(0.005)
+    await until(lambda: session not in server.upgrades._sessions, timeout)
     return trio.current_time() - started
 
 
@@ -125,16 +124,12 @@ _TIME_WAIT = "06"
 
 async def until_closed(address: str, peer_ports: Sequence[int], timeout: float) -> None:
     """Wait until neither the server nor the kernel keeps anything of its connections to these ports; fail after the time."""
-    with trio.fail_after(timeout):
-        while _connections(address, peer_ports):
-            await trio.sleep(0.02)
+    await until(lambda: not _connections(address, peer_ports), timeout)
 
 
 async def until_let_go(address: str, peer_ports: Sequence[int], timeout: float) -> None:
     """Wait until no process has a file descriptor of the server's connections to these ports; fail after the time."""
-    with trio.fail_after(timeout):
-        while any(_connections(address, peer_ports)):
-            await trio.sleep(0.02)
+    await until(lambda: not any(_connections(address, peer_ports)), timeout)
 
 
 def _connections(address: str, peer_ports: Sequence[int]) -> list[int]:

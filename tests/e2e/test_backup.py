@@ -8,13 +8,16 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import trio
 
 from relay.store.verification import verify
+from tests.actions import join, make_room
 from tests.clients import live
-from tests.e2e.test_live_chat import join, make_room
 from tests.http_client import http_connection
 from tests.running import RelayProcess, bearer, relay_process
+
+pytestmark = pytest.mark.slow
 
 SENDERS = 5
 BACKUPS = 2

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import trio
 
+from tests.actions import make_room
 from tests.e2e.hostile import RawConnection, http_client, raw_websocket
 from tests.e2e.slow import authenticate, narrow, sessions_of
-from tests.e2e.test_live_chat import make_room
 from tests.e2e.test_slow_clients import IDLE_TIMEOUT, IMPATIENT, MAX_OUTBOX_BYTES, chat, newcomer
 from tests.e2e.wire import CLOSE, PING, PONG, frame, text
 from tests.running import config_for, running

@@ -10,8 +10,12 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.crash_loop import SETTINGS, CrashLoop
 from tests.running import relay_process
+
+pytestmark = pytest.mark.slow
 
 CRASHES = int(os.environ.get("RELAY_CRASHES", "12"))
 

@@ -14,9 +14,11 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from relay.store import api_keys as keys
+from tests.actions import make_room
 from tests.clients import connect, live
-from tests.e2e.test_live_chat import make_room
 from tests.running import bearer, config_for, running, token
+
+pytestmark = pytest.mark.slow
 
 RATE = 1000
 """Publications a second."""
@@ -172,7 +174,7 @@ async def test_feeds_begin_with_history_that_survives_restarts(tmp_path: Path) -
         async with connect(address, "/api/v1/ws/assets/btcusdt/price") as asset:
             assert await asset.receive() == {"type": "price_update", "symbol": "BTCUSDT", "price": 98500.5}
         async with connect(address, "/api/v1/ws/assets/EUR%2FUSD/price") as asset:
-            await asset.nothing()
+            await asset.silent()
 
 
 @pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/nothing", "/api/v1/ws/trades/x"])
@@ -210,6 +212,7 @@ async def test_feeds_ignore_messages_up_to_their_limit(tmp_path: Path, path: str
         assert (await feed.closed())[0] == 1009
 
 
+@pytest.mark.alone
 async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
     """One that only sends text is gone at the deadline, one that answers pings stays."""
     config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.4, "dialects.feeds.pong_timeout": 1.0})
@@ -251,7 +254,7 @@ async def test_channels(tmp_path: Path) -> None:
             assert (code, messages[0]["data"]["code"]) == (1008, "unauthorized")
         async with connect(address, f"/api/ws?token={token('alice')}") as alice:
             assert set(await alice.ask(type="ping")) == {"type", "data", "timestamp"}
-            for channel, code in (
+            cases: list[tuple[object, str | None]] = [
                 (f"conversation:{room}", None),
                 ("conversation:room_x", "unauthorized"),
                 ("user:bob", "unauthorized"),
@@ -260,14 +263,15 @@ async def test_channels(tmp_path: Path) -> None:
                 ("market:BTC", "subscription_failed"),
                 ("task:1", None),
                 (7, "invalid_request"),
-            ):
+            ]
+            for channel, refusal in cases:
                 answer = await alice.ask(type="subscribe", data={"channel": channel})
-                if code is None:
+                if refusal is None:
                     assert answer["type"] == "subscribed"
                     assert answer["data"]["channel"] == channel
                     assert answer["data"]["offset"] == 0
                 else:
-                    assert (answer["type"], answer["data"]["code"]) == ("error", code)
+                    assert (answer["type"], answer["data"]["code"]) == ("error", refusal)
             async with live(address, "alice") as other:
                 await other.send(type="chat:send", chatroomId=room, message="Hello there!")
                 message = await alice.receive()

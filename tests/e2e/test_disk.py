@@ -19,10 +19,13 @@ import trio
 
 from relay.store import connection as connection_module
 from relay.store.verification import verify
+from tests.actions import join, make_room, publish
 from tests.clients import Client, connect, live
 from tests.e2e.faulty_disk import FAULT_FILE
-from tests.e2e.test_live_chat import join, make_room, publish
 from tests.running import RelayProcess, bearer, config_for, relay_process, running, token
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 FAULTS = {
     "full": "The database cannot be written: the disk is full.",
@@ -50,7 +53,7 @@ class Disk:
     @asynccontextmanager
     async def serving(self, folder: Path, settings: str = "") -> AsyncIterator[RelayProcess]:
         """Run a server on it."""
-        environment = {FAULT_FILE: str(self._file)}
+        environment: dict[str, Any] = {FAULT_FILE: str(self._file)}
         async with relay_process(folder, settings, module="tests.e2e.faulty_disk", **environment) as server:
             yield server
 
@@ -86,11 +89,13 @@ class Scene:
         assert answer.status_code == (200 if reason is None else 503)
         return reason
 
+    async def is_ready(self) -> bool:
+        """Whether the server is ready."""
+        return await self.ready() is None
+
     async def recovered(self) -> None:
         """Wait until it is ready again."""
-        with trio.fail_after(RECOVERY_TIMEOUT):
-            while await self.ready() is not None:
-                await trio.sleep(0.05)
+        await until(self.is_ready, RECOVERY_TIMEOUT)
 
     async def say(self, text: str) -> int:
         """Send a message over REST; returns the status."""
@@ -247,7 +252,7 @@ async def test_stopped_while_the_disk_fails(tmp_path: Path) -> None:
             assert await trio.to_thread.run_sync(server.stop) == 0
             assert "Traceback" not in server.log_text()
             assert "write-behind publications are lost" in server.log_text()
-            environment = {FAULT_FILE: str(tmp_path / "fault")}
+            environment: dict[str, Any] = {FAULT_FILE: str(tmp_path / "fault")}
             again = RelayProcess(tmp_path, module="tests.e2e.faulty_disk", **environment)
             with pytest.raises(AssertionError, match="cannot be written: database or disk is full"):
                 await trio.to_thread.run_sync(again.start)

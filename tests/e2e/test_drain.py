@@ -10,12 +10,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
+from tests.actions import make_room
 from tests.activation import listening
 from tests.drain import restart_under_load
-from tests.e2e.test_live_chat import make_room
 from tests.running import RelayProcess, bearer, relay_process
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 CONNECTIONS = 300
 """As many as a test has time for; `python -m tests.drain --connections 5000` is the same at full size."""
@@ -78,12 +82,11 @@ async def sigterm(server: RelayProcess) -> float:
     await trio.sleep(0.2)  # what was sent has arrived
     begun = time.monotonic()
     server.stop_soon()
-    with trio.fail_after(5):
-        while '"shutting down"' not in server.log_text():
-            await trio.sleep(0.01)
+    await until(lambda: '"shutting down"' in server.log_text(), 5)
     return begun
 
 
+@pytest.mark.alone
 async def test_requests_are_finished_or_answered_and_new_work_is_refused(tmp_path: Path) -> None:
     async with relay_process(tmp_path) as server:
         room = await make_room(server.address)
@@ -137,6 +140,7 @@ async def test_who_was_accepted_is_served_and_who_comes_later_waits_for_the_next
                         assert (await late.stream.receive_some()).startswith(b"HTTP/1.1 101 ")
 
 
+@pytest.mark.alone
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     async with relay_process(tmp_path) as server, raw(server) as stalled:
         await stalled.post("/v1/publish", "[]", sent=1)

@@ -25,9 +25,11 @@ from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
 from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
+from tests.actions import make_room, publish
 from tests.clients import connect, live
-from tests.e2e.test_live_chat import make_room, publish
 from tests.running import config_for, running
+
+pytestmark = pytest.mark.slow
 
 
 class Ticker:
@@ -176,7 +178,7 @@ async def test_a_dialect_that_checks_no_right_is_refused_by_the_core(tmp_path: P
                             assert answer == ("done" if way == "server-side" else f"refused {code}"), (way, channel)
                             assert server.broker.subscription_count == 0, (way, channel)
                     await publish(address, {"channel": "user:bob", "data": {"message": "secret"}})
-                    await ticker.nothing()
+                    await ticker.silent()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -16,6 +16,9 @@ import relay.ops.gc_tuning
 from relay.ops.gc_tuning import FREEZE_STEP, GcTuning
 from relay.server.server import Server
 from tests.running import config_for, running, token
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 PATHS = {
     "live": "/v1/live",
@@ -99,8 +102,7 @@ async def test_a_session_leaves_no_reference_cycle(tmp_path: Path, how: str) -> 
             gc.disable()
             try:
                 await visit_all(server, how)
-                while server.upgrades.session_count:
-                    await trio.sleep(0.01)
+                await until(lambda: not server.upgrades.session_count)
                 await trio.sleep(0.1)
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()

@@ -29,6 +29,7 @@ from tests.e2e.hostile import (
 )
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, text
 from tests.running import token
+from tests.waiting import until
 
 CONNECTIONS = 200
 AT_ONCE = 20
@@ -77,6 +78,7 @@ async def authenticated(connection: RawConnection, user: str) -> None:
     assert (await connection.message())["type"] == "auth:success"
 
 
+@pytest.mark.slow
 async def test_frames_against_the_protocol_close_with_the_documented_code(tmp_path: Path) -> None:
     """Every violation, before and after `auth`, and on `channels`, and nothing after it is answered."""
     async with unharmed(tmp_path) as subject:
@@ -147,6 +149,7 @@ async def test_odd_frames_that_are_allowed(tmp_path: Path) -> None:
         assert await connection.closed() == (4321, [])
 
 
+@pytest.mark.slow
 async def test_frames_after_the_servers_close_are_passed_over(tmp_path: Path) -> None:
     """A client that goes on talking instead of answering the close is let go all the same."""
     async with unharmed(tmp_path) as subject, raw_websocket(subject.address) as connection:
@@ -161,6 +164,7 @@ async def test_frames_after_the_servers_close_are_passed_over(tmp_path: Path) ->
             assert await connection.rest() == b""
 
 
+@pytest.mark.slow
 async def test_ping_floods(tmp_path: Path) -> None:
     """Each ping of a flood is answered to whoever reads; one who does not is held back, and gone when it goes."""
     async with unharmed(tmp_path) as subject:
@@ -243,6 +247,7 @@ async def test_handshakes_that_are_none(tmp_path: Path, path: str) -> None:
             assert (await connection.answer())[0] == 404
 
 
+@pytest.mark.slow
 async def test_random_bytes(tmp_path: Path) -> None:
     """Whatever comes over a connection, cut wherever, harms nothing and is never the server's own failure."""
     chance = random.Random(20)
@@ -377,6 +382,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.slow
 async def test_live_frames_with_wrong_fields(tmp_path: Path) -> None:
     """Every field of every command, replaced by everything that it cannot be: one answer each, and the session goes on."""
     sent = refused = 0
@@ -389,7 +395,10 @@ async def test_live_frames_with_wrong_fields(tmp_path: Path) -> None:
             await client.send(frame(TEXT, document.encode()) + text({"type": "ping", "requestId": f"end {sent}"}))
             got = []
             while (message := await client.message())["data"].get("requestId") != f"end {sent}":
-                got.append(message)
+                if not message["type"].startswith(
+                    "user:"
+                ):  # users who leave are no answer, and may leave at any moment
+                    got.append(message)
             return got
 
         for name, example in commands(subject.room).items():
@@ -434,6 +443,7 @@ async def test_positions_past_everything(tmp_path: Path) -> None:
             assert answer["data"]["recovered"] is False
 
 
+@pytest.mark.slow
 async def test_channels_commands_with_wrong_fields(tmp_path: Path) -> None:
     """The same for the `channels` dialect, in its words."""
     since = {"offset": 1, "epoch": "never issued"}
@@ -462,6 +472,7 @@ async def test_channels_commands_with_wrong_fields(tmp_path: Path) -> None:
     assert sent > 300
 
 
+@pytest.mark.slow
 async def test_a_reader_that_never_reads_is_closed_and_others_get_everything(tmp_path: Path) -> None:
     """What waits for one client is bounded; nobody else is slower for it, or misses anything."""
     count, batch, filling = 200, 20, "x" * 50_000
@@ -490,9 +501,7 @@ async def test_a_reader_that_never_reads_is_closed_and_others_get_everything(tmp
                     for number in numbers:
                         trade = await healthy.receive()
                         assert (trade["offset"], trade["data"]["amount"]) == (number + 1, number)
-            with trio.fail_after(5):
-                while subject.usage().sessions == sessions:
-                    await trio.sleep(0.02)
+            await until(lambda: subject.usage().sessions != sessions, 5)
             assert subject.usage().sessions == sessions - 1
             # It is told as much as the network held, in order, and not a part of a message more.
             got = await _offsets_left(deaf)

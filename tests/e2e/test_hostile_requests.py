@@ -75,6 +75,7 @@ async def make_room(subject: Unharmed, http: httpx.AsyncClient) -> None:
     assert answer.status_code == 201, answer.text
 
 
+@pytest.mark.slow
 async def test_bodies_with_wrong_fields(tmp_path: Path) -> None:
     """Every field of every body, replaced by everything that it cannot be: never a 500, and malformed JSON is 400."""
     sent = refused = 0
@@ -105,6 +106,7 @@ async def test_bodies_with_wrong_fields(tmp_path: Path) -> None:
     assert refused > 250
 
 
+@pytest.mark.slow
 async def test_bodies_that_are_none(tmp_path: Path) -> None:
     """Not JSON is 415, broken JSON 400, too much of it 413 whatever it is; and routes without a body take no harm of one."""
     broken = {
@@ -159,6 +161,7 @@ async def _chunks(data: bytes, count: int) -> Any:
         yield data
 
 
+@pytest.mark.slow
 async def test_paths_queries_and_methods(tmp_path: Path) -> None:
     """Odd ids, queries, methods and targets are answered 4xx in the shape of errors, or served."""
     ids = (
@@ -221,6 +224,7 @@ async def test_paths_queries_and_methods(tmp_path: Path) -> None:
             assert_error(await http.request("PATCH", path, json={}), 405, path)
 
 
+@pytest.mark.slow
 async def test_request_heads(tmp_path: Path) -> None:
     """Heads at the edge of HTTP are refused or served, and never the server's own failure."""
     admin = bearer("root", admin=True)["Authorization"]
@@ -340,6 +344,7 @@ def tokens() -> dict[str, str]:
     return bad_tokens()
 
 
+@pytest.mark.slow
 async def test_bad_tokens_over_rest(tmp_path: Path, tokens: dict[str, str]) -> None:
     """401, for whatever is asked."""
     async with unharmed(tmp_path) as subject, httpx.AsyncClient(base_url=f"http://{subject.address}") as http:
@@ -433,6 +438,7 @@ async def test_items_of_every_wrong_kind(tmp_path: Path) -> None:
         assert published > good
 
 
+@pytest.mark.slow
 async def test_types_and_data_that_a_dialect_might_stumble_over(tmp_path: Path) -> None:
     """Every type on every channel, with fields of every kind, to clients of all dialects: each is delivered or passed over."""
     values: list[Any] = [None, True, 5, -1.5, "", "x", [], {}, [[]], {"a": [1]}, 2**64 - 1, 1e308]
@@ -505,6 +511,7 @@ async def test_types_and_data_that_a_dialect_might_stumble_over(tmp_path: Path) 
                 assert (await client.receive())["type"] in ("init", "price_update")
 
 
+@pytest.mark.slow
 async def test_arrays_that_are_too_large(tmp_path: Path) -> None:
     """1,001 items and 8 MiB and a byte are refused as a whole with 413; 1,000 items and 8 MiB are not."""
     async with unharmed(tmp_path) as subject, http_client(subject.address) as http, live(subject.address, "bob") as bob:
@@ -532,6 +539,7 @@ def _trade(number: int) -> bytes:
     return json.dumps({"channel": "trades", "data": {"number": number}}).encode()
 
 
+@pytest.mark.slow
 async def test_lines_that_are_broken(tmp_path: Path) -> None:
     """Of broken lines each is named with its number; all others are published, in order."""
     fitting = b'{"channel":"trades","data":{"number":2,"x":"' + b"x" * MAX_ITEM_BYTES
@@ -598,7 +606,7 @@ async def test_lines_that_are_cut_off(tmp_path: Path, chunked: bool, end: str) -
                 await connection.rest()
             else:
                 connection.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await bob.nothing()
+        await bob.silent()
 
 
 async def test_arrays_that_are_cut_off(tmp_path: Path) -> None:
@@ -618,4 +626,4 @@ async def test_arrays_that_are_cut_off(tmp_path: Path) -> None:
                 else:
                     await connection.stream.send_eof()
                     await connection.rest()
-        await bob.nothing()
+        await bob.silent()

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
 
-from tests.clients import Client, live
+from tests.actions import join, make_room, publish
+from tests.clients import live
 from tests.running import bearer, config_for, running, token
-
-
-async def make_room(address: str, owner: str = "alice", **fields: Any) -> str:
-    """Create a room; returns its id."""
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
-        answer = await http.post("/v1/chatrooms", json={"name": "Room", **fields}, headers=bearer(owner))
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["data"]["id"])
-
-
-async def publish(address: str, body: Any) -> Any:
-    """Publish as an admin; returns the answer's data."""
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
-        answer = await http.post("/v1/publish", json=body, headers=bearer("backend", admin=True))
-    assert answer.status_code == 200, answer.text
-    return answer.json()["data"]
-
-
-async def join(client: Client, room: str, **fields: Any) -> dict[str, Any]:
-    """Subscribe to a room; returns the answer's data."""
-    answer = await client.ask(type="subscribe", channel="chatroom", chatroomId=room, **fields)
-    assert answer["type"] == "subscribed", answer
-    data: dict[str, Any] = answer["data"]
-    return data
 
 
 async def test_two_clients_chat(tmp_path: Path) -> None:
@@ -85,6 +61,7 @@ async def test_frames_may_follow_auth_without_waiting(tmp_path: Path) -> None:
             ]
 
 
+@pytest.mark.slow
 async def test_resume(tmp_path: Path) -> None:
     """A client that comes back with its position gets what it missed, in order, once; a wrong position is told so."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -130,6 +107,7 @@ async def test_market(tmp_path: Path) -> None:
             await bob.nothing()
 
 
+@pytest.mark.slow
 async def test_broadcast_reaches_everyone_unasked(tmp_path: Path) -> None:
     """`broadcast` events reach every authenticated connection and no other."""
     async with running(config_for(tmp_path)) as (_, address), live(address, "bob") as bob, live(address) as stranger:
@@ -209,6 +187,7 @@ async def test_before_auth(tmp_path: Path) -> None:
         assert messages[0]["type"] == "auth:error"
 
 
+@pytest.mark.slow
 async def test_token_refresh_and_expiry(tmp_path: Path) -> None:
     """A fresh token of the same user extends the session, another user's changes nothing, and expiry ends it with 1008."""
     async with running(config_for(tmp_path)) as (_, address), live(address, "bob", expires_in=2.0) as bob:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trio
 
+from tests.actions import join, make_room
 from tests.clients import Client, live
 from tests.e2e.crowd import crowd
-from tests.e2e.test_live_chat import join, make_room
 from tests.running import bearer, config_for, relay_process, running
+
+pytestmark = pytest.mark.slow
 
 GRACE = 0.5
 IDLE_TIMEOUT = 1.0
@@ -67,7 +70,7 @@ async def test_killed_clients_are_no_ghosts(tmp_path: Path) -> None:
                     assert sorted(await changes(alice, "offline", len(USERS))) == USERS
             assert await present(alice, room) == ["alice"]
             assert await active(address, room) == 1
-            await alice.nothing(GRACE)
+            await alice.silent(GRACE)
 
 
 async def test_half_open_connections_are_no_ghosts(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ async def test_half_open_connections_are_no_ghosts(tmp_path: Path) -> None:
             await join(alice, room)
             async with crowd(address, room, USERS) as process:
                 await changes(alice, "online", len(USERS))
-                await alice.nothing(IDLE_TIMEOUT + GRACE)  # who answers pings stays
+                await alice.silent(IDLE_TIMEOUT + GRACE)  # who answers pings stays
                 process.send_signal(signal.SIGSTOP)
                 with trio.fail_after(IDLE_TIMEOUT + GRACE + PATIENCE):
                     assert sorted(await changes(alice, "offline", len(USERS))) == USERS
@@ -116,4 +119,4 @@ async def test_a_client_that_reconnects_does_not_flicker(tmp_path: Path) -> None
                         assert await changes(alice, "online", 1) == ["bob"]
                     assert await present(alice, room) == ["alice", "bob"]
                     await bob.connection._stream.aclose()
-            await alice.nothing(1.0)
+            await alice.silent(1.0)

@@ -16,10 +16,13 @@ import httpx
 import pytest
 import trio
 
+from tests.actions import join, make_room, publish
 from tests.clients import connect, live
 from tests.e2e.node import node
-from tests.e2e.test_live_chat import join, make_room, publish
 from tests.running import RelayProcess, relay_process, token
+from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 async def test_starts_without_a_configuration_file(tmp_path: Path) -> None:
@@ -99,6 +102,7 @@ async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
             assert len(ids) == len(set(ids))
 
 
+@pytest.mark.alone
 async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:
     """SIGTERM closes sessions with 1001 and exits with 0 well within the grace, whatever some peers do."""
     async with relay_process(tmp_path, "[server]\nshutdown_grace = 4.0\n") as server:
@@ -130,9 +134,7 @@ async def test_sighup_ends_nothing(tmp_path: Path) -> None:
     """Without TLS there is nothing to reload, which is no reason to go."""
     async with relay_process(tmp_path) as server, live(server.address, "bob") as bob:
         server.send_signal(signal.SIGHUP)
-        with trio.fail_after(5):
-            while "nothing to reload" not in server.log_text():
-                await trio.sleep(0.02)
+        await until(lambda: "nothing to reload" in server.log_text(), 5)
         assert (await bob.ask(type="ping"))["type"] == "pong"
         assert await trio.to_thread.run_sync(server.stop) == 0
 

@@ -19,6 +19,8 @@ from tests.clients import Client, connect, live
 from tests.e2e.proxies import COMMANDS, DOMAIN, Proxy, free_ports, proxied
 from tests.running import bearer, config_for, running, token
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 60.0
 PRICE = {"channel": "market:BTC", "data": {"price": 1.5}}
 
@@ -183,5 +185,5 @@ async def test_idle_connections_outlive_pings(name: str, tmp_path: Path) -> None
     """Control frames pass in both directions: a client that answers pings stays, though nothing else is sent."""
     settings = {"dialects.live.ping_interval": 0.2, "dialects.live.idle_timeout": 0.6}
     async with site(name, tmp_path, settings) as target, live(target.address, "alice", tls=target.proxy.tls) as client:
-        await client.nothing(1.5)
+        await client.silent(1.5)
         assert (await client.ask(type="ping"))["type"] == "pong"

@@ -17,10 +17,12 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
+from tests.actions import make_room
 from tests.clients import Client, connect
-from tests.e2e.test_live_chat import make_room
 from tests.http_client import HttpConnection, http_connection
 from tests.running import bearer, config_for, running, token
+
+pytestmark = pytest.mark.slow
 
 PUBLICATIONS = int(os.environ.get("RELAY_PUBLICATIONS", "1200"))
 BATCH = 20
@@ -141,7 +143,7 @@ class Wanderer:
         async with connect(address, self.way.path(self.user)) as client:
             await self.enter(client)
             await self.read(client, until=PUBLICATIONS)
-            await client.nothing(0.1)
+            await client.silent(0.1)
 
 
 async def publish(http: HttpConnection, *items: dict[str, Any]) -> None:
@@ -186,7 +188,7 @@ async def test_clients_that_are_cut_off_at_random_moments(tmp_path: Path) -> Non
                     assert await sleeper.enter(client) is False
                     assert sleeper.position is not None
                     assert sleeper.position["offset"] == PUBLICATIONS
-                    await client.nothing(0.1)
+                    await client.silent(0.1)
     print(dict(tally))
     for way in WAYS:
         assert tally[f"{way.name}, messages"]
@@ -219,5 +221,5 @@ async def test_a_resume_of_more_than_an_outbox_holds(tmp_path: Path, way: Way) -
                 nursery.start_soon(go_on)
                 assert await wanderer.enter(client) is True
                 await wanderer.read(client, until=before + meanwhile)
-                await client.nothing(0.1)
+                await client.nothing()
     assert wanderer.tally[f"{way.name}, messages"] == before + meanwhile

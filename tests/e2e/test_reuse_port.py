@@ -14,6 +14,8 @@ import trio
 from tests.clients import live
 from tests.running import RelayProcess
 
+pytestmark = pytest.mark.slow
+
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
 
@@ -18,6 +19,8 @@ from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect
 from tests.running import SECRET, RelayProcess, relay_process, token
+
+pytestmark = pytest.mark.slow
 
 PREVIOUS = "the-secret-before-that-one-which-nobody-is-to-see-either"
 FOREIGN = "a-secret-of-somebody-else-with-which-a-token-was-signed"

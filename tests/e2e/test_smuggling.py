@@ -58,8 +58,8 @@ def attacks(secret: str) -> dict[str, bytes]:
         if b"ontent-Length" in head or b"ransfer-Encoding" in head:
             found[f"{name}, before chunks"] = head + b"0\r\n\r\n" + behind
             found[f"{name}, in a chunk"] = head + whole
-    head = f"POST /v1/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: {secret}\r\nContent-Type: application/json\r\n"
-    chunked = head.encode() + b"Transfer-Encoding: chunked\r\n\r\n"
+    publish = f"POST /v1/publish HTTP/1.1\r\nHost: x\r\nX-API-Key: {secret}\r\nContent-Type: application/json\r\n"
+    chunked = publish.encode() + b"Transfer-Encoding: chunked\r\n\r\n"
     return found | {f"chunks with {name}": chunked + body + behind for name, body in CHUNKS.items()}
 
 

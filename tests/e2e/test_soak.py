@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import attrs
+import pytest
 import trio
 
 from tests.soak.run import MAX_OBJECTS_GROWN, Report, Usage, soak
@@ -15,6 +16,8 @@ WARM_UP = 300
 TIMEOUT = 120.0
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 async def test_nothing_of_1500_guests_stays(tmp_path: Path) -> None:
     with trio.fail_after(TIMEOUT):
         report = await soak(tmp_path, sessions=GUESTS, warm_up=WARM_UP, concurrency=40)
@@ -24,7 +27,7 @@ async def test_nothing_of_1500_guests_stays(tmp_path: Path) -> None:
     assert min(report.sessions.values()) > GUESTS / 40, "every dialect and transport had its share"
 
 
-# What a soak finds
+# -- what a soak finds -------------------------------------------------------------------------------------------------
 
 
 def report_of(before: Usage, after: Usage) -> Report:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.actions import publish
 from tests.e2e.node import node
-from tests.e2e.test_live_chat import publish
 from tests.running import RelayProcess, relay_process
+
+pytestmark = pytest.mark.slow
 
 PYTHON_CLIENT = """
 import json, os, sys, socketio

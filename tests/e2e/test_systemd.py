@@ -12,6 +12,8 @@ from tests.activation import listening, notices
 from tests.clients import live
 from tests.running import RelayProcess, relay_process
 
+pytestmark = pytest.mark.slow
+
 
 async def test_serves_on_the_socket_that_is_passed_and_tells_how_it_does(tmp_path: Path) -> None:
     with listening() as passed, notices(str(tmp_path / "notify")) as heard:

@@ -33,6 +33,7 @@ from tests.e2e.hostile import RawConnection
 from tests.e2e.node import node
 from tests.e2e.wire import CLOSE, frame, handshake, text
 from tests.running import bearer, config_for, relay_process, running, token
+from tests.waiting import until
 
 LIMIT = 20.0
 RESET = struct.pack("ii", 1, 0)
@@ -195,9 +196,10 @@ async def test_websocket_in_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                     break
 
 
-# -- slow readers -----------------------------------------------------------------------------------------------------
+# -- slow readers ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_reader_that_never_reads_is_bounded_and_told(tmp_path: Path) -> None:
     bound = 200_000
     async with (
@@ -223,8 +225,7 @@ async def test_a_reader_that_never_reads_is_bounded_and_told(tmp_path: Path) -> 
         assert code == 1013
         assert [message["offset"] for message in messages] == list(range(1, len(messages) + 1))
         assert len(messages) < count
-        while subject.server.upgrades.session_count == sessions:
-            await trio.sleep(0.01)
+        await until(lambda: subject.server.upgrades.session_count != sessions)
         await healthy.nothing()
 
 
@@ -251,7 +252,7 @@ async def test_a_slow_reader_is_given_the_newest_price(tmp_path: Path) -> None:
         assert len(prices) < number - 400, "what was replaced while it did not read never came"
 
 
-# -- what is no client ------------------------------------------------------------------------------------------------
+# -- what is no client -------------------------------------------------------------------------------------------------
 
 
 async def test_plain_http_is_told_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,9 +297,7 @@ async def test_hostile_beginnings_leave_nothing_behind(tmp_path: Path, caplog: p
                 nursery.start_soon(attack, bytes(data), dice.random() < 0.5)
         async with live(subject.address, "alice", tls=subject.context) as alice:
             assert (await alice.ask(type="subscribe", channel="trades"))["type"] == "subscribed"
-        with trio.fail_after(5):
-            while len(list(Path("/proc/self/fd").iterdir())) > files:
-                await trio.sleep(0.02)
+        await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= files, 5)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
@@ -321,13 +320,12 @@ async def test_what_openssl_holds_is_freed_with_the_connection(tmp_path: Path) -
                     plain: Any = bob.connection._stream
                     plain.transport_stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     plain.transport_stream.socket.close()
-            with trio.fail_after(5):
-                while held():
-                    await trio.sleep(0.02)
+            await until(lambda: not held(), 5)
         finally:
             gc.enable()
 
 
+@pytest.mark.slow
 async def test_a_handshake_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.server.server.Listener", functools.partial(Listener, head_timeout=0.2))
     async with secured(tmp_path) as subject:
@@ -352,9 +350,10 @@ async def test_too_many_connections_are_let_go_at_once(tmp_path: Path, monkeypat
             await stream.aclose()
 
 
-# -- renewal, signals, commands ---------------------------------------------------------------------------------------
+# -- renewal, signals, commands ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_renewed_certificate_under_a_running_connection(tmp_path: Path) -> None:
     """On SIGHUP new connections get the new one, and those that are open go on. A broken one changes nothing."""
     first = write_certificate(tmp_path)
@@ -367,24 +366,19 @@ async def test_a_renewed_certificate_under_a_running_connection(tmp_path: Path) 
         await stream.transport_stream.aclose()
         return found
 
-    async def until(log: str) -> None:
-        with trio.fail_after(5):
-            while log not in server.log_text():
-                await trio.sleep(0.02)
-
     lines = f'[server]\ntls_cert = "{tmp_path}/relay.crt"\ntls_key = "{tmp_path}/relay.key"\n'
     async with relay_process(tmp_path, lines) as server, live(server.address, "alice", tls=old) as alice:
         assert f'"https://{server.address}"' in server.log_text()
         assert await certificate(old, server.port) == first
         second = write_certificate(tmp_path)
         os.kill(server.pid, signal.SIGHUP)
-        await until("certificate renewed")
+        await until(lambda: "certificate renewed" in server.log_text())
         assert await certificate(trusting(tmp_path), server.port) == second
         assert (await alice.ask(type="subscribe", channel="trades"))["type"] == "subscribed"
         new = trusting(tmp_path)
         (tmp_path / "relay.crt").write_text("nothing")
         os.kill(server.pid, signal.SIGHUP)
-        await until("new certificate cannot be used, keeping the previous one")
+        await until(lambda: "new certificate cannot be used, keeping the previous one" in server.log_text())
         assert await certificate(new, server.port) == second
         async with httpx.AsyncClient(
             base_url=f"https://{server.address}", verify=new, headers=bearer("root", admin=True)

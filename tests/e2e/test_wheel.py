@@ -21,6 +21,8 @@ import pytest
 
 from relay.cli.commit import COMMIT_FILE, UNKNOWN, commit_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BUILD_ONLY = "relay/cli/build_hook.py"
 START_TIMEOUT = 20.0

@@ -173,7 +173,7 @@ def _blown_up(chance: Random, data: bytes) -> bytes:
     return data[:end] + piece * (chance.randint(1, MAX_BYTES) // len(piece)) + data[end:]
 
 
-# -- JSON -----------------------------------------------------------------------------------------------------------------
+# -- jSON --------------------------------------------------------------------------------------------------------------
 
 
 def _json_in(data: bytes) -> tuple[bytes, Any] | None:

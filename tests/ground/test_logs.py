@@ -1,3 +1,5 @@
+"""Log lines for people and for machines: formats, levels, and no forgery."""
+
 import io
 import json
 import logging

@@ -23,6 +23,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_what_is_written_is_read_again(value: object) -> None:
     """Every value survives, from bytes and from text."""
@@ -32,6 +33,7 @@ def test_what_is_written_is_read_again(value: object) -> None:
         assert type(again) is type(value)
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_python_agrees(value: object) -> None:
     """What another JSON library writes, with spaces and escapes, is read as it was meant."""

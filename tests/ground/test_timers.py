@@ -1,3 +1,5 @@
+"""Timers call their callbacks at their deadlines, in one task."""
+
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -220,6 +222,7 @@ async def test_a_cancelled_timer_lets_go_of_its_callback() -> None:
     assert timer.callback is None
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(st.sampled_from(["set", "set", "cancel", "sleep"]), st.integers(0, 200), st.integers(0, 20)),

@@ -84,7 +84,7 @@ def test_the_configuration_makes_kinds_durable() -> None:
     }
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_normal_name_stays_as_it_is(kind: str, id_: str) -> None:
     assert len(channel.id) <= MAX_ID_CHARACTERS
 
 
-# -- what is published --------------------------------------------------------------------------------------------------
+# -- what is published -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channel", VALID)
@@ -232,20 +232,19 @@ def test_what_differs_from_the_id_is_refused(channel: str, field: str, value: ob
     assert [problem.field for problem in error.fields] == [field]
 
 
+NO_VALUES: list[tuple[str, str, list[object]]] = [
+    ("chatroom:a", "userId", [None, 7, "", " ", []]),
+    ("chatroom:a", "message", [None, 7, "", "\n\t ", {}]),
+    ("user:u", "message", [None, False, ""]),
+    ("market:BTC", "price", [None, "1.5", True, [1], float("nan"), float("inf"), float("-inf")]),
+    ("event:7", "ratios", [None, [], {}, 0.5, "0.5", [0.5, "0.5"], [True], [None], [[0.5]]]),
+    ("event:7", "ratios", [[0.5, 1.1], [-0.1], [float("nan")], [float("inf")]]),
+    ("task:1", "status", [None, 1, ""]),
+]
+
+
 @pytest.mark.parametrize(
-    ("channel", "field", "wrong"),
-    [
-        *(("chatroom:a", "userId", wrong) for wrong in (None, 7, "", " ", [])),
-        *(("chatroom:a", "message", wrong) for wrong in (None, 7, "", "\n\t ", {})),
-        *(("user:u", "message", wrong) for wrong in (None, False, "")),
-        *(
-            ("market:BTC", "price", wrong)
-            for wrong in (None, "1.5", True, [1], float("nan"), float("inf"), float("-inf"))
-        ),
-        *(("event:7", "ratios", wrong) for wrong in (None, [], {}, 0.5, "0.5", [0.5, "0.5"], [True], [None], [[0.5]])),
-        *(("event:7", "ratios", wrong) for wrong in ([0.5, 1.1], [-0.1], [float("nan")], [float("inf")])),
-        *(("task:1", "status", wrong) for wrong in (None, 1, "")),
-    ],
+    ("channel", "field", "wrong"), [(channel, field, wrong) for channel, field, values in NO_VALUES for wrong in values]
 )
 def test_what_is_required_is_required(channel: str, field: str, wrong: object) -> None:
     """Missing or of another kind it is refused, by name; of another type of publication nothing is required."""

@@ -20,9 +20,14 @@ def test_sessions_end_for_the_servers_reason_or_the_clients() -> None:
 
 
 def test_deliveries_are_told_apart_by_dialect() -> None:
-    def of_live(_: Publication) -> bytes: ...
-    def of_feeds(_: Publication) -> bytes: ...
-    def unknown(_: Publication) -> bytes: ...
+    def of_live(_: Publication) -> bytes:
+        return b""
+
+    def of_feeds(_: Publication) -> bytes:
+        return b""
+
+    def unknown(_: Publication) -> bytes:
+        return b""
 
     metrics = Metrics()
     metrics.add_dialect("live", [of_live], [], {"typing": lambda: 5}, {})

@@ -1,3 +1,5 @@
+"""Sockets that systemd passes, and notices that it is sent."""
+
 import os
 import socket
 import time
@@ -15,7 +17,7 @@ from tests.running import config_for, running
 NOT_OPEN = 100_000
 """A file descriptor past every limit."""
 
-# Sockets that are passed
+# -- sockets that are passed -------------------------------------------------------------------------------------------
 
 
 def passed(monkeypatch: pytest.MonkeyPatch, fd: int, count: object = 1, pid: int | None = None) -> dict[str, str]:
@@ -92,7 +94,7 @@ def test_a_count_that_cannot_be_meant_is_refused(monkeypatch: pytest.MonkeyPatch
         take_listeners(passed(monkeypatch, 3, count=count))
 
 
-# Notices
+# -- notices -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_environment_says_who_wants_to_hear() -> None:
@@ -141,6 +143,8 @@ async def test_nobody_who_hears_stops_nothing(tmp_path: Path, monkeypatch: pytes
             await Notifier(heard.address, None).ready("x")
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 async def test_the_watchdog_hears_of_what_lives_alone(tmp_path: Path) -> None:
     """Signs of life come at half of the time, each after a proof; while there is none they stop."""
     alive = trio.Event()
@@ -179,6 +183,7 @@ async def test_who_is_not_watched_still_says_how_it_does(tmp_path: Path, monkeyp
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_store_that_does_not_answer_is_no_sign_of_life(tmp_path: Path) -> None:
     """The writer's thread is at work for longer than the watchdog waits: it hears nothing meanwhile, and then again."""
     with notices(str(tmp_path / "notify")) as heard:

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
@@ -254,6 +255,7 @@ class Verdict:
         assert self._told_private == {"member", "owner", "admin"}
 
 
+@pytest.mark.slow
 async def test_every_role_against_every_frame_of_live(tmp_path: Path) -> None:
     """Each is answered what the table says, and told nothing that is not theirs, though they ask for all that was missed."""
     verdict = Verdict()
@@ -290,6 +292,7 @@ async def test_whoever_is_nobody_stays_nobody(tmp_path: Path) -> None:
                 assert not leaks(role, [json.dumps(frames)])
 
 
+@pytest.mark.slow
 async def test_every_role_against_every_channel_of_channels(tmp_path: Path) -> None:
     """The same for the generic service: every kind of channel that the server has, for every role."""
     verdict = Verdict()
@@ -429,6 +432,7 @@ async def test_an_admin_that_is_one_no_more_hears_no_more(tmp_path: Path) -> Non
             assert told == expected | {"message group", "typing group"}
 
 
+@pytest.mark.slow
 async def test_feeds_are_for_everyone_and_say_nothing_of_anyone(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with open_world(tmp_path) as world, AsyncExitStack() as stack:
@@ -453,6 +457,7 @@ async def test_feeds_are_for_everyone_and_say_nothing_of_anyone(tmp_path: Path) 
                     assert (await raw.answer()).status == 404
 
 
+@pytest.mark.slow
 async def test_prices_are_for_keys_with_the_scope_and_say_nothing_of_anyone(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with open_world(tmp_path) as world:
@@ -482,7 +487,7 @@ async def test_prices_are_for_keys_with_the_scope_and_say_nothing_of_anyone(tmp_
                     assert not leaks("connect", [said])
 
 
-# -- that nothing is missing ------------------------------------------------------------------------------------------
+# -- that nothing is missing -------------------------------------------------------------------------------------------
 
 
 def words_of(function: Callable[..., Any]) -> set[str]:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import trio
 
 from tests.http_client import HttpConnection, http_connection
@@ -156,6 +157,7 @@ async def check(world: World, role: str, connection: HttpConnection, cell: Cell)
     return wrong, cell
 
 
+@pytest.mark.slow
 async def test_every_role_against_every_route(tmp_path: Path) -> None:
     """Each is answered what the table says, is told nothing that is not theirs, and changes nothing where it is refused."""
     with trio.fail_after(60):

@@ -41,7 +41,8 @@ def test_two_cores_share_nothing_that_counts() -> None:
 
 
 def test_settings_reach_their_part() -> None:
-    core = built(**{"limits.messages_per_minute": 1, "server.trusted_proxies": ["10.0.0.0/8"]})
+    settings: dict[str, Any] = {"limits.messages_per_minute": 1, "server.trusted_proxies": ["10.0.0.0/8"]}
+    core = built(**settings)
     assert core.limits.messages.take("alice", 0.0) == 0
     assert core.limits.messages.take("alice", 0.0) == pytest.approx(60.0)
 

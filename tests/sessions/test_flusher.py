@@ -127,6 +127,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(STEPS, st.sampled_from([3, SENDS_PER_TURN * 2 + 1]))
 def test_every_connection_gets_everything_once_and_in_order(steps: list[tuple[Any, ...]], members: int) -> None:

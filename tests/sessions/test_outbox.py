@@ -126,7 +126,7 @@ def virtually(test: Callable[[trio.Nursery, Flusher], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-# -- the outbox against a list of frames --------------------------------------------------------------------------------
+# -- the outbox against a list of frames -------------------------------------------------------------------------------
 
 MAX_BYTES = 100
 SIZES = st.sampled_from([8, 10, 20, 30, 40, 50, 80, 90, 99, 100, 101, 150])
@@ -307,6 +307,7 @@ class Model:
         assert self.connection.overflows == self.overflowed
 
 
+@pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(SCRIPTS, ENDS, st.sampled_from([0, 50, 1000, math.inf]), st.sampled_from([40, MAX_WRITE_BYTES]))
 def test_whatever_happens_whole_frames_go_out_in_order(
@@ -347,7 +348,7 @@ def test_whatever_happens_whole_frames_go_out_in_order(
         virtually(test)
 
 
-# -- one thing at a time ------------------------------------------------------------------------------------------------
+# -- one thing at a time -----------------------------------------------------------------------------------------------
 
 
 async def test_a_push_wakes_the_flusher_and_shares_its_write(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -370,6 +371,7 @@ async def test_a_push_wakes_the_flusher_and_shares_its_write(nursery: trio.Nurse
     assert trio.current_time() == began
 
 
+@pytest.mark.slow
 async def test_past_a_quarter_it_is_flushed_at_once(nursery: trio.Nursery) -> None:
     """So that much of one piece never closes a reader that keeps up, however long the flusher has no turn."""
     flusher = Flusher()
@@ -647,7 +649,7 @@ async def test_nothing_follows_the_last_frame() -> None:
     await inside(test)
 
 
-# -- the flusher --------------------------------------------------------------------------------------------------------
+# -- the flusher -------------------------------------------------------------------------------------------------------
 
 
 class CountingFlusher(Flusher):

@@ -23,7 +23,7 @@ BIG = "market:BIG"
 Behaviour = Callable[[Guest], Awaitable[None]]
 
 
-# live
+# -- live --------------------------------------------------------------------------------------------------------------
 
 
 async def _enter(guest: Guest, line: Line) -> None:
@@ -125,7 +125,7 @@ async def live_goes_while_it_subscribes(guest: Guest) -> None:
         line.reset()
 
 
-# channels
+# -- channels ----------------------------------------------------------------------------------------------------------
 
 
 async def channels_listens(guest: Guest) -> None:
@@ -147,7 +147,7 @@ async def channels_is_refused(guest: Guest) -> None:
         assert code == 1008, code
 
 
-# feeds
+# -- feeds -------------------------------------------------------------------------------------------------------------
 
 
 async def feeds_listens(guest: Guest) -> None:
@@ -169,7 +169,7 @@ async def feeds_finds_nothing(guest: Guest) -> None:
         assert (await line.answer())[0] == 404
 
 
-# socketio
+# -- socketio ----------------------------------------------------------------------------------------------------------
 
 
 async def _open(guest: Guest, line: Line) -> str:
@@ -262,7 +262,7 @@ async def socketio_websocket(guest: Guest) -> None:
         await line.leave()
 
 
-# No dialect's
+# -- no dialect's ------------------------------------------------------------------------------------------------------
 
 
 async def shakes_half_a_hand(guest: Guest) -> None:

@@ -1,3 +1,5 @@
+"""API keys in the database: only their hashes are stored."""
+
 import hashlib
 import hmac
 import re

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from relay.store import database as module
 from relay.store.connection import open_sync
 from relay.store.database import Database, running_database
 from relay.store.meta import get_meta, set_meta
+from tests.waiting import until
 
 
 @asynccontextmanager
@@ -38,12 +39,6 @@ def in_file(path: Path, key: str) -> str | None:
         except sqlite3.DatabaseError as error:
             assert "malformed" in str(error)  # the log is just being moved into it
             return None
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(5):
-        while not condition():
-            await trio.sleep(0.01)
 
 
 async def test_after_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +106,9 @@ async def test_a_reader_that_stays_is_no_failure(tmp_path: Path, monkeypatch: py
 
 def test_what_a_reader_keeps_in_the_log_is_synced_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
-    monkeypatch.setattr(checkpoint.os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    monkeypatch.setattr(
+        "relay.store.checkpoint.os.fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+    )
     with closing(open_sync(tmp_path / "relay.db")) as connection, closing(open_sync(tmp_path / "relay.db")) as reader:
         connection.execute("CREATE TABLE meta (key PRIMARY KEY, value)")
         assert checkpoint.move_log(connection)[2]

@@ -1,9 +1,12 @@
+"""The connection to SQLite in a thread, and the private names of aiosqlite that it stands on."""
+
 import asyncio
 import inspect
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -20,6 +23,7 @@ from aiosqlite import core
 
 from relay.store import connection as module
 from relay.store.connection import Connection, StoreError, open_connection
+from tests.waiting import until
 
 LIMIT = 10.0
 NOBODY = 65534
@@ -39,15 +43,10 @@ def blocking() -> Iterator[tuple[threading.Event, threading.Event]]:
         release.set()
 
 
-async def until(event: threading.Event) -> None:
-    while not event.is_set():
-        await trio.sleep(0.001)
-
-
 def as_nobody(path: Path) -> str:
     """What a process prints that has no rights to anything, wherever these tests run as root."""
     script = f"""
-import os, sys, trio
+import os, sys, urllib.parse, trio  # pathlib needs urllib later, when the folder of libraries may be closed
 from pathlib import Path
 from relay.store.connection import StoreError, open_connection
 if os.getuid() == 0:
@@ -63,19 +62,21 @@ async def main():
 trio.run(main)
 """
     command = [sys.executable, "-c", script, str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
-def open_folder(tmp_path: Path) -> Path:
-    """A folder that another user reaches: pytest's own are closed to others."""
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/tmp"):
-            folder.chmod(0o755)
-    return tmp_path
+def open_folder() -> Iterator[Path]:
+    """A folder that another user reaches. Pytest's are closed to others, and each run closes them again."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
-# -- aiosqlite's private names -------------------------------------------------------------------------------------------
+# -- aiosqlite's private names -----------------------------------------------------------------------------------------
 
 
 def test_the_release_of_aiosqlite_is_the_one_whose_private_names_are_used() -> None:
@@ -122,7 +123,7 @@ def test_the_thread_of_aiosqlite_asks_a_future_for_nothing_but_its_loop() -> Non
     assert set(asked) == {"get_loop", "call_soon_threadsafe"}
 
 
-# -- running -------------------------------------------------------------------------------------------------------------
+# -- running -----------------------------------------------------------------------------------------------------------
 
 
 async def test_it_runs_with_no_asyncio_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +177,7 @@ async def test_cancelled_it_waits_for_the_thread_and_returns(tmp_path: Path) -> 
             async with trio.open_nursery() as nursery:
                 scope = trio.CancelScope()
                 nursery.start_soon(ask, scope)
-                await until(begun)
+                await until(begun.is_set)
                 scope.cancel()
                 await trio.testing.wait_all_tasks_blocked()
                 assert returned == []
@@ -205,7 +206,7 @@ async def test_abandoned_it_returns_at_once_and_the_work_goes_on(tmp_path: Path)
             assert done == [1]
 
 
-# -- closing -------------------------------------------------------------------------------------------------------------
+# -- closing -----------------------------------------------------------------------------------------------------------
 
 
 async def test_closing_waits_for_what_was_asked_before(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ async def test_closing_is_bounded_where_the_thread_does_not_end(
         async with trio.open_nursery() as nursery:
             async with open_connection(tmp_path / "relay.db") as connection:
                 nursery.start_soon(connection.run, work)
-                await until(begun)
+                await until(begun.is_set)
                 started = time.monotonic()
             assert 0.1 <= time.monotonic() - started < 2
             assert "the database is still busy" in caplog.text
@@ -289,6 +290,7 @@ def test_an_answer_after_the_end_of_trio_is_heard_by_nobody(tmp_path: Path) -> N
     assert not connection._thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", ["lambda _: None", "lambda _: time.sleep(60)"], ids=["idle", "at work"])
 def test_the_interpreter_exits_with_a_connection_that_was_never_closed(tmp_path: Path, work: str) -> None:
     script = f"""
@@ -310,7 +312,7 @@ print("end")
     assert (result.returncode, result.stdout) == (0, "end\n"), result.stderr
 
 
-# -- opening -------------------------------------------------------------------------------------------------------------
+# -- opening -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("synchronous", "value"), [("normal", 1), ("full", 2)])
@@ -368,7 +370,7 @@ async def test_processes_that_open_at_once_wait_for_each_other(tmp_path: Path) -
         timer.join()
 
 
-# -- what cannot be opened -----------------------------------------------------------------------------------------------
+# -- what cannot be opened ---------------------------------------------------------------------------------------------
 
 
 async def refusal(path: Path) -> str:
@@ -436,6 +438,7 @@ async def test_a_file_that_may_only_be_read(open_folder: Path) -> None:
     assert "check their owner and permissions" in text
 
 
+@pytest.mark.slow
 async def test_a_folder_that_may_only_be_read(open_folder: Path) -> None:
     path = open_folder / "relay.db"
     if os.getuid() != 0:
@@ -457,7 +460,8 @@ async def test_a_folder_that_may_not_be_entered(open_folder: Path) -> None:
     path = folder / "relay.db"
     folder.chmod(0o000)
     try:
-        assert as_nobody(path).startswith(f"{path} cannot be opened for writing: Permission denied. ")
+        for inside in (path, folder / "deeper" / "relay.db"):
+            assert as_nobody(inside).startswith(f"{inside} cannot be opened for writing: Permission denied. ")
     finally:
         folder.chmod(0o755)
 

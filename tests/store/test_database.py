@@ -1,3 +1,5 @@
+"""The database: batches, callbacks in commit order, failures and recovery."""
+
 import logging
 import os
 import signal
@@ -23,6 +25,7 @@ from relay.store.checkpoint import probe
 from relay.store.connection import Connection, StoreError
 from relay.store.database import Database, open_database, running_database
 from relay.store.meta import get_meta, set_meta
+from tests.waiting import until
 
 LIMIT = 20.0
 UNAVAILABLE = "unavailable: The database is not available."
@@ -53,8 +56,7 @@ async def busy(database: Database) -> AsyncIterator[None]:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(database.load, operation)
-        while not begun.is_set():
-            await trio.sleep(0.001)
+        await until(begun.is_set)
         try:
             yield
             await trio.testing.wait_all_tasks_blocked()
@@ -88,16 +90,6 @@ def on_disk(path: Path) -> list[Any]:
         return content(other)
 
 
-async def settled(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await trio.sleep(0.005)
-
-
-async def recovered(database: Database) -> None:
-    """Wait until it found by itself that it can be written again."""
-    await settled(lambda: database.healthy)
-
-
 async def unavailable(ask: Callable[[], Any]) -> RequestError:
     with pytest.raises(RequestError) as caught:
         await ask()
@@ -113,7 +105,7 @@ def raising(error: Exception) -> Callable[[sqlite3.Connection], None]:
     return operation
 
 
-# -- group commit --------------------------------------------------------------------------------------------------------
+# -- group commit ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_hundred_writers_share_a_transaction(tmp_path: Path) -> None:
@@ -200,7 +192,7 @@ async def test_an_idle_database_writes_at_once_with_one_hop(tmp_path: Path, monk
         assert len(hops) == 3
 
 
-# -- an operation that fails ---------------------------------------------------------------------------------------------
+# -- an operation that fails -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -289,7 +281,7 @@ async def test_the_database_s_own_failure_is_everybody_s(
             "database cannot be written",
             {"cause": database.last_error},
         )
-        await recovered(database)
+        await until(lambda: database.healthy)
         await database.write(insert(3))
         assert on_disk(tmp_path / "relay.db") == [3]
         assert (str(database.healthy), str(database.last_error)) == ("True", "None")
@@ -305,12 +297,12 @@ async def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
         assert await batch_with(database, orphan) == ["[]", *[UNAVAILABLE] * 3]
         assert database.last_error == "FOREIGN KEY constraint failed"
         assert on_disk(tmp_path / "relay.db") == []
-        await recovered(database)
+        await until(lambda: database.healthy)
         await database.write(insert(3))
         assert on_disk(tmp_path / "relay.db") == [3]
 
 
-# -- cancellation --------------------------------------------------------------------------------------------------------
+# -- cancellation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["write", "load"])
@@ -373,12 +365,12 @@ async def test_cancelled_in_its_turn_it_is_committed_and_delivered(tmp_path: Pat
         async with trio.open_nursery() as nursery:
             scope = trio.CancelScope()
             nursery.start_soon(caller, scope)
-            await settled(begun.is_set)
+            await until(begun.is_set)
             scope.cancel()
             await gone.wait()  # at once: the caller does not wait for the thread
             assert called == []
             release.set()
-        await settled(lambda: bool(called))
+        await until(lambda: bool(called))
         assert called == ["result"]
         assert on_disk(tmp_path / "relay.db") == (["written"] if method == "write" else [])
 
@@ -400,7 +392,7 @@ async def test_a_callback_may_cancel_a_caller_of_its_own_batch(tmp_path: Path) -
         assert sorted(on_disk(tmp_path / "relay.db")) == ["killer", "victim"]
 
 
-# -- loads ---------------------------------------------------------------------------------------------------------------
+# -- loads -------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_load_sees_what_was_delivered_before_it_and_nothing_that_comes_after(tmp_path: Path) -> None:
@@ -480,7 +472,7 @@ def raising_load(error: Exception) -> Callable[[sqlite3.Connection], list[object
     return query
 
 
-# -- reads ---------------------------------------------------------------------------------------------------------------
+# -- reads -------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_read_does_not_wait_for_the_writer(tmp_path: Path) -> None:
@@ -507,7 +499,7 @@ async def test_it_says_whether_something_is_being_written(tmp_path: Path) -> Non
             said.append(database.busy)
         said.append(database.busy)
 
-        def committed(_: None) -> None:
+        def committed(_: object) -> None:
             said.append(database.busy)
 
         await database.write(insert(1), on_commit=committed)
@@ -528,7 +520,7 @@ async def test_a_read_sees_one_state_though_others_commit_meanwhile(tmp_path: Pa
         await database.write(insert(1))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(database.read, query)
-            await settled(begun.is_set)
+            await until(begun.is_set)
             await database.write(insert(2))
             release.set()
         assert seen == [[1], [1]]
@@ -549,7 +541,7 @@ async def test_a_read_cannot_write_and_what_fails_in_it_harms_no_other(
         assert await database.read(content) == []
 
 
-# -- bounds --------------------------------------------------------------------------------------------------------------
+# -- bounds ------------------------------------------------------------------------------------------------------------
 
 
 async def test_too_many_operations_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,7 +575,7 @@ def test_the_bounds_are_what_others_rely_on() -> None:
     assert (module.MAX_BATCH, module.MAX_WAITING) == (1000, 10_000)
 
 
-# -- trouble with the disk, and recovery ---------------------------------------------------------------------------------
+# -- trouble with the disk, and recovery -------------------------------------------------------------------------------
 
 
 async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -598,7 +590,7 @@ async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
             assert (database.healthy, database.last_error) == (False, "database or disk is full")
             assert on_disk(tmp_path / "relay.db") == ["before"]
         await database._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 100}").fetchall())
-        await recovered(database)
+        await until(lambda: database.healthy)
         await database.write(big)
         assert (database.healthy, database.last_error) == (True, None)
         # Said once, not for each batch.
@@ -608,6 +600,7 @@ async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         ]
 
 
+@pytest.mark.alone
 async def test_a_database_that_is_locked_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT", 0.1)
     async with opened(tmp_path) as database:
@@ -620,7 +613,7 @@ async def test_a_database_that_is_locked_by_another(tmp_path: Path, monkeypatch:
             await unavailable(lambda: database.write(insert(5)))
             assert await database.load(content) == []
             assert time.monotonic() - begun < 0.1
-        await recovered(database)
+        await until(lambda: database.healthy)
         await database.write(insert(4))
         assert database.healthy
         assert on_disk(tmp_path / "relay.db") == [4]
@@ -657,7 +650,7 @@ async def test_it_recovers_though_nobody_writes(tmp_path: Path, monkeypatch: pyt
             release.set()
             await trio.sleep(0.2)  # some probes
             assert not database.healthy
-        await settled(lambda: database.healthy)
+        await until(lambda: database.healthy)
         nursery.cancel_scope.cancel()
         assert await database.read(lambda c: get_meta(c, "probe")) == ""
 
@@ -679,7 +672,7 @@ async def test_a_probe_does_not_wait_for_locks(tmp_path: Path) -> None:
         assert await database._writer.run(probe) is None
 
 
-# -- the service ---------------------------------------------------------------------------------------------------------
+# -- the service -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_callback_that_raises_ends_the_service(tmp_path: Path) -> None:
@@ -731,20 +724,20 @@ async def test_a_service_that_is_cancelled_finishes_its_batch_and_refuses_the_re
 
             await callers.start(service)
             callers.start_soon(partial(database.write, operation, on_commit=delivered.append))
-            await settled(begun.is_set)
+            await until(begun.is_set)
             callers.start_soon(unavailable, lambda: database.write(lambda c: set_meta(c, "late", "yes")))
             callers.start_soon(unavailable, lambda: database.load(lambda c: get_meta(c, "late")))
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
             release.set()
-            await settled(lambda: scope.cancelled_caught)
+            await until(lambda: scope.cancelled_caught)
             assert delivered == ["result"]
             await unavailable(lambda: database.write(lambda c: set_meta(c, "later", "yes")))
             found = await database.read(lambda c: [get_meta(c, name) for name in ("begun", "late", "later")])
             assert found == ["yes", None, None]
 
 
-# -- opening and closing -------------------------------------------------------------------------------------------------
+# -- opening and closing -----------------------------------------------------------------------------------------------
 
 
 async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
@@ -809,7 +802,7 @@ async def test_closing_is_bounded_where_the_writer_does_not_end(
         async with trio.open_nursery() as nursery:
             async with open_database(tmp_path / "relay.db") as database:
                 nursery.start_soon(database._writer.run, work)
-                await settled(begun.is_set)
+                await until(begun.is_set)
                 started = time.monotonic()
             assert time.monotonic() - started < 2
             release.set()

@@ -1,3 +1,5 @@
+"""Values and secrets that the database keeps under a name."""
+
 import base64
 import re
 import sqlite3

@@ -1,3 +1,5 @@
+"""Steps from any older schema to the newest one, each whole or not at all."""
+
 import sqlite3
 import subprocess
 import sys
@@ -151,6 +153,7 @@ def test_a_step_that_another_made_meanwhile_is_not_made_again(tmp_path: Path) ->
             assert version(slow) == len(migrations.MIGRATIONS)
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_migrate_one_file_together(tmp_path: Path) -> None:
     script = """
 import sys, trio

@@ -22,7 +22,7 @@ from relay.store.publications import Publications
 from tests.kept import recent
 from tests.parts import SetClock
 
-MARKET = Kinds(entities=(), history_period=None, durable=("market",)).parse("market:BTC")
+MARKET = Kinds(entities=(), history_period=60.0, durable=("market",)).parse("market:BTC")
 DURABLE = Kinds(entities=(), history_period=60.0, durable=("trades",))["trades"].channel()
 BEHIND = Kinds(entities=(), history_period=60.0, durable=())["trades"].channel()
 

@@ -14,6 +14,7 @@ from relay.store.server_lock import sole_server
 from tests.running import config_for, relay_process, running
 
 
+@pytest.mark.slow
 async def test_a_second_server_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     def epochs() -> list[tuple[str, str]]:
         with closing(sqlite3.connect(tmp_path / "relay.db")) as database:

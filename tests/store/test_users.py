@@ -1,3 +1,5 @@
+"""Profiles of users in the database."""
+
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import h11
+from h11._state import MIGHT_SWITCH_PROTOCOL
 
 from relay.transports.request_head import RequestHead
 
@@ -31,5 +32,5 @@ def check_end(head: bytes, ours: RequestHead) -> bool:
     theirs.send(h11.Response(status_code=200, headers=[(b"content-length", b"0")]))
     theirs.send(h11.EndOfMessage())
     # An upgrade that is asked for keeps h11 from reading on, until Hypercorn is told of it.
-    assert (theirs.our_state in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL)) == ours.keep_alive
+    assert (theirs.our_state in (h11.DONE, MIGHT_SWITCH_PROTOCOL)) == ours.keep_alive
     return True

@@ -111,6 +111,7 @@ async def test_a_renewed_certificate_is_taken_up(tmp_path: Path, caplog: pytest.
         assert logged(caplog) == [], "once"
 
 
+@pytest.mark.slow
 async def test_a_renewal_that_takes_its_time_is_not_read_in_the_middle(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

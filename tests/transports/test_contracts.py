@@ -17,6 +17,8 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.testing
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
 from quart import Response, request
 from quart_trio import QuartTrio
 from trio_websocket import WebSocketConnection
@@ -24,8 +26,7 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.connection import Connection
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.transports import asgi
-from relay.transports.http import HttpServer, open_http_server
+from relay.transports.http import HttpServer, no_routes, open_http_server
 from relay.transports.listener import Listener, open_listeners
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
@@ -120,7 +121,7 @@ async def world(*, max_connections: int = 1000, head_timeout: float = 0.4, **tim
 
     sockets = open_listeners("127.0.0.1", 0)
     async with trio.open_nursery() as handlers:
-        async with open_http_server(app, **timeouts) as http, trio.open_nursery() as listening:
+        async with open_http_server(app, no_routes, **timeouts) as http, trio.open_nursery() as listening:
             listener = Listener(
                 sockets, echo, http, handlers, ConnectionCounter(max_connections), head_timeout=head_timeout
             )
@@ -155,9 +156,9 @@ def test_the_names_of_hypercorn_that_are_not_public() -> None:
         "_send_error_response",
         "stream_send",
     ):
-        assert hasattr(asgi.H11Protocol, name)
+        assert hasattr(H11Protocol, name)
     for name in ("_read_data", "_close", "protocol_send"):
-        assert hasattr(asgi.TCPServer, name)
+        assert hasattr(TCPServer, name)
 
 
 def test_the_names_of_trio_websocket_and_wsproto_that_are_not_public() -> None:
@@ -252,6 +253,7 @@ async def test_http2_is_not_spoken() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_heads_that_are_slow_or_endless() -> None:
     """A head has its time and its bytes: 408 and 431 in the shape of errors, also for a later request."""
     async with world() as relay:
@@ -321,6 +323,7 @@ async def test_a_body_that_stalls_is_let_go() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_a_client_that_stops_reading_does_not_hold_a_shutdown() -> None:
     """Hypercorn shields its writes: at the deadline such a connection is reset."""
     async with world() as relay, await relay.connect() as stream:
@@ -332,6 +335,8 @@ async def test_a_client_that_stops_reading_does_not_hold_a_shutdown() -> None:
         assert trio.current_time() - begun < 2
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 async def test_a_shutdown_lets_requests_finish_and_idle_connections_go() -> None:
     """What is under way is answered; who is between two requests is not waited for."""
     async with world(keep_alive_timeout=60) as relay, await relay.connect() as idle, await relay.connect() as busy:
@@ -354,6 +359,7 @@ async def test_a_handler_that_raises_ends_its_connection_alone() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_random_bytes_end_nothing() -> None:
     """Whatever comes, the process goes on, and nothing of it is left."""
     noise = random.Random(7)

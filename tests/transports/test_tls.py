@@ -156,7 +156,7 @@ async def test_connections_that_share_buffers_do_not_mix(folder: Path) -> None:
             nursery.start_soon(exchange, number)
 
 
-# -- slow readers -----------------------------------------------------------------------------------------------------
+# -- slow readers ------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_encrypted_while_the_kernel_refuses(folder: Path) -> None:
@@ -276,7 +276,7 @@ async def test_a_reader_that_is_too_slow_costs_no_more_than_the_bound(folder: Pa
         await outbox.wait_until_written()
 
 
-# -- what TLS itself says ---------------------------------------------------------------------------------------------
+# -- what TLS itself says ----------------------------------------------------------------------------------------------
 
 
 @VERSIONS
@@ -289,6 +289,7 @@ async def test_a_close_says_goodbye(folder: Path, version: ssl.TLSVersion) -> No
         assert await client.receive_some() == b""
 
 
+@pytest.mark.slow
 async def test_a_write_to_a_peer_that_does_not_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that reads a little now and then is waited for."""
     monkeypatch.setattr("relay.transports.tls.SEND_TIMEOUT", 0.3)
@@ -407,6 +408,7 @@ async def test_bytes_that_are_no_record_end_the_connection(folder: Path) -> None
             await client.receive_some()
 
 
+@pytest.mark.slow
 async def test_keys_are_renewed_in_the_middle(folder: Path) -> None:
     """OpenSSL's client renews its keys, and asks for ours, whenever it is told a line with a K."""
     context = load_certificate(folder / "relay.crt", folder / "relay.key").context
@@ -533,7 +535,7 @@ async def test_a_peer_that_asks_for_answers_and_does_not_read(folder: Path, monk
                 assert len(stream._pending) <= MAX_PIECE_BYTES + MAX_ANSWERS_BYTES + 1000
 
 
-# -- handshakes -------------------------------------------------------------------------------------------------------
+# -- handshakes --------------------------------------------------------------------------------------------------------
 
 
 async def test_nothing_can_be_sent_before_the_handshake(folder: Path) -> None:

@@ -41,7 +41,7 @@ async def play_as(text: str, *, user: str = "user-123", expires_in: float = 3600
         await play(world, text, stand_ins=stand_ins, learned=LEARNED)
 
 
-# -- transcripts ------------------------------------------------------------------------------------------------------
+# -- transcripts -------------------------------------------------------------------------------------------------------
 
 
 async def test_the_exchange_of_the_protocol(autojump_clock: trio.testing.MockClock) -> None:
@@ -138,7 +138,7 @@ async def test_a_right_that_is_lost_is_told_by_the_name_of_this_api(autojump_clo
         assert client.messages[-1]["data"] == {"channel": "conversation:den", "reason": "no longer a member"}
 
 
-# -- what clients send ------------------------------------------------------------------------------------------------
+# -- what clients send -------------------------------------------------------------------------------------------------
 
 
 def test_commands() -> None:
@@ -166,7 +166,7 @@ def test_what_is_not_a_command(text: str) -> None:
         protocol.decode(text, KINDS)
 
 
-# -- what the server sends --------------------------------------------------------------------------------------------
+# -- what the server sends ---------------------------------------------------------------------------------------------
 
 
 def encoded(channel: str, type_: str, offset: int = 1, **data: Any) -> Any:

@@ -21,7 +21,7 @@ async def test_a_silent_client_is_gone_after_sixty_seconds(autojump_clock: trio.
         await trio.sleep(50.01)
         assert client.pings == 1
         await trio.sleep(9.98)
-        assert client.closed is None
+        assert client.open
         await trio.sleep(0.02)
         assert client.closed == (1001, "idle")
         assert client.closed_at is not None
@@ -40,5 +40,5 @@ async def test_who_answers_pings_stays(autojump_clock: trio.testing.MockClock) -
                 answered = client.pings
                 assert client.session is not None
                 client.session.alive()  # what a pong does, and nothing else: see the endpoint
-        assert client.closed is None
+        assert client.open
         assert answered == 12

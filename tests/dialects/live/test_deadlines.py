@@ -45,7 +45,7 @@ async def test_ten_seconds_to_authenticate(autojump_clock: trio.testing.MockCloc
             await trio.sleep(1)
             client.send(type="ping")
         await trio.sleep(0.99)
-        assert client.closed is None
+        assert client.open
         await trio.sleep(0.02)
         assert client.closed is not None
         assert client.closed_at is not None
@@ -91,7 +91,7 @@ async def test_sixty_seconds_of_silence(autojump_clock: trio.testing.MockClock) 
         client.send(type="ping")
         alive_at = trio.current_time()
         await trio.sleep(59.9)
-        assert client.closed is None
+        assert client.open
         await trio.sleep(0.2)
         assert client.closed == (1001, "idle")
         assert client.closed_at is not None
@@ -111,7 +111,7 @@ async def test_expiry_of_the_token(autojump_clock: trio.testing.MockClock) -> No
         assert other.closed[0] == 1008
         assert other.messages[-1]["type"] == "auth:error"
         assert other.messages[-1]["data"]["code"] == "unauthorized"
-        assert client.closed is None
+        assert client.open
         await trio.sleep(20)
         assert client.closed_at is not None
         assert round(client.closed_at - begun) == 50

@@ -49,7 +49,7 @@ async def play_as(text: str) -> None:
         await play(world, text, stand_ins=stand_ins, learned=LEARNED)
 
 
-# -- transcripts ------------------------------------------------------------------------------------------------------
+# -- transcripts -------------------------------------------------------------------------------------------------------
 
 
 async def test_the_exchange_of_the_protocol(autojump_clock: trio.testing.MockClock) -> None:
@@ -230,7 +230,7 @@ async def test_a_lost_right_is_told_by_the_words_of_the_channel(
         assert client.messages.pop() == {"type": "unsubscribed", "data": {**named, "reason": "no more"}}
 
 
-# -- what clients send ------------------------------------------------------------------------------------------------
+# -- what clients send -------------------------------------------------------------------------------------------------
 
 
 def command(user_id: str | None = "u1", **body: Any) -> protocol.Command:
@@ -311,7 +311,7 @@ def test_notifications_without_a_user_need_one() -> None:
     assert refused.value.code is Code.UNAUTHORIZED
 
 
-# -- what the server sends --------------------------------------------------------------------------------------------
+# -- what the server sends ---------------------------------------------------------------------------------------------
 
 
 def test_publications_and_signals() -> None:

@@ -90,7 +90,7 @@ MIA, BOB = bearer("mia"), bearer("bob")
 ROOT = bearer("root", admin=True)
 
 
-# -- who may do what --------------------------------------------------------------------------------------------------
+# -- who may do what ---------------------------------------------------------------------------------------------------
 
 READ = (("GET", "/messages", None, 200), ("GET", "/members", None, 200), ("POST", "/messages", {"message": "x"}, 201))
 SEE = (("GET", "", None, 200), ("POST", "/join", None, 200), ("POST", "/leave", None, 200))
@@ -107,6 +107,7 @@ STRANGERS = {  # reading, seeing and managing a room of each type
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_", list(STRANGERS))
 async def test_every_role_at_every_route(tmp_path: Path, type_: str) -> None:
     """Each role gets what the type of the room gives it, and nothing changes where it is refused."""
@@ -175,7 +176,7 @@ async def test_listing_by_role(tmp_path: Path) -> None:
         await http.ask("POST", ROOMS, {}, {"name": "x"}, status=401)
 
 
-# -- rooms ------------------------------------------------------------------------------------------------------------
+# -- rooms -------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_room_from_beginning_to_end(tmp_path: Path) -> None:
@@ -252,6 +253,7 @@ WRONG: Mapping[str, Iterable[object]] = {
 }
 
 
+@pytest.mark.slow
 async def test_every_wrong_field_is_named(tmp_path: Path) -> None:
     """Alone, and all together, in one answer."""
     async with serving(tmp_path) as http:
@@ -309,7 +311,7 @@ async def test_methods_that_a_route_does_not_take(tmp_path: Path) -> None:
         assert {"GET", "PUT", "DELETE"} <= set(allowed.split(", "))
 
 
-# -- paging -----------------------------------------------------------------------------------------------------------
+# -- paging ------------------------------------------------------------------------------------------------------------
 
 
 async def test_pages_of_rooms(tmp_path: Path) -> None:
@@ -337,6 +339,7 @@ async def test_pages_of_rooms(tmp_path: Path) -> None:
         assert await page(type="private") == ([], (1, 20, 0, 0))
 
 
+@pytest.mark.slow
 async def test_queries_that_are_refused(tmp_path: Path) -> None:
     """A page or limit that is no integer from 1, an unknown type; all of them together."""
     async with serving(tmp_path) as http:
@@ -375,7 +378,7 @@ async def test_pages_of_messages(tmp_path: Path) -> None:
         assert await http.wrong("GET", f"{room}/messages", BOB, params={"before": "msg_none"}) == ["before"]
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------
+# -- messages ----------------------------------------------------------------------------------------------------------
 
 
 async def test_messages_look_as_in_the_seed(tmp_path: Path) -> None:
@@ -447,7 +450,7 @@ async def test_the_rate_of_messages(tmp_path: Path) -> None:
         assert (await http.ask("GET", f"{room}/messages", BOB))["pagination"]["total"] == 14
 
 
-# -- members ----------------------------------------------------------------------------------------------------------
+# -- members -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -481,7 +484,7 @@ async def test_the_creator_cannot_be_removed(tmp_path: Path) -> None:
         assert (await http.ask("POST", f"{room}/leave", CORA))["data"]["memberCount"] == 0
 
 
-# -- notifications ----------------------------------------------------------------------------------------------------
+# -- notifications -----------------------------------------------------------------------------------------------------
 
 
 async def test_who_may_send_notifications(tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from relay.dialects.socketio.server import EngineServer
 from relay.server.server import Server
 from tests.conformance.echo import dialects as echo_dialects
 from tests.running import config_for, running
+from tests.waiting import until
 
 ANSWER_TIMEOUT = 5.0
 ENGINE = "/engine.io/"
 SOCKET = "/socket.io/"
+PING = "2"
 
 
 class World:
@@ -76,9 +78,7 @@ class World:
 
     async def until_empty(self) -> None:
         """Return when the server has forgotten every session; fail if it does not."""
-        with trio.fail_after(ANSWER_TIMEOUT):
-            while self.count:
-                await trio.sleep(0.01)
+        await until(lambda: not self.count, ANSWER_TIMEOUT)
 
     async def check_healthy(self) -> None:
         """Fail unless a new session works, over both transports, and nothing is left of any other."""
@@ -125,15 +125,20 @@ class Frames:
             await self.connection.send_message(message)
 
     async def receive(self) -> Any:
-        """Return the next message."""
-        with trio.fail_after(ANSWER_TIMEOUT):
-            return await self.connection.get_message()
+        """Return the next message. Pings are passed over, because the first one may come at any moment."""
+        while (message := await self._next()) == PING:
+            pass
+        return message
 
     async def until(self, start: str) -> str:
         """Return the next message that starts so, passing over others."""
-        while not str(message := await self.receive()).startswith(start):
+        while not str(message := await self._next()).startswith(start):
             pass
         return str(message)
+
+    async def _next(self) -> Any:
+        with trio.fail_after(ANSWER_TIMEOUT):
+            return await self.connection.get_message()
 
     async def closed(self) -> int:
         """Wait for the server's close; returns its code."""

@@ -39,7 +39,7 @@ async def together(first: Do, second: Do) -> list[object]:
     return results
 
 
-# -- over HTTP ------------------------------------------------------------------------------------------------------------
+# -- over HTTP ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("payload", ["4hello", "4a\x1e4b\x1e4c", "4hello\x1ebAQIDBA==", "4", "4ü☃\U0001f600"])
@@ -97,7 +97,7 @@ async def test_a_poll_that_is_given_up_ends_the_session(tmp_path: Path) -> None:
         assert await polling.refused()
 
 
-# -- the upgrade ----------------------------------------------------------------------------------------------------------
+# -- the upgrade -------------------------------------------------------------------------------------------------------
 
 
 async def test_upgrade(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ async def test_the_end_of_a_session_ends_its_upgrade(tmp_path: Path) -> None:
         await world.check_healthy()
 
 
-# -- garbage --------------------------------------------------------------------------------------------------------------
+# -- garbage -----------------------------------------------------------------------------------------------------------
 
 GARBAGE: list[bytes] = [
     b"", b"abc", b"7", b"\xff\xfe", b"\x00", b"0", b'0{"sid":"x"}', b"2", b"2probe", b"5", b"6", b"3probe", b"\x1e", b"4a\x1e",
@@ -182,6 +182,7 @@ GARBAGE: list[bytes] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:12]))
 async def test_garbage_in_a_post(tmp_path: Path, body: bytes) -> None:
     """A payload that cannot be read is answered 400 and ends the session, with or without an open poll."""
@@ -216,7 +217,7 @@ async def test_garbage_over_websocket(tmp_path: Path, frame: str, state: str) ->
         await world.check_healthy()
 
 
-# -- deadlines, in virtual time -------------------------------------------------------------------------------------------
+# -- deadlines, in virtual time ----------------------------------------------------------------------------------------
 
 
 async def test_heartbeat(autojump_clock: trio.testing.MockClock) -> None:
@@ -291,7 +292,7 @@ async def test_a_second_post_ends_the_session(autojump_clock: trio.testing.MockC
         nursery.cancel_scope.cancel()
 
 
-# -- overflow -------------------------------------------------------------------------------------------------------------
+# -- overflow ----------------------------------------------------------------------------------------------------------
 
 
 async def test_overflow_in_the_middle_of_a_broadcast(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,3 +1,5 @@
+"""The Engine.IO codec: frames, payloads and the handshake."""
+
 import base64
 import json
 from collections.abc import Sequence
@@ -39,7 +41,7 @@ def read(payload: bytes) -> list[Packet]:
     return decode_payload(payload, max_bytes=MAX_BYTES)
 
 
-# Frames
+# -- frames ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_only_a_message_carries_bytes() -> None:
         encode(Packet(PacketType.PING, b"probe"))
 
 
-# Payloads
+# -- payloads ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_packets_survive_a_payload(some: list[Packet]) -> None:
     assert read(written(some)) == some
 
 
-# Whatever comes, a ProtocolError is all that leaves a decoder
+# -- garbage -----------------------------------------------------------------------------------------------------------
 
 pieces = st.one_of(
     st.binary(max_size=20),
@@ -187,7 +189,7 @@ def test_any_frame_is_read_or_refused(frame: str | bytes) -> None:
         assert isinstance(packet.data, type(frame))
 
 
-# python-engineio says the same
+# -- beside python-engineio --------------------------------------------------------------------------------------------
 
 # It reads JSON out of what packets carry; a letter in front keeps it from that.
 plain_texts = texts.map(lambda text: "t" + text)
@@ -223,7 +225,7 @@ def test_base64_is_what_everybody_writes(data: bytes) -> None:
     assert read(b"b" + base64.b64encode(data)) == [Packet(PacketType.MESSAGE, data)]
 
 
-# The handshake
+# -- the handshake -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("upgrades", [["websocket"], []])

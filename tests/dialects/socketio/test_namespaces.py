@@ -45,6 +45,7 @@ async def polling_connected(world: World) -> AsyncIterator[PollingClient]:
     yield polling
 
 
+@pytest.mark.slow
 async def test_attachments_both_ways(tmp_path: Path) -> None:
     """An event with attachments comes back with them, and so does its acknowledgement, over each transport."""
     async with echoing(tmp_path) as world:
@@ -150,6 +151,7 @@ async def test_garbage_while_attachments_are_due(tmp_path: Path, text: str) -> N
         await world.check_healthy()
 
 
+@pytest.mark.slow
 async def test_heartbeat_while_attachments_are_due(tmp_path: Path) -> None:
     """A pong is no message: it may come between an event and its attachments."""
     async with echoing(tmp_path) as world, world.opened() as frames:
@@ -171,7 +173,7 @@ async def test_attachments_that_are_too_large(tmp_path: Path) -> None:
         await world.check_healthy()
 
 
-# -- in virtual time ------------------------------------------------------------------------------------------------------
+# -- in virtual time ---------------------------------------------------------------------------------------------------
 
 
 class Recorder:

@@ -42,7 +42,7 @@ def assemble(*messages: str | bytes, max_bytes: int = MAX_BYTES) -> list[Packet]
     return [packet for message in messages if (packet := assembler.feed(message)) is not None]
 
 
-# The document's tables and the suite's packets, in both directions
+# -- the tables of the document, and the packets of the suite ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_namespace_is_bounded() -> None:
         decode(f"0{namespace}n,")
 
 
-# Attachments
+# -- attachments -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_text_is_refused_while_attachments_are_due() -> None:
         assembler.feed('2["x"]')
 
 
-# Writing
+# -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def test_bytes_of_either_sort_are_taken_out_in_order() -> None:
@@ -296,7 +296,7 @@ def test_json_is_compact() -> None:
     assert encode(Packet(EVENT, "/api-ws", ["é", {"a": [1, 2.5, None]}]))[0] == '2/api-ws,["é",{"a":[1,2.5,null]}]'
 
 
-# Whatever packet there is, it comes out as it went in
+# -- round trips -------------------------------------------------------------------------------------------------------
 
 names = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda name: name not in RESERVED_EVENTS)
 keys = st.text(st.characters(codec="utf-8"), max_size=6).filter(lambda key: key != "_placeholder")
@@ -331,13 +331,14 @@ others = st.one_of(
 packets = st.one_of(events, acks, others)
 
 
+@pytest.mark.slow
 @given(packets)
 def test_a_packet_survives_the_wire(packet: Packet) -> None:
     text, attachments = encode(packet)
     assert assemble(text, *attachments) == [packet]
 
 
-# python-socketio says the same
+# -- beside python-socketio --------------------------------------------------------------------------------------------
 
 WITH_BYTES = {EVENT: PacketType.BINARY_EVENT, ACK: PacketType.BINARY_ACK}
 
@@ -355,6 +356,7 @@ def oracle_written(oracle: type[OraclePacket], packet: Packet) -> list[str | byt
     return written if isinstance(written, list) else [written]
 
 
+@pytest.mark.slow
 @given(packets)
 def test_python_socketio_reads_what_is_written(packet: Packet) -> None:
     text, attachments = encode(packet)
@@ -364,6 +366,7 @@ def test_python_socketio_reads_what_is_written(packet: Packet) -> None:
     assert theirs.data == packet.data
 
 
+@pytest.mark.slow
 @given(packets)
 def test_what_python_socketio_writes_is_read(packet: Packet) -> None:
     assert assemble(*oracle_written(OraclePacket, packet)) == [packet]
@@ -382,13 +385,14 @@ class SameJSONPacket(OraclePacket):  # type: ignore[misc]  # python-socketio has
     json = SameJSON
 
 
+@pytest.mark.slow
 @given(packets)
 def test_python_socketio_writes_the_same(packet: Packet) -> None:
     text, attachments = encode(packet)
     assert oracle_written(SameJSONPacket, packet) == [text, *attachments]
 
 
-# Whatever comes, a ProtocolError is all that leaves a decoder
+# -- garbage -----------------------------------------------------------------------------------------------------------
 
 pieces = st.one_of(
     st.text(st.characters(), max_size=8),
@@ -432,6 +436,7 @@ pieces = st.one_of(
 wild = st.one_of(st.text(st.characters(), max_size=80), st.lists(pieces, max_size=10).map("".join))
 
 
+@pytest.mark.slow
 @given(wild)
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
@@ -444,6 +449,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert decode(again) == decoded
 
 
+@pytest.mark.slow
 @given(st.lists(wild | st.binary(max_size=20) | st.just(f'51-["x",{PLACE % 0}]'), max_size=8))
 def test_any_messages_are_read_or_refused(messages: list[str | bytes]) -> None:
     assembler = Assembler(max_bytes=20)
@@ -457,7 +463,7 @@ def test_any_messages_are_read_or_refused(messages: list[str | bytes]) -> None:
             assert attrs.asdict(packet)["namespace"].startswith("/")
 
 
-# -- the exchange of the docstring ----------------------------------------------------------------------------------------
+# -- the exchange of the docstring -------------------------------------------------------------------------------------
 
 
 def exchange() -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from tests.running import relay_process
 KEYS = ["sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"]
 
 
+@pytest.mark.slow
 async def test_handshake(tmp_path: Path) -> None:
     """The handshake has exactly its five keys, as compact JSON, over each transport; only who polls may upgrade."""
     async with pricing(tmp_path) as world:
@@ -33,6 +34,7 @@ async def test_handshake(tmp_path: Path) -> None:
             assert len(other["sid"]) >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -52,6 +54,7 @@ async def test_bad_queries(tmp_path: Path, query: str) -> None:
         assert world.count == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
 async def test_bad_methods(tmp_path: Path, method: str) -> None:
     """A handshake is a GET; a session is asked by GET and POST. All else is 400, and does the session no harm."""
@@ -65,6 +68,7 @@ async def test_bad_methods(tmp_path: Path, method: str) -> None:
         assert (await polling.get())[1] == '44/none,{"message":"Invalid namespace"}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["transport=websocket", "EIO=3&transport=websocket", "EIO=4", "EIO=4&transport=polling"]
 )
@@ -118,6 +122,7 @@ async def test_origins(tmp_path: Path) -> None:
         assert socket.status_code == 403
 
 
+@pytest.mark.slow
 async def test_places(tmp_path: Path) -> None:
     """Each session has one place, whichever its transport; without a place the answer is 503; ends give places back."""
     async with pricing(tmp_path, {"dialects.socketio.max_connections": 2}) as world:
@@ -154,6 +159,7 @@ async def test_size_of_a_post(tmp_path: Path, size: int) -> None:
             assert await polling.refused()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_after", [0.0, 0.3])
 async def test_shutdown_with_an_open_poll(tmp_path: Path, signal_after: float) -> None:
     """An open poll is answered `1` and does not hold the end of the process; what comes later is refused."""

@@ -1,0 +1,60 @@
+"""How the tests run: in several processes, whole files each, the slow ones first; a test marked `alone` beside no other.
+
+`-n 0` runs them in one process, for a debugger or for `-s`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.alone import Room
+
+HERE = Path(__file__).parent
+ROOM = Room(inside=Path(__file__), gate=HERE / "__init__.py")
+"""Every run of this checkout locks the same two files."""
+SPARE_WORKERS = 1
+"""More processes than processors: a test waits for sockets and disks about a third of its time."""
+SLOW_SECONDS = 1.0
+"""A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process for a few files that are named, else a little more than there are processors."""
+    if all("::" in name or name.endswith(".py") for name in config.args):
+        return 0
+    return len(os.sched_getaffinity(0)) + SPARE_WORKERS
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with the most slow tests first, so that none of them is the last one to run; then those to run alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    alone = {item.path for item in items if item.get_closest_marker("alone")}
+    items.sort(key=lambda item: (item.path in alone, -slow[item.path]))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let a test that measures time or memory run while no other test does."""
+    with ROOM.entered(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that are slow and do not say so."""
+    seconds: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and "slow" not in report.keywords:
+                seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
+    unmarked = sorted((took, nodeid) for nodeid, took in seconds.items() if took > SLOW_SECONDS)
+    if unmarked:
+        terminalreporter.section(f"slower than {SLOW_SECONDS:g} s and not marked slow")
+        for took, nodeid in reversed(unmarked):
+            terminalreporter.line(f"{took:6.2f} s  {nodeid}")
