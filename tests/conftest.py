@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import postgres, stores
 from tests.alone import Room
 
 HERE = Path(__file__).parent
@@ -58,3 +59,36 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"slower than {SLOW_SECONDS:g} s and not marked slow")
         for took, nodeid in reversed(unmarked):
             terminalreporter.line(f"{took:6.2f} s  {nodeid}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the switch."""
+    parser.addoption(
+        "--store",
+        choices=stores.STORES,
+        default=os.environ.get("RELAY_TEST_STORE", "sqlite"),
+        help="The database of servers in tests. Tests of SQLite itself always run on SQLite.",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked so on each kind of database."""
+    marked = metafunc.definition.get_closest_marker
+    if marked("each_store") is not None and marked("sqlite") is None:
+        metafunc.parametrize("store", stores.STORES, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def store(request: pytest.FixtureRequest) -> str:
+    """The kind of database of the test."""
+    name = str(getattr(request, "param", request.config.getoption("store")))
+    if request.node.get_closest_marker("sqlite") is not None:
+        name = "sqlite"
+    stores.use(name)
+    return name
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _postgres_ends() -> Iterator[None]:
+    yield
+    postgres.close_shared_server()

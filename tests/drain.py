@@ -9,7 +9,6 @@ import argparse
 import http.client
 import json
 import socket
-import sqlite3
 import tempfile
 import time
 from functools import partial
@@ -19,6 +18,7 @@ import attrs
 
 from relay.bench.connection import Address
 from relay.bench.poller import Poller
+from tests import stores
 from tests.activation import listening
 from tests.e2e.returning import ROOM_MEMBERS, Crowd, Member, Polling, Senders
 from tests.running import RelayProcess, bearer
@@ -40,7 +40,7 @@ POLLING = 20
 
 
 _CHANNELS = (
-    "SELECT name, COUNT(*), MAX(p.offset) FROM publications p JOIN channels c ON p.channel_id = c.id GROUP BY name"
+    'SELECT name, COUNT(*), MAX(p."offset") FROM publications p JOIN channels c ON p.channel_id = c.id GROUP BY name'
 )
 
 
@@ -104,7 +104,7 @@ def restart_under_load(folder: Path, connections: int, *, senders: int = 4, paus
             more = len(load.acknowledged) + 5 * senders
             crowd.run_until(lambda: len(load.acknowledged) > more or bool(load.problems), 30)
         assert not load.problems, load.problems[:5]
-        last = _audit(folder / "relay.db", load.acknowledged)
+        last = _audit(folder, load.acknowledged)
         crowd.run_until(
             lambda: all(m.offset == last.get(rooms[n // ROOM_MEMBERS], 0) for n, m in enumerate(members)), 30
         )
@@ -149,10 +149,9 @@ def make_rooms(host: str, count: int) -> list[str]:
     return rooms
 
 
-def _audit(file: Path, acknowledged: set[str]) -> dict[str, int]:
+def _audit(folder: Path, acknowledged: set[str]) -> dict[str, int]:
     """Fail unless every acknowledged message is stored once, with dense offsets; returns the last offset of each room."""
-    database = sqlite3.connect(file)
-    try:
+    with stores.transaction(folder) as database:
         stored = [row[0] for row in database.execute("SELECT id FROM messages")]
         assert len(stored) == len(set(stored))
         assert acknowledged == set(stored), (len(acknowledged - set(stored)), len(set(stored) - acknowledged))
@@ -160,8 +159,6 @@ def _audit(file: Path, acknowledged: set[str]) -> dict[str, int]:
         for channel, count, offset in rows:
             assert count == offset, channel
         return {channel.removeprefix("chatroom:"): offset for channel, _, offset in rows}
-    finally:
-        database.close()
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
-from relay.store.database import Database, running_database
-from relay.store.publications import Publications
+from relay.store.database import Database
 from tests.fakes import MemoryTransport, RecordingSink
+from tests.stores import running_store
 
 START_MS = 1_760_000_000_000
 
@@ -61,8 +61,8 @@ class Parts:
 async def open_parts(folder: Path) -> AsyncIterator[Parts]:
     """Open the parts on a database in `folder`; what was there before is there again."""
     clock = SetClock()
-    async with running_database(folder / "relay.db") as database:
-        publications = Publications(database, clock)
+    async with running_store(folder, clock) as store:
+        database, publications = store.database, store.publications
         await publications.open()
         kinds = Kinds(entities=("task",), history_period=86400.0, durable=())
         presence = Presence(Timers(), offline_grace=5.0)
@@ -70,6 +70,7 @@ async def open_parts(folder: Path) -> AsyncIterator[Parts]:
         rooms = Rooms(database, broker, presence, kinds, clock)
         messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
+        publications.bind(broker.delivered_offset, broker.receive)
         yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, Users(database, clock))
         await publications.close()
 

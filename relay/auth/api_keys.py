@@ -38,7 +38,7 @@ class ApiKeys:
         self._cache: OrderedDict[bytes, tuple[float, ApiKey, Principal]] = OrderedDict()
         self._watchers: dict[str, dict[Watch, OnChange]] = {}
         self._last: dict[str, ApiKey | None] = {}  # the state of each key that its watchers were last called with
-        self._version = 0  # of the database, when all keys were last checked
+        self._version: str | None = ""  # of the keys, when all were last checked
 
     @property
     def cached_count(self) -> int:
@@ -111,10 +111,9 @@ class ApiKeys:
         new = [key_id for key_id in every if key_id not in self._last]
         seen = self._version
 
-        # The version changes with every commit of another connection, in this process or another.
         version, ids, found = await self._database.read(
             lambda connection: (
-                version := connection.execute("PRAGMA data_version").fetchone()[0],
+                version := store.version(connection),
                 ids := new if version == seen else every,
                 store.get(connection, ids),
             )

@@ -40,8 +40,12 @@ ITEM_BYTES = 256
 class Store(Source, Protocol):
     """The store, as the broker uses it. Each callback is called synchronously, in commit order, before the caller wakes."""
 
+    @property
+    def writes_behind(self) -> bool:
+        """Whether kinds that are not durable are written behind; otherwise every draft is given to `append`."""
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
-        """Commit durable drafts and return the outcome of each, in order."""
+        """Commit drafts and return the outcome of each, in order."""
 
     async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
         """Store heads and new publications of write-behind channels."""
@@ -91,7 +95,8 @@ class Broker:
             RequestError: the store is unavailable, and no draft was published.
         """
         outcomes: list[Outcome | None] = [None] * len(drafts)
-        durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable]
+        behind = self._store.writes_behind
+        durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable or not behind]
         if durable:
             batch = [drafts[i] for i in durable]
             for i, outcome in zip(durable, await self._append(batch), strict=True):
@@ -138,6 +143,21 @@ class Broker:
             channel.publish(draft, position, written=True)
         elif draft.origin is not None:  # the channel has no subscribers; a later one loads it from the store
             draft.origin.receive(draft.at(position))
+
+    def delivered_offset(self, name: ChannelName) -> int | None:
+        """Return the offset up to which a channel in memory was delivered, or None. It may be called in a thread."""
+        channel = self.channels.get(name)
+        return None if channel is None else channel.offset
+
+    def receive(self, publications: Sequence[Publication]) -> None:
+        """Deliver publications that another node committed, or this node without an answer. Skip delivered ones.
+
+        The caller must have filled a gap before a publication, as far as the store keeps the missing ones.
+        """
+        for publication in publications:
+            channel = self.channels.get(publication.channel)
+            if channel is not None and (publication.epoch != channel.epoch or publication.offset > channel.offset):
+                channel.receive(publication)
 
     def _publish_behind(self, channel: Channel, draft: Draft) -> Published:
         key = draft.idempotency

@@ -115,6 +115,12 @@ class Channel:
             origin.receive(publication)
         return publication
 
+    def receive(self, publication: Publication) -> None:
+        """Make a publication that the store has the head, keep it in the history and deliver it."""
+        self._extend(publication)
+        self.written_offset = publication.offset
+        self._deliver(publication, None)
+
     def mark_written(self, offset: int) -> None:
         """Note that the store has every publication up to this offset."""
         self.written_offset = offset
@@ -125,6 +131,11 @@ class Channel:
         self.history.complete = True
 
     def _extend(self, publication: Publication) -> None:
+        """Make the publication the head. If it does not follow the head, the history begins anew."""
+        if publication.offset != self.offset + 1 or publication.epoch != self.epoch:
+            self.epoch = publication.epoch
+            self.history = History(self.name.kind.history_size, publication.offset - 1)
+            self.history.complete = True
         self.offset = publication.offset
         if self.history.max_size == 1:
             # Only the last value counts. A halt or a notice is not a value and must not push the value out.

@@ -27,7 +27,8 @@ from relay.model.publication import (
 from relay.store import messages as store
 from relay.store.database import Database
 from relay.store.messages import Message
-from relay.store.rooms import Transaction, message_scope
+from relay.store.rooms import message_scope
+from relay.store.transaction import Transaction
 
 MAX_MESSAGE_CHARACTERS = 4000
 """Length of a message's text, without the space around it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
 from relay.store import rooms as store
-from relay.store.rooms import Room, Transaction
+from relay.store.rooms import Room
+from relay.store.transaction import Transaction
 
 
 def existing(connection: Transaction, room_id: str) -> Room:

@@ -23,7 +23,8 @@ from relay.model.principal import Principal
 from relay.store import rooms as store
 from relay.store.database import Database
 from relay.store.publications import forget_channel
-from relay.store.rooms import Member, Room, RoomType, Transaction
+from relay.store.rooms import Member, Room, RoomType
+from relay.store.transaction import Transaction
 
 
 class Rooms:

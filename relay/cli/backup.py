@@ -28,9 +28,12 @@ def backup(file: Path, force: bool, config_file: Path | None) -> None:
       relay backup --force /backup/relay.db
       relay check --database=/backup/relay.db
     """
-    path = load(config_file).store.path
-    from relay.store.backup import back_up
-    from relay.store.connection import StoreError
+    config = load(config_file).store
+    if config.url is not None:
+        raise click.ClickException("store.url is a PostgreSQL database; back it up with pg_dump")
+    path = config.path
+    from relay.store.errors import StoreError
+    from relay.store.sqlite.backup import back_up
 
     began = time.monotonic()
     with click.progressbar(length=1, file=sys.stderr) as bar:

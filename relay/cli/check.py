@@ -13,24 +13,23 @@ from relay.cli.settings import config_option, load
 from relay.config.certificate import Certificate, load_certificate
 from relay.config.dialects import DialectsConfig
 from relay.config.loading import find_config_file
-from relay.config.tree import AuthConfig, Config
+from relay.config.tree import AuthConfig, Config, StoreConfig
 
 
 @click.command()
 @click.option(
     "--database",
-    type=click.Path(path_type=Path),
     is_flag=False,
-    flag_value=Path(),
-    metavar="[=FILE]",
-    help="Verify the configured database instead, or FILE, such as a backup. A server may use it meanwhile.",
+    flag_value="",
+    metavar="[=FILE|URL]",
+    help="Verify the configured database instead, or FILE, such as a backup, or URL. A server may use it meanwhile.",
 )
 @config_option
-def check(database: Path | None, config_file: Path | None) -> None:
+def check(database: str | None, config_file: Path | None) -> None:
     """Check the configuration. Print a summary of it, or every mistake in it.
 
-    The command starts nothing and writes nothing. With --database it reads the whole database, and exits with 1 if it
-    finds a problem.
+    The command starts nothing and writes nothing. With store.url it connects to the database, and checks that a server
+    could use it. With --database it reads the whole database, and exits with 1 if it finds a problem.
 
     \b
     Example:
@@ -41,34 +40,40 @@ def check(database: Path | None, config_file: Path | None) -> None:
     """
     config = load(config_file)
     if database is not None:
-        _verify(config.store.path if database == Path() else database)
+        _verify(config.store, database or None)
         return
+    summary = _summary(config)
     file = find_config_file(config_file, os.environ)
     click.echo("No file: every setting has its default." if file is None else f"{file} is valid.")
-    click.echo("\n".join(_summary(config)))
+    click.echo("\n".join(summary))
 
 
-def _verify(path: Path) -> None:
+def _verify(config: StoreConfig, database: str | None) -> None:
     """Print the findings of every check of a database. Exit with 1 if there is a problem."""
-    from relay.store.connection import StoreError
-    from relay.store.verification import verify
+    from relay.store.errors import StoreError
+    from relay.store.location import is_url
+    from relay.store.opening import verify
+
+    name = database or (str(config.path) if config.url is None else "The database of store.url")
+    if is_url(name):
+        name = "The database of that URL"
 
     problems = 0
     try:
-        for finding in verify(path):
+        for finding in verify(config, database):
             problems += len(finding.problems)
             if finding.problems:
-                name = finding.verified.partition(":")[0]
-                click.echo("\n".join(f"WRONG {name}: {problem}" for problem in finding.problems))
+                check = finding.verified.partition(":")[0]
+                click.echo("\n".join(f"WRONG {check}: {problem}" for problem in finding.problems))
             else:
                 click.echo(f"ok    {finding.verified}")
     except StoreError as error:
         raise click.ClickException(str(error)) from None
     if problems:
         raise click.ClickException(
-            f"{path} has problems. Stop the server, keep a copy of the file, and restore a backup."
+            f"{name} has problems. Stop the server, keep a copy of the database, and restore a backup."
         )
-    click.echo(f"{path} is valid.")
+    click.echo(f"{name} is valid.")
 
 
 def _summary(config: Config) -> list[str]:
@@ -81,10 +86,19 @@ def _summary(config: Config) -> list[str]:
     lines.append("  publishing: POST /v1/publish")
     if server.tls_cert is not None and server.tls_key is not None:
         lines.append(f"Certificate: {_certificate(load_certificate(server.tls_cert, server.tls_key))}.")
-    created = "" if config.store.path.exists() else " (created at the first start)"
-    lines.append(f"Database: {config.store.path}{created}.")
+    lines.append(f"Database: {_store(config.store)}.")
     lines.append(f"Tokens: {_tokens(config.auth)}.")
     return lines
+
+
+def _store(config: StoreConfig) -> str:
+    from relay.store.errors import StoreError
+    from relay.store.opening import describe
+
+    try:
+        return describe(config)
+    except StoreError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _certificate(certificate: Certificate) -> str:

@@ -19,7 +19,7 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
 
     With `create` a missing database is created, with a hint on stderr, because a running server hardly uses it.
 
-    The operation gets the SQLite connection, whose type only the store knows.
+    The operation gets a transaction of the store.
 
     Raises:
         ClickException: the database is missing, or cannot be opened or written.
@@ -27,21 +27,22 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
     import trio
 
     from relay.ground.errors import RequestError
-    from relay.store.connection import StoreError
-    from relay.store.database import running_database
+    from relay.store.errors import StoreError
+    from relay.store.opening import running_database
 
     path = config.store.path
-    missing = not path.exists()
+    missing = config.store.url is None and not path.exists()
     if missing and not create:
         raise click.ClickException(f"the database {path.absolute()} does not exist. {WHERE}")
 
     async def run() -> T:
-        async with running_database(path, synchronous=config.store.synchronous) as database:
+        async with running_database(config.store) as database:
             try:
                 return await database.write(operation)
             except RequestError:
                 cause = database.last_error
-        raise click.ClickException(f"{path} cannot be written: {cause}")
+        name = path if config.store.url is None else "the database of store.url"
+        raise click.ClickException(f"{name} cannot be written: {cause}")
 
     try:
         result = trio.run(run)

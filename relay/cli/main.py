@@ -19,6 +19,7 @@ from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
 from relay.cli.serve import serve
+from relay.cli.store import store
 from relay.cli.token import token
 
 __all__ = ["main"]
@@ -46,7 +47,7 @@ def show_version(context: click.Context, _parameter: click.Parameter, value: boo
 def main() -> None:
     """Relay, a realtime server: chat, presence, notifications and live prices over WebSocket.
 
-    One process, one port, one configuration file, one SQLite file.
+    One process, one port, one configuration file, one SQLite file; or several over one PostgreSQL.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
@@ -54,5 +55,5 @@ def main() -> None:
         )  # escape characters that the terminal cannot show, instead of a traceback
 
 
-for command in (init, check, serve, deploy, old_systemd(), token, keys, publish, backup, bench, docs):
+for command in (init, check, serve, deploy, old_systemd(), token, keys, publish, backup, store, bench, docs):
     main.add_command(command)

@@ -29,7 +29,7 @@ def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
     config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
     from relay.ops.systemd import SystemdError
     from relay.server.process import serve as run_server
-    from relay.store.connection import StoreError
+    from relay.store.errors import StoreError
 
     try:
         run_server(config)

@@ -143,6 +143,19 @@ def database(_instance: object, _attribute: object, value: Path) -> None:
         raise ValueError(f"the folder {value.parent} does not exist; create it first, or name a file in another folder")
 
 
+def database_url(_instance: object, _attribute: object, value: str) -> None:
+    # The message never repeats the URL, which may hold a password.
+    try:
+        url = urlsplit(value)
+        _ = url.port
+    except ValueError:
+        raise ValueError("is not a URL; use one such as postgresql://relay@localhost/relay") from None
+    if url.scheme not in ("postgresql", "postgres"):
+        raise ValueError(
+            f"begins with {quoted(url.scheme)}; use one such as postgresql://relay@localhost/relay (a file is store.path)"
+        )
+
+
 def secret(_instance: object, _attribute: object, value: str) -> None:
     if any(mark in value for mark in _KEY_MARKS):
         raise ValueError(

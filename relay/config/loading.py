@@ -94,6 +94,7 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
     for key_path, value in overrides.items():
         _put(table, key_path, value)
         sources[key_path] = "the command line"
+    problems += _rivals(Config, table, "")
     folder = (Path() if file is None else file.parent).absolute()
     _place_paths(table, folder)
     from relay.ground.structure import StructureError
@@ -148,6 +149,17 @@ def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, attrs.Att
             yield from _settings(field.type, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field
+
+
+def _rivals(cls: type[Any], table: object, path: str) -> Iterator[Problem]:
+    """Yield a problem for each setting that stands beside the one that it is instead of."""
+    if not isinstance(table, dict):
+        return
+    for field in attrs.fields(cls):
+        if field.type is not None and attrs.has(field.type):
+            yield from _rivals(field.type, table.get(field.name), f"{path}{field.name}.")
+        elif (other := field.metadata["instead_of"]) in table and table.get(field.name) not in (None, ""):
+            yield Problem(f"{path}{field.name}", f"and {path}{other} are both set; remove one of them")
 
 
 def _from_environment(raw: str, type_: Any) -> object:

@@ -16,12 +16,22 @@ Check = Callable[[Any, Any, Any], object]
 
 
 def setting(
-    default: object, reason: str, *, unit: str | None = None, check: Check | None = None, secret: bool = False
+    default: object,
+    reason: str,
+    *,
+    unit: str | None = None,
+    check: Check | None = None,
+    secret: bool = False,
+    instead_of: str | None = None,
 ) -> Any:
-    """Declare a setting. A default of None passes every check. A secret is left out of the configuration's repr."""
+    """Declare a setting. A default of None passes every check. A secret is left out of the configuration's repr.
+
+    `instead_of` names a setting of the same section: it is an error to set both.
+    """
     if default is None and check is not None:
         check = attrs.validators.optional(check)
-    return attrs.field(default=default, validator=check, repr=not secret, metadata={"reason": reason, "unit": unit})
+    metadata = {"reason": reason, "unit": unit, "instead_of": instead_of}
+    return attrs.field(default=default, validator=check, repr=not secret, metadata=metadata)
 
 
 def section(cls: Callable[[], object], reason: str) -> Any:

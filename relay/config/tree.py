@@ -106,6 +106,23 @@ class StoreConfig:
         "normal",
         "When SQLite waits for the disk. normal survives a crash of Relay; full survives a power cut too, and is slower.",
     )
+    url: str | None = setting(
+        None,
+        "A PostgreSQL database instead of a file: postgresql://relay@db.example.org/relay. Parameters of libpq may "
+        "follow, such as ?sslmode=verify-full&sslrootcert=/etc/ssl/db.pem.",
+        check=checks.database_url,
+        secret=True,
+        instead_of="path",
+    )
+    password_file: Path | None = setting(
+        None,
+        "A file with the password for store.url. Empty: the URL has it, or PGPASSWORD, or libpq's password file.",
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what does not fit: a password needs the URL that it is for."""
+        if self.password_file is not None and self.url is None:
+            yield "password_file", "is set and store.url is not; set the URL that the password is for"
 
 
 @attrs.frozen

@@ -11,7 +11,8 @@ from typing import NamedTuple
 PARTS = {
     "Use": ("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors"),
     "Operate": (
-        *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "operations", "metrics"),
+        *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
+        *("operations", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),

@@ -30,11 +30,10 @@ from relay.ops.systemd import Notifier
 from relay.server.build import build_core
 from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
-from relay.store.connection import StoreError
-from relay.store.database import Database, open_database
+from relay.store.database import Database
+from relay.store.errors import StoreError
 from relay.store.meta import get_or_create
-from relay.store.publications import Publications
-from relay.store.server_lock import sole_server
+from relay.store.opening import open_store
 from relay.transports.asgi import Application
 from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
@@ -185,26 +184,25 @@ class _Inside:
 @asynccontextmanager
 async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
     """Start the store, the core and its services, and stop them in the opposite order."""
-    async with (
-        sole_server(config.store.path),
-        open_database(config.store.path, synchronous=config.store.synchronous) as database,
-        trio.open_nursery() as services,
-    ):
+    async with open_store(config.store, clock) as store, trio.open_nursery() as services:
+        database, publications = store.database, store.publications
         await services.start(database.run)
-        publications = Publications(database, clock)
         try:
             await publications.open()
             own_secret = None if config.auth.jwt_secret else await _own_secret(config, database)
         except RequestError:
-            raise StoreError(f"{config.store.path} cannot be written: {database.last_error}.") from None
+            raise StoreError(f"{store.name} cannot be written: {database.last_error}.") from None
         core, broker = build_core(config, database, publications, clock, config.auth.jwt_secret or own_secret)
+        publications.bind(broker.delivered_offset, broker.receive)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
         janitor = Janitor(broker, publications, core.kinds, limits=core.limits.tables().values())
         for service in (
-            flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, write_behind.run, janitor.run,
+            flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, janitor.run,
         ):  # fmt: skip
             await services.start(service)
+        if publications.writes_behind:
+            await services.start(write_behind.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
         yield _Inside(core, broker, database, flusher, services, own_secret=own_secret is not None)

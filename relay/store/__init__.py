@@ -1,5 +1,5 @@
-"""The database: one writer with group commit, one module per aggregate, migrations, backup, verification.
+"""The database: one writer with group commit, one module per aggregate, verification, and copies between engines.
 
-Functions take a connection in a transaction that the writer opened. The package knows values and the broker's
-protocol for stores, but no dialect.
+Functions take a transaction of the writer. `sqlite` and `postgres` are the engines; no module above the store knows which
+one is in use. The package knows values and the protocol of the broker, and no dialect.
 """

@@ -1,15 +1,17 @@
-"""API keys in SQLite: stored as hashes, and shown once when they are created."""
+"""API keys: stored as hashes, and shown once when they are created."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets
-import sqlite3
 from collections.abc import Iterable
 from typing import Literal
 
 import attrs
+
+from relay.store.meta import get_meta, set_meta
+from relay.store.transaction import Transaction
 
 SECRET_BYTES = 24
 """Random bytes in a key. They are written as hexadecimal digits, which need no quoting."""
@@ -17,6 +19,8 @@ MAX_KEY_CHARACTERS = 256
 
 Tier = Literal["free", "pro"]
 SCOPES = ("connect", "publish", "admin")
+_VERSION = "api_keys_version"
+"""The name of the version among the values of the database."""
 _COLUMNS = "id, user_id, tier, scopes, created_at, revoked_at, hint"
 
 
@@ -35,7 +39,7 @@ class ApiKey:
 
 
 def create(
-    connection: sqlite3.Connection,
+    connection: Transaction,
     *,
     prefix: str,
     mode: Literal["live", "test"],
@@ -52,10 +56,16 @@ def create(
         "INSERT INTO api_keys (id, hash, hint, user_id, tier, scopes, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (key.id, _hash(secret), hint, user_id, tier, " ".join(sorted(key.scopes)), now_ms),
     )
+    _changed(connection)
     return key, secret
 
 
-def find(connection: sqlite3.Connection, secret: str) -> ApiKey | None:
+def version(connection: Transaction) -> str | None:
+    """Return a text that differs after each change of a key, by whatever process. None before the first change."""
+    return get_meta(connection, _VERSION)
+
+
+def find(connection: Transaction, secret: str) -> ApiKey | None:
     """Return the key of this secret, or None if it is unknown or revoked.
 
     Only hashes are compared, so the time of a comparison tells nothing about a secret.
@@ -70,12 +80,12 @@ def find(connection: sqlite3.Connection, secret: str) -> ApiKey | None:
     return key if key.revoked_at is None else None
 
 
-def list_all(connection: sqlite3.Connection) -> list[ApiKey]:
+def list_all(connection: Transaction) -> list[ApiKey]:
     """Return every key, the oldest first."""
     return [_key(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")]  # noqa: S608
 
 
-def get(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ApiKey]:
+def get(connection: Transaction, ids: Iterable[str]) -> dict[str, ApiKey]:
     """Return the keys with these ids, by id. Unknown ids are left out."""
     keys = {}
     for id_ in ids:
@@ -85,16 +95,22 @@ def get(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, ApiKey]
     return keys
 
 
-def revoke(connection: sqlite3.Connection, id_: str, now_ms: int) -> bool:
+def revoke(connection: Transaction, id_: str, now_ms: int) -> bool:
     """Revoke a key for good. Return False if the id is unknown. A revoked key keeps its time."""
     known = connection.execute("SELECT 1 FROM api_keys WHERE id = ?", (id_,)).fetchone() is not None
     connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now_ms, id_))
+    _changed(connection)
     return known
 
 
-def set_tier(connection: sqlite3.Connection, id_: str, tier: Tier) -> bool:
+def set_tier(connection: Transaction, id_: str, tier: Tier) -> bool:
     """Move a key to a tier. Return False if the id is unknown."""
+    _changed(connection)
     return connection.execute("UPDATE api_keys SET tier = ? WHERE id = ?", (tier, id_)).rowcount > 0
+
+
+def _changed(connection: Transaction) -> None:
+    set_meta(connection, _VERSION, secrets.token_hex(8))
 
 
 def _hash(secret: str) -> str:

@@ -1,26 +1,22 @@
-"""One SQLite file: a connection that writes, with group commit, and one that reads.
+"""One database: a writer with group commit, and a reader.
 
-The writer takes all queued operations together: one hop to the thread and one transaction, with a savepoint for each
-operation. Then it makes the callbacks in the order of the commits, and only after them wakes the callers. Trio wakes
-tasks in any order, but callbacks must deliver in order.
+The writer takes all queued operations together: one hop to the thread and one transaction. Then it makes the callbacks in
+the order of the commits, and only after them wakes the callers. Trio wakes tasks in any order, but callbacks must deliver
+in order.
 
-Operations and queries are functions of an sqlite3 connection. This module does not know their content.
+Operations and queries are functions of a transaction. This module does not know their content. An engine
+(`relay.store.engine`) runs them: SQLite or PostgreSQL.
 
-After a failure in a transaction or a checkpoint the database refuses all writes at once, and still reads. It checks
-every PROBE_INTERVAL whether it can be written again. `checkpoint` explains the repair of the files.
+After a failure the database refuses all writes at once, and still reads if the engine can. The engine probes it until it
+can be written again.
 """
 
 from __future__ import annotations
 
-import math
-import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import outcome
 import trio
@@ -28,10 +24,9 @@ import trio
 from relay.ground import logs
 from relay.ground.errors import Code, RequestError
 from relay.ground.histogram import Histogram
-from relay.store.batch import OWN_ERRORS, PROBE_INTERVAL, Entry, execute, unavailable
-from relay.store.checkpoint import empty_log, move_log, probe, roll_back
-from relay.store.connection import CLOSE_TIMEOUT, Connection, open_connection, unusable
-from relay.store.migrations import migrate
+from relay.store.engine import Engine, Entry
+from relay.store.errors import unavailable
+from relay.store.transaction import Transaction
 
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """The bounds of the histogram of commits, in seconds."""
@@ -39,36 +34,25 @@ MAX_BATCH = 1000
 """Operations in one transaction."""
 MAX_WAITING = 10_000
 """Queued operations, and separately queued reads. More are refused."""
-CHECKPOINT_ROWS = 2000
-"""Changed rows after which a checkpoint moves the log into the file: about 4 to 16 MB of log."""
-CHECKPOINT_INTERVAL = 1.0
-"""The least seconds between two checkpoints. The log grows without a bound meanwhile, as fast as writers write."""
-CHECKPOINT_PERIOD = 60.0
-"""Seconds after which a checkpoint moves the log into the file and syncs it, even after few writes."""
-
 T = TypeVar("T")
 
 log = logs.get("relay.store")
 
 
 class Database:
-    """The store's two connections, and the queue of the one that writes."""
+    """The queue of an engine's writer, and the engine's health."""
 
-    def __init__(self, writer: Connection, reader: Connection) -> None:
-        self._writer = writer
-        self._reader = reader
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._waiting: deque[Entry] = deque()
         self._sleeper: trio.lowlevel.Task | None = None
         self._ended = False
         self._running = False
         self._reads = 0
-        self._deadline = -math.inf  # the log of a killed process is moved at once
-        """The time of the next probe after a failure, or else of the next checkpoint."""
-        self._changes = 0
-        self._checkpoint_at = -math.inf
-        self._unsynced = False
+        self._probe_at = 0.0
+        """The time of the next probe after a failure."""
         self.last_error: str | None = None
-        """SQLite's message if the last attempt to write failed; None if it succeeded."""
+        """The engine's message if the last attempt to write failed; None if it succeeded."""
         self.batches = 0
         """The number of batches that ran."""
         self._batch_ended = trio.Event()
@@ -99,7 +83,12 @@ class Database:
         """Whether writes are accepted: the last transaction and the last checkpoint succeeded."""
         return self.last_error is None
 
-    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    @property
+    def cause(self) -> str:
+        """Why the database cannot be written, in general words. Only the log has the engine's message."""
+        return self._engine.meaning(self.last_error or "")
+
+    async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run a query on the reading connection, in one hop. It sees one committed state. It cannot be cancelled.
 
         Raises:
@@ -109,9 +98,9 @@ class Database:
             raise RequestError(Code.UNAVAILABLE, "The server has too much to read. Try again.", retry_after=1.0)
         self._reads += 1
         try:
-            return await self._reader.run(partial(_read, query))
-        except sqlite3.Error as error:
-            if isinstance(error, OWN_ERRORS):
+            return await self._engine.read(query)
+        except self._engine.error as error:
+            if isinstance(error, self._engine.own_errors):
                 raise
             raise _unreadable(error) from error
         finally:
@@ -119,14 +108,16 @@ class Database:
 
     async def write(
         self,
-        operation: Callable[[sqlite3.Connection], T],
+        operation: Callable[[Transaction], T],
         *,
         on_commit: Callable[[T], None] | None = None,
         synced: bool = False,
+        volatile: bool = False,
     ) -> T:
         """Run an operation in a transaction shared with others, and return its result once it is committed.
 
-        `synced`: the commit survives a power failure, whatever the connection's synchronous mode is.
+        `synced`: the commit survives a power failure, whatever the connection's synchronous mode is. `volatile`: a crash of
+        the database server may lose the commit. A batch waits for the disk unless all its operations are volatile.
 
         `on_commit` is called synchronously with the result before this returns, in the order of commits; it must not
         raise. If the operation raises, only that operation is rolled back, and its error is raised here. If cancelled
@@ -137,12 +128,10 @@ class Database:
             RequestError: the database cannot be written, MAX_WAITING operations are queued already, or the service
             has ended. Nothing of the operation was written.
         """
-        result: T = await self._enqueue(Entry(operation, on_commit, reads=False, synced=synced))
+        result: T = await self._enqueue(Entry(operation, on_commit, reads=False, synced=synced, volatile=volatile))
         return result
 
-    async def load(
-        self, query: Callable[[sqlite3.Connection], T], *, on_loaded: Callable[[T], None] | None = None
-    ) -> T:
+    async def load(self, query: Callable[[Transaction], T], *, on_loaded: Callable[[T], None] | None = None) -> T:
         """Run a query in the order of the writes. It sees exactly the commits whose callbacks were called before.
 
         `on_loaded` is called like `on_commit` of `write`, before the callbacks of each write that the query did not
@@ -153,8 +142,8 @@ class Database:
         """
         try:
             result: T = await self._enqueue(Entry(query, on_loaded, reads=True))
-        except sqlite3.Error as error:
-            if isinstance(error, OWN_ERRORS):
+        except self._engine.error as error:
+            if isinstance(error, self._engine.own_errors):
                 raise
             raise _unreadable(error) from error
         return result
@@ -190,13 +179,18 @@ class Database:
                 if batch:
                     await self._run_batch(batch)
                 if trio.current_time() >= self._deadline:
-                    await (self._look_after() if self.last_error is None else self._look_again())
+                    await (self._maintain() if self.last_error is None else self._probe())
         finally:
             self._ended = True
             for entry in self._waiting:
                 if entry.task is not None:
                     trio.lowlevel.reschedule(entry.task, outcome.Error(unavailable()))
             self._waiting.clear()
+
+    @property
+    def _deadline(self) -> float:
+        """The time of the next probe after a failure, or else of the next maintenance."""
+        return self._engine.maintain_at if self.last_error is None else self._probe_at
 
     def _take(self) -> list[Entry]:
         if len(self._waiting) <= MAX_BATCH:
@@ -240,7 +234,7 @@ class Database:
     async def _run_in_thread(self, loads: Sequence[Entry], writes: Sequence[Entry]) -> None:
         started = time.perf_counter()
         self._running = True
-        failure, changes = await self._writer.run(partial(execute, loads, writes))
+        failure = await self._engine.execute(loads, writes)
         self._running = False
         self.last_batch_seconds = time.perf_counter() - started
         self.batches += 1
@@ -249,91 +243,28 @@ class Database:
             self.commits.observe(self.last_batch_seconds)
         if failure is not None:
             self._fail(failure)
-        elif writes:
-            if self._deadline == math.inf:
-                self._deadline = trio.current_time() + CHECKPOINT_PERIOD
-            if changes - self._changes >= CHECKPOINT_ROWS:
-                self._deadline = min(self._deadline, self._checkpoint_at + CHECKPOINT_INTERVAL)
 
-    async def _look_after(self) -> None:
-        """Make a checkpoint."""
-        failure, self._changes, complete = await self._writer.run(move_log)
-        self._checkpoint_at = trio.current_time()
-        self._deadline = math.inf if complete else self._checkpoint_at + CHECKPOINT_PERIOD
+    async def _maintain(self) -> None:
+        failure = await self._engine.maintain()
         if failure is not None:
-            self._unsynced = True
             self._fail(failure)
 
-    async def _look_again(self) -> None:
+    async def _probe(self) -> None:
         """Check whether a failed database can be written again, independent of writes."""
-        failure = await self._writer.run(partial(probe, rewrite=self._unsynced))
+        failure = await self._engine.probe()
         if failure is not None:
-            self._unsynced = True  # the sync may have failed
             self._fail(failure)
             return
-        self._unsynced = False
         self.last_error = None
-        self._deadline = math.inf
         log.info("database can be written again")
 
     def _fail(self, failure: str) -> None:
         if failure != self.last_error:
             log.error("database cannot be written", cause=failure)
         self.last_error = failure
-        self._deadline = trio.current_time() + PROBE_INTERVAL
+        self._probe_at = trio.current_time() + self._engine.probe_interval
 
 
-def _read(query: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
-    connection.execute("BEGIN")
-    try:
-        return query(connection)
-    finally:
-        roll_back(connection)
-
-
-def _unreadable(error: sqlite3.Error) -> RequestError:
-    log.error("database cannot be read", cause=str(error))
+def _unreadable(error: Exception) -> RequestError:
+    log.error("database cannot be read", cause=str(error).strip())
     return unavailable()
-
-
-@asynccontextmanager
-async def open_database(path: Path, *, synchronous: Literal["normal", "full"] = "normal") -> AsyncIterator[Database]:
-    """Open and migrate a database. The caller starts its service, `run`; `running_database` does both.
-
-    Raises:
-        StoreError: the database cannot be opened, or a newer Relay wrote it.
-    """
-    async with open_connection(path, synchronous=synchronous) as writer:
-        try:
-            await writer.run(migrate)
-        except sqlite3.Error as error:
-            raise unusable(path, error) from error
-        try:
-            async with open_connection(path, read_only=True) as reader:
-                yield Database(writer, reader)
-        finally:
-            await _checkpoint(writer)
-
-
-async def _checkpoint(writer: Connection) -> None:
-    """Move the log into the file. The next process that opens the file moves the rest."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-        try:
-            await writer.run(empty_log, abandon_on_cancel=True)
-        except sqlite3.Error as error:
-            log.warning("the database was not checkpointed", cause=str(error))
-
-
-@asynccontextmanager
-async def running_database(path: Path, *, synchronous: Literal["normal", "full"] = "normal") -> AsyncIterator[Database]:
-    """Open a database with its service running, for commands.
-
-    Errors of the block are raised in an exception group, as by any nursery.
-
-    Raises:
-        StoreError: as `open_database`.
-    """
-    async with open_database(path, synchronous=synchronous) as database, trio.open_nursery() as nursery:
-        await nursery.start(database.run)
-        yield database
-        nursery.cancel_scope.cancel()

@@ -1,13 +1,13 @@
-"""Messages of rooms in SQLite, kept until their room is deleted.
+"""Messages of rooms in the store, kept until their room is deleted.
 
 Every function of a connection here runs in the store's thread.
 """
 
 from __future__ import annotations
 
-import sqlite3
-
 import attrs
+
+from relay.store.transaction import Transaction
 
 _SELECT = (
     "SELECT messages.id, room_id, user_id, text, created_at, first_name, last_name, avatar "
@@ -29,7 +29,7 @@ class Message:
     avatar: str | None = None
 
 
-def insert(connection: sqlite3.Connection, message: Message) -> bool:
+def insert(connection: Transaction, message: Message) -> bool:
     """Store a message in an existing room, and count it there. Return False if the id is taken."""
     inserted = connection.execute(
         "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?) "
@@ -45,13 +45,13 @@ def insert(connection: sqlite3.Connection, message: Message) -> bool:
     return True
 
 
-def get(connection: sqlite3.Connection, message_id: str) -> Message | None:
+def get(connection: Transaction, message_id: str) -> Message | None:
     """Return a message, or None if the id is unknown."""
     row = connection.execute(f"{_SELECT} WHERE messages.id = ?", (message_id,)).fetchone()
     return None if row is None else Message(*row)
 
 
-def list_page(connection: sqlite3.Connection, room_id: str, limit: int, offset: int, *, count: int) -> list[Message]:
+def list_page(connection: Transaction, room_id: str, limit: int, offset: int, *, count: int) -> list[Message]:
     """Return messages of a room, the newest first. `count` is the number of messages in the room.
 
     The page is found in the index alone, from its nearer end: at most count / 2 entries are skipped, at some 20 ns each.
@@ -69,7 +69,7 @@ def list_page(connection: sqlite3.Connection, room_id: str, limit: int, offset: 
     return [Message(*row) for row in rows]
 
 
-def list_before(connection: sqlite3.Connection, room_id: str, message_id: str, limit: int) -> list[Message] | None:
+def list_before(connection: Transaction, room_id: str, message_id: str, limit: int) -> list[Message] | None:
     """Return the room's messages before this one, the newest first, or None if it is not in the room."""
     row = connection.execute("SELECT seq FROM messages WHERE id = ? AND room_id = ?", (message_id, room_id)).fetchone()
     if row is None:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
+
+from relay.store.transaction import Transaction
 
 SECRET_BYTES = 48
 
 
-def get_meta(connection: sqlite3.Connection, key: str) -> str | None:
+def get_meta(connection: Transaction, key: str) -> str | None:
     """Return a value, or None if it was never set."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
-def set_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+def set_meta(connection: Transaction, key: str, value: str) -> None:
     """Set a value."""
-    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
 
 
-def get_or_create(connection: sqlite3.Connection, name: str) -> str:
+def get_or_create(connection: Transaction, name: str) -> str:
     """Return the secret with this name. Create it from SECRET_BYTES random bytes at the first call."""
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
+        (name, secrets.token_urlsafe(SECRET_BYTES)),
+    )
     secret = get_meta(connection, name)
-    if secret is None:
-        secret = secrets.token_urlsafe(SECRET_BYTES)
-        set_meta(connection, name, secret)
+    assert secret is not None  # another node may have made it, but there is one
     return secret

@@ -1,16 +1,16 @@
-"""Notifications in SQLite. Relay never deletes them.
+"""Notifications. Relay never deletes them.
 
 Every function of a connection here runs in the store's thread.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 import attrs
 
 from relay.ground import strictjson
+from relay.store.transaction import Transaction
 
 
 @attrs.frozen
@@ -23,7 +23,7 @@ class Notification:
     read_at: int | None
 
 
-def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, now_ms: int) -> bool:
+def insert(connection: Transaction, id_: str, user_id: str, data: str, now_ms: int) -> bool:
     """Store a notification with its data as JSON. Return False if the id is taken."""
     inserted = connection.execute(
         "INSERT INTO notifications (id, user_id, data, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
@@ -32,7 +32,7 @@ def insert(connection: sqlite3.Connection, id_: str, user_id: str, data: str, no
     return inserted > 0
 
 
-def list_page(connection: sqlite3.Connection, user_id: str, limit: int, offset: int) -> tuple[list[Notification], int]:
+def list_page(connection: Transaction, user_id: str, limit: int, offset: int) -> tuple[list[Notification], int]:
     """Return a page of a user's notifications, the newest first, and the total number."""
     total = connection.execute("SELECT count(*) FROM notifications WHERE user_id = ?", (user_id,)).fetchone()[0]
     rows = connection.execute(
@@ -45,7 +45,7 @@ def list_page(connection: sqlite3.Connection, user_id: str, limit: int, offset: 
     return found, total
 
 
-def mark_read(connection: sqlite3.Connection, user_id: str, id_: str, now_ms: int) -> Notification | None:
+def mark_read(connection: Transaction, user_id: str, id_: str, now_ms: int) -> Notification | None:
     """Mark one of a user's notifications as read, and return it. Return None if the user has no such notification."""
     row = connection.execute(
         "UPDATE notifications SET read_at = coalesce(read_at, ?) WHERE id = ? AND user_id = ? "
@@ -55,7 +55,7 @@ def mark_read(connection: sqlite3.Connection, user_id: str, id_: str, now_ms: in
     return None if row is None else Notification(row[0], strictjson.loads_object(row[1]), row[2], row[3])
 
 
-def mark_all_read(connection: sqlite3.Connection, user_id: str, now_ms: int) -> int:
+def mark_all_read(connection: Transaction, user_id: str, now_ms: int) -> int:
     """Mark all of a user's notifications as read. Return how many were unread."""
     return connection.execute(
         "UPDATE notifications SET read_at = ? WHERE user_id = ? AND read_at IS NULL", (now_ms, user_id)

@@ -1,71 +1,89 @@
-"""Channels and publications in SQLite: offsets and epochs, history, idempotency keys, write-behind.
+"""Channels and publications: heads, history and idempotency keys, on every engine.
 
-Every function of a connection here runs in the store's thread, in a transaction of the writer.
+How drafts are committed, and what a run begins and ends with, is the engine's: `sqlite/publications.py` and
+`postgres/publications.py`. Functions of a transaction run in the store's thread.
 """
 
 from __future__ import annotations
 
+import abc
 import itertools
-import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 
 from relay.ground.clock import Clock
-from relay.ground.errors import RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
-from relay.store.batch import FULL
 from relay.store.database import Database
-from relay.store.meta import get_meta, set_meta
+from relay.store.meta import set_meta
+from relay.store.transaction import Transaction
 
 PRUNE_CHANNELS = 200
 """Channels that one transaction prunes."""
 PRUNE_ROWS = 2000
 """Publications and keys that one transaction deletes at most, so that pruning never delays a publisher for long."""
-BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+DURABLE_EPOCH = "durable_epoch"
+"""The value in `meta` that is the epoch of new durable channels."""
+BEHIND_EPOCH = "behind_epoch"
+"""The value in `meta` that is the epoch of new channels of the other kinds."""
 
 
-class Publications:
+class Publications(abc.ABC):
     """The broker's `Store`, by the database's group commit."""
+
+    writes_behind: bool
+    """Whether channels of write-behind kinds are written by `write_behind`; otherwise `append` takes them too."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._epochs: dict[bool, str] = {}
-        self._renewed: str | None = None  # the epoch of write-behind channels, until the store has it
 
-    async def open(self) -> None:
-        """Continue from the last run. After an unclean end every write-behind channel gets a new epoch.
+    def bind(  # noqa: B027 - an engine on which one server writes has nothing to fill
+        self, known: Callable[[ChannelName], int | None], receive: Callable[[Sequence[Publication]], None]
+    ) -> None:
+        """Tell what is in memory, where other nodes write too. To be called once, before anything is published.
 
-        If the machine went down too, durable channels also get new epochs, unless commits are synchronous, because
-        the last commits may be lost.
-
-        Call once, before the first publication. From now on an end counts as unclean until `close`.
+        `known` returns the offset up to which a channel in memory was delivered, None if it is not in memory; it is called
+        in the store's thread. `receive` is called with publications that came before a commit of this node and were not
+        delivered, synchronously and before the callback of that commit.
         """
-        [(synchronous,)] = await self._database.load(lambda c: c.execute("PRAGMA synchronous").fetchall())
-        # Synced before the first position is sent: otherwise a power failure would hide this run.
-        self._epochs = await self._database.write(partial(_begin_run, synchronous=synchronous), synced=True)
 
+    @abc.abstractmethod
+    async def open(self) -> None:
+        """Take up where the last run ended. To be called once, before anything is published."""
+
+    @abc.abstractmethod
     async def close(self) -> None:
-        """Record a clean end: every publication of write-behind channels is in the store."""
-        await self._database.write(lambda connection: set_meta(connection, "clean", "yes"))
+        """Record that the end is clean."""
+
+    @abc.abstractmethod
+    async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
+        """Commit drafts in one transaction and return what became of each. See `broker.Store`.
+
+        Raises:
+            RequestError: the database cannot be written. None of the drafts was committed.
+        """
+
+    @abc.abstractmethod
+    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+        """Store heads and new publications, and delete those that exceed the history. See `broker.Store`."""
+
+    @abc.abstractmethod
+    def renew_behind(self) -> None:
+        """Give channels that are written behind a new epoch when they are loaded. See `broker.Store`."""
+
+    @abc.abstractmethod
+    def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
+        """Return the head of a channel from its row (offset, epoch, durable); None: it has none yet."""
 
     async def load_head(self, channel: ChannelName, on_loaded: Callable[[Position], None]) -> Position:
         """Return the channel's head, in the order of commits. See `broker.Store`."""
 
-        def load(connection: sqlite3.Connection) -> Position:
+        def load(connection: Transaction) -> Position:
             row = connection.execute(
-                "SELECT offset, epoch, durable FROM channels WHERE name = ?", (channel.text,)
+                'SELECT "offset", epoch, durable FROM channels WHERE name = ?', (channel.text,)
             ).fetchone()
-            if row is None:
-                return Position(0, self._epochs[channel.kind.durable])
-            if row[2] and not channel.kind.durable:
-                # A channel that is no longer durable needs an epoch that ends with a crash, also before its first
-                # write.
-                return Position(row[0], self._epochs[False])
-            return Position(row[0], self._epoch(channel, row[1]))
+            return self._position(connection, channel, row)
 
         return await self._database.load(load, on_loaded=on_loaded)
 
@@ -74,21 +92,21 @@ class Publications:
     ) -> list[Publication]:
         """Return the channel's history, oldest first, in the order of commits. See `broker.Store`."""
 
-        def load(connection: sqlite3.Connection) -> list[Publication]:
+        def load(connection: Transaction) -> list[Publication]:
             head = connection.execute(
-                "SELECT id, epoch, offset FROM channels WHERE name = ?", (channel.text,)
+                'SELECT id, "offset", epoch, durable FROM channels WHERE name = ?', (channel.text,)
             ).fetchone()
             if head is None:
                 return []
             rows = connection.execute(
-                "SELECT offset, type, data, published_at FROM publications WHERE channel_id = ? ORDER BY offset DESC LIMIT ?",
+                'SELECT "offset", type, data, published_at FROM publications WHERE channel_id = ? ORDER BY "offset" DESC LIMIT ?',
                 (head[0], channel.kind.history_size),
             ).fetchall()
             if channel.kind.history_size > 1:
                 # Publications before a gap are left out: a client that resumed from there would miss some.
-                dense = zip(rows, range(head[2], 0, -1), strict=False)
+                dense = zip(rows, range(head[1], 0, -1), strict=False)
                 rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]
-            epoch = self._epoch(channel, head[1])
+            epoch = self._position(connection, channel, head[1:]).epoch
             return [
                 Publication(channel, type_, offset, epoch, published_ms, json=data.encode())
                 for offset, type_, data, published_ms in reversed(rows)
@@ -96,55 +114,7 @@ class Publications:
 
         return await self._database.load(load, on_loaded=on_loaded)
 
-    async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
-        """Commit durable drafts in one transaction, and return the outcome of each. See `broker.Store`.
-
-        Raises:
-            RequestError: the database cannot be written. None of the drafts was committed.
-        """
-        now_ms = self._clock.now_ms()
-        epoch = self._epochs[True]
-
-        def write(connection: sqlite3.Connection) -> list[Outcome]:
-            return [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
-
-        return await self._database.write(write, on_commit=on_commit)
-
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications, and delete those that exceed the history. See `broker.Store`."""
-        renewed = self._renewed
-
-        def committed(_: None) -> None:
-            if self._renewed == renewed:
-                self._renewed = None
-
-        def write(connection: sqlite3.Connection) -> None:
-            if renewed is not None:
-                _renew_behind(connection, renewed)
-            for channel, head, publications in channels:
-                channel_id = _save_head(connection, channel, head)
-                connection.executemany(
-                    "INSERT OR REPLACE INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
-                    [(channel_id, p.offset, p.type, p.json.decode(), p.published_ms) for p in publications],
-                )
-                if channel.kind.history_size == 1 and publications:
-                    _drop_older(connection, channel_id, publications[-1].offset - 1)
-                elif channel.kind.history_size > 1:
-                    _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
-                    _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
-
-        await self._database.write(write, on_commit=committed)
-
-    def renew_behind(self) -> None:
-        """Give write-behind channels a new epoch when they are loaded. See `broker.Store`.
-
-        It is valid at once. The store gets it with the next write-behind, because it cannot be written now.
-        """
-        self._renewed = self._epochs[False] = _new_epoch()
-
-    def _epoch(self, channel: ChannelName, stored: str) -> str:
-        return stored if channel.kind.durable or self._renewed is None else self._renewed
-
+    @abc.abstractmethod
     async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
         """Delete old publications of the next PRUNE_CHANNELS channels, and expired keys, at most PRUNE_ROWS together.
 
@@ -152,36 +122,9 @@ class Publications:
         called in the store's thread. Return the id of the last pruned channel, to continue from, or None after the
         last one.
         """
-        now_ms = self._clock.now_ms()
-
-        def write(connection: sqlite3.Connection) -> int | None:
-            room = PRUNE_ROWS - _drop_expired_keys(connection, now_ms, PRUNE_ROWS)
-            last = after_id
-            rows = connection.execute(
-                "SELECT id, name, offset, history_size FROM channels WHERE id > ? ORDER BY id LIMIT ?",
-                (after_id, PRUNE_CHANNELS),
-            ).fetchall()
-            for channel_id, name, offset, history_size in rows:
-                up_to = offset - history_size if history_size > 1 else _last_offset(connection, channel_id) - 1
-                max_age = max_age_of(name)
-                if max_age is not None:
-                    # Offsets and times grow together, so only the old end of the channel is read.
-                    kept = connection.execute(
-                        "SELECT offset FROM publications WHERE channel_id = ? AND published_at >= ? ORDER BY offset LIMIT 1",
-                        (channel_id, now_ms - int(max_age * 1000)),
-                    ).fetchone()
-                    up_to = max(up_to, offset if kept is None else kept[0] - 1)
-                if room > 0:
-                    room -= _drop_some_older(connection, channel_id, up_to, room)
-                if room <= 0:
-                    return last
-                last = channel_id
-            return last if room <= 0 or len(rows) == PRUNE_CHANNELS else None
-
-        return await self._database.write(write)
 
 
-def forget_channel(connection: sqlite3.Connection, name: str) -> None:
+def forget_channel(connection: Transaction, name: str) -> None:
     """Delete a channel's publications and their idempotency keys.
 
     Its offsets continue, so an old position never gets a wrong answer.
@@ -191,139 +134,19 @@ def forget_channel(connection: sqlite3.Connection, name: str) -> None:
     connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (f"{name} ", f"{name}!"))
 
 
-def mark_as_copy(connection: sqlite3.Connection) -> None:
-    """Mark this database as a copy. The next server that starts on it gives every channel a new epoch."""
-    set_meta(connection, "copy", "yes")
-
-
-def _begin_run(connection: sqlite3.Connection, *, synchronous: int) -> dict[bool, str]:
-    clean = get_meta(connection, "clean") == "yes"
-    copy = get_meta(connection, "copy") == "yes"
-    durable = get_meta(connection, "durable_epoch")
-    if durable is None or copy or (not clean and _may_have_lost_commits(connection)):
-        # The original of a copy may have continued, so its positions do not belong to the copy.
-        durable = _new_epoch()
-        set_meta(connection, "durable_epoch", durable)
-        connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
-    set_meta(connection, "boot_id", _boot_id())
-    set_meta(connection, "synchronous", str(synchronous))
-    behind = get_meta(connection, "behind_epoch")
-    if behind is None or copy or not clean:
-        behind = _new_epoch()
-        _renew_behind(connection, behind)
-    set_meta(connection, "clean", "no")
-    set_meta(connection, "copy", "no")
-    return {True: durable, False: behind}
-
-
-def _may_have_lost_commits(connection: sqlite3.Connection) -> bool:
-    """Return whether the machine went down during the last run, so that its last commits may not be on the disk."""
-    if int(get_meta(connection, "synchronous") or 0) >= FULL:
-        return False
-    boot_id = _boot_id()
-    return not boot_id or get_meta(connection, "boot_id") != boot_id
-
-
-def _boot_id() -> str:
-    """Return the id of the machine's current boot, or an empty text if the system has none."""
-    return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
-
-
-def _renew_behind(connection: sqlite3.Connection, epoch: str) -> None:
-    set_meta(connection, "behind_epoch", epoch)
-    connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
-
-
-def _new_epoch() -> str:
-    return uuid.uuid4().hex[:12]
-
-
-def _append_alone(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: int) -> Outcome:
-    """Append like `_append`, but return a refusal as the draft's outcome."""
-    if draft.prepare is None:
-        return _append(connection, draft, epoch, now_ms)  # only `prepare` refuses
-    connection.execute("SAVEPOINT draft")
-    try:
-        outcome: Outcome = _append(connection, draft, epoch, now_ms)
-    except RequestError as refusal:
-        connection.execute("ROLLBACK TO draft")
-        outcome = refusal
-    connection.execute("RELEASE draft")
-    return outcome
-
-
-def _append(connection: sqlite3.Connection, draft: Draft, epoch: str, now_ms: int) -> Published:
-    key = draft.idempotency
-    if key is not None and (earlier := _earlier(connection, key, now_ms)) is not None:
-        return earlier
-    reference = draft.prepare(connection) if draft.prepare is not None else None
+def find_earlier(connection: Transaction, key: Idempotency, now_ms: int) -> Published | None:
     row = connection.execute(
-        "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1 RETURNING id, offset, epoch",
-        (draft.channel.text, epoch, draft.channel.kind.history_size),
-    ).fetchone()
-    channel_id, offset, channel_epoch = row
-    if draft.channel.kind.history_size > 1 or draft.type == draft.channel.kind.default_type:
-        # If a channel keeps only its last value, other types of publication must not replace it.
-        connection.execute(
-            "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
-            (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms),
-        )
-    if key is not None:
-        connection.execute(
-            "INSERT OR REPLACE INTO idempotency (scope, key, offset, epoch, reference, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (key.scope, key.key, offset, channel_epoch, reference, now_ms + int(key.period * 1000)),
-        )
-    return Published(Position(offset, channel_epoch), reference=reference)
-
-
-def _earlier(connection: sqlite3.Connection, key: Idempotency, now_ms: int) -> Published | None:
-    row = connection.execute(
-        "SELECT offset, epoch, reference FROM idempotency WHERE scope = ? AND key = ? AND expires_at > ?",
+        'SELECT "offset", epoch, reference FROM idempotency WHERE scope = ? AND key = ? AND expires_at > ?',
         (key.scope, key.key, now_ms),
     ).fetchone()
     return None if row is None else Published(Position(row[0], row[1]), repeated=True, reference=row[2])
 
 
-def _save_head(connection: sqlite3.Connection, channel: ChannelName, head: Position) -> int:
-    row = connection.execute(
-        "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, durable = 0 RETURNING id",
-        (channel.text, head.epoch, head.offset, channel.kind.history_size),
-    ).fetchone()
-    return int(row[0])
+def new_epoch() -> str:
+    """Return an epoch that no channel ever had."""
+    return uuid.uuid4().hex[:12]
 
 
-def _drop_older(connection: sqlite3.Connection, channel_id: int, up_to: int) -> None:
-    connection.execute("DELETE FROM publications WHERE channel_id = ? AND offset <= ?", (channel_id, up_to))
-
-
-def _drop_some_older(connection: sqlite3.Connection, channel_id: int, up_to: int, maximum: int) -> int:
-    """Delete the oldest publications up to an offset, at most `maximum`. Return how many."""
-    return connection.execute(
-        "DELETE FROM publications WHERE channel_id = ? AND offset IN "
-        "(SELECT offset FROM publications WHERE channel_id = ? AND offset <= ? ORDER BY offset LIMIT ?)",
-        (channel_id, channel_id, up_to, maximum),
-    ).rowcount
-
-
-def _drop_expired_keys(connection: sqlite3.Connection, now_ms: int, maximum: int) -> int:
-    return connection.execute(
-        "DELETE FROM idempotency WHERE (scope, key) IN "
-        "(SELECT scope, key FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
-        (now_ms, maximum),
-    ).rowcount
-
-
-def _last_offset(connection: sqlite3.Connection, channel_id: int) -> int:
-    [offset] = connection.execute("SELECT max(offset) FROM publications WHERE channel_id = ?", (channel_id,)).fetchone()
-    return offset or 0
-
-
-def _drop_detached(connection: sqlite3.Connection, channel_id: int, first: int) -> None:
-    """Delete publications before `first` that are not adjacent to it: those between expired before they were written."""
-    connection.execute(
-        "DELETE FROM publications WHERE channel_id = ? AND offset < ? "
-        "AND NOT EXISTS (SELECT 1 FROM publications WHERE channel_id = ? AND offset = ? - 1)",
-        (channel_id, first, channel_id, first),
-    )
+def mark_as_copy(connection: Transaction) -> None:
+    """Mark this database as a copy. The next server that starts on it gives every channel a new epoch."""
+    set_meta(connection, "copy", "yes")

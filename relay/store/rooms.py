@@ -1,17 +1,15 @@
-"""Rooms and their members in SQLite. Every function of a connection here runs in the store's thread."""
+"""Rooms and their members in the store. Every function of a connection here runs in the store's thread."""
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, Literal
 
 import attrs
 
+from relay.store.transaction import Transaction
+
 RoomType = Literal["public", "group", "private"]
 ROOM_TYPES: tuple[RoomType, ...] = ("public", "group", "private")
-
-Transaction = sqlite3.Connection
-"""The store's connection, in a transaction of the writer."""
 
 _COLUMNS = "id, name, description, type, created_by, created_at, member_count, message_count, last_message_at"
 
@@ -42,7 +40,7 @@ class Member:
     avatar: str | None
 
 
-def insert(connection: sqlite3.Connection, room: Room) -> bool:
+def insert(connection: Transaction, room: Room) -> bool:
     """Store a new room with its creator as a member. Return False if the id is taken."""
     inserted = connection.execute(
         "INSERT INTO rooms (id, name, description, type, created_by, created_at) VALUES (?, ?, ?, ?, ?, ?) "
@@ -55,14 +53,14 @@ def insert(connection: sqlite3.Connection, room: Room) -> bool:
     return True
 
 
-def get(connection: sqlite3.Connection, room_id: str) -> Room | None:
+def get(connection: Transaction, room_id: str) -> Room | None:
     """Return a room, or None if the id is unknown."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM rooms WHERE id = ?", (room_id,)).fetchone()  # noqa: S608
     return None if row is None else Room(*row)
 
 
 def list_visible(
-    connection: sqlite3.Connection, user_id: str | None, room_type: RoomType | None, limit: int, offset: int
+    connection: Transaction, user_id: str | None, room_type: RoomType | None, limit: int, offset: int
 ) -> tuple[list[Room], int]:
     """Return a page of the rooms that a user sees (None: all rooms), the newest first, and the total number.
 
@@ -87,27 +85,27 @@ def list_visible(
     return [Room(*row) for row in rows], total
 
 
-def _count(connection: sqlite3.Connection, user_id: str | None, room_type: RoomType) -> int:
+def _count(connection: Transaction, user_id: str | None, room_type: RoomType) -> int:
     if user_id is None or room_type != "private":
         query = "SELECT count(*) FROM rooms WHERE type = ?"
         parameters: tuple[str, ...] = (room_type,)
     else:
         query = (
             "SELECT count(*) FROM (SELECT id FROM rooms WHERE created_by = ? AND type = 'private' "
-            "UNION SELECT id FROM members JOIN rooms ON id = room_id WHERE user_id = ? AND type = 'private')"
+            "UNION SELECT id FROM members JOIN rooms ON id = room_id WHERE user_id = ? AND type = 'private') AS seen"
         )
         parameters = (user_id, user_id)
     return int(connection.execute(query, parameters).fetchone()[0])
 
 
-def update(connection: sqlite3.Connection, room_id: str, fields: dict[str, Any]) -> None:
+def update(connection: Transaction, room_id: str, fields: dict[str, Any]) -> None:
     """Change some of name, description and type."""
     for field in ("name", "description", "type"):
         if field in fields:
             connection.execute(f"UPDATE rooms SET {field} = ? WHERE id = ?", (fields[field], room_id))  # noqa: S608
 
 
-def delete(connection: sqlite3.Connection, room_id: str) -> None:
+def delete(connection: Transaction, room_id: str) -> None:
     """Delete a room with its members, its messages and their idempotency keys."""
     scope = message_scope(room_id, "")
     # All scopes with this beginning: ";" is the character after ":".
@@ -122,7 +120,7 @@ def message_scope(room_id: str, user_id: str) -> str:
     return f"chat:{room_id}:{user_id}"
 
 
-def is_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> bool:
+def is_member(connection: Transaction, room_id: str, user_id: str) -> bool:
     """Return whether a user is a member."""
     return (
         connection.execute("SELECT 1 FROM members WHERE room_id = ? AND user_id = ?", (room_id, user_id)).fetchone()
@@ -130,26 +128,27 @@ def is_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> boo
     )
 
 
-def member_ids(connection: sqlite3.Connection, room_id: str) -> frozenset[str]:
+def member_ids(connection: Transaction, room_id: str) -> frozenset[str]:
     """Return the ids of all members."""
     return frozenset(row[0] for row in connection.execute("SELECT user_id FROM members WHERE room_id = ?", (room_id,)))
 
 
-def add_member(connection: sqlite3.Connection, room_id: str, user_id: str, now_ms: int) -> None:
+def add_member(connection: Transaction, room_id: str, user_id: str, now_ms: int) -> None:
     """Make a user a member. Idempotent."""
     added = connection.execute(
-        "INSERT OR IGNORE INTO members (room_id, user_id, joined_at) VALUES (?, ?, ?)", (room_id, user_id, now_ms)
+        "INSERT INTO members (room_id, user_id, joined_at) VALUES (?, ?, ?) ON CONFLICT (room_id, user_id) DO NOTHING",
+        (room_id, user_id, now_ms),
     ).rowcount
     connection.execute("UPDATE rooms SET member_count = member_count + ? WHERE id = ?", (added, room_id))
 
 
-def remove_member(connection: sqlite3.Connection, room_id: str, user_id: str) -> None:
+def remove_member(connection: Transaction, room_id: str, user_id: str) -> None:
     """Remove a user from the members. Idempotent."""
     removed = connection.execute("DELETE FROM members WHERE room_id = ? AND user_id = ?", (room_id, user_id)).rowcount
     connection.execute("UPDATE rooms SET member_count = member_count - ? WHERE id = ?", (removed, room_id))
 
 
-def list_members(connection: sqlite3.Connection, room_id: str, limit: int, offset: int) -> list[Member]:
+def list_members(connection: Transaction, room_id: str, limit: int, offset: int) -> list[Member]:
     """Return a page of members, in the order in which they joined."""
     rows = connection.execute(
         "SELECT user_id, joined_at, first_name, last_name, avatar FROM members LEFT JOIN users ON users.id = user_id "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 
 import attrs
+
+from relay.store.transaction import Transaction
 
 
 @attrs.frozen
@@ -18,18 +19,18 @@ class Profile:
     avatar: str | None = None
 
 
-def upsert(connection: sqlite3.Connection, profile: Profile, now_ms: int) -> None:
+def upsert(connection: Transaction, profile: Profile, now_ms: int) -> None:
     """Store a profile. Fields that are None keep their stored value."""
     connection.execute(
         "INSERT INTO users (id, first_name, last_name, avatar, seen_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO UPDATE SET first_name = coalesce(excluded.first_name, first_name), "
-        "last_name = coalesce(excluded.last_name, last_name), "
-        "avatar = coalesce(excluded.avatar, avatar), seen_at = excluded.seen_at",
+        "ON CONFLICT (id) DO UPDATE SET first_name = coalesce(excluded.first_name, users.first_name), "
+        "last_name = coalesce(excluded.last_name, users.last_name), "
+        "avatar = coalesce(excluded.avatar, users.avatar), seen_at = excluded.seen_at",
         (profile.user_id, profile.first_name, profile.last_name, profile.avatar, now_ms),
     )
 
 
-def get_many(connection: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Profile]:
+def get_many(connection: Transaction, ids: Iterable[str]) -> dict[str, Profile]:
     """Return the profiles of these users, by id. Unknown users are left out."""
     profiles = {}
     for id_ in dict.fromkeys(ids):

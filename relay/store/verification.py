@@ -1,23 +1,18 @@
-"""Verifies a database: the file by SQLite's own checks, and the content by Relay's invariants.
-
-Blocks, so it is for commands. It writes nothing and reads one committed state, so a server may use the database
-meanwhile.
-"""
+"""Checks of the rows that hold on every engine. They write nothing."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 
-from relay.store.connection import StoreError, open_sync, unusable
-from relay.store.migrations import check_version, migrate
+from relay.store.transaction import Transaction
 
 MAX_PROBLEMS = 20
 """Problems that one check lists. It counts the rest."""
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -28,29 +23,8 @@ class Finding:
     problems: list[str]
 
 
-def verify(path: Path) -> Iterator[Finding]:
-    """Yield the finding of each check as soon as it is known. On a large database some checks take minutes.
-
-    Raises:
-        StoreError: the database is missing or unreadable.
-    """
-    try:
-        exists = path.exists()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be a database: {error.strerror}.") from error
-    if not exists:
-        raise StoreError(f"There is no database at {path}.")
-    try:
-        with closing(open_sync(path, read_only=True)) as connection:
-            connection.execute("BEGIN")
-            check_version(connection, path)
-            for check in _CHECKS:
-                yield _findings(check, connection)
-    except sqlite3.Error as error:
-        raise unusable(path, error) from error
-
-
-def _findings(check: Callable[[sqlite3.Connection], Finding], connection: sqlite3.Connection) -> Finding:
+def bounded(check: Callable[[T], Finding], connection: T) -> Finding:
+    """Run a check, and return what it found with at most MAX_PROBLEMS problems."""
     found = check(connection)
     more = len(found.problems) - MAX_PROBLEMS
     if more <= 0:
@@ -58,55 +32,26 @@ def _findings(check: Callable[[sqlite3.Connection], Finding], connection: sqlite
     return attrs.evolve(found, problems=[*found.problems[:MAX_PROBLEMS], f"and {more} more like these"])
 
 
-def _file(connection: sqlite3.Connection) -> Finding:
-    said = [row[0] for row in connection.execute(f"PRAGMA integrity_check({MAX_PROBLEMS + 1})")]
-    pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    return Finding(f"file: {pages} pages, every index agrees with its table", [] if said == ["ok"] else said)
+def offsets(connection: Transaction, *, wrong: str = "0") -> Finding:
+    """Check that offsets are dense and unique, do not exceed the head, and belong to a channel.
 
-
-def _foreign_keys(connection: sqlite3.Connection) -> Finding:
-    broken = connection.execute("PRAGMA foreign_key_check").fetchall()
-    return Finding(
-        "foreign keys: each refers to an existing row",
-        [f"row {row} of {table} refers to a missing row of {parent}" for table, row, parent, _ in broken],
-    )
-
-
-def _schema(connection: sqlite3.Connection) -> Finding:
-    query = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
-        migrate(fresh)
-        wanted, version = dict(fresh.execute(query)), fresh.execute("PRAGMA user_version").fetchone()[0]
-    there = connection.execute("PRAGMA user_version").fetchone()[0]
-    if there < version:
-        return Finding(f"schema: version {there}; the next start of the server brings it to {version}", [])
-    found = dict(connection.execute(query))
-    problems = [f"{name} is missing" for name in wanted.keys() - found.keys()]
-    problems += [f"{name} is not Relay's" for name in found.keys() - wanted.keys() if not name.startswith("sqlite_")]
-    problems += [
-        f"{name} was changed: {found[name]}" for name in wanted.keys() & found.keys() if found[name] != wanted[name]
-    ]
-    return Finding(f"schema: version {version}, {len(wanted)} tables and indices", sorted(problems))
-
-
-def _offsets(connection: sqlite3.Connection) -> Finding:
-    """Check that offsets are dense and unique, do not exceed the head, and belong to a channel."""
+    `wrong` is SQL that counts the numbers of a channel that are not integers, where an engine takes others.
+    """
     channels = connection.execute("SELECT count(*) FROM channels").fetchone()[0]
     publications = 0
     problems = []
-    rows = connection.execute(
-        "SELECT p.channel_id, c.name, c.offset, c.history_size, count(*), count(DISTINCT p.offset), min(p.offset), max(p.offset), "
-        "sum(typeof(p.offset) <> 'integer') + (typeof(c.offset) NOT IN ('integer', 'null')) "
-        "+ (typeof(c.history_size) NOT IN ('integer', 'null')) "
-        "FROM publications AS p LEFT JOIN channels AS c ON c.id = p.channel_id GROUP BY p.channel_id"
+    query = (
+        'SELECT p.channel_id, min(c.name), min(c."offset"), min(c.history_size), count(*), count(DISTINCT p."offset"), '  # noqa: S608
+        f'min(p."offset"), max(p."offset"), {wrong} FROM publications AS p '
+        "LEFT JOIN channels AS c ON c.id = p.channel_id GROUP BY p.channel_id"
     )
-    for channel_id, name, head, history_size, count, distinct, first, last, wrong in rows:
+    for channel_id, name, head, history_size, count, distinct, first, last, odd in connection.execute(query):
         publications += count
         if name is None:
             problems.append(f"{count} publications belong to the missing channel number {channel_id}")
             continue
-        if wrong:
-            problems.append(f"{name}: {wrong} of its numbers are not integers")
+        if odd:
+            problems.append(f"{name}: {odd} of its numbers are not integers")
             continue
         if distinct < count:
             problems.append(f"{name}: {count - distinct} offsets are duplicates")
@@ -122,9 +67,9 @@ def _offsets(connection: sqlite3.Connection) -> Finding:
     return Finding(f"offsets: {publications} publications in {channels} channels, dense and unique in each", problems)
 
 
-def _rooms(connection: sqlite3.Connection) -> Finding:
+def rooms(connection: Transaction) -> Finding:
     """Check that each message and member belongs to a room, and that the room's counts are right."""
-    rooms = connection.execute("SELECT count(*) FROM rooms").fetchone()[0]
+    total = connection.execute("SELECT count(*) FROM rooms").fetchone()[0]
     counts = []
     problems = []
     for table, column in (("messages", "message_count"), ("members", "member_count")):
@@ -134,13 +79,10 @@ def _rooms(connection: sqlite3.Connection) -> Finding:
         )
         problems += [f"{count} {table} belong to the missing room {room}" for room, count in orphans]
         wrong = connection.execute(
-            f"SELECT id, {column}, (SELECT count(*) FROM {table} WHERE room_id = rooms.id) AS there "  # noqa: S608
-            f"FROM rooms WHERE {column} <> there"
+            f"SELECT id, said, there FROM (SELECT id, {column} AS said, "  # noqa: S608
+            f"(SELECT count(*) FROM {table} WHERE room_id = rooms.id) AS there FROM rooms) AS counted WHERE said <> there"
         )
         problems += [f"the room {room} counts {said} {table}, but has {there}" for room, said, there in wrong]
     return Finding(
-        f"rooms: {rooms} with {counts[0]} messages and {counts[1]} members, as many as each counts", problems
+        f"rooms: {total} with {counts[0]} messages and {counts[1]} members, as many as each counts", problems
     )
-
-
-_CHECKS = (_file, _foreign_keys, _schema, _offsets, _rooms)

@@ -19,9 +19,11 @@ from relay.dialects.base import Dialect
 from relay.server.server import Server
 from relay.store import api_keys as keys
 from relay.store.api_keys import ApiKey, Tier
-from relay.store.database import Database, running_database
+from relay.store.database import Database
+from relay.store.sqlite.words import meaning
 from tests.parts import SetClock
 from tests.running import config_for, running
+from tests.stores import running_store
 
 Routes = Callable[[Blueprint], None]
 
@@ -36,6 +38,11 @@ class FakeDatabase:
     def healthy(self) -> bool:
         """Whether it is well."""
         return self.last_error is None
+
+    @property
+    def cause(self) -> str:
+        """Why not, in general words."""
+        return meaning(self.last_error or "")
 
 
 def readiness_of(database: FakeDatabase) -> Readiness:
@@ -77,8 +84,8 @@ async def serving(
 
 async def create_key(folder: Path, *scopes: str, user_id: str = "ops", tier: Tier = "free") -> tuple[ApiKey, str]:
     """Make a key as the command line does, from outside the server; returns it and its secret."""
-    async with running_database(folder / "relay.db") as database:
-        return await database.write(
+    async with running_store(folder) as store:
+        return await store.database.write(
             lambda connection: keys.create(
                 connection, prefix="rk", mode="test", user_id=user_id, tier=tier, scopes=scopes, now_ms=1
             )
@@ -87,6 +94,6 @@ async def create_key(folder: Path, *scopes: str, user_id: str = "ops", tier: Tie
 
 async def revoke_key(folder: Path, key_ids: Iterable[str]) -> None:
     """Revoke keys, as `create_key` makes them."""
-    async with running_database(folder / "relay.db") as database:
+    async with running_store(folder) as store:
         for key_id in key_ids:
-            await database.write(lambda connection, id_=key_id: keys.revoke(connection, id_, 2))  # type: ignore[misc]
+            await store.database.write(lambda connection, id_=key_id: keys.revoke(connection, id_, 2))  # type: ignore[misc]

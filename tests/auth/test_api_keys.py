@@ -16,8 +16,9 @@ from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
 from relay.store import api_keys as store
 from relay.store.api_keys import ApiKey, Tier
-from relay.store.database import Database, running_database
+from relay.store.database import Database
 from relay.store.meta import set_meta
+from relay.store.sqlite.database import running_database
 
 INTERVAL = 0.05
 

@@ -9,7 +9,8 @@ import trio
 
 import relay.auth.users
 from relay.auth.users import Users
-from relay.store.database import Database, open_database
+from relay.store.database import Database
+from relay.store.sqlite.database import open_database
 from relay.store.users import Profile
 from tests.parts import SetClock, open_parts, user
 from tests.waiting import until

@@ -30,8 +30,9 @@ from relay.model.kinds import ChannelName, Kinds
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
-from relay.store.database import Database, open_database
-from relay.store.publications import Publications
+from relay.store.database import Database
+from relay.store.sqlite.database import open_database
+from relay.store.sqlite.publications import SqlitePublications
 from tests.fakes import MemoryTransport
 from tests.parts import SetClock
 
@@ -128,7 +129,9 @@ class Truth:
 class CountingStore:
     """The store, with a count of what it is asked and has not answered; it can be made to refuse to write."""
 
-    def __init__(self, publications: Publications) -> None:
+    writes_behind = True
+
+    def __init__(self, publications: SqlitePublications) -> None:
         self._publications = publications
         self.busy = 0
         self.refuses = False
@@ -355,7 +358,7 @@ class World:
     broker: Broker
     flusher: Flusher
     store: CountingStore
-    publications: Publications
+    publications: SqlitePublications
     write_behind: WriteBehind
     database: Database
 
@@ -388,7 +391,7 @@ class World:
                 async with open_database(self._path) as database, trio.open_nursery() as nursery:
                     self.database = database
                     await nursery.start(database.run)
-                    self.publications = Publications(database, self.clock)
+                    self.publications = SqlitePublications(database, self.clock)
                     await self.publications.open()
                     self.store = CountingStore(self.publications)
                     self.flusher = Flusher()

@@ -141,6 +141,8 @@ async def test_clients_that_resume_a_channel_share_its_frames(tmp_path: Path) ->
 class ForgetfulStore:
     """A store between whose answer and the task that asked for it much happens."""
 
+    writes_behind = True
+
     def __init__(self) -> None:
         self.broker = Broker(self, Presence(Timers(), offline_grace=5.0), SetClock())
         self.head = 5

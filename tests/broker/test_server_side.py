@@ -16,7 +16,7 @@ from relay.broker.server_side import HOLD_PERIOD, MAX_HELD_FRAMES
 from relay.dialects.channels.dialect import open_channels
 from relay.dialects.live.dialect import open_live
 from relay.ground.errors import Code, RequestError
-from relay.store.publications import Publications
+from relay.store.sqlite.publications import SqlitePublications
 from tests.kept import recent
 from tests.running import SECRET
 from tests.virtual import Virtual, VirtualSocket, settle, virtual
@@ -190,7 +190,7 @@ async def test_a_store_that_cannot_read_for_a_while(
 
     async with opened(way) as world:
         with monkeypatch.context() as broken:
-            broken.setattr(Publications, "load_head", refuse)
+            broken.setattr(SqlitePublications, "load_head", refuse)
             client = await arrive(world, way)
             await trio.sleep(5 * HOLD_PERIOD)
         await trio.sleep(2 * HOLD_PERIOD)
@@ -202,9 +202,9 @@ async def test_a_resume_that_lasts_longer_than_the_wait(
     way: Way, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits goes on waiting while the store is asked for what was missed."""
-    load_history = Publications.load_history
+    load_history = SqlitePublications.load_history
 
-    async def slowly(self: Publications, *arguments: Any) -> Any:
+    async def slowly(self: SqlitePublications, *arguments: Any) -> Any:
         await trio.sleep(3 * HOLD_PERIOD)
         return await load_history(self, *arguments)
 
@@ -214,7 +214,7 @@ async def test_a_resume_that_lasts_longer_than_the_wait(
         now = trio.current_time()
         world.broker.channels.unload_idle(now)
         world.broker.channels.unload_idle(now + IDLE_PERIOD)
-        monkeypatch.setattr(Publications, "load_history", slowly)
+        monkeypatch.setattr(SqlitePublications, "load_history", slowly)
         client = await arrive(world, way)
         await publish(world, way)
         way.subscribe(client, since={"offset": 1, "epoch": epoch})

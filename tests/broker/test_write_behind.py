@@ -23,6 +23,8 @@ KINDS = Kinds(entities=(), history_period=60.0, durable=())
 class SlowStore:
     """A store that takes its time for each write."""
 
+    writes_behind = True
+
     def __init__(self) -> None:
         self.written: dict[str, int] = {}
         self.gate = trio.Event()

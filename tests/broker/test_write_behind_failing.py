@@ -19,11 +19,12 @@ from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.model.publication import Draft, Position
-from relay.store import database as database_module
-from relay.store.database import Database, running_database
+from relay.store.database import Database
 from relay.store.meta import set_meta
-from relay.store.publications import Publications
-from relay.store.verification import verify
+from relay.store.sqlite import engine as engine_module
+from relay.store.sqlite.database import running_database
+from relay.store.sqlite.publications import SqlitePublications
+from relay.store.sqlite.verification import verify
 from tests.kept import recent
 
 KINDS = Kinds(entities=(), history_period=3600.0, durable=())
@@ -34,7 +35,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.publications = Publications(database, Clock())
+        self.publications = SqlitePublications(database, Clock())
         self.broker = Broker(self.publications, Presence(Timers(), offline_grace=1.0), Clock())
         self.write_behind = WriteBehind(self.broker, self.publications)
 
@@ -49,7 +50,9 @@ class Store:
 
     async def set_read_only(self, read_only: bool) -> None:
         """Let the fault begin, and be noticed, or end, and be noticed."""
-        await self.database._writer.run(lambda c: c.execute(f"PRAGMA query_only = {int(read_only)}").fetchall())
+        engine = self.database._engine
+        assert isinstance(engine, engine_module.SqliteEngine)
+        await engine.writer.run(lambda c: c.execute(f"PRAGMA query_only = {int(read_only)}").fetchall())
         with trio.fail_after(5):
             while self.database.healthy is read_only:
                 with suppress(RequestError):
@@ -73,7 +76,7 @@ async def opened(folder: Path) -> AsyncIterator[Store]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WRITE_INTERVAL", 0.02)
-    monkeypatch.setattr(database_module, "PROBE_INTERVAL", 0.05)
+    monkeypatch.setattr(engine_module, "PROBE_INTERVAL", 0.05)
 
 
 async def test_what_was_kept_is_written_when_the_disk_is_back(tmp_path: Path) -> None:

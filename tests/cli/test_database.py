@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from relay.store.api_keys import list_all
-from relay.store.database import running_database
 from relay.store.meta import get_or_create
+from relay.store.sqlite.database import running_database
 from tests.cli.commands import claims, done, failed, relay
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay.config.tree import Config
-from relay.store.connection import StoreError
+from relay.store.errors import StoreError
 from tests.cli.commands import configured, done, failed, relay
 
 

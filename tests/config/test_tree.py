@@ -25,7 +25,12 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "tls_key": None,
         "metrics_allowed_addresses": ("127.0.0.1", "::1"),
     }
-    assert attrs.asdict(config.store) == {"path": Path("relay.db"), "synchronous": "normal"}
+    assert attrs.asdict(config.store) == {
+        "path": Path("relay.db"),
+        "synchronous": "normal",
+        "url": None,
+        "password_file": None,
+    }
     assert attrs.asdict(config.limits) == {
         "max_message_bytes": 65536,
         "messages_per_minute": 100,

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.store.verification import verify
+from relay.store.sqlite.verification import verify
 from tests.actions import join, make_room
 from tests.clients import live
 from tests.http_client import http_connection
 from tests.running import RelayProcess, bearer, relay_process
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 
 SENDERS = 5
 BACKUPS = 2

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 CRASHES = int(os.environ.get("RELAY_CRASHES", "12"))
 
 
+@pytest.mark.each_store
 async def test_killed_again_and_again(tmp_path: Path) -> None:
     """Under load, while it starts and while it stops: nothing acknowledged or seen is lost, repeated or moved."""
     seed = int(os.environ.get("RELAY_SEED", random.randrange(1_000_000)))

@@ -17,15 +17,15 @@ import httpx
 import pytest
 import trio
 
-from relay.store import connection as connection_module
-from relay.store.verification import verify
+from relay.store.sqlite import connection as connection_module
+from relay.store.sqlite.verification import verify
 from tests.actions import join, make_room, publish
 from tests.clients import Client, connect, live
 from tests.e2e.faulty_disk import FAULT_FILE
 from tests.running import RelayProcess, bearer, config_for, relay_process, running, token
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 
 FAULTS = {
     "full": "The database cannot be written: the disk is full.",

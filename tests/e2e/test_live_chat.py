@@ -13,6 +13,7 @@ from tests.clients import live
 from tests.running import bearer, config_for, running, token
 
 
+@pytest.mark.each_store
 async def test_two_clients_chat(tmp_path: Path) -> None:
     """A message reaches every subscriber once, with its offset; the sender's copy carries what it asked to have back."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -62,6 +63,7 @@ async def test_frames_may_follow_auth_without_waiting(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.each_store
 async def test_resume(tmp_path: Path) -> None:
     """A client that comes back with its position gets what it missed, in order, once; a wrong position is told so."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -88,6 +90,7 @@ async def test_resume(tmp_path: Path) -> None:
                 await bob.nothing()
 
 
+@pytest.mark.each_store
 async def test_market(tmp_path: Path) -> None:
     """Subscribing to symbols answers the whole set, then the last known prices; publications follow in order."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -117,6 +120,7 @@ async def test_broadcast_reaches_everyone_unasked(tmp_path: Path) -> None:
         await stranger.nothing()
 
 
+@pytest.mark.each_store
 async def test_notifications(tmp_path: Path) -> None:
     """A notification reaches its user's subscribers, and no other user may subscribe."""
     async with running(config_for(tmp_path)) as (_, address), live(address, "bob") as bob, live(address, "eve") as eve:
@@ -200,6 +204,7 @@ async def test_token_refresh_and_expiry(tmp_path: Path) -> None:
         assert messages[-1]["data"]["code"] == "unauthorized"
 
 
+@pytest.mark.each_store
 async def test_removed_member_loses_the_subscription(tmp_path: Path) -> None:
     """Whoever loses the right to a room gets `unsubscribed` with a reason, and nothing more of it."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -218,6 +223,7 @@ async def test_removed_member_loses_the_subscription(tmp_path: Path) -> None:
                 await bob.nothing()
 
 
+@pytest.mark.each_store
 async def test_deleted_room(tmp_path: Path) -> None:
     """Deleting a room tells its subscribers."""
     async with running(config_for(tmp_path)) as (_, address):
@@ -264,6 +270,7 @@ async def test_rate_limits(tmp_path: Path) -> None:
             assert kinds[-1] == "error"
 
 
+@pytest.mark.each_store
 async def test_restart_keeps_everything(tmp_path: Path) -> None:
     """After a clean restart rooms, messages, positions and last prices are there, with the same epochs."""
     config = config_for(tmp_path)

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import trio
 
+from tests import stores
 from tests.actions import join, make_room, publish
 from tests.clients import connect, live
 from tests.e2e.node import node
@@ -143,11 +144,13 @@ async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     """A database of a newer Relay is not touched, and the message says what to do."""
     async with relay_process(tmp_path) as server:
         await trio.to_thread.run_sync(server.stop)
-    import sqlite3
-
-    database = sqlite3.connect(tmp_path / "relay.db")
-    database.execute("PRAGMA user_version = 1000")
-    database.close()
+    with stores.transaction(tmp_path) as database:
+        newer = (
+            "UPDATE relay_schema SET version = 1000, needs = 1000"
+            if stores.on_postgres()
+            else "PRAGMA user_version = 1000"
+        )
+        database.execute(newer)
     again = RelayProcess(tmp_path)
     with pytest.raises(AssertionError, match="newer"):
         await trio.to_thread.run_sync(again.start)

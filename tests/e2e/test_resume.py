@@ -158,6 +158,7 @@ def chat(room: str, number: int, size: int = 0) -> dict[str, Any]:
     return {"channel": f"chatroom:{room}", "data": {"userId": "bot", "message": f"{number} {'x' * size}".strip()}}
 
 
+@pytest.mark.each_store
 async def test_clients_that_are_cut_off_at_random_moments(tmp_path: Path) -> None:
     """Each gets each publication once and in order; only who was away for longer than the history is told that it missed some."""
     tally: Counter[str] = Counter()

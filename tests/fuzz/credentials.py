@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from relay.auth.verifier import TokenVerifier, is_user_id, mint
 from relay.ground.errors import Code, RequestError
 from relay.store import api_keys as keys
-from relay.store.migrations import migrate
+from relay.store.sqlite.migrations import migrate
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import bytes_mutated, json_mutated, mutated
 from tests.fuzz.subject import NOW_MS

@@ -3,9 +3,7 @@
 import hashlib
 import hmac
 import re
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,20 @@ import pytest
 
 from relay.store import api_keys as keys
 from relay.store.api_keys import ApiKey
-from relay.store.migrations import migrate
+from relay.store.transaction import Transaction
+from tests.stores import transaction
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(tmp_path / "relay.db", isolation_level=None)) as connection:
-        migrate(connection)
+def connection(store: str, tmp_path: Path) -> Iterator[Transaction]:
+    """A migrated database, as the store's thread has it."""
+    with transaction(tmp_path) as connection:
         yield connection
 
 
-def create(connection: sqlite3.Connection, **changes: Any) -> tuple[ApiKey, str]:
+def create(connection: Transaction, **changes: Any) -> tuple[ApiKey, str]:
     values: dict[str, Any] = {
         "prefix": "rk",
         "mode": "live",
@@ -36,7 +37,7 @@ def create(connection: sqlite3.Connection, **changes: Any) -> tuple[ApiKey, str]
 
 
 @pytest.mark.parametrize("mode", ["live", "test"])
-def test_a_new_key(connection: sqlite3.Connection, mode: str) -> None:
+def test_a_new_key(connection: Transaction, mode: str) -> None:
     key, secret = create(connection, mode=mode, tier="pro", scopes=["publish", "connect", "publish"])
     match = re.fullmatch(rf"rk_{mode}_([0-9A-Za-z]+)", secret)
     assert match is not None
@@ -47,12 +48,12 @@ def test_a_new_key(connection: sqlite3.Connection, mode: str) -> None:
     assert keys.find(connection, secret) == key
 
 
-def test_no_two_are_alike(connection: sqlite3.Connection) -> None:
+def test_no_two_are_alike(connection: Transaction) -> None:
     made = [create(connection) for _ in range(50)]
     assert len({key.id for key, _ in made}) == len({secret for _, secret in made}) == 50
 
 
-def test_only_the_hash_is_stored(connection: sqlite3.Connection, tmp_path: Path) -> None:
+def test_only_the_hash_is_stored(connection: Transaction, tmp_path: Path) -> None:
     _, secret = create(connection)
     assert connection.execute("SELECT hash FROM api_keys").fetchone() == (hashlib.sha256(secret.encode()).hexdigest(),)
     random = secret.rpartition("_")[2]
@@ -64,12 +65,12 @@ def test_only_the_hash_is_stored(connection: sqlite3.Connection, tmp_path: Path)
     "other",
     [lambda s: s[:-1], lambda s: s + "0", lambda s: s.upper(), lambda s: "", lambda s: "\ud800", lambda s: "ü" * 300],
 )
-def test_another_secret_finds_nothing(connection: sqlite3.Connection, other: Any) -> None:
+def test_another_secret_finds_nothing(connection: Transaction, other: Any) -> None:
     _, secret = create(connection)
     assert keys.find(connection, other(secret)) is None
 
 
-def test_hashes_are_compared_in_constant_time(connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_compared_in_constant_time(connection: Transaction, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, str]] = []
     compare = hmac.compare_digest
 
@@ -84,13 +85,13 @@ def test_hashes_are_compared_in_constant_time(connection: sqlite3.Connection, mo
 
 
 def test_a_secret_of_any_length_is_looked_up_or_refused_without_hashing(
-    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    connection: Transaction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hashlib, "sha256", lambda _: pytest.fail("hashed"))
     assert keys.find(connection, "x" * 1_000_000) is None
 
 
-def test_a_revoked_key_is_found_no_more_but_listed(connection: sqlite3.Connection) -> None:
+def test_a_revoked_key_is_found_no_more_but_listed(connection: Transaction) -> None:
     key, secret = create(connection)
     other, other_secret = create(connection, now_ms=2000)
     assert keys.revoke(connection, key.id, 5000) is True
@@ -100,21 +101,21 @@ def test_a_revoked_key_is_found_no_more_but_listed(connection: sqlite3.Connectio
     assert [(one.id, one.revoked_at) for one in keys.list_all(connection)] == [(key.id, 5000), (other.id, None)]
 
 
-def test_a_second_revocation_leaves_the_first(connection: sqlite3.Connection) -> None:
+def test_a_second_revocation_leaves_the_first(connection: Transaction) -> None:
     key, _ = create(connection)
     keys.revoke(connection, key.id, 5000)
     assert keys.revoke(connection, key.id, 6000) is True
     assert keys.get(connection, [key.id])[key.id].revoked_at == 5000
 
 
-def test_one_that_is_not_there_is_neither_revoked_nor_moved(connection: sqlite3.Connection) -> None:
+def test_one_that_is_not_there_is_neither_revoked_nor_moved(connection: Transaction) -> None:
     key, _ = create(connection)
     assert keys.revoke(connection, "key_none", 5000) is False
     assert keys.set_tier(connection, "key_none", "pro") is False
     assert keys.list_all(connection) == [key]
 
 
-def test_a_tier_can_be_changed(connection: sqlite3.Connection) -> None:
+def test_a_tier_can_be_changed(connection: Transaction) -> None:
     key, secret = create(connection)
     other, _ = create(connection)
     assert keys.set_tier(connection, key.id, "pro") is True
@@ -124,7 +125,7 @@ def test_a_tier_can_be_changed(connection: sqlite3.Connection) -> None:
     assert keys.get(connection, [other.id])[other.id].tier == "free"
 
 
-def test_keys_are_got_by_their_ids_and_listed_oldest_first(connection: sqlite3.Connection) -> None:
+def test_keys_are_got_by_their_ids_and_listed_oldest_first(connection: Transaction) -> None:
     made = [create(connection, now_ms=now_ms)[0] for now_ms in (3000, 1000, 2000)]
     assert keys.list_all(connection) == [made[1], made[2], made[0]]
     assert keys.get(connection, [made[0].id, "key_none", made[2].id]) == {key.id: key for key in (made[0], made[2])}

@@ -1,26 +1,25 @@
-"""Notifications in SQLite: what each statement does to a real file."""
+"""Notifications as each statement leaves them in a real database, of either kind."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 
+import pytest
+
 from relay.store import notifications
-from relay.store.migrations import migrate
+from relay.store.transaction import Transaction
+from tests.stores import transaction
 
 
-def test_each_users_own(tmp_path: Path) -> None:
+@pytest.mark.each_store
+def test_each_users_own(store: str, tmp_path: Path) -> None:
     """The newest first; an id is taken once; what is marked as read keeps the time of the first."""
-    connection = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
-    try:
-        migrate(connection)
+    with transaction(tmp_path) as connection:
         _use(connection)
-    finally:
-        connection.close()
 
 
-def _use(connection: sqlite3.Connection) -> None:
+def _use(connection: Transaction) -> None:
     for number, owner in enumerate(("u", "v", "u")):
         assert notifications.insert(connection, f"n{number}", owner, json.dumps({"message": number}), 1000 + number)
     assert not notifications.insert(connection, "n0", "v", "{}", 2000)

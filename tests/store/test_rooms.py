@@ -1,8 +1,7 @@
-"""Rooms and members in SQLite: what each statement does to a real file."""
+"""Rooms and members as each statement leaves them in a real database, of either kind."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +9,18 @@ import attrs
 import pytest
 
 from relay.store import rooms
-from relay.store.migrations import migrate
 from relay.store.rooms import Room
+from relay.store.transaction import Transaction
+from tests.stores import transaction
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+def connection(store: str, tmp_path: Path) -> Iterator[Transaction]:
     """A migrated database, as the store's thread has it."""
-    connection = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
+    with transaction(tmp_path) as connection:
+        yield connection
 
 
 def room(id_: str = "r", **fields: object) -> Room:
@@ -29,7 +29,7 @@ def room(id_: str = "r", **fields: object) -> Room:
     return attrs.evolve(new, **fields)  # type: ignore[arg-type]
 
 
-def test_insert_and_get(connection: sqlite3.Connection) -> None:
+def test_insert_and_get(connection: Transaction) -> None:
     """A room comes back as it was stored, its creator is its member, and an id is taken once."""
     odd = room("r", name="a'\"b\0c😀", description="", type="private")
     assert rooms.insert(connection, odd)
@@ -41,7 +41,7 @@ def test_insert_and_get(connection: sqlite3.Connection) -> None:
     assert rooms.get(connection, "none") is None
 
 
-def test_members_are_counted(connection: sqlite3.Connection) -> None:
+def test_members_are_counted(connection: Transaction) -> None:
     """Adding or removing twice counts once; the count is the number of rows."""
     rooms.insert(connection, room())
     rooms.insert(connection, room("other"))
@@ -59,7 +59,7 @@ def test_members_are_counted(connection: sqlite3.Connection) -> None:
     assert rooms.member_ids(connection, "other") == {"cora"}
 
 
-def test_update(connection: sqlite3.Connection) -> None:
+def test_update(connection: Transaction) -> None:
     """Only what is named changes, and only in that room."""
     rooms.insert(connection, room())
     rooms.insert(connection, room("other"))
@@ -70,7 +70,7 @@ def test_update(connection: sqlite3.Connection) -> None:
     assert rooms.get(connection, "other") == room("other")
 
 
-def test_delete_leaves_other_rooms_alone(connection: sqlite3.Connection) -> None:
+def test_delete_leaves_other_rooms_alone(connection: Transaction) -> None:
     """Ids that begin alike, too, and their keys."""
     for id_ in ("r", "r1", "r-", "q"):
         rooms.insert(connection, room(id_))
@@ -79,11 +79,12 @@ def test_delete_leaves_other_rooms_alone(connection: sqlite3.Connection) -> None
         )
         for user in ("u", "", "a:b"):
             connection.execute(
-                "INSERT INTO idempotency (scope, key, offset, epoch, expires_at) VALUES (?, 'k', 1, 'e', 9)",
-                (rooms.message_scope(id_, user),),
+                'INSERT INTO idempotency (scope, key, "offset", epoch, expires_at) VALUES (?, ?, 1, ?, 9)',
+                (rooms.message_scope(id_, user), "k", "e"),
             )
     connection.execute(
-        "INSERT INTO idempotency (scope, key, offset, epoch, expires_at) VALUES ('key:1 chatroom:r', 'k', 1, 'e', 9)"
+        'INSERT INTO idempotency (scope, key, "offset", epoch, expires_at) VALUES (?, ?, 1, ?, 9)',
+        ("key:1 chatroom:r", "k", "e"),
     )
     rooms.delete(connection, "r")
     assert rooms.get(connection, "r") is None
@@ -97,7 +98,7 @@ def test_delete_leaves_other_rooms_alone(connection: sqlite3.Connection) -> None
     assert not [scope for scope in scopes if scope.startswith("chat:r:")]
 
 
-def test_listing(connection: sqlite3.Connection) -> None:
+def test_listing(connection: Transaction) -> None:
     """What a user sees, the newest first: private rooms to members and creators alone."""
     rooms.insert(connection, room("public"))
     rooms.insert(connection, room("group", type="group"))
@@ -120,7 +121,7 @@ def test_listing(connection: sqlite3.Connection) -> None:
     assert ids(None, offset=2**62) == ("", 4)
 
 
-def test_member_listing(connection: sqlite3.Connection) -> None:
+def test_member_listing(connection: Transaction) -> None:
     """In the order of joining, with names where there are any; those of the same moment by id, so that pages are stable."""
     rooms.insert(connection, room())
     connection.execute("INSERT INTO users VALUES ('b', 'B', NULL, 'https://b', 1)")

@@ -1,31 +1,32 @@
 """Profiles of users in the database."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from relay.store.migrations import migrate
+from relay.store.transaction import Transaction
 from relay.store.users import Profile, get_many, upsert
+from tests.stores import transaction
+
+pytestmark = pytest.mark.each_store
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(tmp_path / "relay.db", isolation_level=None)) as connection:
-        migrate(connection)
+def connection(store: str, tmp_path: Path) -> Iterator[Transaction]:
+    """A migrated database, as the store's thread has it."""
+    with transaction(tmp_path) as connection:
         yield connection
 
 
-def test_a_profile_is_stored_as_it_is(connection: sqlite3.Connection) -> None:
+def test_a_profile_is_stored_as_it_is(connection: Transaction) -> None:
     profile = Profile("u1", "Ada", "Lovelace", "https://example.com/ada.png")
     upsert(connection, profile, 1000)
     assert get_many(connection, ["u1"]) == {"u1": profile}
     assert connection.execute("SELECT seen_at FROM users").fetchall() == [(1000,)]
 
 
-def test_what_is_none_does_not_erase_what_is_stored(connection: sqlite3.Connection) -> None:
+def test_what_is_none_does_not_erase_what_is_stored(connection: Transaction) -> None:
     upsert(connection, Profile("u1", first_name="Ada", avatar="a.png"), 1000)
     upsert(connection, Profile("u1", last_name="King"), 2000)
     assert get_many(connection, ["u1"]) == {"u1": Profile("u1", "Ada", "King", "a.png")}
@@ -34,13 +35,13 @@ def test_what_is_none_does_not_erase_what_is_stored(connection: sqlite3.Connecti
     assert connection.execute("SELECT seen_at FROM users").fetchall() == [(3000,)]
 
 
-def test_what_is_named_replaces_what_is_stored(connection: sqlite3.Connection) -> None:
+def test_what_is_named_replaces_what_is_stored(connection: Transaction) -> None:
     upsert(connection, Profile("u1", "Ada", "Byron", "a.png"), 1000)
     upsert(connection, Profile("u1", "Augusta", "Lovelace", ""), 2000)
     assert get_many(connection, ["u1"]) == {"u1": Profile("u1", "Augusta", "Lovelace", "")}
 
 
-def test_those_who_were_seen_are_got_and_no_others(connection: sqlite3.Connection) -> None:
+def test_those_who_were_seen_are_got_and_no_others(connection: Transaction) -> None:
     profiles = {f"u{number}": Profile(f"u{number}", f"Name {number}") for number in range(2000)}
     connection.execute("BEGIN")
     for profile in profiles.values():
@@ -51,7 +52,7 @@ def test_those_who_were_seen_are_got_and_no_others(connection: sqlite3.Connectio
     assert get_many(connection, []) == {}
 
 
-def test_an_id_is_data(connection: sqlite3.Connection) -> None:
+def test_an_id_is_data(connection: Transaction) -> None:
     for user_id in ("", "'; DROP TABLE users; --", "%", "ü\n\0"):
         upsert(connection, Profile(user_id, "Name"), 1000)
         assert get_many(connection, [user_id]) == {user_id: Profile(user_id, "Name")}

@@ -31,7 +31,7 @@ def fixed_port(config: Config) -> int:
 
 def uses_sqlite(config: Config) -> bool:
     """Return whether the database is the file store.path."""
-    return getattr(config.store, "url", None) is None
+    return config.store.url is None
 
 
 def variable_of(key_path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from relay.store import api_keys as keys
 from tests.running import bearer, config_for, running
+from tests.stores import transaction
 
 ROOMS = "/v1/chatrooms"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -26,19 +26,16 @@ ROOM_FIELDS = {
 class Http:
     """A server, and the people who ask it."""
 
-    def __init__(self, client: httpx.AsyncClient, database: Path) -> None:
+    def __init__(self, client: httpx.AsyncClient, folder: Path) -> None:
         self.client = client
-        self._database = database
+        self._folder = folder
 
     def key(self, *scopes: str) -> dict[str, str]:
         """Make an API key; returns the header that sends it."""
-        connection = sqlite3.connect(self._database, isolation_level=None)
-        try:
+        with transaction(self._folder) as connection:
             _, secret = keys.create(
                 connection, prefix="rk", mode="live", user_id="backend", tier="free", scopes=scopes, now_ms=1
             )
-        finally:
-            connection.close()
         return {"X-API-Key": secret}
 
     async def ask(
@@ -82,7 +79,7 @@ async def serving(folder: Path, overrides: Mapping[str, Any] | None = None) -> A
         running(config_for(folder, overrides)) as (_, address),
         httpx.AsyncClient(base_url=f"http://{address}") as client,
     ):
-        yield Http(client, folder / "relay.db")
+        yield Http(client, folder)
 
 
 CORA = bearer("cora", first_name="Cora", last_name="C")

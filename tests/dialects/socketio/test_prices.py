@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import trio
 
 from relay.model.publication import Draft
 from relay.store import api_keys as keys
+from relay.store.transaction import Transaction
 from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, PollingClient, World, pricing
 
 LIMIT = '44/api-ws,{"message":"Connection limit exceeded"}'
@@ -21,7 +21,7 @@ LIMIT = '44/api-ws,{"message":"Connection limit exceeded"}'
 async def key(world: World, user: str, tier: Any = "pro", scopes: tuple[str, ...] = ("connect",)) -> tuple[str, str]:
     """Make a key; returns its id and its secret."""
 
-    def create(connection: sqlite3.Connection) -> tuple[keys.ApiKey, str]:
+    def create(connection: Transaction) -> tuple[keys.ApiKey, str]:
         return keys.create(connection, prefix="rk", mode="live", user_id=user, tier=tier, scopes=scopes, now_ms=0)
 
     made, secret = await world.server.database.write(create)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from relay.store.connection import StoreError
+from relay.store.errors import StoreError
 
 # All times are integer milliseconds since the Unix epoch, UTC.
 _FIRST = """

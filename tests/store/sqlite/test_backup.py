@@ -15,11 +15,11 @@ import trio
 from relay.ground.clock import Clock
 from relay.model.kinds import Kinds
 from relay.model.publication import Draft, Position
-from relay.store.backup import back_up
-from relay.store.connection import StoreError
-from relay.store.database import running_database
-from relay.store.publications import Publications
-from relay.store.verification import verify
+from relay.store.errors import StoreError
+from relay.store.sqlite.backup import back_up
+from relay.store.sqlite.database import running_database
+from relay.store.sqlite.publications import SqlitePublications
+from relay.store.sqlite.verification import verify
 
 KINDS = Kinds(entities=(), history_period=3600.0, durable=())
 
@@ -32,7 +32,7 @@ async def publish(path: Path, *channels: str) -> list[Position]:
     """Run a store on a database, publish to these channels, end cleanly; return where each stood before."""
     with trio.fail_after(20):
         async with running_database(path) as database:
-            publications = Publications(database, Clock())
+            publications = SqlitePublications(database, Clock())
             await publications.open()
             before = []
             for text in channels:
@@ -76,7 +76,7 @@ async def test_a_copy_is_one_whole_private_file(tmp_path: Path) -> None:
 async def test_it_is_one_state_though_others_write_between_its_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.store.backup.PAGES_PER_STEP", 1)
+    monkeypatch.setattr("relay.store.sqlite.backup.PAGES_PER_STEP", 1)
     source, target = tmp_path / "relay.db", tmp_path / "copy.db"
     await publish(source, "community:a")
     with closing(sqlite3.connect(source, isolation_level=None)) as other:

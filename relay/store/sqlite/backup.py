@@ -15,9 +15,10 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from relay.store.connection import StoreError, open_sync, unusable
-from relay.store.migrations import check_version
+from relay.store.errors import StoreError
 from relay.store.publications import mark_as_copy
+from relay.store.sqlite.connection import open_sync, unusable
+from relay.store.sqlite.migrations import check_version
 
 BESIDE = ("-wal", "-shm", "-journal", ".lock")
 """The endings of files that belong to the database beside them."""

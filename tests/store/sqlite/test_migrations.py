@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import migrations
-from relay.store.connection import StoreError
-from relay.store.database import open_database
-from relay.store.migrations import migrate
+from relay.store.errors import StoreError
+from relay.store.sqlite import migrations
+from relay.store.sqlite.database import open_database
+from relay.store.sqlite.migrations import migrate
 
 TABLES = {
     "meta": ["key", "value"],
@@ -158,7 +158,7 @@ def test_processes_that_start_at_once_migrate_one_file_together(tmp_path: Path) 
     script = """
 import sys, trio
 from pathlib import Path
-from relay.store.database import running_database
+from relay.store.sqlite.database import running_database
 from relay.store.meta import get_or_create
 async def main():
     print("ready", flush=True)

@@ -23,6 +23,7 @@ import trio
 from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from relay.ground import logs
+from relay.store.errors import StoreError
 
 T = TypeVar("T")
 
@@ -34,10 +35,6 @@ RETRY_INTERVAL = 0.02
 """Seconds between two attempts at an operation for which SQLite does not wait by itself."""
 
 log = logs.get("relay.store")
-
-
-class StoreError(Exception):
-    """The database cannot be used. The message tells the operator what to do."""
 
 
 class _Future:

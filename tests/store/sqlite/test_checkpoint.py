@@ -13,11 +13,12 @@ import pytest
 import trio
 
 from relay.ground.errors import RequestError
-from relay.store import checkpoint
-from relay.store import database as module
-from relay.store.connection import open_sync
-from relay.store.database import Database, running_database
+from relay.store.database import Database
 from relay.store.meta import get_meta, set_meta
+from relay.store.sqlite import checkpoint
+from relay.store.sqlite import engine as module
+from relay.store.sqlite.connection import open_sync
+from relay.store.sqlite.database import running_database
 from tests.waiting import until
 
 
@@ -27,7 +28,7 @@ async def opened(folder: Path) -> AsyncIterator[Database]:
         async with running_database(folder / "relay.db"):
             pass  # its tables are in the file now
         async with running_database(folder / "relay.db") as database:
-            await until(lambda: database._deadline > -math.inf)  # the first one is made
+            await until(lambda: database._engine.maintain_at > -math.inf)  # the first one is made
             yield database
 
 
@@ -107,7 +108,7 @@ async def test_a_reader_that_stays_is_no_failure(tmp_path: Path, monkeypatch: py
 def test_what_a_reader_keeps_in_the_log_is_synced_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(
-        "relay.store.checkpoint.os.fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        "relay.store.sqlite.checkpoint.os.fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
     )
     with closing(open_sync(tmp_path / "relay.db")) as connection, closing(open_sync(tmp_path / "relay.db")) as reader:
         connection.execute("CREATE TABLE meta (key PRIMARY KEY, value)")

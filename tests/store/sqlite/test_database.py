@@ -19,21 +19,33 @@ import trio
 import trio.testing
 
 from relay.ground.errors import Code, RequestError
-from relay.store import connection as connection_module
 from relay.store import database as module
-from relay.store.checkpoint import probe
-from relay.store.connection import Connection, StoreError
-from relay.store.database import Database, open_database, running_database
+from relay.store.database import Database
+from relay.store.errors import StoreError
 from relay.store.meta import get_meta, set_meta
+from relay.store.sqlite import connection as connection_module
+from relay.store.sqlite import database as opening_module
+from relay.store.sqlite import engine as engine_module
+from relay.store.sqlite.checkpoint import probe
+from relay.store.sqlite.connection import Connection
+from relay.store.sqlite.database import open_database, running_database
+from relay.store.transaction import Transaction
 from tests.waiting import until
 
 LIMIT = 20.0
 UNAVAILABLE = "unavailable: The database is not available."
 
 
+def writer_of(database: Database) -> Connection:
+    """Return the connection that writes."""
+    engine = database._engine
+    assert isinstance(engine, engine_module.SqliteEngine)
+    return engine.writer
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.1)
+    monkeypatch.setattr(engine_module, "PROBE_INTERVAL", 0.1)
 
 
 @asynccontextmanager
@@ -50,7 +62,7 @@ async def busy(database: Database) -> AsyncIterator[None]:
     """Keep the writer's thread at work during the block, so that what is asked for in it waits, to be taken together."""
     begun, release = threading.Event(), threading.Event()
 
-    def operation(_: sqlite3.Connection) -> None:
+    def operation(_: Transaction) -> None:
         begun.set()
         assert release.wait(LIMIT)
 
@@ -72,15 +84,15 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
         yield other
 
 
-def insert(value: object) -> Callable[[sqlite3.Connection], object]:
-    def operation(connection: sqlite3.Connection) -> object:
+def insert(value: object) -> Callable[[Transaction], object]:
+    def operation(connection: Transaction) -> object:
         connection.execute("INSERT INTO t VALUES (?)", (value,))
         return value
 
     return operation
 
 
-def content(connection: sqlite3.Connection) -> list[Any]:
+def content(connection: Transaction) -> list[Any]:
     return [row[0] for row in connection.execute("SELECT x FROM t ORDER BY rowid")]
 
 
@@ -97,8 +109,8 @@ async def unavailable(ask: Callable[[], Any]) -> RequestError:
     return caught.value
 
 
-def raising(error: Exception) -> Callable[[sqlite3.Connection], None]:
-    def operation(connection: sqlite3.Connection) -> None:
+def raising(error: Exception) -> Callable[[Transaction], None]:
+    def operation(connection: Transaction) -> None:
         connection.execute("INSERT INTO t VALUES ('half')")
         raise error
 
@@ -208,7 +220,7 @@ async def test_an_idle_database_writes_at_once_with_one_hop(tmp_path: Path, monk
     ids=["refusal", "defect", "constraint", "parameters", "overflow", "surrogate"],
 )
 async def test_an_operation_that_fails_is_rolled_back_alone(
-    tmp_path: Path, operation: Callable[[sqlite3.Connection], Any], error: type[Exception]
+    tmp_path: Path, operation: Callable[[Transaction], Any], error: type[Exception]
 ) -> None:
     delivered: list[object] = []
     async with opened(tmp_path) as database:
@@ -230,7 +242,7 @@ async def test_an_operation_that_fails_is_rolled_back_alone(
         assert database.healthy
 
 
-async def batch_with(database: Database, operation: Callable[[sqlite3.Connection], Any]) -> list[str]:
+async def batch_with(database: Database, operation: Callable[[Transaction], Any]) -> list[str]:
     """Run a batch of a load, a write, an operation and another write; say what became of each."""
     answers: dict[str, str] = {}
 
@@ -251,7 +263,7 @@ async def batch_with(database: Database, operation: Callable[[sqlite3.Connection
     return [answers[name] for name in ("load", "first", "spoiling", "last")]
 
 
-def swallow(connection: sqlite3.Connection) -> None:
+def swallow(connection: Transaction) -> None:
     """Go on as if nothing had been, after an error that ended the transaction."""
     try:
         connection.execute("INSERT OR ROLLBACK INTO t VALUES (1)")
@@ -269,7 +281,7 @@ def swallow(connection: sqlite3.Connection) -> None:
     ids=["disk", "damage", "rolled back"],
 )
 async def test_the_database_s_own_failure_is_everybody_s(
-    tmp_path: Path, operation: Callable[[sqlite3.Connection], Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, operation: Callable[[Transaction], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "relay.store")
     async with opened(tmp_path) as database:
@@ -290,7 +302,7 @@ async def test_the_database_s_own_failure_is_everybody_s(
 
 async def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
-        await database._writer.run(lambda c: c.execute("PRAGMA foreign_keys = ON"))
+        await writer_of(database).run(lambda c: c.execute("PRAGMA foreign_keys = ON"))
         schema = "CREATE TABLE child (parent REFERENCES t (x) DEFERRABLE INITIALLY DEFERRED)"
         await database.write(lambda c: c.execute(schema).fetchall())
         orphan = lambda c: c.execute("INSERT INTO child VALUES ('nobody')").fetchall()  # noqa: E731
@@ -309,7 +321,7 @@ async def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
 async def test_cancelled_before_its_turn_it_is_withdrawn(tmp_path: Path, method: str) -> None:
     called: list[object] = []
 
-    def operation(connection: sqlite3.Connection) -> None:
+    def operation(connection: Transaction) -> None:
         called.append("operation")
 
     async with opened(tmp_path) as database:
@@ -343,7 +355,7 @@ async def test_cancelled_in_its_turn_it_is_committed_and_delivered(tmp_path: Pat
     called: list[object] = []
     begun, release = threading.Event(), threading.Event()
 
-    def operation(connection: sqlite3.Connection) -> str:
+    def operation(connection: Transaction) -> str:
         if method == "write":
             insert("written")(connection)
         begun.set()
@@ -465,8 +477,8 @@ async def test_a_load_that_fails_is_its_caller_s_alone(tmp_path: Path, caplog: p
         assert database.healthy  # it can be written
 
 
-def raising_load(error: Exception) -> Callable[[sqlite3.Connection], list[object]]:
-    def query(_: sqlite3.Connection) -> list[object]:
+def raising_load(error: Exception) -> Callable[[Transaction], list[object]]:
+    def query(_: Transaction) -> list[object]:
         raise error
 
     return query
@@ -485,7 +497,7 @@ async def test_a_read_does_not_wait_for_the_writer(tmp_path: Path) -> None:
 async def test_a_synced_write(tmp_path: Path) -> None:
     """It is committed with the mode in which a commit survives a loss of power; the others are not."""
 
-    def mode(connection: sqlite3.Connection) -> int:
+    def mode(connection: Transaction) -> int:
         return int(connection.execute("PRAGMA synchronous").fetchone()[0])
 
     async with opened(tmp_path) as database:
@@ -510,7 +522,7 @@ async def test_a_read_sees_one_state_though_others_commit_meanwhile(tmp_path: Pa
     begun, release = threading.Event(), threading.Event()
     seen: list[list[object]] = []
 
-    def query(connection: sqlite3.Connection) -> None:
+    def query(connection: Transaction) -> None:
         seen.append(content(connection))
         begun.set()
         assert release.wait(LIMIT)
@@ -582,14 +594,14 @@ async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO, "relay.store")
     async with opened(tmp_path) as database:
         await database.write(insert("before"))
-        pages = await database._writer.run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
-        await database._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+        pages = await writer_of(database).run(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await writer_of(database).run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchall())
         big = lambda c: c.execute("INSERT INTO t VALUES (zeroblob(100000))").fetchall()  # noqa: E731
         for _ in range(2):
             assert await batch_with(database, big) == ["['before']", *[UNAVAILABLE] * 3]
             assert (database.healthy, database.last_error) == (False, "database or disk is full")
             assert on_disk(tmp_path / "relay.db") == ["before"]
-        await database._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 100}").fetchall())
+        await writer_of(database).run(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 100}").fetchall())
         await until(lambda: database.healthy)
         await database.write(big)
         assert (database.healthy, database.last_error) == (True, None)
@@ -633,7 +645,7 @@ async def test_a_lock_shorter_than_the_timeout_is_waited_for(tmp_path: Path) -> 
 @pytest.mark.parametrize("loaders", [0, 2])
 async def test_it_recovers_though_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaders: int) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.05)
+    monkeypatch.setattr(engine_module, "PROBE_INTERVAL", 0.05)
     release = threading.Event()
 
     async def keep_loading() -> None:
@@ -656,7 +668,7 @@ async def test_it_recovers_though_nobody_writes(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_a_healthy_database_is_not_probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBE_INTERVAL", 0.01)
+    monkeypatch.setattr(engine_module, "PROBE_INTERVAL", 0.01)
     async with opened(tmp_path) as database:
         await trio.sleep(0.1)
         assert await database.read(lambda c: get_meta(c, "probe")) is None
@@ -666,10 +678,10 @@ async def test_a_probe_does_not_wait_for_locks(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         with locked(tmp_path / "relay.db"):
             started = time.monotonic()
-            assert await database._writer.run(probe) == "database is locked"
+            assert await writer_of(database).run(probe) == "database is locked"
             assert time.monotonic() - started < 2
-        assert await database._writer.run(lambda c: c.execute("PRAGMA busy_timeout").fetchone()) == (5000,)
-        assert await database._writer.run(probe) is None
+        assert await writer_of(database).run(lambda c: c.execute("PRAGMA busy_timeout").fetchone()) == (5000,)
+        assert await writer_of(database).run(probe) is None
 
 
 # -- the service -------------------------------------------------------------------------------------------------------
@@ -681,7 +693,7 @@ async def test_a_callback_that_raises_ends_the_service(tmp_path: Path) -> None:
 
     with trio.fail_after(LIMIT):
         async with open_database(tmp_path / "relay.db") as database:
-            await database._writer.run(lambda c: c.execute("CREATE TABLE t (x)"))
+            await writer_of(database).run(lambda c: c.execute("CREATE TABLE t (x)"))
 
             async def write() -> None:
                 async with trio.open_nursery() as nursery:
@@ -708,7 +720,7 @@ async def test_a_service_that_is_cancelled_finishes_its_batch_and_refuses_the_re
     begun, release = threading.Event(), threading.Event()
     delivered: list[object] = []
 
-    def operation(connection: sqlite3.Connection) -> object:
+    def operation(connection: Transaction) -> object:
         begun.set()
         assert release.wait(LIMIT)
         set_meta(connection, "begun", "yes")
@@ -747,7 +759,7 @@ async def test_what_was_written_is_there_when_it_is_opened_again(tmp_path: Path)
     with trio.fail_after(LIMIT):
         async with running_database(tmp_path / "relay.db", synchronous="full") as database:
             assert await database.read(content) == [1]
-            assert await database._writer.run(lambda c: c.execute("PRAGMA synchronous").fetchone()) == (2,)
+            assert await writer_of(database).run(lambda c: c.execute("PRAGMA synchronous").fetchone()) == (2,)
 
 
 @pytest.mark.parametrize("ending", ["orderly", "error", "cancelled"])
@@ -760,7 +772,7 @@ async def test_at_the_end_the_log_is_moved_into_the_file(tmp_path: Path, ending:
         other.execute("SELECT count(*) FROM meta").fetchall()
         try:
             async with open_database(path) as database:
-                await database._writer.run(lambda c: set_meta(c, "name", "value" * 1000))
+                await writer_of(database).run(lambda c: set_meta(c, "name", "value" * 1000))
                 assert path.with_name("relay.db-wal").stat().st_size > 0
                 if ending == "error":
                     raise ZeroDivisionError
@@ -782,7 +794,7 @@ async def test_a_checkpoint_that_others_prevent_is_no_error(tmp_path: Path, monk
         other.execute("BEGIN")
         other.execute("SELECT count(*) FROM meta").fetchall()
         async with open_database(path) as database:
-            await database._writer.run(lambda c: set_meta(c, "name", "value"))
+            await writer_of(database).run(lambda c: set_meta(c, "name", "value"))
     with closing(sqlite3.connect(path)) as later:
         assert get_meta(later, "name") == "value"
 
@@ -791,23 +803,23 @@ async def test_closing_is_bounded_where_the_writer_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_module, "CLOSE_TIMEOUT", 0.1)
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr(opening_module, "CLOSE_TIMEOUT", 0.1)
     begun, release = threading.Event(), threading.Event()
 
-    def work(_: sqlite3.Connection) -> None:
+    def work(_: Transaction) -> None:
         begun.set()
         assert release.wait(LIMIT)
 
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             async with open_database(tmp_path / "relay.db") as database:
-                nursery.start_soon(database._writer.run, work)
+                nursery.start_soon(writer_of(database).run, work)
                 await until(begun.is_set)
                 started = time.monotonic()
             assert time.monotonic() - started < 2
             release.set()
-        database._writer._thread.join(LIMIT)
-        assert not database._writer._thread.is_alive()
+        writer_of(database)._thread.join(LIMIT)
+        assert not writer_of(database)._thread.is_alive()
 
 
 async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
@@ -825,7 +837,7 @@ async def test_what_is_delivered_survives_a_killed_process(tmp_path: Path) -> No
     script = """
 import sys, trio
 from pathlib import Path
-from relay.store.database import running_database
+from relay.store.sqlite.database import running_database
 from relay.store.meta import set_meta
 async def main():
     async with running_database(Path(sys.argv[1])) as database, trio.open_nursery() as nursery:

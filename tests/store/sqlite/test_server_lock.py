@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.store.connection import StoreError
-from relay.store.server_lock import sole_server
+from relay.store.errors import StoreError
+from relay.store.sqlite.server_lock import sole_server
 from tests.running import config_for, relay_process, running
 
 

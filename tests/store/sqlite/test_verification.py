@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.store.connection import StoreError
-from relay.store.database import open_database
-from relay.store.verification import MAX_PROBLEMS, verify
+from relay.store.errors import StoreError
+from relay.store.sqlite.database import open_database
+from relay.store.sqlite.verification import verify
+from relay.store.verification import MAX_PROBLEMS
 
 CONTENT = """
 INSERT INTO channels VALUES (1, 'chatroom:r', 'e', 5, 1, 1000), (2, 'market:X', 'e', 9, 0, 1), (3, 'trades', 'e', 0, 0, 500);

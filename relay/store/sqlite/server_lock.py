@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from relay.store.connection import StoreError, unusable
+from relay.store.errors import StoreError
+from relay.store.sqlite.connection import unusable
 
 
 @asynccontextmanager
 async def sole_server(path: Path) -> AsyncIterator[None]:
+    """Keep other servers from the database at `path` in the block. As `lock_server`."""
+    with lock_server(path):
+        yield
+
+
+@contextmanager
+def lock_server(path: Path) -> Iterator[None]:
     """Lock the database at `path` against other servers during the block. The lock is on a file beside it, which
     stays.
 

@@ -21,8 +21,9 @@ import trio
 import trio.testing
 from aiosqlite import core
 
-from relay.store import connection as module
-from relay.store.connection import Connection, StoreError, open_connection
+from relay.store.errors import StoreError
+from relay.store.sqlite import connection as module
+from relay.store.sqlite.connection import Connection, open_connection
 from tests.waiting import until
 
 LIMIT = 10.0
@@ -48,7 +49,8 @@ def as_nobody(path: Path) -> str:
     script = f"""
 import os, sys, urllib.parse, trio  # pathlib needs urllib later, when the folder of libraries may be closed
 from pathlib import Path
-from relay.store.connection import StoreError, open_connection
+from relay.store.errors import StoreError
+from relay.store.sqlite.connection import open_connection
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid({NOBODY})
@@ -81,7 +83,7 @@ def open_folder() -> Iterator[Path]:
 
 def test_the_release_of_aiosqlite_is_the_one_whose_private_names_are_used() -> None:
     assert version("aiosqlite").split(".")[:2] == ["0", "22"]
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert "aiosqlite>=0.22,<0.23" in project["dependencies"]
 
 
@@ -295,7 +297,7 @@ def test_an_answer_after_the_end_of_trio_is_heard_by_nobody(tmp_path: Path) -> N
 def test_the_interpreter_exits_with_a_connection_that_was_never_closed(tmp_path: Path, work: str) -> None:
     script = f"""
 import sqlite3, sys, time, trio
-from relay.store.connection import Connection
+from relay.store.sqlite.connection import Connection
 kept = []
 async def main():
     connection = Connection(lambda: sqlite3.connect(sys.argv[1], check_same_thread=False))

