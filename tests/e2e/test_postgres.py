@@ -26,7 +26,7 @@ RECOVERY_TIMEOUT = 5.0
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay' AND pid <> pg_backend_pid()"
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ async def harmed(folder: Path, database: PostgresServer, harm: Callable[[str], A
                 while len(seen) < len(rows):
                     await trio.sleep(0.05)
             nursery.cancel_scope.cancel()
-        assert len(posters.acknowledged) > 2 * senders
+        assert len(posters.acknowledged) >= 20
         stored = dict(rows)
         assert len(stored) == len(rows), "a message is there twice"
         assert {text: stored.get(text) for text in posters.acknowledged} == posters.acknowledged

@@ -32,7 +32,7 @@ RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which writes succeed again."""
 
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture
