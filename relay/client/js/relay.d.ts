@@ -172,7 +172,11 @@ export class Subscription<T = Json, Events = SubscriptionEvents<T>>
   publish(data: Json, options?: PublishOptions): Promise<Position>
   history(options?: HistoryOptions): Promise<History<T>>
   presence(): Promise<{ count: number; users: Present[] }>
-  /** At most 1,000 publications wait for a slow loop; one more ends it with `RelayError` `too_slow`. */
+  /**
+   * Publications from now on. The loop ends with the subscription and with `Relay.disconnect`, and throws `RelayError` if
+   * the subscription was refused or the client gave up. At most 1,000 publications wait for a slow loop; one more ends it
+   * with `too_slow`.
+   */
   [Symbol.asyncIterator](): AsyncIterator<Publication<T>>
 }
 

@@ -42,6 +42,7 @@ const STATUS = {
 
 // The channel of a publication without the field `channel`, by its type.
 const CHANNEL_OF = {
+  __proto__: null,
   'chat:message': (data) => `chatroom:${data.chatroomId}`,
   'market:price': (data) => `market:${data.symbol}`,
   'post:created': (data) => `community:${data.communityId}`,
@@ -162,7 +163,7 @@ export class Relay extends Emitter {
       socket.onerror = () => {}
       this._socket = socket
     } catch (error) {
-      if (attempt === this._attempt) this._failed(error, () => this._lost(1006, 'no token'))
+      if (attempt === this._attempt) this._failed(error, () => this._lost(1006, error.message))
     }
   }
 
@@ -227,6 +228,7 @@ export class Relay extends Emitter {
   _close() {
     this._attempt += 1
     this._waiting = false
+    this.connectionId = null
     this._fetching = undefined
     for (const timer of [this._timer, this._pingTimer, this._refreshTimer]) clearTimeout(timer)
     const socket = this._socket
@@ -326,7 +328,7 @@ export class Relay extends Emitter {
     }
     if (type === 'skipped') this._find(channel)?._skip(frame.offset)
     else if (frame.offset !== undefined) this._find(channel ?? CHANNEL_OF[type]?.(data) ?? 'broadcast')?._take(frame)
-    else if (SIGNALS[type]) SIGNALS[type](this, data, channel)
+    else if (isSignal(type, channel)) SIGNALS[type](this, data, channel)
     else if (channel !== undefined) this._find(channel)?._take(frame)
     else if (ANSWERS[type]) ANSWERS[type](this, data)
   }
@@ -641,12 +643,15 @@ export class Subscription extends Emitter {
       }),
       this.on('unsubscribed', ({ code, reason }) => {
         end(code === 'unsubscribed' ? null : new RelayError(code, reason))
-        wake?.()
+      }),
+      this.relay.on('state', ({ state, code, reason }) => {
+        if (state === 'disconnected') end(code === 1000 ? null : new RelayError('disconnected', reason))
       }),
     ]
     const end = (error) => {
       ended ??= { error }
       for (const off of offs) off()
+      wake?.()
     }
     return {
       next: async () => {
@@ -749,6 +754,7 @@ export class Notifications extends Subscription {
 
 // Frames about a channel that are not publications: nothing repeats them.
 const SIGNALS = {
+  __proto__: null,
   'chat:typing': (relay, data) => relay._find(`chatroom:${data.chatroomId}`)?._emit('typing', data),
   'chatroom:deleted': (relay, data) => relay._find(`chatroom:${data.chatroomId}`)?._emit('deleted', data),
   'user:online': (relay, data) => relay._emit('online', data),
@@ -757,8 +763,14 @@ const SIGNALS = {
   'presence:leave': (relay, data, channel) => relay._find(channel ?? data.channel)?._emit('leave', data),
 }
 
+// On channels of namespaces the publisher chooses the type, so that only the server's own two are signals there.
+function isSignal(type, channel) {
+  return type in SIGNALS && (channel === undefined || /^chatroom:/.test(channel) || /^presence:/.test(type))
+}
+
 // Answers, and what the server says by itself about the connection.
 const ANSWERS = {
+  __proto__: null,
   'auth:success': (relay, data) => relay._authenticated(data),
   'auth:error': refuseToken,
   pong: (relay, data) => {

@@ -276,6 +276,13 @@ test('an iterator, and a signal that ends it', async (t) => {
   for (let number = 0; number <= 1000; number += 1) later._publish({ type: 'x', data: { number } });
   for (let number = 0; number < 1000; number += 1) assert.equal((await slow.next()).value.data.number, number);
   await assert.rejects(slow.next(), { code: 'too_slow' });
+  const ending = (async () => {
+    for await (const { data } of later) got.push(data.message);
+  })();
+  await later.send('3');
+  ada.disconnect();
+  await ending;
+  assert.deepEqual(got, ['1', '2', '3']);
 });
 
 test('requests wait for the connection, in order and bounded', async (t) => {

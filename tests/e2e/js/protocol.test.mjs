@@ -187,6 +187,7 @@ test('namespaces: skipped, history, presence, join and leave', async (t) => {
 });
 
 test('namespaces: without history, and with a type like that of an answer', async (t) => {
+  const types = ['error', 'subscribed', 'auth:success', 'chat:typing', 'user:online', 'constructor', 'skip'];
   const server = await granting(t, {}, () => {});
   const relay = client(t, 'ada', {}, server.url);
   const cursors = relay.subscribe('cursors:1');
@@ -195,12 +196,12 @@ test('namespaces: without history, and with a type like that of an answer', asyn
   const got = [];
   cursors.on('publication', ({ type, data, offset }) => got.push([type, data, offset]));
   for (const socket of server.server.clients) {
-    for (const type of ['error', 'subscribed', 'auth:success']) {
-      socket.send(JSON.stringify({ type, channel: 'cursors:1', data: { x: 1, requestId: cursors._request } }));
-    }
+    for (const type of types) socket.send(JSON.stringify({ type, channel: 'cursors:1', data: null }));
+    const data = { requestId: cursors._request };
+    socket.send(JSON.stringify({ type: 'unsubscribed', channel: 'cursors:1', data }));
   }
-  await until(() => got.length === 3);
-  assert.deepEqual(got.map(([type]) => type), ['error', 'subscribed', 'auth:success']);
+  await until(() => got.length === types.length + 1);
+  assert.deepEqual(got.slice(0, -1), types.map((type) => [type, null, undefined]));
   assert.equal(cursors.state, 'subscribed');
 });
 
