@@ -25,6 +25,8 @@ ROOMS: Mapping[str, tuple[str, str]] = {
     "support": ("Support", "Stop the server with Ctrl-C while you write, and start it again: the page comes back."),
 }
 """The name and the first message of each room, by its id."""
+SMALL_PRICE = 10.0
+"""Prices below have four decimals, the others two."""
 PRICES = {"BTC": 87_250.0, "ETH": 3_120.0, "EUR/USD": 1.0875, "GOLD": 2_655.0}
 """The first price of each symbol."""
 
@@ -53,7 +55,11 @@ async def _move_prices(core: Core) -> None:
         await trio.sleep(PRICE_INTERVAL)
         for symbol in random.sample(sorted(prices), 2):
             prices[symbol] *= 1 + random.gauss(0, STEP)
-        await _publish(core, {f"market:{symbol}": {"price": round(price, 4)} for symbol, price in prices.items()})
+        await _publish(core, {f"market:{symbol}": {"price": _rounded(price)} for symbol, price in prices.items()})
+
+
+def _rounded(price: float) -> float:
+    return round(price, 4 if price < SMALL_PRICE else 2)
 
 
 async def _publish(core: Core, data: Mapping[str, Mapping[str, Any]]) -> None:

@@ -41,7 +41,7 @@ function showPrice({ symbol, price }) {
   const item = $(symbol) ?? element('li', { id: symbol }, element('b', {}, symbol), ' ', element('span', {}))
   item.dataset.moved = price < (item.dataset.price ?? price) ? 'down' : 'up'
   item.dataset.price = price
-  item.lastChild.textContent = price.toFixed(price < 10 ? 4 : 2)
+  item.lastChild.textContent = price.toLocaleString('en', { minimumFractionDigits: price < 10 ? 4 : 2 })
   if (!item.isConnected) $('prices').append(item)
 }
 
