@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
+from tests.actions import make_room
 from tests.e2e.node import Script, node
-from tests.e2e.test_live_chat import make_room
 from tests.running import RelayProcess, relay_process, token
 
 FAILED_REQUEST = re.compile("ERR_CONNECTION|Failed to load resource")
@@ -104,6 +105,7 @@ async def relay_demo() -> AsyncIterator[str]:
             await process.stdout.aclose()
 
 
+@pytest.mark.slow
 async def test_two_windows_chat_in_the_demo() -> None:
     """With presence, typing and prices; the policy of the page refuses nothing that the page does."""
     async with relay_demo() as url, two_pages() as (ada, grace):
@@ -131,6 +133,7 @@ async def test_two_windows_chat_in_the_demo() -> None:
         await grace.until("document.querySelectorAll('#present li').length === 1")
 
 
+@pytest.mark.slow
 async def test_the_demo_of_any_server_outlives_a_crash(tmp_path: Path) -> None:
     """Its visitors paste tokens; after `kill -9` their pages come back by themselves, and nothing is shown twice."""
     async with relay_process(tmp_path) as server:
@@ -159,6 +162,7 @@ async def test_the_demo_of_any_server_outlives_a_crash(tmp_path: Path) -> None:
     assert room
 
 
+@pytest.mark.slow
 async def test_pages_of_another_origin_and_workers(tmp_path: Path) -> None:
     """Both import the module from the server; a page that is online again reconnects at once."""
     async with relay_process(tmp_path) as server, two_pages() as (page, _):

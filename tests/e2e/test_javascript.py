@@ -37,6 +37,7 @@ MAX_HEAP_GROWTH = 8 * 1024 * 1024
 """Bytes that the heap of 100 clients may grow by in the second half: the audit itself keeps each message once."""
 
 
+@pytest.mark.slow
 async def test_each_method_state_and_error(tmp_path: Path) -> None:
     """Against a real server, and against one that closes and answers as it is told."""
     async with relay_process(tmp_path) as server:
@@ -52,6 +53,7 @@ async def test_each_method_state_and_error(tmp_path: Path) -> None:
     assert "# skipped 0" in text
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_while_connections_break(tmp_path: Path) -> None:
     """Neither lost, repeated nor out of order, while 100 clients are dropped, tokens expire and the server is killed."""
     settings = "[limits]\nhandshakes_per_minute = 100000\nrequests_per_minute = 100000\n"
@@ -120,6 +122,7 @@ def test_the_client_is_small() -> None:
     assert size <= MAX_GZIP_BYTES, size
 
 
+@pytest.mark.slow
 def test_types_of_an_example_program() -> None:
     """`tsc --strict` accepts the program, and refuses its mistakes."""
     command = [str(JS / "node_modules/.bin/tsc"), "--project", str(JS / "tsconfig.json")]
@@ -127,6 +130,7 @@ def test_types_of_an_example_program() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_package_has_its_files_alone(tmp_path: Path) -> None:
     """As `npm pack` makes it."""
     command = ["npm", "pack", "--json", "--pack-destination", str(tmp_path), str(CLIENT)]
