@@ -11,7 +11,11 @@ import trio
 from relay.api.demo import token_blueprint
 from relay.core import Core
 from relay.dialects.base import Dialect
+from relay.ground import logs
+from relay.ground.errors import RequestError
 from relay.model.principal import Principal
+
+log = logs.get("relay.demo")
 
 PRICE_INTERVAL = 0.9
 """Seconds between two steps of the prices."""
@@ -55,7 +59,10 @@ async def _move_prices(core: Core) -> None:
         await trio.sleep(PRICE_INTERVAL)
         for symbol in random.sample(sorted(prices), 2):
             prices[symbol] *= 1 + random.gauss(0, STEP)
-        await _publish(core, {f"market:{symbol}": {"price": _rounded(price)} for symbol, price in prices.items()})
+        try:
+            await _publish(core, {f"market:{symbol}": {"price": _rounded(price)} for symbol, price in prices.items()})
+        except RequestError as refusal:
+            log.warning("prices were not published", cause=refusal.message)
 
 
 def _rounded(price: float) -> float:
@@ -63,7 +70,11 @@ def _rounded(price: float) -> float:
 
 
 async def _publish(core: Core, data: Mapping[str, Mapping[str, Any]]) -> None:
-    """Publish to each of these channels. A refusal is dropped: the next price follows."""
+    """Publish to each of these channels.
+
+    Raises:
+        RequestError: the store is not available.
+    """
     drafts = [
         core.publishing.draft({"channel": name, "data": item}, scope="demo", size=0) for name, item in data.items()
     ]

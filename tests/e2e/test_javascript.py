@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,17 @@ def _rss(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
+async def test_the_websocket_of_node(tmp_path: Path) -> None:
+    """Node 22 has one, and Node 20 with a flag; browsers have the same interface."""
+    async with relay_process(tmp_path) as server:
+        environment = {**os.environ, "RELAY_URL": f"http://{server.address}", "RELAY_SECRET": SECRET}
+        command = ["node", "--experimental-websocket", "--no-warnings", str(JS / "native.mjs")]
+        with trio.fail_after(30):
+            done = await trio.run_process(command, env=environment, capture_stdout=True)
+    assert done.stdout == b"passed\n"
+
+
 def test_the_client_is_small() -> None:
     """It is read as it is served, and it is at most 10 KB on the wire."""
     size = len(gzip.compress(files.read("js/relay.js"), 9))
@@ -137,6 +149,12 @@ def test_the_package_has_its_files_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     [package] = json.loads(done.stdout)
     assert sorted(file["path"] for file in package["files"]) == ["README.md", "package.json", "relay.d.ts", "relay.js"]
+
+
+def test_the_package_has_the_version_of_relay() -> None:
+    """One release has one version."""
+    project = tomllib.loads((JS.parents[2] / "pyproject.toml").read_text())["project"]
+    assert json.loads((CLIENT / "package.json").read_text())["version"] == project["version"]
 
 
 @pytest.mark.parametrize("field", ["main", "types"])
