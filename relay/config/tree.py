@@ -293,6 +293,15 @@ class ChannelsConfig:
 
 
 @attrs.frozen
+class DemoConfig:
+    enabled: Literal["loopback", "always", "never"] = setting(
+        "loopback",
+        "Which browsers get the page /demo. loopback: those on this machine, without a reverse proxy. The page gives "
+        "nobody a right.",
+    )
+
+
+@attrs.frozen
 class LogConfig:
     format: Literal["auto", "text", "json"] = setting(
         "auto", "text is for people, json is one object per line; auto is text on a terminal and json elsewhere."
@@ -309,5 +318,6 @@ class Config:
     auth: AuthConfig = section(AuthConfig, "The keys that authenticate users and backends: tokens (JWT) and API keys.")
     limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.")
     channels: ChannelsConfig = section(ChannelsConfig, "The kinds of channel, and how long their history is kept.")
+    demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
     log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
     dialects: DialectsConfig = section(DialectsConfig, "The dialects: the client APIs that Relay serves.")

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import docs, metrics, publish
+from relay.api import client, demo, docs, metrics, publish
 from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
@@ -248,8 +248,11 @@ def _create_app(
         inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
-    blueprints = [publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), *of_dialects]
-    return create_app(inside.core, blueprints, readiness, error_bodies_of(dialects))
+    own = (
+        publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), client.blueprint(),
+        demo.blueprint(inside.core),
+    )  # fmt: skip
+    return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 
 
 def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:
