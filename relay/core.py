@@ -16,7 +16,7 @@ from relay.chat.rooms import Rooms
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.ops.metrics import Metrics
 
 
@@ -26,7 +26,7 @@ class Core:
 
     config: Config
     clock: Clock
-    kinds: Kinds
+    namespaces: Namespaces
     timers: Timers
     presence: Presence
     auth: Auth

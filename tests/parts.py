@@ -19,7 +19,7 @@ from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.sessions.flusher import Flusher
@@ -48,7 +48,7 @@ class Parts:
 
     database: Database
     clock: SetClock
-    kinds: Kinds
+    namespaces: Namespaces
     presence: Presence
     broker: Broker
     rooms: Rooms
@@ -64,7 +64,7 @@ async def open_parts(folder: Path) -> AsyncIterator[Parts]:
     async with running_store(folder, clock) as store:
         database, publications = store.database, store.publications
         await publications.open()
-        kinds = Kinds(entities=("task",), history_period=86400.0, durable=())
+        kinds = Namespaces(entities=("task",), history_period=86400.0, durable=())
         presence = Presence(Timers(), offline_grace=5.0)
         broker = Broker(publications, presence, clock)
         rooms = Rooms(database, broker, presence, kinds, clock)
@@ -144,7 +144,7 @@ async def subscribe(parts: Parts, subscriber: Subscriber, channel: str) -> None:
     """Subscribe without a look at rights."""
     nothing = lambda: None  # noqa: E731
     outbox = Outbox(MemoryTransport(), Flusher(), 1000, on_blocked=nothing, on_overflow=nothing)
-    with parts.broker.reserved(subscriber, [parts.kinds.parse(channel)], maximum=10) as [subscription]:
+    with parts.broker.reserved(subscriber, [parts.namespaces.parse(channel)], maximum=10) as [subscription]:
         await parts.broker.subscribe(
             subscriber, subscription, outbox=outbox, since=None, answer=lambda position, recovered: None
         )

@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from tests.kept import recent
 from tests.virtual import Virtual, VirtualSocket, settle
 

@@ -11,7 +11,7 @@ from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError
-from relay.model.kinds import ChannelName, Kinds, Record, complete
+from relay.model.namespaces import ChannelName, Namespaces, Record, complete
 from relay.model.publication import Draft, Idempotency, Outcome
 
 MAX_ITEM_BYTES = 65_536
@@ -33,7 +33,7 @@ class Publishing:
 
     def __init__(
         self,
-        kinds: Kinds,
+        namespaces: Namespaces,
         broker: Broker,
         messages: Messages,
         notifications: Notifications,
@@ -42,7 +42,7 @@ class Publishing:
         idempotency_period: float,
     ) -> None:
         """`idempotency_period`: seconds for which an idempotency key counts once."""
-        self._kinds = kinds
+        self._namespaces = namespaces
         self._broker = broker
         self._prepare: Mapping[Record, Callable[[Draft], None]] = {
             Record.MESSAGE: messages.prepare_published,
@@ -85,13 +85,13 @@ class Publishing:
         if key is not None:
             idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
         draft = Draft(channel, type_, completed, self._clock.now_ms(), idempotency=idempotency, size=size)
-        record = channel.kind.record
-        if record is not None and type_ == channel.kind.default_type:
+        record = channel.namespace.record
+        if record is not None and type_ == channel.namespace.default_type:
             self._prepare[record](draft)
         return draft
 
     def _parse(self, name: str) -> ChannelName:
-        channel = self._kinds.parse(name)
+        channel = self._namespaces.parse(name)
         if len(self._channels) >= MAX_CHANNELS_CACHED:
             self._channels.clear()
         self._channels[name] = channel

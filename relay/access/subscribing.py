@@ -15,7 +15,7 @@ from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import Rooms
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Publishers
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.audience import PatientSink
@@ -117,11 +117,9 @@ class Subscriptions:
     async def check_publisher(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
         """Raise unless the principal may publish to the channel. Raises as `check_publish`.
 
-        If subscribers may publish to it, a live subscription proves the right, as for `check_reader`.
+        If subscribers may publish to it, the principal must have a live subscription, or the right to one in a room.
         """
-        proven = channel.kind.publishers is Publishers.SUBSCRIBERS and self.is_reader(subscriber, channel)
-        if not proven:
-            await check_publish(self._rooms, principal, channel)
+        await check_publish(self._rooms, principal, channel, subscribed=self.is_reader(subscriber, channel))
 
     def is_reader(self, subscriber: Subscriber, channel: ChannelName) -> bool:
         """Return whether the subscriber has a live subscription to the channel."""

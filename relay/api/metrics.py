@@ -150,7 +150,7 @@ class RelayCollector(Collector):
 
     def _publications(self) -> Iterator[Metric]:
         core, broker, flusher = self._sources.core, self._sources.broker, self._sources.flusher
-        kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.kinds}
+        kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.namespaces}
         yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
         yield _counter(
             "relay_deliveries",

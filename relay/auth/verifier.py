@@ -23,7 +23,7 @@ from jwt.algorithms import Algorithm
 
 from relay.config.public_key import algorithm_of_key
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import MAX_ID_CHARACTERS
+from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 
 MAX_TOKEN_CHARACTERS = 8192

@@ -23,7 +23,7 @@ from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
 from relay.sessions.audience import PatientSink, Sink
@@ -96,7 +96,7 @@ class Broker:
         """
         outcomes: list[Outcome | None] = [None] * len(drafts)
         behind = self._store.writes_behind
-        durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable or not behind]
+        durable = [i for i, draft in enumerate(drafts) if draft.channel.namespace.durable or not behind]
         if durable:
             batch = [drafts[i] for i in durable]
             for i, outcome in zip(durable, await self._append(batch), strict=True):
@@ -137,7 +137,7 @@ class Broker:
             return [refusal] * len(drafts)
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
-        self.publications[draft.channel.kind.name] += 1
+        self.publications[draft.channel.namespace.name] += 1
         channel = self.channels.get(draft.channel)
         if channel is not None:
             channel.publish(draft, position, written=True)
@@ -165,7 +165,7 @@ class Broker:
         if key is not None and (earlier := self.idempotency.get(key.scope, key.key, now)) is not None:
             return attrs.evolve(earlier, repeated=True)
         position = Position(channel.offset + 1, channel.epoch)
-        self.publications[channel.name.kind.name] += 1
+        self.publications[channel.name.namespace.name] += 1
         self.channels.note_unwritten(channel)
         channel.publish(draft, position, written=False)
         published = Published(position)
@@ -355,7 +355,7 @@ class Broker:
         subscription.live = True
         self.pending.discard(subscriber, subscription)
         channel.join(subscriber)
-        if channel.name.kind.presence and subscriber.user_id is not None and not subscription.present:
+        if channel.name.namespace.presence and subscriber.user_id is not None and not subscription.present:
             subscription.present = True
             self._presence.entered(subscriber, channel.name)
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from relay.broker.history import History
 from relay.broker.subscription import Subscriber
 from relay.ground import logs
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Encoder, Position, Publication
 from relay.sessions.audience import Audience
 
@@ -31,7 +31,7 @@ class Channel:
         self.name = name
         self.offset = head.offset
         self.epoch = head.epoch
-        self.history = History(name.kind.history_size, head.offset)
+        self.history = History(name.namespace.history_size, head.offset)
         self.written_offset = head.offset
         """The offset of the newest publication that the store has."""
         self._pins = 0
@@ -127,26 +127,26 @@ class Channel:
 
     def forget_history(self) -> None:
         """Drop the history, as the store did. The offsets go on."""
-        self.history = History(self.name.kind.history_size, self.offset)
+        self.history = History(self.name.namespace.history_size, self.offset)
         self.history.complete = True
 
     def _extend(self, publication: Publication) -> None:
         """Make the publication the head. If it does not follow the head, the history begins anew."""
         if publication.offset != self.offset + 1 or publication.epoch != self.epoch:
             self.epoch = publication.epoch
-            self.history = History(self.name.kind.history_size, publication.offset - 1)
+            self.history = History(self.name.namespace.history_size, publication.offset - 1)
             self.history.complete = True
         self.offset = publication.offset
         if self.history.max_size == 1:
             # Only the last value counts. A halt or a notice is not a value and must not push the value out.
-            if publication.type == self.name.kind.default_type:
+            if publication.type == self.name.namespace.default_type:
                 self.history.replace(publication)
         else:
             self.history.append(publication)
 
     def _deliver(self, publication: Publication, except_for: object) -> None:
         """Deliver to every subscriber but the one with the sink `except_for`."""
-        kind = self.name.kind
+        kind = self.name.namespace
         key = None
         if kind.latest:
             if publication.type == kind.default_type:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from relay.ground.timers import Timer, Timers
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 
 
 class Listener(Protocol):

@@ -11,7 +11,7 @@ import trio
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
 from relay.ground.clock import Clock
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Encoder, Position, Publication
 
 IDLE_PERIOD = 60.0
@@ -130,7 +130,7 @@ class ChannelRegistry:
 
     def expire(self, channel: Channel) -> None:
         """Drop the publications that are older than the channel's history period."""
-        period = channel.name.kind.history_period
+        period = channel.name.namespace.history_period
         if period is not None:
             channel.history.expire(self._clock.now_ms() - int(period * 1000))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
 from relay.sessions.audience import Sink

@@ -10,7 +10,7 @@ from relay.broker.broker import Broker, Store
 from relay.broker.channel import Channel
 from relay.ground import logs
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Position, Publication
 
 WRITE_INTERVAL = 0.5

@@ -18,7 +18,7 @@ from relay.chat.ids import new_id
 from relay.chat.rights import existing, managed, not_found, readable, visible
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError, invalid_field
-from relay.model.kinds import ROOM_ID_RULE, ChannelName, Kinds, is_room_id
+from relay.model.namespaces import ROOM_ID_RULE, ChannelName, Namespaces, is_room_id
 from relay.model.principal import Principal
 from relay.store import rooms as store
 from relay.store.database import Database
@@ -35,13 +35,13 @@ class Rooms:
         database: Database,
         broker: Broker,
         presence: Presence,
-        kinds: Kinds,
+        namespaces: Namespaces,
         clock: Clock,
     ) -> None:
         self._database = database
         self._broker = broker
         self._presence = presence
-        self._kind = kinds["chatroom"]
+        self._namespace = namespaces["chatroom"]
         self._clock = clock
 
     # -- rights -------------------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class Rooms:
 
     def active_now(self, room_id: str) -> int:
         """Return the number of users that are present in a room."""
-        return self._presence.count(self._kind.channel(room_id))
+        return self._presence.count(self._namespace.channel(room_id))
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
@@ -214,10 +214,10 @@ class Rooms:
         def of(subscriber: Subscriber) -> bool:
             return not subscriber.is_admin and lost(subscriber)
 
-        self._broker.revoke(self._kind.channel(room_id), reason, of=of)
+        self._broker.revoke(self._namespace.channel(room_id), reason, of=of)
 
     def _channel(self, room_id: str) -> ChannelName:
         # A name that no room can have is answered like a room that does not exist.
         if not is_room_id(room_id):
             raise not_found()
-        return self._kind.channel(room_id)
+        return self._namespace.channel(room_id)

@@ -9,7 +9,7 @@ import attrs
 
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 
 MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
 """Length of the id under which a client's message counts once. It is opaque, and never trimmed."""

@@ -21,7 +21,7 @@ from relay.config.tree import AuthConfig, Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import namespaces_of
 from relay.ops.metrics import Metrics
 from relay.store.database import Database
 from relay.store.publications import Publications
@@ -31,22 +31,18 @@ def build_core(
     config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None
 ) -> tuple[Core, Broker]:
     """Return the core, and the broker below it. `secret` is the current one for HS256; None if tokens are signed with other keys only."""
-    kinds = Kinds(
-        entities=config.channels.entities,
-        history_period=config.channels.history_period,
-        durable=config.channels.durable,
-    )
+    namespaces = namespaces_of(config)
     timers = Timers()
     presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
     broker = Broker(publications, presence, clock)
     period = config.channels.idempotency_period
-    rooms = Rooms(database, broker, presence, kinds, clock)
-    messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=period)
-    notifications = Notifications(database, broker, kinds, clock)
+    rooms = Rooms(database, broker, presence, namespaces, clock)
+    messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
+    notifications = Notifications(database, broker, namespaces, clock)
     core = Core(
         config=config,
         clock=clock,
-        kinds=kinds,
+        namespaces=namespaces,
         timers=timers,
         presence=presence,
         auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
@@ -54,7 +50,7 @@ def build_core(
         rooms=rooms,
         messages=messages,
         notifications=notifications,
-        publishing=Publishing(kinds, broker, messages, notifications, clock, idempotency_period=period),
+        publishing=Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period),
         subscriptions=Subscriptions(broker, rooms, timers, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),

@@ -196,7 +196,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         publications.bind(broker.delivered_offset, broker.receive)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
-        janitor = Janitor(broker, publications, core.kinds, limits=core.limits.tables().values())
+        janitor = Janitor(broker, publications, core.namespaces, limits=core.limits.tables().values())
         for service in (
             flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, janitor.run,
         ):  # fmt: skip

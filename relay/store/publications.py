@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from relay.ground.clock import Clock
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
 from relay.store.database import Database
 from relay.store.meta import set_meta
@@ -100,9 +100,9 @@ class Publications(abc.ABC):
                 return []
             rows = connection.execute(
                 'SELECT "offset", type, data, published_at FROM publications WHERE channel_id = ? ORDER BY "offset" DESC LIMIT ?',
-                (head[0], channel.kind.history_size),
+                (head[0], channel.namespace.history_size),
             ).fetchall()
-            if channel.kind.history_size > 1:
+            if channel.namespace.history_size > 1:
                 # Publications before a gap are left out: a client that resumed from there would miss some.
                 dense = zip(rows, range(head[1], 0, -1), strict=False)
                 rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]

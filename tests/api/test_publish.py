@@ -86,7 +86,7 @@ def line(channel: str = "trades", **data: Any) -> bytes:
 
 async def head_of(to: Publisher, channel: str = "trades") -> int:
     """Return the offset of what was published to a channel last."""
-    position, _ = await recent(to.server.broker, to.server.core.kinds.parse(channel))
+    position, _ = await recent(to.server.broker, to.server.core.namespaces.parse(channel))
     return position.offset
 
 
@@ -316,7 +316,7 @@ async def test_ten_thousand_lines_are_one_request(tmp_path: Path) -> None:
             await connection.chunk(b"".join(line(amount=begin + number) for number in range(100)))
         answer = await end(connection)
         assert await head_of(to) == 10_000
-        _, history = await recent(to.server.broker, to.server.core.kinds.parse("trades"))
+        _, history = await recent(to.server.broker, to.server.core.namespaces.parse("trades"))
     assert answer.json["data"] == {"published": 10_000, "failed": 0, "errors": []}
     assert [publication.data["amount"] for publication in history] == list(range(9500, 10_000))
 

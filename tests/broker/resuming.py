@@ -26,7 +26,7 @@ from relay.broker.subscription import Subscriber
 from relay.broker.write_behind import WriteBehind
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
@@ -41,7 +41,7 @@ HISTORY_PERIOD = 60.0
 MAX_OUTBOX_BYTES = 400
 SETTLE_TIMEOUT = 20.0
 
-_KINDS = Kinds(entities=["task"], history_period=HISTORY_PERIOD, durable=())
+_KINDS = Namespaces(entities=["task"], history_period=HISTORY_PERIOD, durable=())
 DURABLE = attrs.evolve(_KINDS["task"], history_size=HISTORY_SIZE).channel("1")
 BEHIND = attrs.evolve(_KINDS["trades"], history_size=HISTORY_SIZE).channel()
 ALSO_BEHIND = attrs.evolve(_KINDS["trades"], name="fills", history_size=HISTORY_SIZE).channel()
@@ -104,7 +104,7 @@ class Truth:
         ).fetchall()
         head = row[1]
         assert [offset for offset, _, _ in stored] == list(range(head - len(stored) + 1, head + 1))
-        if self.name.kind.durable or not crashed:
+        if self.name.namespace.durable or not crashed:
             assert head >= self.head
         else:
             assert head <= self.head

@@ -13,11 +13,11 @@ from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Outcome, Position, Publication
 from tests.parts import SetClock
 
-KINDS = Kinds(entities=(), history_period=60.0, durable=())
+KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 
 
 class SlowStore:

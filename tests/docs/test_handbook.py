@@ -49,6 +49,8 @@ def text_of(topic: str) -> str:
 def settings(cls: type[Any], prefix: str = "") -> Iterator[str]:
     """Yield the key path of every setting."""
     for field in attrs.fields(cls):
+        if "entry" in field.metadata:  # a table of sections with free names
+            continue
         if field.type is not None and attrs.has(field.type):
             yield from settings(field.type, f"{prefix}{field.name}.")
         else:

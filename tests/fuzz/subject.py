@@ -55,7 +55,7 @@ def make_core() -> Core:
 def make_publishing(core: Core, broker: Broker) -> Publishing:
     """Return the way of publications, to this broker."""
     taker: Any = broker
-    return Publishing(core.kinds, taker, core.messages, core.notifications, core.clock, idempotency_period=300.0)
+    return Publishing(core.namespaces, taker, core.messages, core.notifications, core.clock, idempotency_period=300.0)
 
 
 CORE = make_core()

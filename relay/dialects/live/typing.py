@@ -7,7 +7,7 @@ import trio
 from relay.access.publishing import Publishing
 from relay.broker.subscription import Subscriber
 from relay.ground.timers import Timer, Timers
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 
 
 class Typing:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.store.postgres.connection import PostgresTransaction
 from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH
@@ -203,9 +203,9 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         channel = item.draft.channel
         counts[channel.text] = item.rank
         channels[channel.text] = channel
-        if channel.kind.history_size > 1:
+        if channel.namespace.history_size > 1:
             rows.append(item)
-        elif item.draft.type == channel.kind.default_type:
+        elif item.draft.type == channel.namespace.default_type:
             # Only the newest value is kept, and a publication that is not a value must not push it out.
             newest[channel.text] = item
     rows += newest.values()
@@ -213,8 +213,8 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
     parameters = (
         names,
         [counts[name] for name in names],
-        [channels[name].kind.durable for name in names],
-        [channels[name].kind.history_size for name in names],
+        [channels[name].namespace.durable for name in names],
+        [channels[name].namespace.history_size for name in names],
         [item.draft.channel.text for item in rows],
         [item.rank for item in rows],
         [item.draft.type for item in rows],
@@ -266,7 +266,7 @@ def read_between(
     rows: list[Any] = transaction.raw.execute(
         'SELECT "offset", type, data, published_at FROM publications '
         'WHERE channel_id = %s AND "offset" > %s AND "offset" <= %s ORDER BY "offset"',
-        (id_, max(after, up_to - channel.kind.history_size), up_to),
+        (id_, max(after, up_to - channel.namespace.history_size), up_to),
     ).fetchall()
     return [
         Publication(channel, type_, offset, epoch, published_ms, json=data.encode())

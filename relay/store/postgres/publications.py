@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.ground.clock import Clock
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication
 from relay.store.database import Database
 from relay.store.meta import get_meta
@@ -75,7 +75,7 @@ class PostgresPublications(Publications):
                 self._receive(appended.missed)
             on_commit(appended.outcomes)
 
-        volatile = not any(draft.channel.kind.durable for draft in drafts)
+        volatile = not any(draft.channel.namespace.durable for draft in drafts)
         append: Callable[[Any], Appended] = Append(drafts, self._clock.now_ms(), self._known)
         appended = await self._database.write(append, on_commit=committed, volatile=volatile)
         return appended.outcomes
@@ -115,8 +115,8 @@ class PostgresPublications(Publications):
         return await self._database.write(write)
 
     def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
-        if row is not None and not (row[2] and not channel.kind.durable):
+        if row is not None and not (row[2] and not channel.namespace.durable):
             return Position(row[0], row[1])
-        epoch = get_meta(connection, DURABLE_EPOCH if channel.kind.durable else BEHIND_EPOCH)
+        epoch = get_meta(connection, DURABLE_EPOCH if channel.namespace.durable else BEHIND_EPOCH)
         assert epoch is not None  # each connection settles the epochs first
         return Position(0 if row is None else row[0], epoch)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.store.database import Database
 from relay.store.meta import get_meta, set_meta
@@ -87,10 +87,10 @@ class SqlitePublications(Publications):
                     "INSERT OR REPLACE INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
                     [(channel_id, p.offset, p.type, p.json.decode(), p.published_ms) for p in publications],
                 )
-                if channel.kind.history_size == 1 and publications:
+                if channel.namespace.history_size == 1 and publications:
                     _drop_older(connection, channel_id, publications[-1].offset - 1)
-                elif channel.kind.history_size > 1:
-                    _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
+                elif channel.namespace.history_size > 1:
+                    _drop_older(connection, channel_id, head.offset - channel.namespace.history_size)
                     _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
 
         await self._database.write(write, on_commit=committed)
@@ -133,7 +133,7 @@ class SqlitePublications(Publications):
         self._renewed = self._epochs[False] = new_epoch()
 
     def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
-        durable = channel.kind.durable
+        durable = channel.namespace.durable
         if row is None:
             return Position(0, self._epochs[durable])
         offset, stored, was_durable = row
@@ -210,10 +210,10 @@ def _append(connection: Transaction, draft: Draft, epoch: str, now_ms: int) -> P
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
         "ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1 RETURNING id, offset, epoch",
-        (draft.channel.text, epoch, draft.channel.kind.history_size),
+        (draft.channel.text, epoch, draft.channel.namespace.history_size),
     ).fetchone()
     channel_id, offset, channel_epoch = row
-    if draft.channel.kind.history_size > 1 or draft.type == draft.channel.kind.default_type:
+    if draft.channel.namespace.history_size > 1 or draft.type == draft.channel.namespace.default_type:
         # If a channel keeps only its last value, other types of publication must not replace it.
         connection.execute(
             "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
@@ -231,7 +231,7 @@ def _save_head(connection: Transaction, channel: ChannelName, head: Position) ->
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
         "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, durable = 0 RETURNING id",
-        (channel.text, head.epoch, head.offset, channel.kind.history_size),
+        (channel.text, head.epoch, head.offset, channel.namespace.history_size),
     ).fetchone()
     return int(row[0])
 

@@ -13,14 +13,14 @@ from relay.dialects.channels import protocol
 from relay.dialects.channels.dialect import open_channels
 from relay.dialects.channels.protocol import Ping, Subscribe, Unsubscribe
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from tests.running import SECRET
 from tests.transcripts import exchange_of, play
 from tests.virtual import Virtual, settle, virtual
 
-KINDS = Kinds(entities=("task",), history_period=60.0, durable=())
+KINDS = Namespaces(entities=("task",), history_period=60.0, durable=())
 CODES = {"invalid_request", "unauthorized", "subscription_failed", "internal_error"}
 AT_MS = 1_692_095_400_999
 LEARNED = ("9f2c", "a41b")

@@ -40,7 +40,7 @@ class Market:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.channels = [parts.kinds["market"].channel(symbol) for symbol in SYMBOLS]
+        self.channels = [parts.namespaces["market"].channel(symbol) for symbol in SYMBOLS]
         subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), maximum=100)
         self.all = AllSymbols(subscriptions, self.channels, encode)
         settings = Settings("/", 25.0, 20.0, 1000, 1000)
