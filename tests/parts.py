@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from relay.auth.api_keys import ApiKeys
+from relay.auth.auth import Auth
+from relay.auth.tokens import Tokens
 from relay.auth.users import Users
+from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.subscription import Subscriber
 from relay.chat.messages import Messages, Posted
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
+from relay.config.namespaces import Options
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.namespaces import Namespaces
@@ -28,6 +34,8 @@ from relay.store.database import Database
 from tests.fakes import MemoryTransport, RecordingSink
 from tests.stores import running_store
 
+SECRET = "s" * 32
+"""The secret of the tokens that the parts accept."""
 START_MS = 1_760_000_000_000
 
 
@@ -36,6 +44,10 @@ class SetClock(Clock):
 
     def __init__(self) -> None:
         self.ms = START_MS
+
+    def now(self) -> datetime:
+        """Return the time, aware and in UTC."""
+        return datetime.fromtimestamp(self.ms / 1000, UTC)
 
     def now_ms(self) -> int:
         """Return the time in milliseconds since the Unix epoch."""
@@ -55,23 +67,26 @@ class Parts:
     messages: Messages
     notifications: Notifications
     users: Users
+    auth: Auth
 
 
 @asynccontextmanager
-async def open_parts(folder: Path) -> AsyncIterator[Parts]:
+async def open_parts(folder: Path, configured: Mapping[str, Options] | None = None) -> AsyncIterator[Parts]:
     """Open the parts on a database in `folder`; what was there before is there again."""
     clock = SetClock()
     async with running_store(folder, clock) as store:
         database, publications = store.database, store.publications
         await publications.open()
-        kinds = Namespaces(entities=("task",), history_period=86400.0, durable=())
+        kinds = Namespaces(entities=("task",), history_period=86400.0, durable=(), configured=configured)
         presence = Presence(Timers(), offline_grace=5.0)
         broker = Broker(publications, presence, clock)
         rooms = Rooms(database, broker, presence, kinds, clock)
         messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
         publications.bind(broker.delivered_offset, broker.receive)
-        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, Users(database, clock))
+        users = Users(database, clock)
+        auth = Auth(Tokens(TokenVerifier(secrets=[SECRET]), clock), ApiKeys(database), users, clock)
+        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)
         await publications.close()
 
 

@@ -42,11 +42,8 @@ async def check_subscribe(
         return
     known = _authenticated(principal)
     match rule:
-        case SubscribeRule.USERS:
-            return
-        case SubscribeRule.OWNER:
-            if channel.id != known.user_id and not known.is_admin:
-                raise _forbidden(RefusalReason.NOT_OWNER, "This is another user's channel.")
+        case SubscribeRule.USERS | SubscribeRule.OWNER:
+            _check_user(known, channel)
         case SubscribeRule.ROOM:
             await rooms.may_read(known, channel.id)
         case SubscribeRule.GRANTED | SubscribeRule.NOBODY:
@@ -124,6 +121,47 @@ def basis_to_publish(principal: Principal | None, channel: ChannelName, *, subsc
             raise _forbidden(RefusalReason.PUBLISH_NOT_ALLOWED, "Only backends may publish to this channel.")
         case _:
             assert_never(rule)
+
+
+def check_without_rooms(
+    channel: ChannelName, principal: Principal | None, token: SubscriptionToken | None, *, publishing: bool
+) -> Basis | None:
+    """Return why the principal has the right to a channel; None if that depends on the members of a room.
+
+    Raises:
+        RequestError: as `check_subscribe` and `check_publish`.
+    """
+    namespace = channel.namespace
+    if not namespace.built_in:
+        if publishing:
+            # As a subscriber, if it may become one: the caller has no connection yet.
+            return basis_to_publish(principal, channel, subscribed=_may_subscribe(principal, channel))
+        return basis_to_subscribe(principal, channel, token)
+    if principal is not None and principal.is_admin:
+        return Basis.ADMIN
+    if namespace.subscribe is SubscribeRule.ROOM and not (publishing and is_backend(_authenticated(principal))):
+        _authenticated(principal)
+        return None
+    if publishing:
+        check_backend(_authenticated(principal))
+    elif namespace.subscribe is not SubscribeRule.ANYONE:
+        _check_user(_authenticated(principal), channel)
+    return Basis.RULE
+
+
+def _may_subscribe(principal: Principal | None, channel: ChannelName) -> bool:
+    try:
+        basis_to_subscribe(principal, channel)
+    except RequestError:
+        return False
+    return True
+
+
+def _check_user(principal: Principal, channel: ChannelName) -> None:
+    """Raise unless a user may subscribe to a built-in channel that is not a room."""
+    owned = channel.namespace.subscribe is SubscribeRule.OWNER
+    if owned and channel.id != principal.user_id and not principal.is_admin:
+        raise _forbidden(RefusalReason.NOT_OWNER, "This is another user's channel.")
 
 
 def is_owner(user_id: str, id_: str) -> bool:

@@ -6,14 +6,19 @@ subscription ends like any other. So a client never keeps a subscription that it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import trio
 
 from relay.access.rules import check_publish, check_subscribe
+from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import Rooms
-from relay.ground.errors import RequestError
+from relay.ground.errors import RefusalReason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
@@ -28,8 +33,9 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, *, maximum: int) -> None:
+    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, *, maximum: int) -> None:
         """`maximum`: counted subscriptions of one connection."""
+        self._auth = auth
         self._broker = broker
         self._rooms = rooms
         self._timers = timers
@@ -54,8 +60,8 @@ class Subscriptions:
         """
         before = subscriber.principal
         self._broker.identify(subscriber, principal)
-        if before is not None and before.is_admin and not principal.is_admin:
-            await self.recheck(subscriber, principal, "no longer an admin")
+        if before is not None and (before.is_admin > principal.is_admin or before.grants != principal.grants):
+            await self.recheck(subscriber, principal)
 
     async def subscribe(
         self,
@@ -67,8 +73,12 @@ class Subscriptions:
         since: Position | None = None,
         answer: MakeAnswer,
         counted: bool = True,
+        token: str | None = None,
     ) -> None:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
+
+        `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
+        with the reason `token_expired` when it expires, unless a later call brings a fresh one.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
         the first frame; see `Broker.subscribe`. `counted=False` exempts the subscription from the maximum.
@@ -81,7 +91,14 @@ class Subscriptions:
         """
         maximum = self._maximum
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
-            await check_subscribe(self._rooms, principal, channel)
+            proof = None
+            if token is not None and not channel.namespace.built_in:
+                proof = await self._auth.tokens.subscription(token)
+            await check_subscribe(self._rooms, principal, channel, proof)
+            if proof is not subscription.token:
+                subscription.token = proof
+                subscription.deadline = math.inf if proof is None else self._auth.deadline_at(proof.expires_at)
+                self._expect_end(subscriber)
             await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, answer=answer)
 
     async def subscribe_all(
@@ -126,17 +143,38 @@ class Subscriptions:
         subscription = subscriber.subscriptions.get(channel.text)
         return subscription is not None and subscription.live
 
-    async def recheck(self, subscriber: Subscriber, principal: Principal, reason: str) -> None:
+    async def recheck(self, subscriber: Subscriber, principal: Principal) -> None:
         """End each subscription that the principal may not have any more, and report it as revoked.
 
-        A subscription whose right cannot be looked up ends too.
+        A subscription with a subscription token stays until that expires. One whose right cannot be looked up ends too.
         """
         for subscription in list(subscriber.subscriptions.values()):
+            if subscription.token is not None:
+                continue
+            channel = subscription.channel
             try:
-                await check_subscribe(self._rooms, principal, subscription.channel)
-            except RequestError:
-                self._broker.unsubscribe(subscriber, subscription.channel)
-                subscriber.revoked(subscription.channel, reason)
+                await check_subscribe(self._rooms, principal, channel)
+            except RequestError as refusal:
+                reason = None if channel.namespace.built_in else refusal.reason
+                self._end(subscriber, channel, "no longer an admin" if reason is None else reason.value)
+
+    def _expect_end(self, subscriber: Subscriber) -> None:
+        """Set the subscriber's one timer to the earliest end of a subscription token."""
+        deadline = min((one.deadline for one in subscriber.subscriptions.values()), default=math.inf)
+        subscriber.expect(None)
+        if deadline < math.inf:
+            subscriber.expect(self._timers.call_at(deadline, partial(self._end_expired, subscriber)))
+
+    def _end_expired(self, subscriber: Subscriber) -> None:
+        now = trio.current_time()
+        for subscription in list(subscriber.subscriptions.values()):
+            if subscription.deadline <= now:
+                self._end(subscriber, subscription.channel, RefusalReason.TOKEN_EXPIRED.value)
+        self._expect_end(subscriber)
+
+    def _end(self, subscriber: Subscriber, channel: ChannelName, reason: str) -> None:
+        self._broker.unsubscribe(subscriber, channel)
+        subscriber.revoked(channel, reason)
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """End a subscription. Idempotent."""

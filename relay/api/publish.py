@@ -108,7 +108,14 @@ def _result(draft: Draft, outcome: Outcome) -> dict[str, Any]:
 
 
 def _refusal(refusal: RequestError) -> dict[str, Any]:
-    return {"error": {"code": refusal.code.value, "message": refusal.message}}
+    return {"error": _described(refusal)}
+
+
+def _described(refusal: RequestError) -> dict[str, Any]:
+    described = {"code": refusal.code.value, "message": refusal.message}
+    if refusal.reason is not None:
+        described["reason"] = refusal.reason.value
+    return described
 
 
 class Lines:
@@ -198,4 +205,4 @@ class Lines:
     def _fail(self, number: int, refusal: RequestError) -> None:
         self._failed += 1
         if len(self._errors) < MAX_ERRORS:
-            self._errors.append({"line": number, "code": refusal.code.value, "message": refusal.message})
+            self._errors.append({"line": number, **_described(refusal)})

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
 from relay.auth.jwks import Jwks
 from relay.auth.verifier import TokenVerifier, UnknownKey
 from relay.ground.clock import Clock
 from relay.model.principal import Principal
+from relay.model.subscription_token import SubscriptionToken
+
+T = TypeVar("T")
 
 
 class Tokens:
@@ -23,9 +30,16 @@ class Tokens:
         Raises:
             RequestError: `UNAUTHORIZED`, with a message for the client; `UNAVAILABLE`, if no key is known.
         """
+        return await self._verified(self._verifier.verify, token)
+
+    async def subscription(self, token: str) -> SubscriptionToken:
+        """Return the claims of a subscription token. A checkpoint only if its key must be fetched. Raises as `authenticate`."""
+        return await self._verified(self._verifier.verify_subscription, token)
+
+    async def _verified(self, verify: Callable[[str, datetime], T], token: str) -> T:
         try:
-            return self._verifier.verify(token, self._clock.now())
+            return verify(token, self._clock.now())
         except UnknownKey:
             if self.jwks is None or not await self.jwks.fetch_again():
                 raise
-        return self._verifier.verify(token, self._clock.now())
+        return verify(token, self._clock.now())

@@ -6,24 +6,30 @@ module compares texts. The rules keep grants away from built-in namespaces.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import attrs
 
+from relay.ground import strictjson
+from relay.ground.errors import ProtocolError
+
 MAX_PATTERNS = 100
 """Patterns of one token in all, with its channels. A backend with more uses subscription tokens."""
 MAX_PATTERN_CHARACTERS = 289
 """Length of a pattern: the longest namespace, a colon and the longest id."""
+MAX_INFO_BYTES = 1024
+"""Bytes of the claim `info`, because it travels with each publication of its user."""
 MAX_COMPILED = 1024
 """Sets of grants that are compiled once and shared by all tokens that have them."""
 
 _ACTIONS = ("subscribe", "publish")
 
 
-class GrantsError(ValueError):
-    """The claims of a token are not grants. The message tells the issuer of the token which rule they break."""
+class ClaimsError(ValueError):
+    """A claim of a token is malformed. The message tells the issuer of the token which rule it breaks."""
 
 
 @attrs.frozen
@@ -38,8 +44,13 @@ class Patterns:
         """Return whether a pattern matches the name of a channel."""
         return self.everything or channel in self.names or (bool(self.prefixes) and channel.startswith(self.prefixes))
 
-    def __len__(self) -> int:
-        return len(self.names) + len(self.prefixes) + self.everything
+    def texts(self) -> list[str]:
+        """Return the patterns as texts, sorted."""
+        return sorted([*self.names, *(f"{prefix}*" for prefix in self.prefixes), *(["*"] if self.everything else [])])
+
+    def matching(self, channel: str) -> list[str]:
+        """Return the patterns that match the name of a channel, as texts, sorted."""
+        return [text for text in self.texts() if text == channel or (text[-1] == "*" and channel.startswith(text[:-1]))]
 
 
 @attrs.frozen
@@ -60,44 +71,63 @@ def read_grants(grants: object, channels: object) -> tuple[Grants, tuple[str, ..
     The grants include a subscribe grant for each of the channels.
 
     Raises:
-        GrantsError: a claim is malformed, a pattern is not valid, or there are too many.
+        ClaimsError: a claim is malformed, a pattern is not valid, or there are too many.
     """
     named = () if channels is None else _texts("channels", channels)
     lists: dict[str, tuple[str, ...]] = {}
     if grants is not None:
         if not isinstance(grants, Mapping) or not set(grants) <= set(_ACTIONS):
-            raise GrantsError('grants must be an object with the lists "subscribe" and "publish"')
+            raise ClaimsError('grants must be an object with the lists "subscribe" and "publish"')
         lists = {action: _texts(f"grants.{action}", grants[action]) for action in grants}
     if sum(map(len, lists.values())) + len(named) > MAX_PATTERNS:
-        raise GrantsError(f"grants and channels may have at most {MAX_PATTERNS} patterns in all")
+        raise ClaimsError(f"grants and channels may have at most {MAX_PATTERNS} patterns in all")
     if not lists and not named:
         return NO_GRANTS, ()
     for channel in named:
         if "*" in channel:
-            raise GrantsError(f"channels has {channel[:40]!r}, which is a pattern; name each channel")
+            raise ClaimsError(f"channels has {channel[:40]!r}, which is a pattern; name each channel")
     return _compile(lists.get("subscribe", ()) + named, lists.get("publish", ())), named
+
+
+def read_info(value: object) -> bytes | None:
+    """Return the claim `info` of a token as compact JSON, None if it is absent.
+
+    Raises:
+        ClaimsError: it is larger than MAX_INFO_BYTES, or no JSON that Relay can send.
+    """
+    if value is None:
+        return None
+    try:
+        # Python's JSON reads what strictjson refuses, and the other way round it would change large numbers.
+        info = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        strictjson.loads(info)
+    except (ValueError, RecursionError, ProtocolError):
+        raise ClaimsError("info is not JSON that can be sent") from None
+    if len(info) > MAX_INFO_BYTES:
+        raise ClaimsError(f"info has {len(info)} bytes as JSON; use at most {MAX_INFO_BYTES}")
+    return info
 
 
 def _texts(claim: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise GrantsError(f"{claim} must be a list of texts")
+        raise ClaimsError(f"{claim} must be a list of texts")
     if len(value) > MAX_PATTERNS:
-        raise GrantsError(f"{claim} may have at most {MAX_PATTERNS} entries")
+        raise ClaimsError(f"{claim} may have at most {MAX_PATTERNS} entries")
     for item in value:
         check_pattern(item)
     return tuple(value)
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise GrantsError unless the text is a pattern."""
+    """Raise ClaimsError unless the text is a pattern."""
     shown = repr(pattern[:40])
     if not 0 < len(pattern) <= MAX_PATTERN_CHARACTERS or not pattern.isprintable() or pattern.strip(" ") != pattern:
-        raise GrantsError(
+        raise ClaimsError(
             f"{shown} is not a pattern; use 1 to {MAX_PATTERN_CHARACTERS} printable characters without spaces at the ends"
         )
     star = pattern.find("*")
     if star >= 0 and pattern != "*" and (star != len(pattern) - 1 or ":" not in pattern or pattern[0] == ":"):
-        raise GrantsError(f"{shown} is not a pattern; * must be its last character, after a namespace and its colon")
+        raise ClaimsError(f"{shown} is not a pattern; * must be its last character, after a namespace and its colon")
 
 
 @lru_cache(MAX_COMPILED)

@@ -39,26 +39,28 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
+    auth = Auth(make_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock)
     core = Core(
         config=config,
         clock=clock,
         namespaces=namespaces,
         timers=timers,
         presence=presence,
-        auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
+        auth=auth,
         limits=make_limits(config.limits),
         rooms=rooms,
         messages=messages,
         notifications=notifications,
         publishing=Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period),
-        subscriptions=Subscriptions(broker, rooms, timers, maximum=config.limits.max_subscriptions),
+        subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
     )
     return core, broker
 
 
-def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
+def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
+    """Return the part that authenticates tokens. `secret`: as for `build_core`."""
     jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
     verifier = TokenVerifier(
         secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),

@@ -129,7 +129,10 @@ def answer(type_: str, data: Mapping[str, object], now_ms: int) -> bytes:
 
 def error(refusal: RequestError, now_ms: int) -> bytes:
     """Return the answer to a refused command."""
-    return answer("error", {"code": ERROR_CODES[refusal.code], "message": refusal.message}, now_ms)
+    data = {"code": ERROR_CODES[refusal.code], "message": refusal.message}
+    if refusal.reason is not None:
+        data["reason"] = refusal.reason.value
+    return answer("error", data, now_ms)
 
 
 def name_of(channel: ChannelName) -> str:

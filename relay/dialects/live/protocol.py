@@ -237,6 +237,8 @@ def named(channel: ChannelName) -> dict[str, object]:
 
 def _error_data(refusal: RequestError) -> dict[str, object]:
     data: dict[str, object] = {"code": ERROR_CODES[refusal.code], "message": refusal.message}
+    if refusal.reason is not None:
+        data["reason"] = refusal.reason.value
     if refusal.retry_after is not None:
         data["retryAfter"] = math.ceil(refusal.retry_after)
     return data
