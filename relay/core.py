@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -35,6 +36,7 @@ class Core:
     messages: Messages
     notifications: Notifications
     publishing: Publishing
+    client_publishing: ClientPublishing
     subscriptions: Subscriptions
     """The only way to subscribe: the broker, which checks no right, is not part of the core."""
     trusted_proxies: TrustedProxies

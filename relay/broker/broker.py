@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import attrs
 import trio
 
+from relay.broker.behind import BehindPublisher
 from relay.broker.channel import Channel
+from relay.broker.connections import Connections
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import Presence
@@ -25,7 +26,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.audience import PatientSink, Sink
 from relay.sessions.outbox import Outbox
 
@@ -47,8 +48,8 @@ class Store(Source, Protocol):
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Commit drafts and return the outcome of each, in order."""
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications of write-behind channels."""
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
+        """Store heads, versions and new publications of write-behind channels."""
 
     def renew_behind(self) -> None:
         """Give write-behind channels a new epoch when they are loaded, because some were dropped unwritten."""
@@ -69,6 +70,8 @@ class Broker:
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
+        self._behind = BehindPublisher(self.channels, self.idempotency, self.publications)
+        self.connections = Connections()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         presence.bind(self.signal)
@@ -96,7 +99,7 @@ class Broker:
         """
         outcomes: list[Outcome | None] = [None] * len(drafts)
         behind = self._store.writes_behind
-        durable = [i for i, draft in enumerate(drafts) if draft.channel.namespace.durable or not behind]
+        durable = [i for i, draft in enumerate(drafts) if _goes_to_store(draft, behind)]
         if durable:
             batch = [drafts[i] for i in durable]
             for i, outcome in zip(durable, await self._append(batch), strict=True):
@@ -105,12 +108,7 @@ class Broker:
         for i, draft in enumerate(drafts):
             if outcomes[i] is not None:
                 continue
-            try:
-                channel = self.channels.get(draft.channel) or await self.channels.load(draft.channel)
-            except RequestError as refusal:
-                outcomes[i] = refusal  # of this draft: others are published already
-                continue
-            outcomes[i] = self._publish_behind(channel, draft)
+            outcomes[i] = await self._behind.publish(draft)
             published_bytes += ITEM_BYTES + draft.size
             if published_bytes >= YIELD_BYTES:
                 published_bytes = 0
@@ -128,7 +126,7 @@ class Broker:
     async def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         def committed(outcomes: list[Outcome]) -> None:
             for draft, outcome in zip(drafts, outcomes, strict=True):
-                if isinstance(outcome, Published) and not outcome.repeated:
+                if isinstance(outcome, Published) and not outcome.repeated and not outcome.skipped:
                     self._deliver_committed(draft, outcome.position)
 
         try:
@@ -159,20 +157,6 @@ class Broker:
             if channel is not None and (publication.epoch != channel.epoch or publication.offset > channel.offset):
                 channel.receive(publication)
 
-    def _publish_behind(self, channel: Channel, draft: Draft) -> Published:
-        key = draft.idempotency
-        now = trio.current_time()
-        if key is not None and (earlier := self.idempotency.get(key.scope, key.key, now)) is not None:
-            return attrs.evolve(earlier, repeated=True)
-        position = Position(channel.offset + 1, channel.epoch)
-        self.publications[channel.name.namespace.name] += 1
-        self.channels.note_unwritten(channel)
-        channel.publish(draft, position, written=False)
-        published = Published(position)
-        if key is not None:
-            self.idempotency.put(key.scope, key.key, published, now, key.period)
-        return published
-
     def signal(
         self, name: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
     ) -> None:
@@ -197,6 +181,7 @@ class Broker:
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
+        self.connections.discard(subscriber)
         subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
@@ -396,3 +381,9 @@ class Broker:
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
+
+
+def _goes_to_store(draft: Draft, writes_behind: bool) -> bool:
+    """Return whether the store gives a draft its offset: if it is durable, or if nothing is written behind but all kept."""
+    namespace = draft.channel.namespace
+    return namespace.durable or (not writes_behind and namespace.history_size > 0)

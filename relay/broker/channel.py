@@ -9,7 +9,7 @@ from relay.broker.history import History
 from relay.broker.subscription import Subscriber
 from relay.ground import logs
 from relay.model.namespaces import ChannelName
-from relay.model.publication import Draft, Encoder, Position, Publication
+from relay.model.publication import Draft, Encoder, Origin, Position, Publication
 from relay.sessions.audience import Audience
 
 log = logs.get("relay.broker")
@@ -23,7 +23,7 @@ class Channel:
 
     __slots__ = (
         "_audiences", "_deliveries", "_idle_since", "_key", "_pins", "_subscribers", "epoch", "history", "name", "offset",
-        "written_offset",
+        "version", "version_known", "written_offset",
     )  # fmt: skip
 
     def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encoder, int] | None = None) -> None:
@@ -34,6 +34,9 @@ class Channel:
         self.history = History(name.namespace.history_size, head.offset)
         self.written_offset = head.offset
         """The offset of the newest publication that the store has."""
+        self.version: int | None = None
+        """The last version of a write-behind channel, if it is known."""
+        self.version_known = head.offset == 0
         self._pins = 0
         self._idle_since: float | None = None
         self._subscribers: dict[Subscriber, None] = {}
@@ -107,13 +110,27 @@ class Channel:
         self._extend(publication)
         if written:
             self.written_offset = publication.offset
-        origin = draft.origin
+        if draft.version is not None:
+            self.version = draft.version
+        self._deliver_with(draft.origin, publication)
+        return publication
+
+    def pass_on(self, draft: Draft, position: Position) -> None:
+        """Deliver a draft that is not kept. The head stays."""
+        self._deliver_with(draft.origin, draft.at(position))
+
+    def restart(self, head: Position) -> None:
+        """Begin again at a head without publications, because the store forgot the channel."""
+        self.offset, self.epoch, self.written_offset = head.offset, head.epoch, head.offset
+        self.version, self.version_known = None, True
+        self.forget_history()
+
+    def _deliver_with(self, origin: Origin | None, publication: Publication) -> None:
         if origin is None:
             self._deliver(publication, None)
         else:
             self._deliver(publication, origin.sink)
             origin.receive(publication)
-        return publication
 
     def receive(self, publication: Publication) -> None:
         """Make a publication that the store has the head, keep it in the history and deliver it."""

@@ -29,6 +29,9 @@ class Source(Protocol):
     ) -> list[Publication]:
         """Return the channel's stored publications, oldest first."""
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """Return the last version of a channel; None if it has none."""
+
 
 class ChannelRegistry:
     """Every channel in memory, by its name."""
@@ -90,6 +93,8 @@ class ChannelRegistry:
             if name.text not in self._channels:
                 self._channels[name.text] = Channel(name, head, self._deliveries)
 
+        if not name.namespace.history_size:
+            loaded(Position(0, ""))  # the store has nothing of it
         # The callback comes in commit order. Before this task runs, its channel may be unloaded, and published to.
         while (channel := self._channels.get(name.text)) is None:
             await self._source.load_head(name, loaded)
@@ -115,6 +120,15 @@ class ChannelRegistry:
             if self._loading.get(channel) is loading:
                 del self._loading[channel]
 
+    async def load_version(self, channel: Channel) -> None:
+        """Load the last version of a write-behind channel. Raises RequestError if the store cannot read."""
+
+        def loaded(version: int | None) -> None:
+            if not channel.version_known:
+                channel.version, channel.version_known = version, True
+
+        await self._source.load_version(channel.name, loaded)
+
     async def load_missed(self, channel: Channel, since: Position) -> None:
         """Load the stored publications that follow a position. A checkpoint only if the store is asked."""
         ours = since.epoch == channel.epoch and since.offset <= channel.offset
@@ -123,7 +137,7 @@ class ChannelRegistry:
 
     def can_resume(self, channel: Channel, since: Position) -> bool:
         """Return whether every publication that follows a position is in memory. Drop expired ones first."""
-        if since.epoch != channel.epoch or since.offset > channel.offset:
+        if since.epoch != channel.epoch or since.offset > channel.offset or not channel.history.max_size:
             return False
         self.expire(channel)
         return channel.history.reaches(since.offset)
@@ -153,6 +167,16 @@ class ChannelRegistry:
         for text in dropped:
             del self._dirty[text], self._channels[text]
         return len(dropped)
+
+    def holds(self, text: str) -> bool:
+        """Return whether the channel with this name is in memory. May be called in any thread."""
+        return text in self._channels
+
+    def restart(self, text: str, head: Position) -> None:
+        """Begin a channel again at its first publication, as the store did."""
+        channel = self._channels.get(text)
+        if channel is not None:
+            channel.restart(head)
 
     def forget(self, name: ChannelName) -> None:
         """Drop a channel's history, as the store did. Its offsets continue."""

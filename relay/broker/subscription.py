@@ -47,16 +47,9 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave",
-        "_on_revoked",
-        "_timer",
-        "encode",
-        "is_admin",
-        "principal",
-        "sink",
-        "subscriptions",
+        "_leave", "_on_revoked", "_timer", "connection_id", "encode", "is_admin", "principal", "sink", "skip", "subscriptions",
         "user_id",
-    )
+    )  # fmt: skip
 
     def __init__(self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None]) -> None:
         """`leave` is called synchronously at the end of the block that this object is entered for."""
@@ -68,6 +61,10 @@ class Subscriber:
         self.is_admin = False
         self.user_id: str | None = None
         """The id of that user. The members of its rooms see the user as present."""
+        self.connection_id: str | None = None
+        """The id by which a publisher can exclude this connection. See `connections.Connections`."""
+        self.skip: Encoder | None = None
+        """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
         self._timer: Timer | None = None
         self.subscriptions: dict[str, Subscription] = {}

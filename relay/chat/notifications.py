@@ -43,7 +43,8 @@ class Notifications:
         draft = Draft(channel, type_, data, self._clock.now_ms())
         self.prepare_published(draft)
         await self._broker.publish(draft)
-        return draft.data
+        published: dict[str, Any] = draft.data
+        return published
 
     def prepare_published(self, draft: Draft) -> None:
         """Complete a `notification:new`, and store it when its publication is committed.

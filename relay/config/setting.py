@@ -44,7 +44,7 @@ def table(entry: Callable[[str], type[Any]], reason: str) -> Any:
 
     `entry` returns the class of the section with a name. It raises ValueError for a name that no section can have.
     """
-    return attrs.field(factory=dict, metadata={"reason": reason, "unit": None, "entry": entry})
+    return attrs.field(factory=dict, metadata={"reason": reason, "unit": None, "instead_of": None, "entry": entry})
 
 
 def quoted(value: object) -> str:

@@ -57,14 +57,13 @@ class Janitor:
             try:
                 last: int | None = 0
                 while last is not None:
-                    last = await self._publications.prune(last, self._max_age)
+                    channels = self._broker.channels
+                    last = await self._publications.prune(last, self._max_age, channels.holds, channels.restart)
                     await trio.sleep(PRUNE_PAUSE)
             except RequestError as refusal:
                 log.warning("cannot prune, trying again later", cause=refusal.message)
 
     def _max_age(self, channel: str) -> float | None:
         """Return how long publications of a channel are kept, in seconds; None, without an end, if its kind is no longer configured."""
-        try:
-            return self._namespaces[channel.partition(":")[0]].history_period
-        except KeyError:
-            return None
+        namespace = self._namespaces.of(channel)
+        return None if namespace is None else namespace.history_period

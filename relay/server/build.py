@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -40,6 +41,8 @@ def build_core(
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
     auth = Auth(make_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock)
+    publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
+    limits = make_limits(config.limits)
     core = Core(
         config=config,
         clock=clock,
@@ -47,11 +50,12 @@ def build_core(
         timers=timers,
         presence=presence,
         auth=auth,
-        limits=make_limits(config.limits),
+        limits=limits,
         rooms=rooms,
         messages=messages,
         notifications=notifications,
-        publishing=Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period),
+        publishing=publishing,
+        client_publishing=ClientPublishing(publishing, broker, rooms, limits.publications),
         subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),

@@ -27,7 +27,7 @@ from relay.broker.write_behind import WriteBehind
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
-from relay.model.publication import Draft, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database
@@ -156,13 +156,17 @@ class CountingStore:
         kept: list[Publication] = await self._count(self._publications.load_history(channel, on_loaded))
         return kept
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """See `broker.Store`."""
+        return await self._publications.load_version(channel, on_loaded)
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """See `broker.Store`."""
         self._check()
         outcomes: list[Outcome] = await self._count(self._publications.append(drafts, on_commit))
         return outcomes
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """See `broker.Store`."""
         self._check()
         await self._count(self._publications.write_behind(channels))

@@ -17,7 +17,7 @@ from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
 from tests.fakes import MemoryTransport
@@ -172,6 +172,10 @@ class ForgetfulStore:
         """Nothing is dropped here."""
         raise NotImplementedError
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """No publication has a version here."""
+        raise NotImplementedError
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Give out the next offsets."""
         outcomes: list[Outcome] = []
@@ -181,7 +185,7 @@ class ForgetfulStore:
         on_commit(outcomes)
         return outcomes
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """Nothing is written behind here."""
         raise NotImplementedError
 

@@ -43,6 +43,10 @@ class FakeSource:
         on_loaded(self.head)
         return self.head
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """No publication has a version here."""
+        raise NotImplementedError
+
     async def load_history(
         self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]
     ) -> list[Publication]:

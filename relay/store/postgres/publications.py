@@ -7,7 +7,7 @@ from typing import Any
 
 from relay.ground.clock import Clock
 from relay.model.namespaces import ChannelName
-from relay.model.publication import Draft, Outcome, Position, Publication
+from relay.model.publication import Draft, Outcome, Position, Publication, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta
 from relay.store.postgres.append import Append, Appended
@@ -80,15 +80,21 @@ class PostgresPublications(Publications):
         appended = await self._database.write(append, on_commit=committed, volatile=volatile)
         return appended.outcomes
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """Do nothing: `append` has written everything."""
         assert not channels
 
     def renew_behind(self) -> None:
         """Do nothing: no channel is let go of unwritten."""
 
-    async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
-        """Delete old publications. See `Publications`."""
+    async def prune(
+        self,
+        after_id: int,
+        max_age_of: Callable[[str], float | None],
+        is_used: Callable[[str], bool] = lambda _: False,
+        on_forgotten: Callable[[str, Position], None] = lambda _name, _head: None,
+    ) -> int | None:
+        """Delete old publications. See `Publications`. Channels are not forgotten: another node may use them."""
         now_ms = self._clock.now_ms()
 
         def write(connection: Transaction) -> int | None:
