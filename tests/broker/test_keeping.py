@@ -190,6 +190,7 @@ STEPS = st.lists(
         st.tuples(st.just("publish"), st.sampled_from(["orders:1", "orders:2", "fast:1"])),
         st.tuples(st.just("wait"), st.sampled_from([1, int(HEAD_PERIOD) + 1])),
         st.tuples(st.just("prune"), st.just(0)),
+        st.tuples(st.just("forget"), st.just(0)),
         st.tuples(st.just("unload"), st.just(0)),
         st.tuples(st.just("restart"), st.just(0)),
         st.tuples(st.just("resume"), st.sampled_from(["orders:1", "orders:2", "fast:1"])),
@@ -220,9 +221,11 @@ async def test_a_resume_never_seems_complete_if_it_is_not(
                 case "prune":
                     await pruned(parts, broker)
                 case "unload":
-                    await written(broker)
-                    broker.channels.unload_idle(0.0)
-                    broker.channels.unload_idle(1e9)
+                    await unloaded(broker)
+                case "forget":
+                    parts.clock.ms += int(HEAD_PERIOD * 1000) + 1
+                    await unloaded(broker)
+                    await pruned(parts, broker)
                 case "restart":
                     await written(broker)
                     broker = await reopened(parts)
@@ -236,6 +239,12 @@ async def written(broker: Broker) -> None:
     from relay.broker.write_behind import WriteBehind
 
     await WriteBehind(broker, broker._store).write()
+
+
+async def unloaded(broker: Broker) -> None:
+    await written(broker)
+    broker.channels.unload_idle(0.0)
+    broker.channels.unload_idle(1e9)
 
 
 async def pruned(parts: Parts, broker: Broker) -> None:
@@ -268,8 +277,7 @@ async def test_a_head_is_forgotten_once_it_is_old_and_unheard(tmp_path: Path) ->
         count = "SELECT name FROM channels"
         assert await parts.database.read(lambda c: c.execute(count).fetchall()) == [("orders:1",)]
         parts.broker.channels.unpin(held)
-        parts.broker.channels.unload_idle(0.0)
-        parts.broker.channels.unload_idle(1e9)
+        await unloaded(parts.broker)
         await pruned(parts, parts.broker)
         assert await parts.database.read(lambda c: c.execute(count).fetchall()) == []
         again = (await publish(parts, "orders:2")).position

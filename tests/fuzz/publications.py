@@ -88,7 +88,7 @@ def take_array(data: bytes) -> None:
     value = decode_json(data, "application/json")
     if not isinstance(value, list):
         return
-    answers = trio.run(_publish_array, with_broker(broker), value, "key:1", len(data))
+    answers = trio.run(_publish_array, with_broker(broker), value, "key:1", data)
     assert len(answers) == len(value)
     assert all(("error" in answer) != ("offset" in answer) for answer in answers)
     strictjson.dumps(answers)

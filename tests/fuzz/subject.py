@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from relay.access.publishing import Publishing
+from relay.broker.connections import Connections
 from relay.config.tree import Config
 from relay.core import Core
 from relay.ground.clock import Clock
@@ -31,6 +32,7 @@ class Broker:
 
     def __init__(self) -> None:
         self.taken: list[Draft] = []
+        self.connections = Connections()
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Answer each draft, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.access.rules import basis_to_publish, basis_to_subscribe, check_publish, check_subscribe, is_owner
+from relay.access.rules import Basis, basis_to_publish, basis_to_subscribe, check_publish, check_subscribe, is_owner
 from relay.config.namespaces import NamespaceConfig
 from relay.ground.errors import RequestError
 from relay.model.grants import read_grants
@@ -179,10 +180,11 @@ def test_more_grants_never_allow_less(
 ) -> None:
     configured = {"n": NamespaceConfig(subscribe=subscribe, publish=publish)}
     channel = Namespaces(entities=(), history_period=1.0, durable=(), configured=configured).parse(f"n:{id_}")
-    for check in (
+    checks: tuple[Callable[[Principal], Basis], ...] = (
         lambda principal: basis_to_subscribe(principal, channel),
         lambda principal: basis_to_publish(principal, channel, subscribed=subscribed),
-    ):
+    )
+    for check in checks:
         allowed = []
         for principal in (
             Principal("b"),
