@@ -150,8 +150,8 @@ class RelayCollector(Collector):
 
     def _publications(self) -> Iterator[Metric]:
         core, broker, flusher = self._sources.core, self._sources.broker, self._sources.flusher
-        kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.namespaces}
-        yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
+        counts = {row.name: broker.publications.get(row.name, 0) for row in core.namespaces}
+        yield _counter("relay_publications", "Publications by namespace, each counted once.", "kind", counts)
         yield _counter(
             "relay_deliveries",
             "Publications and signals (typing, presence) delivered to subscribed sessions, each counted once per "

@@ -66,7 +66,7 @@ class Broker:
         self.resumed_frames = FrameCache()
         self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
-        """The number of publications by kind of channel."""
+        """The number of publications by namespace."""
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)

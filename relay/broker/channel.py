@@ -163,10 +163,10 @@ class Channel:
 
     def _deliver(self, publication: Publication, except_for: object) -> None:
         """Deliver to every subscriber but the one with the sink `except_for`."""
-        kind = self.name.namespace
+        namespace = self.name.namespace
         key = None
-        if kind.latest:
-            if publication.type == kind.default_type:
+        if namespace.latest:
+            if publication.type == namespace.default_type:
                 key = self._key
             else:
                 # A later value must not replace a value that came before this publication.

@@ -66,23 +66,27 @@ def token(user: str, name: str, admin: bool, expires: int, config_file: Path | N
     if "channel" in more and (name or admin):
         raise click.UsageError("A subscription token (--for) has no --name and no --admin.")
     secret = signing_secret(config)
-    from relay.auth.verifier import mint
+    from relay.auth.verifier import MAX_TOKEN_CHARACTERS, mint
 
     first, _, last = name.strip().rpartition(" ") if " " in name.strip() else (name.strip(), "", "")
-    click.echo(
-        mint(
-            secret,
-            user_id=user,
-            now=datetime.fromtimestamp(int(time.time()), UTC),
-            expires_in=expires,
-            first_name=first.rstrip(),
-            last_name=last,
-            admin=admin,
-            issuer=config.auth.issuer,
-            audience=config.auth.audience,
-            more=more,
-        )
+    minted = mint(
+        secret,
+        user_id=user,
+        now=datetime.fromtimestamp(int(time.time()), UTC),
+        expires_in=expires,
+        first_name=first.rstrip(),
+        last_name=last,
+        admin=admin,
+        issuer=config.auth.issuer,
+        audience=config.auth.audience,
+        more=more,
     )
+    if len(minted) > MAX_TOKEN_CHARACTERS:
+        raise click.ClickException(
+            f"the token would have {len(minted)} characters, and a server reads {MAX_TOKEN_CHARACTERS}; use fewer grants, "
+            "or subscription tokens (--for)"
+        )
+    click.echo(minted)
 
 
 def _more_claims(

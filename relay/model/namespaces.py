@@ -151,7 +151,7 @@ class Namespaces:
         Without `anonymous`, a namespace of the configuration that is for anyone is for users only.
         """
         self.entities = frozenset(entities)
-        table = [*_built_in(history_period), *(_entity(name, history_period) for name in self.entities)]
+        table = [*_built_in(history_period), *(_entity(name, history_period) for name in sorted(self.entities))]
         forced = frozenset(durable)
         self._namespaces = {row.name: attrs.evolve(row, durable=row.durable or row.name in forced) for row in table}
         for name, options in (configured or {}).items():

@@ -64,6 +64,6 @@ class Janitor:
                 log.warning("cannot prune, trying again later", cause=refusal.message)
 
     def _max_age(self, channel: str) -> float | None:
-        """Return how long publications of a channel are kept, in seconds; None, without an end, if its kind is no longer configured."""
+        """Return the seconds for which publications of a channel are kept; None, without an end, if it has no namespace now."""
         namespace = self._namespaces.of(channel)
         return None if namespace is None else namespace.history_period

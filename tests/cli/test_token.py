@@ -150,6 +150,12 @@ def test_check_of_a_token_that_is_not_valid_here(folder: Path) -> None:
     assert "Ask for one channel" in failed("token", "check", other, "--subscribe", "a", "--publish", "b", code=2)
 
 
+def test_a_token_that_no_server_would_read_is_not_made(folder: Path) -> None:
+    configured(folder, OWN)
+    grants = [part for number in range(60) for part in ("--subscribe", f"orders:{number}{'x' * 200}")]
+    assert "use fewer grants" in failed("token", "u", *grants)
+
+
 def test_a_user_named_check_gets_a_token(folder: Path) -> None:
     configured(folder, OWN)
     assert claims(done("token", "--", "check"))["sub"] == "check"
