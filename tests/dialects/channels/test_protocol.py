@@ -17,7 +17,7 @@ from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from tests.running import SECRET
-from tests.transcripts import exchange_of, play
+from tests.transcripts import exchange_of, play, reason_of
 from tests.virtual import Virtual, settle, virtual
 
 KINDS = Namespaces(entities=("task",), history_period=60.0, durable=())
@@ -50,7 +50,7 @@ async def test_the_exchange_of_the_protocol(autojump_clock: trio.testing.MockClo
 
 async def test_a_bad_token_is_told_after_the_handshake(autojump_clock: trio.testing.MockClock) -> None:
     for query, message in (
-        ("?token=nonsense", '"The token is not valid."'),
+        ("?token=nonsense", '"The token is not valid.", "reason": "token_invalid"'),
         ("", '"A token is missing: connect to /api/ws?token=..."'),
         ("?token=", '"A token is missing: connect to /api/ws?token=..."'),
     ):
@@ -83,7 +83,7 @@ async def test_subscriptions_that_are_refused(
     await play_as(f"""
         /api/ws?token=eyJ...
         > {{"type": "subscribe", "data": {{"channel": "{channel}"}}}}
-        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"}}, "timestamp": *}}
+        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"{reason_of(message)}}}, "timestamp": *}}
         > {{"type": "ping"}}
         < {{"type": "pong", "data": {{}}, "timestamp": *}}
     """)

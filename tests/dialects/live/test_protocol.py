@@ -19,7 +19,7 @@ from relay.model.principal import Principal
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position, Publication
 from tests.parts import user
 from tests.running import SECRET
-from tests.transcripts import epoch_of, exchange_of, play
+from tests.transcripts import epoch_of, exchange_of, play, reason_of
 from tests.virtual import Virtual, settle, virtual
 
 KINDS = Namespaces(entities=("task",), history_period=60.0, durable=())
@@ -71,7 +71,7 @@ async def test_nothing_but_ping_before_auth(autojump_clock: trio.testing.MockClo
         > {"type": "subscribe", "channel": "trades"}
         < {"type": "error", "data": {"code": "unauthorized", "message": "Authenticate first.", "request": "subscribe"}}
         > {"type": "auth", "token": "nonsense", "requestId": 0}
-        < {"type": "auth:error", "data": {"code": "unauthorized", "message": *, "requestId": 0}}
+        < {"type": "auth:error", "data": {"code": "unauthorized", "message": *, "reason": "token_invalid", "requestId": 0}}
         x 1008 unauthorized
     """)
 
@@ -117,8 +117,8 @@ async def test_subscriptions_that_are_refused(
         AUTHENTICATED
         + f"""
         > {{"type": "subscribe", {named}, "requestId": 1.5}}
-        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}", "request": "subscribe",
-           "requestId": 1.5}}}}
+        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"{reason_of(message)},
+           "request": "subscribe", "requestId": 1.5}}}}
     """
     )
 
