@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
+from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
 from relay.auth.verifier import TokenVerifier, UnknownKey
 from relay.ground.clock import Clock
@@ -18,8 +19,11 @@ T = TypeVar("T")
 class Tokens:
     """Authenticates tokens, with the keys of the moment."""
 
-    def __init__(self, verifier: TokenVerifier, clock: Clock, jwks: Jwks | None = None) -> None:
-        """`jwks` are the keys that the issuer publishes; None if it publishes none."""
+    def __init__(
+        self, verifier: TokenVerifier, clock: Clock, jwks: Jwks | None = None, ignored: IgnoredGrants | None = None
+    ) -> None:
+        """`jwks` are the keys that the issuer publishes; None if it publishes none. `ignored` warns of useless grants."""
+        self._ignored = ignored
         self._verifier = verifier
         self._clock = clock
         self.jwks = jwks
@@ -30,7 +34,10 @@ class Tokens:
         Raises:
             RequestError: `UNAUTHORIZED`, with a message for the client; `UNAVAILABLE`, if no key is known.
         """
-        return await self._verified(self._verifier.verify, token)
+        principal = await self._verified(self._verifier.verify, token)
+        if self._ignored is not None:
+            self._ignored.note(principal)
+        return principal
 
     async def subscription(self, token: str) -> SubscriptionToken:
         """Return the claims of a subscription token. A checkpoint only if its key must be fetched. Raises as `authenticate`."""

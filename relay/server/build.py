@@ -9,6 +9,7 @@ from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import make_limits
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
@@ -40,7 +41,12 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
-    auth = Auth(make_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock)
+    auth = Auth(
+        make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
+        ApiKeys(database),
+        Users(database, clock),
+        clock,
+    )
     publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
     limits = make_limits(config.limits)
     core = Core(
@@ -63,8 +69,8 @@ def build_core(
     return core, broker
 
 
-def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
-    """Return the part that authenticates tokens. `secret`: as for `build_core`."""
+def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock, ignored: IgnoredGrants | None = None) -> Tokens:
+    """Return the part that authenticates tokens. `secret`: as for `build_core`; `ignored`: as for `Tokens`."""
     jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
     verifier = TokenVerifier(
         secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
@@ -75,4 +81,4 @@ def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
         leeway=auth.leeway,
         published=None if jwks is None else jwks.known,
     )
-    return Tokens(verifier, clock, jwks)
+    return Tokens(verifier, clock, jwks, ignored)
