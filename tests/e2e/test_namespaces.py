@@ -14,7 +14,7 @@ import trio
 
 from relay.ground.errors import RequestError
 from relay.model.principal import Principal
-from relay.store.verification import verify
+from relay.store.sqlite.verification import verify
 from tests.clients import connect
 from tests.e2e.test_fifth_dialect import WAYS, open_ticker
 from tests.http_client import HttpConnection, http_connection
