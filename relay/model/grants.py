@@ -137,7 +137,7 @@ def _compile(subscribe: tuple[str, ...], publish: tuple[str, ...]) -> Grants:
 
 def compile_patterns(patterns: Iterable[str]) -> Patterns:
     """Return compiled patterns. Each must be valid."""
-    wild = [pattern[:-1] for pattern in patterns if pattern.endswith("*")]
+    wild = list(dict.fromkeys(pattern[:-1] for pattern in patterns if pattern.endswith("*")))
     names = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))
     return Patterns(names, tuple(prefix for prefix in wild if prefix), everything="" in wild)
 
