@@ -54,6 +54,14 @@ class ChannelRegistry:
         """Return the channel if it is in memory."""
         return self._channels.get(name.text)
 
+    def named(self, text: str) -> Channel | None:
+        """Return the channel of this name if it is in memory."""
+        return self._channels.get(text)
+
+    def names(self) -> list[str]:
+        """Return the names of all channels in memory."""
+        return list(self._channels)
+
     def listeners(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel."""
         channel = self._channels.get(name.text)

@@ -11,6 +11,7 @@ from relay.model.kinds import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
 from relay.sessions.audience import Sink
+from relay.sessions.connections import Peer
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
@@ -39,13 +40,23 @@ class Subscription:
 class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
-    __slots__ = ("_leave", "_on_revoked", "encode", "is_admin", "principal", "sink", "subscriptions", "user_id")
+    __slots__ = (
+        "_leave", "_on_revoked", "connection", "encode", "holds", "is_admin", "principal", "sink", "subscriptions", "user_id",
+    )  # fmt: skip
 
-    def __init__(self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None]) -> None:
-        """`leave` is called synchronously at the end of the block that this object is entered for."""
+    def __init__(
+        self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None], connection: Peer | None = None
+    ) -> None:
+        """`leave` is called synchronously at the end of the block that this object is entered for.
+
+        `connection` is None for a subscriber that is not one connection's.
+        """
         self._leave = leave
         self.sink = sink
         self.encode = encode
+        self.connection = connection
+        self.holds: str | None = None
+        """The name of the channel whose publications a server-side subscription holds for this subscriber."""
         self.principal: Principal | None = None
         """The user of this connection, with all its rights; None until it is identified."""
         self.is_admin = False

@@ -12,7 +12,7 @@ PARTS = {
     "Use": ("getting-started", "javascript", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors"),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
-        *("operations", "metrics"),
+        *("operations", "management", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),

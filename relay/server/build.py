@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relay.access.publishing import Publishing
+from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import make_limits
@@ -23,6 +24,7 @@ from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.kinds import Kinds
 from relay.ops.metrics import Metrics
+from relay.sessions.connections import Connections
 from relay.store.database import Database
 from relay.store.publications import Publications
 
@@ -39,6 +41,7 @@ def build_core(
     timers = Timers()
     presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
     broker = Broker(publications, presence, clock)
+    connections = Connections()
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, kinds, clock)
     messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=period)
@@ -58,6 +61,8 @@ def build_core(
         subscriptions=Subscriptions(broker, rooms, timers, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
+        connections=connections,
+        steering=Steering(connections, broker, rooms, database),
     )
     return core, broker
 
