@@ -72,6 +72,12 @@ async def explain(
     return Explanation(True, None, "", "", steps)
 
 
+def explain_token(refusal: RequestError) -> Explanation:
+    """Explain that a token is not accepted, for the reason of this refusal."""
+    change = "Get a fresh token from the backend that makes them, or print one with: relay token USER"
+    return _refused(refusal, change, [Step("token", refusal.message)])
+
+
 def _described(principal: Principal | None) -> str:
     if principal is None:
         return "a client that is not authenticated"

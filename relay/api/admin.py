@@ -8,7 +8,7 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
-from relay.access.explaining import Explanation, explain
+from relay.access.explaining import Explanation, explain, explain_token
 from relay.access.steering import MAX_PAGE
 from relay.api import audit
 from relay.api.app import json_body, success
@@ -81,10 +81,14 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         action = params.optional("action") or "subscribe"
         if action not in ("subscribe", "publish"):
             raise invalid_field("action", "must be subscribe or publish")
-        principal = await _principal_asked_about(core, params)
-        explanation = await explain(
-            core.kinds, core.rooms, principal, params.text("channel"), publishing=action == "publish"
-        )
+        channel = params.text("channel")
+        try:
+            principal = await _principal_asked_about(core, params)
+        except RequestError as refusal:
+            if refusal.code is not Code.UNAUTHORIZED:
+                raise
+            return success(_explanation_entry(explain_token(refusal)))
+        explanation = await explain(core.kinds, core.rooms, principal, channel, publishing=action == "publish")
         return success(_explanation_entry(explanation))
 
 
@@ -173,17 +177,24 @@ def _target(params: Params) -> tuple[str | None, str | None]:
 
 
 async def _principal_asked_about(core: Core, params: Params) -> Principal | None:
-    """Return the principal of a token, of a key's id, or of a user id; None for a client that is not authenticated."""
-    secret = params.long_text("token")
+    """Return the principal of a token, of a key's id, or of a user id; None for a client that is not authenticated.
+
+    Raises:
+        RequestError: `UNAUTHORIZED`, the token is not accepted; `INVALID_REQUEST`, it is another user's, or no key is valid
+            that has this id.
+    """
+    secret, user = params.long_text("token"), params.optional("user")
     if secret is not None:
-        return await core.auth.tokens.authenticate(secret)
+        principal = await core.auth.tokens.authenticate(secret)
+        if user not in (None, principal.user_id):
+            raise invalid_field("token", f"is one of the user {principal.user_id}")
+        return principal
     key_id = params.optional("key")
     if key_id is not None:
         key = await core.auth.keys.get(key_id)
         if key is None or key.revoked_at is not None:
             raise invalid_field("key", "is not the id of a key that is valid")
         return principal_of_key(key)
-    user = params.optional("user")
     return None if user is None else Principal(user)
 
 

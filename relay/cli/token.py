@@ -39,7 +39,7 @@ def token(user: str, name: str, admin: bool, expires: int, config_file: Path | N
       TOKEN=$(relay token root --admin)
     """
     config = load(config_file)
-    secret = _secret(config)
+    secret = secret_of(config)
     from relay.auth.verifier import mint
 
     first, _, last = name.strip().rpartition(" ") if " " in name.strip() else (name.strip(), "", "")
@@ -58,7 +58,12 @@ def token(user: str, name: str, admin: bool, expires: int, config_file: Path | N
     )
 
 
-def _secret(config: Config) -> str:
+def secret_of(config: Config, *, create: bool = True) -> str:
+    """Return the secret that tokens of this server are signed with. `create`: as for `transact`.
+
+    Raises:
+        ClickException: there is none, or the database cannot be opened.
+    """
     if config.auth.jwt_secret is not None:
         return config.auth.jwt_secret
     if config.auth.has_issuer:
@@ -69,4 +74,4 @@ def _secret(config: Config) -> str:
         )
     from relay.store.meta import get_or_create
 
-    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=True)
+    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=create)

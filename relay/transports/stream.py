@@ -28,7 +28,7 @@ _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 _TCP_INFO = 11
 _ACKNOWLEDGED_AT = 120
-"""Where `tcpi_bytes_acked` is in Linux's `struct tcp_info` (`linux/tcp.h`), since 4.1."""
+"""The place of `tcpi_bytes_acked` in Linux's `struct tcp_info` (`linux/tcp.h`), since 4.1."""
 _ACKNOWLEDGED = struct.Struct("=Q")
 
 

@@ -17,6 +17,7 @@ import trio
 from relay.access import steering
 from relay.api import tail as tailing
 from relay.broker import taps
+from relay.ground.errors import Reason
 from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
@@ -40,7 +41,7 @@ class Admin:
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
 
-    async def post(self, path: str, status: int = 200, **body: Any) -> Any:
+    async def post(self, path: str, status: int = 200, /, **body: Any) -> Any:
         """Return the data of a success, or the message of a refusal."""
         answer = await self.http.post(f"/v1/admin{path}", json=body)
         assert answer.status_code == status, answer.text
@@ -118,9 +119,7 @@ async def test_pages_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             seen += [one["userId"] for one in page["connections"]]
             cursor = page["cursor"]
             if len(seen) == 3:
-                admin.server.core.steering.disconnect(
-                    user_id="user-1", connection_id=None, reason=steering.Reason.RECONNECT
-                )
+                admin.server.core.steering.disconnect(user_id="user-1", connection_id=None, reason=Reason.RECONNECT)
                 await admin.until_connections(6)
         assert seen == [f"user-{number}" for number in range(7)]
         monkeypatch.setattr(steering, "MAX_EXAMINED", 2)
@@ -213,7 +212,13 @@ async def test_keys(tmp_path: Path) -> None:
         await trio.sleep(1.1)
         assert (await admin.http.post("/v1/publish", json=item, headers=headers)).status_code == 401
         assert (await admin.http.delete("/v1/admin/keys/key_none")).status_code == 404
-        for body in ({}, {"user": "x", "scopes": ["root"]}, {"user": "x", "tier": "gold"}, {"user": "\x1b[31m"}):
+        bodies: tuple[dict[str, Any], ...] = (
+            {},
+            {"user": "x", "scopes": ["root"]},
+            {"user": "x", "tier": "gold"},
+            {"user": "\x1b[31m"},
+        )
+        for body in bodies:
             await admin.post("/keys", 400, **body)
 
 
@@ -249,7 +254,9 @@ async def test_why_for_a_token_and_a_key(tmp_path: Path) -> None:
         found = await admin.post("/why", key=key.id, channel="market:BTC", action="publish")
         assert found["allowed"]
         assert secret not in json.dumps(found)
-        assert "token" in await admin.post("/why", 401, token="nonsense", channel="user:ann")
+        bad = await admin.post("/why", token="nonsense", channel="user:ann")
+        assert (bad["allowed"], bad["code"], bad["steps"][0]["check"]) == (False, "unauthorized", "token")
+        assert "the user root" in await admin.post("/why", 400, token=token, user="ann", channel="user:ann")
         await admin.post("/why", 400, key="key_none", channel="user:ann")
         await admin.post("/why", 400, user="ann", channel="user:ann", action="fly")
 
