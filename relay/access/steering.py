@@ -19,7 +19,7 @@ from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
 from relay.broker.taps import EncodeLine, Tap
 from relay.chat.rooms import Rooms
-from relay.ground.errors import Code, Reason, RequestError
+from relay.ground.errors import RETRY_AFTER, Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
 from relay.model.publication import Position, Publication
 from relay.sessions.connections import Connections, Peer
@@ -40,6 +40,8 @@ MAX_NAMED_CHANNELS = 10_000
 """Channels that one answer names, if it has no pages."""
 MAX_HISTORY_BYTES = 1_048_576
 """Bytes of data in one answer about a history; the first publication comes in any case."""
+SUBSCRIBE_TIMEOUT = 5.0
+"""Seconds for which one connection may have no room for the publications that it missed."""
 UNSUBSCRIBED = "unsubscribed by the server"
 """The reason that a client is told when an operator ends its subscription."""
 
@@ -155,26 +157,38 @@ class Steering:
         the channel already are left alone. A user without a connection is not subscribed later.
 
         Raises:
-            RequestError: the user has no right to the channel, or the store cannot read.
+            RequestError: the user has no right to the channel, the store cannot read, or a client has no room for
+                SUBSCRIBE_TIMEOUT.
         """
         subscribed = 0
         for peer in self._chosen(user_id, connection_id):
             subscriber = _own_subscriber(peer)
             if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
                 continue
-            if channel.text in subscriber.subscriptions or subscriber.holds == channel.text:
-                continue
+            if channel.text not in subscriber.subscriptions and subscriber.holds != channel.text:
+                subscribed += await self._subscribe(peer, subscriber, subscriber.sink, channel, since)
+        return subscribed
+
+    async def _subscribe(
+        self, peer: Peer, subscriber: Subscriber, outbox: Outbox, channel: ChannelName, since: Position | None
+    ) -> bool:
+        """Subscribe one connection, and return whether it is there still. Raises as `subscribe`."""
+        with trio.move_on_after(SUBSCRIBE_TIMEOUT):
             try:
                 with self._broker.reserved(subscriber, [channel], maximum=0, counted=False) as [subscription]:
                     await check_subscribe(self._rooms, subscriber.principal, channel)
                     await self._broker.subscribe(
-                        subscriber, subscription, outbox=subscriber.sink, since=since, answer=lambda *_: None
+                        subscriber, subscription, outbox=outbox, since=since, answer=lambda *_: None
                     )
-            finally:
-                if peer.subscriber is not subscriber:  # the connection ended meanwhile
-                    self._broker.unsubscribe(subscriber, channel)
-            subscribed += 1
-        return subscribed
+            except Disconnect as disconnect:
+                peer.disconnect(disconnect.reason)
+                return False
+            except RequestError:
+                if peer.subscriber is subscriber:
+                    raise
+                return False  # the connection ended meanwhile
+            return True
+        raise RequestError(Code.UNAVAILABLE, "A client reads too slowly to be subscribed now.", retry_after=RETRY_AFTER)
 
     def unsubscribe(self, channel: ChannelName, *, user_id: str | None, connection_id: str | None) -> int:
         """End the subscriptions of a user, or of one connection, to a channel. Return their number. The clients are told."""
