@@ -254,7 +254,7 @@ class Steering:
 
     def tap(self, pattern: str, encode: EncodeLine, rate: int) -> Tap:
         """Return a view of what is published to the channels that match, for a `with` block. Raises as `Taps.open`."""
-        return self._broker.taps.open(matcher(pattern), encode, rate)
+        return self._broker.channels.taps.open(matcher(pattern), encode, rate)
 
     # -- history ------------------------------------------------------------------------------------------------------
 

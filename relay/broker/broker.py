@@ -21,7 +21,6 @@ from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import Presence
 from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
-from relay.broker.taps import Taps
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.kinds import ChannelName
@@ -71,7 +70,6 @@ class Broker:
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
-        self.taps = Taps()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         presence.bind(self.signal)
@@ -141,8 +139,7 @@ class Broker:
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
         self.publications[draft.channel.kind.name] += 1
-        if self.taps:
-            self.taps.take(draft.at(position))
+        self.channels.taps.take(draft, position)
         channel = self.channels.get(draft.channel)
         if channel is not None:
             channel.publish(draft, position, written=True)
@@ -171,8 +168,7 @@ class Broker:
             return attrs.evolve(earlier, repeated=True)
         position = Position(channel.offset + 1, channel.epoch)
         self.publications[channel.name.kind.name] += 1
-        if self.taps:
-            self.taps.take(draft.at(position))
+        self.channels.taps.take(draft, position)
         self.channels.note_unwritten(channel)
         channel.publish(draft, position, written=False)
         published = Published(position)
@@ -190,29 +186,20 @@ class Broker:
             if to(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
-                frame = frames[subscriber.encode]
-                if frame is not None:
+                if (frame := frames[subscriber.encode]) is not None:
                     self.deliveries[subscriber.encode] += 1
                     subscriber.sink.push(frame)
 
     # -- subscribing --------------------------------------------------------------------------------------------------
 
     def attach(self, sink: Sink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
-        """Return a subscriber for a connection. It is a context manager, which ends its subscriptions on exit.
-
-        `connection` is None for a subscriber that is not one connection's.
-        """
-        subscriber = Subscriber(sink, encode, leave=self.detach, connection=connection)
-        if connection is not None:
-            connection.subscriber = subscriber
-        return subscriber
+        """Return a subscriber, of a connection or of several. It is a context manager, which ends its subscriptions on exit."""
+        return Subscriber(sink, encode, leave=self.detach, connection=connection)
 
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
         subscriber.close()
-        if subscriber.connection is not None:
-            subscriber.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
 

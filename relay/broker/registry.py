@@ -10,6 +10,7 @@ import trio
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
+from relay.broker.taps import Taps
 from relay.ground.clock import Clock
 from relay.model.kinds import ChannelName
 from relay.model.publication import Encoder, Position, Publication
@@ -36,6 +37,8 @@ class ChannelRegistry:
     def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encoder, int]) -> None:
         """`deliveries` counts the delivered frames of all channels by encoder."""
         self._source = source
+        self.taps = Taps()
+        """Views of what is published to any channel, for operators."""
         self._clock = clock
         self._deliveries = deliveries
         self._channels: dict[str, Channel] = {}

@@ -55,6 +55,8 @@ class Subscriber:
         self.sink = sink
         self.encode = encode
         self.connection = connection
+        if connection is not None:
+            connection.subscriber = self
         self.holds: str | None = None
         """The name of the channel whose publications a server-side subscription holds for this subscriber."""
         self.principal: Principal | None = None
@@ -92,6 +94,8 @@ class Subscriber:
     def close(self) -> None:
         """Report no more: the connection ends."""
         self._on_revoked = None
+        if self.connection is not None:
+            self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
 
 
 class Pending:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
-from relay.model.publication import Publication
+from relay.model.publication import Draft, Position, Publication
 
 MAX_TAPS = 8
 """Open taps of one server."""
@@ -87,7 +87,9 @@ class Taps:
         """Close a tap. Idempotent."""
         self._open.pop(tap, None)
 
-    def take(self, publication: Publication) -> None:
-        """Show a publication to every tap."""
-        for tap in self._open:
-            tap.take(publication)
+    def take(self, draft: Draft, position: Position) -> None:
+        """Show a draft, published at a position, to every tap."""
+        if self._open:
+            publication = draft.at(position)
+            for tap in self._open:
+                tap.take(publication)

@@ -322,7 +322,7 @@ async def test_a_tail_shows_what_matches(tmp_path: Path) -> None:
             await admin.publish("trades", n=2)
             assert (await lines.next())["data"]["n"] == 2
         with trio.fail_after(5):
-            while admin.server.broker.taps:
+            while admin.server.broker.channels.taps:
                 await trio.sleep(0.01)
 
 

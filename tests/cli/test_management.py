@@ -93,7 +93,7 @@ async def test_tail(folder: Path) -> None:
 
         for args in ((), ("--json",)):
             nursery.start_soon(run, "trade?", *args)
-            while not here.server.broker.taps:
+            while not here.server.broker.channels.taps:
                 await trio.sleep(0.01)
             for text in ("one\x1b[2J", "two"):
                 draft = here.server.core.publishing.draft(
@@ -107,7 +107,7 @@ async def test_tail(folder: Path) -> None:
             assert "trades" in second
             if args:
                 assert json.loads(second)["data"] == {"text": "two"}
-            while here.server.broker.taps:
+            while here.server.broker.channels.taps:
                 await trio.sleep(0.01)
 
 
