@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
+from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import make_limits
@@ -25,6 +26,7 @@ from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.namespaces import namespaces_of
 from relay.ops.metrics import Metrics
+from relay.sessions.connections import Connections
 from relay.store.database import Database
 from relay.store.publications import Publications
 
@@ -37,6 +39,7 @@ def build_core(
     timers = Timers()
     presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
     broker = Broker(publications, presence, clock)
+    connections = Connections()
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
@@ -65,6 +68,8 @@ def build_core(
         subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
+        connections=connections,
+        steering=Steering(connections, broker, rooms, database),
     )
     return core, broker
 
