@@ -88,6 +88,9 @@ POST /socket.io/                                400    400     400     400    40
 PUT /socket.io/                                 400    400     400     400    400   400    400     400     400
 PATCH /socket.io/                               400    400     400     400    400   400    400     400     400
 DELETE /socket.io/                              400    400     400     400    400   400    400     400     400
+GET /v1/channels/{room}/history                 401    404     404     200    200   200    403     403     200
+GET /v1/channels/{room}/presence                401    404     404     200    200   200    403     403     200
+POST /v1/channels/{channel}/publish             401    403     403     403    403   200    403     200     200
 GET /nothing                                    404    404     404     404    404   404    404     404     404
 """)
 
@@ -95,6 +98,7 @@ TOLD = {
     "GET /v1/chatrooms": ("word-public-name", "word-group-name"),
     **{f"GET /v1/chatrooms/{{{type_}}}": (f"word-{type_}-name",) for type_ in ROOM_TYPES},
     **{f"GET /v1/chatrooms/{{{type_}}}/messages": (f"word-{type_}-text",) for type_ in ROOM_TYPES},
+    "GET /v1/channels/{room}/history": ("word-private-text",),
 }
 """What those who are answered 200 must have been told: a search that can find nothing would prove nothing."""
 
@@ -104,6 +108,7 @@ BODIES: dict[str, Any] = {
     "PUT /v1/chatrooms/{}": {"name": "word-changed"},
     "POST /v1/chatrooms/{}/members": {"userId": "guest"},
     "POST /v1/chatrooms/{}/messages": {"message": "Hello"},
+    "POST /v1/channels/{channel}/publish": {"data": {"price": 1}},
     "POST /v1/notifications/send": {"userId": "guest", "title": "T", "message": "M"},
 }
 
@@ -119,7 +124,16 @@ def body_of(row: str, cell: Cell) -> Any:
 
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
-    path = row.split()[1].format(**cell.rooms, member="member", owner="owner", note=cell.notification, page="security")
+    room = f"chatroom:{cell.rooms['private']}"
+    path = row.split()[1].format(
+        **cell.rooms,
+        room=room,
+        channel="market:BTC",
+        member="member",
+        owner="owner",
+        note=cell.notification,
+        page="security",
+    )
     if row.endswith(" before"):
         path += f"?before={cell.private_message}"
     if path == "/socket.io/":
