@@ -6,6 +6,7 @@ import attrs
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
+from relay.access.reading import Reading
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -39,6 +40,7 @@ class Core:
     notifications: Notifications
     publishing: Publishing
     client_publishing: ClientPublishing
+    reading: Reading
     subscriptions: Subscriptions
     """The only way to subscribe: the broker, which checks no right, is not part of the core."""
     trusted_proxies: TrustedProxies

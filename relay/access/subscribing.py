@@ -73,6 +73,7 @@ class Subscriptions:
         *,
         outbox: Outbox,
         since: Position | None = None,
+        last: int = 0,
         answer: MakeAnswer,
         counted: bool = True,
         token: str | None = None,
@@ -83,7 +84,7 @@ class Subscriptions:
         with the reason `token_expired` when it expires, unless a later call brings a fresh one.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
-        the first frame; see `Broker.subscribe`. `counted=False` exempts the subscription from the maximum.
+        the first frame; see `Broker.subscribe`, also for `last`. `counted=False` exempts the subscription from the maximum.
         Cancelled, or refused, it leaves no subscription behind; one that the subscriber already had stays.
 
         Raises:
@@ -101,7 +102,7 @@ class Subscriptions:
                 subscription.token = proof
                 subscription.deadline = math.inf if proof is None else self._auth.deadline_at(proof.expires_at)
                 self._expect_end(subscriber)
-            await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, answer=answer)
+            await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, last=last, answer=answer)
 
     async def subscribe_all(
         self,

@@ -226,6 +226,8 @@ class RelayCollector(Collector):
             "pending_subscriptions": len(broker.pending),
             "resumed_frames": len(broker.resumed_frames),
             "presence_rooms": core.presence.room_count,
+            "presence_channels": core.presence.attendance.channel_count,
+            "presence_leaving": core.presence.attendance.leaving_count,
             "api_keys": core.auth.keys.cached_count,
             "api_keys_in_use": core.auth.keys.watched_count,
             "user_profiles": core.auth.users.remembered_count,

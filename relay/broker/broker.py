@@ -236,6 +236,7 @@ class Broker:
         *,
         outbox: Outbox,
         since: Position | None,
+        last: int = 0,
         answer: MakeAnswer,
     ) -> None:
         """Answer, send the missed publications and go live, without a gap or a repeat. A checkpoint only if it must wait.
@@ -244,30 +245,29 @@ class Broker:
         with whether the missed publications follow (None if the client did not ask). The end of the resume and going live are one
         synchronous step. Call this within `reserved`.
 
+        Unless the client resumes, the newest `last` kept publications follow the answer, and its position is before them.
+
         Raises:
             RequestError: the right was lost meanwhile, or the store cannot read.
             Disconnect: the client reads so slowly that the history moved past its position; no publication was skipped silently.
         """
         channel = await self.channels.pin(subscription.channel)
         try:
-            if since is not None:
-                await self.channels.load_missed(channel, since)
+            await self.channels.load_missed(channel, since, last)
             await outbox.wait_for_room()
             subscription.check()
             # Only now: during the wait the history may have moved past the position.
-            recovered = self.channels.can_resume(channel, since) if since is not None else None
-            position = channel.position
-            if recovered and since is not None:
-                if subscription.live:
-                    # The subscription is live already: the resume must not overtake or repeat delivered publications.
-                    channel.leave(subscriber)
-                    subscription.live = False
-                    self.pending.add(subscriber, subscription)
-                position = since
+            position, recovered = self.channels.begin_at(channel, since, last)
+            replays = recovered or position.offset < channel.offset
+            if replays and subscription.live:
+                # The subscription is live already: the resume must not overtake or repeat delivered publications.
+                channel.leave(subscriber)
+                subscription.live = False
+                self.pending.add(subscriber, subscription)
             frame = answer(position, recovered)
             if frame is not None:
                 outbox.send_nowait(frame)
-            if recovered:
+            if replays:
                 await self._catch_up(channel, subscriber, subscription, outbox, position.offset)
             self._go_live(channel, subscriber, subscription)
         finally:

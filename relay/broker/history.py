@@ -74,6 +74,15 @@ class History:
         skip = offset - self.floor
         return list(islice(self._entries, skip, skip + limit))
 
+    def start_of_last(self, count: int) -> int | None:
+        """Return the offset that the newest `count` publications follow; None if there are none."""
+        return self._entries[-min(count, len(self._entries))].offset - 1 if self._entries else None
+
+    def before(self, offset: int, limit: int) -> list[Publication]:
+        """Return at most `limit` publications with a lower offset, newest first."""
+        older = (publication for publication in reversed(self._entries) if publication.offset < offset)
+        return list(islice(older, limit))
+
     def all(self) -> list[Publication]:
         """Return every publication, oldest first."""
         return list(self._entries)

@@ -1,8 +1,9 @@
-"""Presence: the users that are subscribed to each room, and the signals to the other members when that changes.
+"""Presence: the users that are subscribed to each channel, and the signals to the others when that changes.
 
 A user is present in a room while any of its connections is subscribed to it. The other users there receive `user:online` when the
 user enters. They receive `user:offline` when its last connection ended and the user did not reconnect within the grace period.
-Presence knows rooms only as channels, and subscribers only by the attributes of `Listener`.
+Presence knows rooms only as channels, and subscribers only by the attributes of `Listener`. `Attendance` does the same for the
+channels of configured namespaces, each for itself.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from typing import Any, Protocol
 
 import trio
 
+from relay.broker.attendance import Attendance, Present
 from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName
+from relay.model.principal import Principal
 
 
 class Listener(Protocol):
     """A subscriber as presence sees it."""
 
     user_id: str | None
+    principal: Principal | None
+    is_closed: bool
     subscriptions: dict[str, Any]
 
 
@@ -51,6 +56,8 @@ class Presence:
         self._grace = offline_grace
         self._signal: Signal | None = None
         self._users: dict[str, _User] = {}
+        self.attendance = Attendance(timers, self._send, grace=offline_grace)
+        """The users of the channels of configured namespaces."""
         self._present: dict[str, dict[str, None]] = {}  # room to users, in the order in which they entered
 
     def bind(self, signal: Signal) -> None:
@@ -60,6 +67,12 @@ class Presence:
     def users(self, room: ChannelName) -> list[str]:
         """Return the users present in a room, in the order in which they entered."""
         return list(self._present.get(room.text, ()))
+
+    def present(self, channel: ChannelName) -> list[Present]:
+        """Return the users present in a channel of any namespace, with the number of their connections there."""
+        if not channel.namespace.built_in:
+            return self.attendance.users(channel)
+        return [Present(user_id, self._users[user_id].rooms[channel.text][1], None) for user_id in self.users(channel)]
 
     def count(self, room: ChannelName) -> int:
         """Return the number of users present in a room."""
@@ -101,6 +114,9 @@ class Presence:
     def entered(self, listener: Listener, room: ChannelName) -> None:
         """Record that a connection subscribed to a room."""
         assert listener.user_id is not None
+        if not room.namespace.built_in:
+            self.attendance.entered(listener, room)
+            return
         user_id = listener.user_id
         user = self._users[user_id]
         _, connections = user.rooms.get(room.text, (room, 0))
@@ -118,6 +134,9 @@ class Presence:
     def left(self, listener: Listener, room: ChannelName) -> None:
         """Record that a connection's subscription to a room ended."""
         assert listener.user_id is not None
+        if not room.namespace.built_in:
+            self.attendance.left(listener, room)
+            return
         user = self._users[listener.user_id]
         _, connections = user.rooms[room.text]
         if connections > 1:
@@ -147,7 +166,6 @@ class Presence:
 
     def _notify(self, room: ChannelName, user_id: str, status: str, known: list[str]) -> None:
         """Notify the other users of a room, except those that are present in a room of `known` too."""
-        assert self._signal is not None
 
         def to(other: Listener) -> bool:
             if other.user_id == user_id:
@@ -155,4 +173,8 @@ class Presence:
             subscriptions = other.subscriptions
             return not any(text in subscriptions and subscriptions[text].present for text in known)
 
-        self._signal(room, f"user:{status}", {"userId": user_id, "status": status}, to=to)
+        self._send(room, f"user:{status}", {"userId": user_id, "status": status}, to=to)
+
+    def _send(self, room: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Listener], bool]) -> None:
+        assert self._signal is not None
+        self._signal(room, type_, data, to=to)

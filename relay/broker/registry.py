@@ -140,11 +140,27 @@ class ChannelRegistry:
 
         await self._source.load_version(channel.name, loaded)
 
-    async def load_missed(self, channel: Channel, since: Position) -> None:
-        """Load the stored publications that follow a position. A checkpoint only if the store is asked."""
-        ours = since.epoch == channel.epoch and since.offset <= channel.offset
-        if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
+    async def load_missed(self, channel: Channel, since: Position | None, last: int = 0) -> None:
+        """Load the stored publications that follow a position, or the newest `last`. A checkpoint only if the store is asked."""
+        if channel.history.complete:
+            return
+        ours = since is not None and since.epoch == channel.epoch and since.offset <= channel.offset
+        if len(channel.history) < last or (ours and since is not None and not channel.history.reaches(since.offset)):
             await self.load_history(channel)
+
+    def begin_at(self, channel: Channel, since: Position | None, last: int) -> tuple[Position, bool | None]:
+        """Return the position that a subscription begins at, and whether it resumes (None without `since`).
+
+        It begins at `since` if it resumes, else before the newest `last` kept publications.
+        """
+        recovered = None if since is None else self.can_resume(channel, since)
+        if recovered and since is not None:
+            return since, True
+        if not last:
+            return channel.position, recovered
+        self.expire(channel)
+        start = channel.history.start_of_last(last)
+        return Position(channel.offset if start is None else start, channel.epoch), recovered
 
     def can_resume(self, channel: Channel, since: Position) -> bool:
         """Return whether every publication that follows a position is in memory. Drop expired ones first."""

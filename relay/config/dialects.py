@@ -45,6 +45,19 @@ class LiveConfig:
         check=seconds(HOUR, low=0),
     )
 
+    max_anonymous: int = setting(
+        1000,
+        'The most clients without a token at once. They read namespaces with subscribe = "anyone".',
+        unit="connections",
+        check=count(10_000_000),
+    )
+    anonymous_period: float = setting(
+        3600.0,
+        "How long a client without a token stays connected, unless it sends auth again.",
+        unit="seconds",
+        check=seconds(DAY),
+    )
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
         yield from _ping_before(self.ping_interval, "idle_timeout", self.idle_timeout)

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable
 from relay.access.subscribing import First
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
+from relay.dialects.naming import Publish
 from relay.ground.errors import Disconnect, Reason
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
-from relay.model.publication import Position
+from relay.model.publication import Position, Published
 from relay.sessions.session import LastWords, Session
 
 Take = Callable[[str], Awaitable[None]]
@@ -86,7 +87,26 @@ class UserSession:
         """Send what is held and go live. Call it before each frame is handled that is not a subscribe."""
         await self._server_side.begin()
 
-    async def subscribe(self, channel: ChannelName, *, since: Position | None, answer: MakeAnswer) -> None:
+    async def publish(self, publication: Publish, document: bytes) -> Published:
+        """Publish for the user. `document`: the object that it came in. Raises as `ClientPublishing.publish`."""
+        return await self._core.client_publishing.publish(
+            self.principal,
+            publication.channel,
+            publication.item,
+            document=document,
+            subscriber=self.subscriber,
+            echo=publication.echo,
+        )
+
+    async def subscribe(
+        self,
+        channel: ChannelName,
+        *,
+        since: Position | None,
+        last: int = 0,
+        token: str | None = None,
+        answer: MakeAnswer,
+    ) -> None:
         """Subscribe to one channel. For the server-side one this is the resume. Raises as `Subscriptions.subscribe`."""
         server_side = self._is_server_side(channel)
         if server_side:
@@ -99,6 +119,8 @@ class UserSession:
             self.principal,
             outbox=self._session.outbox,
             since=since,
+            last=last,
+            token=token,
             answer=answer,
             counted=not server_side,
         )

@@ -42,7 +42,9 @@ def since(body: Mapping[str, Any], named: str = "since") -> Position | None:
 
 def subscribed(named: Mapping[str, object], position: Position, recovered: bool | None) -> dict[str, object]:
     """Return the data of the answer to a subscribe; `named` names the channel. Without a resume, `recovered` is None."""
-    data: dict[str, object] = {**named, "offset": position.offset, "epoch": position.epoch}
+    data: dict[str, object] = {**named}
+    if position.epoch:  # a channel that keeps nothing has no positions
+        data |= {"offset": position.offset, "epoch": position.epoch}
     if recovered is not None:
         data["recovered"] = recovered
     return data

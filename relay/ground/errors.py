@@ -46,6 +46,7 @@ class RefusalReason(enum.Enum):
     CLOSED = "closed"
     PUBLISH_NOT_ALLOWED = "publish_not_allowed"
     NOT_SUBSCRIBED = "not_subscribed"
+    NO_PRESENCE = "no_presence"
     TOKEN_INVALID = "token_invalid"  # noqa: S105 - not a secret
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 - not a secret
     TOKEN_OTHER_USER = "token_other_user"  # noqa: S105 - not a secret

@@ -166,6 +166,11 @@ class Namespaces:
     def __iter__(self) -> Iterator[Namespace]:
         return iter(self._namespaces.values())
 
+    @property
+    def has_anonymous_readers(self) -> bool:
+        """Whether a namespace of the configuration is for clients without a token too."""
+        return any(not one.built_in and one.subscribe is SubscribeRule.ANYONE for one in self)
+
     def of(self, text: str) -> Namespace | None:
         """Return the namespace that a channel's name belongs to; None if there is none. The id is not checked."""
         name, colon, _ = text.partition(":")

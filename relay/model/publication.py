@@ -77,6 +77,11 @@ class Publication:
             self._json = strictjson.dumps(self._data)
         return self._json
 
+    @property
+    def is_signal(self) -> bool:
+        """Whether it is a signal. A publication of a namespace that keeps nothing has no offset either, but a time."""
+        return not self.offset and bool(self.channel.namespace.history_size or not self.published_ms)
+
     def __repr__(self) -> str:
         return f"<Publication {self.channel.text} {self.type} {self.offset}>"
 

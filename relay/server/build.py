@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
+from relay.access.reading import Reading
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -65,6 +66,7 @@ def build_core(
         notifications=notifications,
         publishing=publishing,
         client_publishing=ClientPublishing(publishing, broker, rooms, limits.publications),
+        reading=Reading(broker, rooms, presence),
         subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),

@@ -70,7 +70,7 @@ async def administered(folder: Path, **overrides: Any) -> AsyncIterator[Admin]:
                 yield Admin(server, address, http, folder)
 
 
-# -- connections ----------------------------------------------------------------------------------------------------------
+# -- connections -------------------------------------------------------------------------------------------------------
 
 
 async def test_connections_say_who_is_there(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_disconnect_and_unsubscribe(tmp_path: Path, caplog: pytest.LogCapt
         assert "is required" in await admin.post("/disconnect", 400)
 
 
-# -- channels, limits and keys --------------------------------------------------------------------------------------------
+# -- channels, limits and keys -----------------------------------------------------------------------------------------
 
 
 async def test_channels(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ async def test_keys(tmp_path: Path) -> None:
             await admin.post("/keys", 400, **body)
 
 
-# -- why ------------------------------------------------------------------------------------------------------------------
+# -- why ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ async def test_why_for_a_token_and_a_key(tmp_path: Path) -> None:
         await admin.post("/why", 400, user="ann", channel="user:ann", action="fly")
 
 
-# -- tail -----------------------------------------------------------------------------------------------------------------
+# -- tail --------------------------------------------------------------------------------------------------------------
 
 
 class Lines:
@@ -382,7 +382,7 @@ async def test_a_tail_that_is_not_read_holds_a_bounded_number_of_bytes() -> None
         assert tap.renew() > 80
 
 
-# -- the front page -------------------------------------------------------------------------------------------------------
+# -- the front page ----------------------------------------------------------------------------------------------------
 
 
 async def test_the_front_page(tmp_path: Path) -> None:

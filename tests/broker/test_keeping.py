@@ -183,7 +183,7 @@ async def test_an_excluded_connection_gets_no_copy(tmp_path: Path, channel: str)
         await publish(parts, channel, exclude=ids[0])
 
 
-# -- heads --------------------------------------------------------------------------------------------------------------
+# -- heads -------------------------------------------------------------------------------------------------------------
 
 STEPS = st.lists(
     st.one_of(

@@ -17,6 +17,7 @@ from relay.broker import presence as module
 from relay.broker.presence import Presence
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
+from relay.model.principal import Principal
 
 KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 GRACE = 5.0
@@ -28,6 +29,8 @@ class Connection:
     """A connection, as presence sees it, and what it was told."""
 
     user_id: str | None
+    principal: Principal | None = None
+    is_closed: bool = False
     subscriptions: dict[str, SimpleNamespace] = attrs.Factory(dict)
     heard: list[str] = attrs.Factory(list)
 

@@ -61,7 +61,7 @@ def test_with_only_a_public_key_no_token_can_be_made(folder: Path) -> None:
     assert not (folder / "relay.db").exists()
 
 
-# -- grants, and what is said of a token --------------------------------------------------------------------------------
+# -- grants, and what is said of a token -------------------------------------------------------------------------------
 
 OWN = f'[auth]\njwt_secret = "{SECRET}"\n[namespaces.orders]\n[namespaces.wall]\nsubscribe = "users"\npublish = "subscribers"\n'
 

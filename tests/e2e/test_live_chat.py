@@ -101,7 +101,12 @@ async def test_market(tmp_path: Path) -> None:
             assert answer["data"]["positions"]["EUR/USD"]["offset"] == 1
             assert answer["data"]["positions"]["GBP/JPY"]["offset"] == 0
             price = await bob.receive()
-            assert price == {"type": "market:price", "offset": 1, "data": {"price": 1.08, "symbol": "EUR/USD"}}
+            assert price == {
+                "type": "market:price",
+                "channel": "market:EUR/USD",
+                "offset": 1,
+                "data": {"price": 1.08, "symbol": "EUR/USD"},
+            }
             await publish(address, {"channel": "market:GBP/JPY", "data": {"price": 190}})
             assert (await bob.receive())["data"]["symbol"] == "GBP/JPY"
             answer = await bob.ask(type="unsubscribe", channel="market", symbols=["EUR/USD"])
@@ -116,7 +121,7 @@ async def test_broadcast_reaches_everyone_unasked(tmp_path: Path) -> None:
     async with running(config_for(tmp_path)) as (_, address), live(address, "bob") as bob, live(address) as stranger:
         event = {"sessionId": "s", "title": "Live Market Analysis"}
         await publish(address, {"channel": "broadcast", "type": "session:started", "data": event})
-        assert await bob.receive() == {"type": "session:started", "offset": 1, "data": event}
+        assert await bob.receive() == {"type": "session:started", "channel": "broadcast", "offset": 1, "data": event}
         await stranger.nothing()
 
 
@@ -148,7 +153,11 @@ async def test_typing_and_presence(tmp_path: Path) -> None:
             await alice.until("user:online")
             await alice.send(type="chat:typing", chatroomId=room, isTyping=True)
             typing = await bob.receive()
-            assert typing == {"type": "chat:typing", "data": {"chatroomId": room, "userId": "alice", "isTyping": True}}
+            assert typing == {
+                "type": "chat:typing",
+                "channel": f"chatroom:{room}",
+                "data": {"chatroomId": room, "userId": "alice", "isTyping": True},
+            }
             present = await bob.ask(type="presence", chatroomId=room)
             assert [user["userId"] for user in present["data"]["users"]] == ["alice", "bob"]
             assert present["data"]["users"][0]["firstName"] == "Alice"
@@ -232,7 +241,11 @@ async def test_deleted_room(tmp_path: Path) -> None:
             await join(bob, room)
             assert (await http.delete(f"/v1/chatrooms/{room}", headers=bearer("bob"))).status_code == 403
             assert (await http.delete(f"/v1/chatrooms/{room}", headers=bearer("alice"))).status_code == 200
-            assert await bob.receive() == {"type": "chatroom:deleted", "data": {"chatroomId": room}}
+            assert await bob.receive() == {
+                "type": "chatroom:deleted",
+                "channel": f"chatroom:{room}",
+                "data": {"chatroomId": room},
+            }
 
 
 async def test_limits_close_with_their_codes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NoReturn
 
+from relay.dialects import naming
 from relay.dialects.channels import protocol as channels
 from relay.dialects.live import protocol as live
 from relay.dialects.socketio import engineio
@@ -38,6 +39,13 @@ LIVE: list[dict[str, object]] = [
     {"type": "chat:typing", "chatroomId": "room_1", "isTyping": True},
     {"type": "presence", "chatroomId": "room_1"},
     {"type": "ping", "requestId": -1},
+    {"type": "auth"},
+    {"type": "subscribe", "channel": "orders:42", "last": 3, "token": "eyJ", "since": {"offset": 1, "epoch": "e"}},
+    {"type": "unsubscribe", "channel": "orders:eu:42#u1,u2"},
+    {"type": "publish", "channel": "orders:42", "data": [1, {"a": None}], "event": "x", "echo": False, "clientMessageId": "c"},
+    {"type": "history", "channel": "orders:42", "limit": 5, "before": 7},
+    {"type": "history", "channel": "market:btc", "since": {"offset": 1, "epoch": "e"}},
+    {"type": "presence", "channel": "orders:42"},
 ]  # fmt: skip
 CHANNELS: list[dict[str, object]] = [
     {"type": "subscribe", "data": {"channel": "conversation:conv-123", "since": {"offset": 0, "epoch": ""}}},
@@ -45,6 +53,11 @@ CHANNELS: list[dict[str, object]] = [
     {"type": "unsubscribe", "data": {"channel": "task:7/ß"}},
     {"type": "ping"},
     {"type": "ping", "data": None},
+    {"type": "subscribe", "data": {"channel": "orders:42", "last": 3, "token": "eyJ"}},
+    {
+        "type": "publish",
+        "data": {"channel": "orders:42", "data": "x", "type": "y", "echo": True, "clientMessageId": "c"},
+    },
 ]
 SOCKETIO = [
     b'0/api-ws,{"apiKey":"rk_live_abc"}', b"0", b"0/api-ws?x=1,", b"1/api-ws,", b'2/api-ws,1["subscribe",{"symbols":["btc","ETH"]}]',
@@ -118,7 +131,9 @@ def take_live(data: bytes) -> None:
         case live.ChatSend(room) | live.ChatTyping(room) | live.AskPresence(room):
             assert room.namespace.subscribe is SubscribeRule.ROOM
         case live.Auth(token):
-            assert token
+            assert token is None or token
+        case naming.Publish(channel, text) | live.AskHistory(channel, text) | live.AskUsers(channel, text):
+            assert CORE.namespaces.parse(text).text == channel.text
         case live.Ping():
             pass
 

@@ -63,11 +63,12 @@ def _encode(draft: Draft) -> None:
         publication = Publication(draft.channel, draft.type, 1, "epoch", draft.published_ms, data=data, json=stored)
         frames = [
             live.encode(publication),
-            live.encode_with(publication, {"clientMessageId": "c"}),
             channels.encode(publication),
         ]
         channel = draft.channel
         match channel.namespace.name:
+            case "chatroom":
+                frames.append(live.encode_with(publication, {"clientMessageId": "c"}))
             case "market":
                 frames += [feeds.encode_price(publication), *feeds.first_price(channel, [publication])]
                 packet = prices.encode(publication)

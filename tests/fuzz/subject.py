@@ -9,6 +9,7 @@ import attrs
 
 from relay.access.publishing import Publishing
 from relay.broker.connections import Connections
+from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import Config
 from relay.core import Core
 from relay.ground.clock import Clock
@@ -18,6 +19,7 @@ from relay.server.build import build_core
 from tests.running import SECRET
 
 NOW_MS = 1_760_000_000_000
+CONFIG = Config(namespaces={"orders": NamespaceConfig(), "default": NamespaceConfig(subscribe="anyone")})
 
 
 class _Clock(Clock):
@@ -50,7 +52,7 @@ class Broker:
 def make_core() -> Core:
     """Return the parts, with the default configuration."""
     nothing: Any = None
-    core, _ = build_core(Config(), nothing, nothing, _Clock(), SECRET)
+    core, _ = build_core(CONFIG, nothing, nothing, _Clock(), SECRET)
     return core
 
 

@@ -172,7 +172,7 @@ def test_only_protocol_errors_leave(document: str | bytes) -> None:
     assert strictjson.loads(strictjson.dumps(value)) == value
 
 
-# -- how a value is written ---------------------------------------------------------------------------------------------
+# -- how a value is written --------------------------------------------------------------------------------------------
 
 
 @given(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=5), st.sampled_from([None, 0, 2]), st.booleans())

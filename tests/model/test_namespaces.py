@@ -306,7 +306,7 @@ def test_channels_are_told_apart_by_their_text() -> None:
     assert one != other
 
 
-# -- namespaces of the configuration ------------------------------------------------------------------------------------
+# -- namespaces of the configuration -----------------------------------------------------------------------------------
 
 OWN = Namespaces(
     entities=["task"],

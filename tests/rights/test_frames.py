@@ -66,6 +66,12 @@ presence public               unauthorized  ok         ok         ok         ok 
 presence group                unauthorized  forbidden  forbidden  ok         ok     ok
 presence private              unauthorized  not_found  not_found  ok         ok     ok
 presence missing              unauthorized  not_found  not_found  not_found  not_found  not_found
+history public                unauthorized  ok         ok         ok         ok     ok
+history group                 unauthorized  forbidden  forbidden  ok         ok     ok
+history private               unauthorized  not_found  not_found  ok         ok     ok
+history missing               unauthorized  not_found  not_found  not_found  not_found  not_found
+publish public                unauthorized  forbidden  forbidden  forbidden  forbidden  ok
+publish private               unauthorized  not_found  not_found  forbidden  forbidden  ok
 """)
 # `*`, who brings no good token, is told so and closed.
 CHANNELS = table("""
@@ -84,6 +90,9 @@ subscribe community/1         subscription_failed  subscription_failed  subscrip
 subscribe broadcast           subscription_failed  subscription_failed  subscription_failed  subscription_failed  subscription_failed
 unsubscribe chatroom/private  ok            ok            ok            ok            ok
 unsubscribe user/owner        ok            ok            ok            ok            ok
+publish chatroom/public       unauthorized  unauthorized  unauthorized  unauthorized  ok
+publish chatroom/private      unauthorized  unauthorized  unauthorized  unauthorized  ok
+publish task/1                unauthorized  unauthorized  unauthorized  unauthorized  ok
 """)
 FEEDS = {"trades": "trades", "events/*/chart": "events/1/chart", "assets/*/price": "assets/BTC/price"}
 """By pattern. Everyone may hear them, and they say nothing that is anyone's."""
@@ -216,6 +225,8 @@ def live_frame(world: World, cell: Cell, row: str, positions: Mapping[str, Any])
         frame |= {"since": positions[target]} if target in positions else {}
     if type_ == "chat:send":
         frame["message"] = "Hello"
+    if type_ in ("history", "publish"):
+        frame = {"type": type_, "channel": f"chatroom:{cell.rooms[target]}", "data": {"text": "x"}, "event": "note"}
     if type_ == "chat:typing":
         frame["isTyping"] = True
     return frame
@@ -307,7 +318,7 @@ async def test_every_role_against_every_channel_of_channels(tmp_path: Path) -> N
                 since = positions.get("notifications/owner" if kind == "user" else id_)
                 for role in TOKEN_ROLES:
                     async with channels_ear(world, role) as ear:
-                        data = {"channel": name, "since": since}
+                        data = {"channel": name, "since": since, "data": {"text": "x"}, "type": "note"}
                         got = outcome(await ear.say({"type": type_, "data": data if target else {}}))
                     verdict.judge(row, role, got, expected[role], ear.said)
             kinds = {kind.name for kind in world.server.core.namespaces}

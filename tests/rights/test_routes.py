@@ -101,6 +101,9 @@ GET /v1/admin/keys                              401    403     403     403    40
 POST /v1/admin/keys                             401    403     403     403    403   201    403     403     201
 DELETE /v1/admin/keys/{key}                     401    403     403     403    403   404    403     403     404
 GET /                                           200    200     200     200    200   200    200     200     200
+GET /v1/channels/{room}/history                 401    404     404     200    200   200    403     403     200
+GET /v1/channels/{room}/presence                401    404     404     200    200   200    403     403     200
+POST /v1/channels/{channel}/publish             401    403     403     403    403   200    403     200     200
 GET /nothing                                    404    404     404     404    404   404    404     404     404
 """)
 
@@ -108,6 +111,7 @@ TOLD = {
     "GET /v1/chatrooms": ("word-public-name", "word-group-name"),
     **{f"GET /v1/chatrooms/{{{type_}}}": (f"word-{type_}-name",) for type_ in ROOM_TYPES},
     **{f"GET /v1/chatrooms/{{{type_}}}/messages": (f"word-{type_}-text",) for type_ in ROOM_TYPES},
+    "GET /v1/channels/{room}/history": ("word-private-text",),
 }
 """What those who are answered 200 must have been told: a search that can find nothing would prove nothing."""
 
@@ -123,6 +127,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/admin/disconnect": {"user": "nobody-here"},
     "POST /v1/admin/unsubscribe": {"user": "nobody-here", "channel": "trades"},
     "POST /v1/admin/keys": {"user": "guest"},
+    "POST /v1/channels/{channel}/publish": {"data": {"price": 1}},
     "POST /v1/notifications/send": {"userId": "guest", "title": "T", "message": "M"},
 }
 
@@ -139,6 +144,7 @@ def body_of(row: str, cell: Cell) -> Any:
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
     named = {"member": "member", "owner": "owner", "note": cell.notification, "page": "security", "key": "key_nothing"}
+    named |= {"room": f"chatroom:{cell.rooms['private']}", "channel": "market:BTC"}
     method = "publish" if row.endswith(" publish") else "info"
     path = row.split()[1].format(**cell.rooms, **named, method=method)
     if row.endswith(" before"):

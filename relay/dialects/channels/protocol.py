@@ -7,17 +7,17 @@ One whole exchange: `>` from the client, `<` from the server, `!` published by a
     < {"type": "subscribed", "data": {"channel": "conversation:conv-123", "offset": 0, "epoch": "9f2c"},
        "timestamp": "2025-10-21T12:00:00Z"}
     ! {"channel": "chatroom:conv-123", "data": {"userId": "user-456", "message": "Hello there!"}}
-    < {"type": "chat_message", "offset": 1, "data": {"conversation_id": "conv-123", "sender_id": "user-456",
-       "content": "Hello there!"}, "timestamp": "2025-10-21T12:00:00Z"}
+    < {"type": "chat_message", "channel": "conversation:conv-123", "offset": 1,
+       "data": {"conversation_id": "conv-123", "sender_id": "user-456", "content": "Hello there!"}, "timestamp": "2025-10-21T12:00:00Z"}
     ! {"channel": "user:user-123", "data": {"message": "Your task is late.", "priority": "high"}}
-    < {"type": "notification", "offset": 1, "data": {"message": "Your task is late.", "level": "warning"},
+    < {"type": "notification", "channel": "user:user-123", "offset": 1, "data": {"message": "Your task is late.", "level": "warning"},
        "timestamp": "2025-10-21T12:00:00Z"}
     > {"type": "unsubscribe", "data": {"channel": "conversation:conv-123"}}
     < {"type": "unsubscribed", "data": {"channel": "conversation:conv-123"}, "timestamp": "2025-10-21T12:00:00Z"}
     > {"type": "ping"}
     < {"type": "pong", "data": {}, "timestamp": "2025-10-21T12:00:00Z"}
     > {"type": "dance"}
-    < {"type": "error", "data": {"code": "invalid_request", "message": "type must be subscribe, unsubscribe or ping."},
+    < {"type": "error", "data": {"code": "invalid_request", "message": "type must be subscribe, unsubscribe, publish or ping."},
        "timestamp": "2025-10-21T12:00:00Z"}
 """
 
@@ -28,9 +28,11 @@ from typing import Any
 
 import attrs
 
+from relay.dialects import naming
+from relay.dialects.naming import Publish
 from relay.dialects.wire import since, timestamp
 from relay.ground import strictjson
-from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.ground.errors import Code, ProtocolError, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
@@ -60,11 +62,17 @@ LEVELS: Mapping[str, str] = {"low": "info", "medium": "info", "high": "warning",
 
 @attrs.frozen
 class Subscribe:
-    """Subscribe to a channel, and resume from `since` if it is given. `text` is the name as the client gave it."""
+    """Subscribe to a channel, and resume from `since` if it is given; otherwise begin with the newest `last` publications.
+
+    `text` is the name as the client gave it.
+    """
 
     channel: ChannelName
     text: str
     since: Position | None
+    last: int = 0
+    token: str | None = None
+    """A subscription token."""
 
 
 @attrs.frozen
@@ -80,7 +88,7 @@ class Ping:
     """Ask for a `pong`."""
 
 
-Command = Subscribe | Unsubscribe | Ping
+Command = Subscribe | Unsubscribe | Publish | Ping
 
 
 def decode(text: str, namespaces: Namespaces) -> Command:
@@ -99,26 +107,29 @@ def decode(text: str, namespaces: Namespaces) -> Command:
     match message.get("type"):
         case "subscribe":
             channel, name = _channel(data, namespaces)
-            return Subscribe(channel, name, since(data, "data.since"))
+            return Subscribe(channel, name, since(data, "data.since"), naming.last(data), naming.token(data))
         case "unsubscribe":
             return Unsubscribe(*_channel(data, namespaces))
+        case "publish":
+            channel, _ = _channel(data, namespaces)
+            return naming.publish(data, channel, type_field="type")
         case "ping":
             return Ping()
         case _:
-            raise ProtocolError("type must be subscribe, unsubscribe or ping.")
+            raise ProtocolError("type must be subscribe, unsubscribe, publish or ping.")
 
 
 def encode(publication: Publication) -> bytes | None:
     """Return a publication as a frame, None for a signal: this API has none."""
-    if not publication.offset:
+    if publication.is_signal:
         return None
     type_, data = _translated(publication)
-    message = {
-        "type": type_,
-        "offset": publication.offset,
-        "data": data,
-        "timestamp": timestamp(publication.published_ms),
-    }
+    message: dict[str, object] = {"type": type_, "channel": name_of(publication.channel)}
+    if publication.offset:
+        message["offset"] = publication.offset
+    if publication.publisher is not None:
+        message["publisher"] = strictjson.embedded(publication.publisher)
+    message |= {"data": data, "timestamp": timestamp(publication.published_ms)}
     return text_frame(strictjson.dumps(message))
 
 
@@ -140,7 +151,9 @@ def name_of(channel: ChannelName) -> str:
     return f"{CONVERSATION}:{channel.id}" if channel.namespace.name == "chatroom" else channel.text
 
 
-def _translated(publication: Publication) -> tuple[str, Mapping[str, Any]]:
+def _translated(publication: Publication) -> tuple[str, Any]:
+    if not publication.channel.namespace.built_in:
+        return publication.type, strictjson.embedded(publication.json)
     data = publication.data
     match publication.type:
         case "chat:message":
@@ -170,4 +183,9 @@ def _channel(data: Mapping[str, Any], namespaces: Namespaces) -> tuple[ChannelNa
         return namespaces["chatroom"].channel(id_), text
     if colon and (kind == "user" or kind in namespaces.entities):
         return namespaces[kind].channel(id_), text
-    raise RequestError(Code.UNKNOWN_CHANNEL, "There is no such kind of channel.")
+    namespace = namespaces.of(text)
+    if namespace is not None and not namespace.built_in:
+        return namespaces.parse(text), text
+    raise RequestError(
+        Code.UNKNOWN_CHANNEL, "There is no such kind of channel.", reason=RefusalReason.UNKNOWN_NAMESPACE
+    )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from relay.api import views
 from relay.broker.subscription import Subscriber
 from relay.core import Core
-from relay.dialects import wire
+from relay.dialects import naming, wire
 from relay.dialects.channels import protocol
 from relay.dialects.user_session import UserSession
+from relay.ground import strictjson
 from relay.ground.errors import Code, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
@@ -39,23 +41,26 @@ class ChannelsSession:
         """Handle one command. A refusal is answered, and the session continues."""
         try:
             self._user.frame_rate.spend()
-            await self._handle(wire.read(protocol.decode, message, self._core.namespaces))
+            await self._handle(wire.read(protocol.decode, message, self._core.namespaces), message)
         except RequestError as refusal:
             await self._session.send(protocol.error(refusal, self._core.clock.now_ms()))
 
-    async def _handle(self, command: protocol.Command) -> None:
+    async def _handle(self, command: protocol.Command, message: str) -> None:
         if not isinstance(command, protocol.Subscribe):
             await self._user.begin_server_side()
         match command:
             case protocol.Ping():
                 await self._session.send(self._answer("pong", {}))
-            case protocol.Subscribe(channel, text, since):
+            case protocol.Subscribe(channel, text, since, last, token):
 
                 def answer(position: Position, recovered: bool | None) -> bytes:
                     data = wire.subscribed({"channel": text}, position, recovered)
                     return text_frame(self._answer("subscribed", data))
 
-                await self._user.subscribe(channel, since=since, answer=answer)
+                await self._user.subscribe(channel, since=since, last=last, token=token, answer=answer)
+            case naming.Publish(_, text):
+                published = await self._user.publish(command, strictjson.member(message.encode(), "data"))
+                await self._session.send(self._answer("published", views.published(text, published)))
             case protocol.Unsubscribe(channel, text):
                 self._user.unsubscribe(channel)
                 await self._session.send(self._answer("unsubscribed", {"channel": text}))

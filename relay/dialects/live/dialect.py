@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, pinged
-from relay.dialects.live.protocol import encode
+from relay.dialects.live.protocol import encode, skipped
 from relay.dialects.live.routes import blueprint
 from relay.dialects.live.session import LiveSession
 from relay.dialects.live.typing import Typing
@@ -18,11 +19,13 @@ def open_live(core: Core) -> Dialect | None:
     settings = core.config.dialects.live
     if not settings.enabled:
         return None
+    anonymous = ConnectionCounter(settings.max_anonymous)
     typing = Typing(core.publishing, core.timers, timeout=settings.typing_timeout)
 
     async def handle(session: Session) -> None:
         with core.subscriptions.attach(session.outbox, encode, session) as subscriber:
-            await LiveSession(core, typing, session, subscriber).run()
+            subscriber.skip = skipped
+            await LiveSession(core, typing, anonymous, session, subscriber).run()
 
     return pinged(
         "live",
@@ -32,5 +35,5 @@ def open_live(core: Core) -> Dialect | None:
         core,
         encoders=[encode],
         blueprints=(blueprint(core),),
-        tables={"typing": typing.__len__},
+        tables={"typing": typing.__len__, "anonymous": lambda: anonymous.count},
     )

@@ -4,19 +4,39 @@ One whole exchange: `>` from the client, `<` from the server, `!` published by a
 
     /v1/live
     > {"type": "auth", "token": "eyJ..."}
-    < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": "2025-10-21T13:00:00.000Z"}}
+    < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": "2025-10-21T13:00:00.000Z",
+       "connectionId": "5f0c"}}
     > {"type": "subscribe", "channel": "chatroom", "chatroomId": "room_1", "since": {"offset": 7, "epoch": "9f2c"}, "requestId": 1}
     < {"type": "subscribed", "data": {"channel": "chatroom", "chatroomId": "room_1", "offset": 7, "epoch": "9f2c",
        "recovered": true, "requestId": 1}}
-    < {"type": "chat:message", "offset": 8, "data": {"chatroomId": "room_1", "messageId": "msg_8", "userId": "u2",
-       "message": "Is anybody here?", "timestamp": "2025-10-21T12:00:00.000Z"}}
+    < {"type": "chat:message", "channel": "chatroom:room_1", "offset": 8, "data": {"chatroomId": "room_1",
+       "messageId": "msg_8", "userId": "u2", "message": "Is anybody here?", "timestamp": "2025-10-21T12:00:00.000Z"}}
     > {"type": "chat:send", "chatroomId": "room_1", "message": "Hello", "clientMessageId": "c1"}
-    < {"type": "chat:message", "offset": 9, "data": {"chatroomId": "room_1", "messageId": "msg_9", "userId": "u1",
-       "message": "Hello", "timestamp": "2025-10-21T12:00:00.000Z", "clientMessageId": "c1"}}
+    < {"type": "chat:message", "channel": "chatroom:room_1", "offset": 9, "data": {"chatroomId": "room_1",
+       "messageId": "msg_9", "userId": "u1", "message": "Hello", "timestamp": "2025-10-21T12:00:00.000Z", "clientMessageId": "c1"}}
     > {"type": "subscribe", "channel": "market", "symbols": ["btc"]}
     < {"type": "subscribed", "data": {"channel": "market", "symbols": ["BTC"], "positions": {"BTC": {"offset": 0, "epoch": "a41b"}}}}
     ! {"channel": "market:BTC", "data": {"price": 98500.5}}
-    < {"type": "market:price", "offset": 1, "data": {"price": 98500.5, "symbol": "BTC"}}
+    < {"type": "market:price", "channel": "market:BTC", "offset": 1, "data": {"price": 98500.5, "symbol": "BTC"}}
+    > {"type": "subscribe", "channel": "orders:u1", "last": 1}
+    < {"type": "subscribed", "data": {"channel": "orders:u1", "offset": 0, "epoch": "c3d4"}}
+    ! {"channel": "orders:u1", "data": ["paid", 2]}
+    < {"type": "orders:event", "channel": "orders:u1", "offset": 1, "data": ["paid", 2]}
+    > {"type": "publish", "channel": "orders:u1", "event": "note", "data": "Thanks", "clientMessageId": "c2"}
+    < {"type": "note", "channel": "orders:u1", "offset": 2, "publisher": {"user": "u1", "connection": "5f0c"}, "data": "Thanks"}
+    < {"type": "published", "data": {"channel": "orders:u1", "offset": 2, "epoch": "c3d4"}}
+    > {"type": "publish", "channel": "orders:u1", "data": null, "echo": false}
+    < {"type": "skipped", "channel": "orders:u1", "offset": 3}
+    < {"type": "published", "data": {"channel": "orders:u1", "offset": 3, "epoch": "c3d4"}}
+    > {"type": "history", "channel": "orders:u1", "limit": 1, "before": 2}
+    < {"type": "history", "data": {"channel": "orders:u1", "offset": 3, "epoch": "c3d4", "publications": [{"offset": 1,
+       "type": "orders:event", "data": ["paid", 2], "timestamp": "2025-10-21T12:00:00.000Z"}]}}
+    > {"type": "presence", "channel": "orders:u1"}
+    < {"type": "presence", "data": {"channel": "orders:u1", "count": 1, "users": [{"userId": "u1", "connections": 1}]}}
+    > {"type": "subscribe", "channel": "orders:u2"}
+    < {"type": "error", "data": {"code": "forbidden",
+       "message": "This is another user's channel, and the token has no grant for it.", "reason": "not_owner",
+       "request": "subscribe"}}
     > {"type": "dance", "requestId": 2}
     < {"type": "error", "data": {"code": "invalid_request", "message": "There is no such type of frame.",
        "request": "dance", "requestId": 2}}
@@ -30,6 +50,9 @@ from typing import Any
 
 import attrs
 
+from relay.access.reading import DEFAULT_PAGE, MAX_PAGE
+from relay.dialects import naming
+from relay.dialects.naming import Publish
 from relay.dialects.wire import since
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
@@ -61,9 +84,9 @@ ERROR_CODES: Mapping[Code, str] = {
 
 @attrs.frozen
 class Auth:
-    """Authenticate, or replace the token."""
+    """Authenticate, or replace the token. Without a token: become an anonymous client."""
 
-    token: str
+    token: str | None
 
 
 @attrs.frozen
@@ -78,10 +101,13 @@ class Target:
 
 @attrs.frozen
 class Subscribe:
-    """Subscribe, and resume from `since` if it is given."""
+    """Subscribe, and resume from `since` if it is given; otherwise begin with the newest `last` publications."""
 
     target: Target
     since: Position | None
+    last: int = 0
+    token: str | None = None
+    """A subscription token."""
 
 
 @attrs.frozen
@@ -116,11 +142,30 @@ class AskPresence:
 
 
 @attrs.frozen
+class AskUsers:
+    """Ask which users are subscribed to a channel. `text` is its name as the client gave it."""
+
+    channel: ChannelName
+    text: str
+
+
+@attrs.frozen
+class AskHistory:
+    """Ask for kept publications: the newest `limit` ones, those before an offset, or those that follow a position."""
+
+    channel: ChannelName
+    text: str
+    limit: int
+    before: int | None
+    since: Position | None
+
+
+@attrs.frozen
 class Ping:
     """Ask for a `pong`."""
 
 
-Command = Auth | Subscribe | Unsubscribe | ChatSend | ChatTyping | AskPresence | Ping
+Command = Auth | Subscribe | Unsubscribe | Publish | AskHistory | AskUsers | ChatSend | ChatTyping | AskPresence | Ping
 
 
 @attrs.frozen
@@ -160,11 +205,20 @@ def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Comman
     body = frame.body
     match frame.type:
         case "auth":
-            return Auth(_text(body, "token"))
+            return Auth(None if body.get("token") is None else _text(body, "token"))
         case "subscribe":
-            return Subscribe(_target(body, namespaces, user_id), since(body))
+            target = _target(body, namespaces, user_id)
+            return Subscribe(target, since(body), naming.last(body), naming.token(body))
         case "unsubscribe":
             return Unsubscribe(_target(body, namespaces, user_id, all_symbols=True))
+        case "publish":
+            return naming.publish(body, naming.channel(body, namespaces), type_field="event")
+        case "history":
+            channel = naming.channel(body, namespaces)
+            if body.get("before") is not None and body.get("since") is not None:
+                raise ProtocolError("Give before or since, not both.")
+            limit = naming.limit(body, DEFAULT_PAGE, MAX_PAGE)
+            return AskHistory(channel, body["channel"], limit, naming.before(body), since(body))
         case "chat:send":
             message = body.get("message")
             if not isinstance(message, str):
@@ -178,6 +232,8 @@ def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Comman
             if not isinstance(is_typing, bool):
                 raise ProtocolError("isTyping must be true or false.")
             return ChatTyping(_room(body, namespaces), is_typing)
+        case "presence" if body.get("channel") is not None:
+            return AskUsers(naming.channel(body, namespaces), body["channel"])
         case "presence":
             return AskPresence(_room(body, namespaces))
         case "ping":
@@ -189,16 +245,37 @@ def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Comman
 def encode(publication: Publication) -> bytes:
     """Return a publication as a frame. A signal has no offset."""
     head = b'{"type":' + strictjson.dumps(publication.type)
+    head += b',"channel":' + strictjson.dumps(publication.channel.text)
     if publication.offset:
         head += b',"offset":%d' % publication.offset
+    if publication.publisher is not None:
+        head += b',"publisher":' + publication.publisher
     return text_frame(head + b',"data":' + publication.json + b"}")
+
+
+def skipped(publication: Publication) -> bytes | None:
+    """Return the frame in the place of a publication that excludes this connection, so that its offsets stay dense.
+
+    None if the publication has no offset.
+    """
+    if not publication.offset:
+        return None
+    return text_frame(
+        b'{"type":"skipped","channel":%b,"offset":%d}'
+        % (strictjson.dumps(publication.channel.text), publication.offset)
+    )
 
 
 def encode_with(publication: Publication, fields: Mapping[str, object]) -> bytes:
     """Return the sender's own copy of a publication: a frame with these fields added to its data."""
     return text_frame(
         strictjson.dumps(
-            {"type": publication.type, "offset": publication.offset, "data": {**publication.data, **fields}}
+            {
+                "type": publication.type,
+                "channel": publication.channel.text,
+                "offset": publication.offset,
+                "data": {**publication.data, **fields},
+            }
         )
     )
 
@@ -280,8 +357,10 @@ def _target(
             return Target(word, (community,), {"communityId": community.id})
         case "broadcast":
             return Target(word, (namespaces["broadcast"].channel(),), {})
+        case str() if word:
+            return Target(word, (namespaces.parse(word),), {})
         case _:
-            raise ProtocolError("channel must be chatroom, notifications, market, trades, community or broadcast.")
+            raise ProtocolError("channel must be a text that is not empty.")
 
 
 def _symbols(body: Mapping[str, Any], namespaces: Namespaces) -> tuple[ChannelName, ...]:

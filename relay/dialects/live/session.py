@@ -7,16 +7,18 @@ from collections.abc import Mapping
 import attrs
 import trio
 
+from relay.admission.rate_limits import ConnectionCounter
+from relay.api import views
 from relay.broker.subscription import Subscriber
 from relay.core import Core
-from relay.dialects import wire
+from relay.dialects import naming, wire
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
 from relay.dialects.user_session import UserSession
 from relay.ground import logs
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.model.namespaces import ChannelName
+from relay.ground.errors import Code, Disconnect, Reason, RefusalReason, RequestError
+from relay.model.namespaces import ChannelName, SubscribeRule
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
@@ -29,10 +31,15 @@ log = logs.get("relay.live")
 class LiveSession:
     """One connection: what its client asks for, and the answers."""
 
-    __slots__ = ("_core", "_session", "_typing", "_user")
+    __slots__ = ("_anonymous", "_core", "_is_anonymous", "_session", "_typing", "_user")
 
-    def __init__(self, core: Core, typing: Typing, session: Session, subscriber: Subscriber) -> None:
+    def __init__(
+        self, core: Core, typing: Typing, anonymous: ConnectionCounter, session: Session, subscriber: Subscriber
+    ) -> None:
+        """`anonymous` has the places for anonymous clients."""
         self._core = core
+        self._anonymous = anonymous
+        self._is_anonymous = False
         self._typing = typing
         self._session = session
         broadcast = core.namespaces["broadcast"].channel()
@@ -42,7 +49,10 @@ class LiveSession:
         """Handle frames until the client closes. The client has `auth_timeout` seconds to authenticate."""
         deadline = trio.current_time() + self._core.config.limits.auth_timeout
         self._session.set_deadline(deadline, Reason.UNAUTHORIZED)
-        await self._user.run(self._take, on_revoked=self._revoked, last_words=self._last_words)
+        try:
+            await self._user.run(self._take, on_revoked=self._revoked, last_words=self._last_words)
+        finally:
+            self._end_anonymous()
 
     async def _take(self, message: str) -> None:
         """Handle one frame. A refusal is answered, and the session continues."""
@@ -60,11 +70,11 @@ class LiveSession:
                 raise
             if not isinstance(command, protocol.ChatSend) or principal is None:
                 frame_rate.spend()
-            await self._handle(command, request_id)
+            await self._handle(command, request_id, message)
         except RequestError as refusal:
             await self._session.send(protocol.error(refusal, request, request_id))
 
-    async def _handle(self, command: protocol.Command, request_id: protocol.RequestId) -> None:
+    async def _handle(self, command: protocol.Command, request_id: protocol.RequestId, message: str) -> None:
         user = self._user
         if not isinstance(command, protocol.Subscribe):
             await user.begin_server_side()
@@ -72,17 +82,19 @@ class LiveSession:
             case protocol.Ping():
                 timestamp = iso_ms(self._core.clock.now_ms())
                 await self._session.send(protocol.answer("pong", {"timestamp": timestamp}, request_id))
-            case protocol.Auth():
-                await self._authenticate(command, request_id)
+            case protocol.Auth(token):
+                await (self._begin_anonymous(request_id) if token is None else self._authenticate(token, request_id))
+            case (
+                protocol.Subscribe()
+                | protocol.Unsubscribe()
+                | naming.Publish()
+                | protocol.AskHistory()
+                | protocol.AskUsers()
+            ):
+                self._check_named(command)
+                await self._handle_named(command, request_id, message)
             case _ if user.principal is None:
-                raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
-            case protocol.Subscribe(target, since):
-                if target.word == "market":
-                    await self._subscribe_market(target, request_id)
-                else:
-                    await self._subscribe(target, since, request_id)
-            case protocol.Unsubscribe(target):
-                await self._unsubscribe(target, request_id)
+                raise _unauthenticated()
             case protocol.ChatSend():
                 await self._chat(user.principal, command, request_id)
             case protocol.ChatTyping(room, is_typing):
@@ -92,13 +104,89 @@ class LiveSession:
                 await self._core.subscriptions.check_reader(user.subscriber, room, user.principal)
                 await self._answer_presence(room, request_id)
 
+    async def _handle_named(
+        self,
+        command: protocol.Subscribe | protocol.Unsubscribe | naming.Publish | protocol.AskHistory | protocol.AskUsers,
+        request_id: protocol.RequestId,
+        message: str,
+    ) -> None:
+        user = self._user
+        match command:
+            case protocol.Subscribe(target):
+                if target.word == "market":
+                    await self._subscribe_market(target, request_id)
+                else:
+                    await self._subscribe(command, request_id)
+            case protocol.Unsubscribe(target):
+                await self._unsubscribe(target, request_id)
+            case naming.Publish(_, text):
+                published = await user.publish(command, message.encode())
+                await self._session.send(protocol.answer("published", views.published(text, published), request_id))
+            case protocol.AskHistory(channel, text, limit, before, since):
+                page = await self._core.reading.history(
+                    user.principal, channel, limit=limit, before=before, since=since, subscriber=user.subscriber
+                )
+                await self._session.send(protocol.answer("history", views.history(text, page), request_id))
+            case protocol.AskUsers(channel, text):
+                present = await self._core.reading.presence(user.principal, channel, subscriber=user.subscriber)
+                await self._session.send(protocol.answer("presence", views.presence(text, present), request_id))
+
     # -- authentication -----------------------------------------------------------------------------------------------
 
-    async def _authenticate(self, command: protocol.Auth, request_id: protocol.RequestId) -> None:
+    def _check_named(self, command: protocol.Command) -> None:
+        """Raise unless the client is authenticated, or anonymous and asks for a channel that it may ask for."""
+        if self._user.principal is not None:
+            return
+        match command:
+            case protocol.Subscribe(target) | protocol.Unsubscribe(target):
+                channels = target.channels
+            case naming.Publish(channel) | protocol.AskHistory(channel) | protocol.AskUsers(channel):
+                channels = (channel,)
+            case _:
+                channels = ()
+        if not channels or any(channel.namespace.built_in for channel in channels):
+            raise _unauthenticated()
+        if channels[0].namespace.subscribe is SubscribeRule.ANYONE:
+            self._enter_anonymous()
+        elif not self._is_anonymous:
+            raise _unauthenticated()
+
+    async def _begin_anonymous(self, request_id: protocol.RequestId) -> None:
+        """Answer an `auth` without a token: the client is anonymous, for a time that another one begins anew."""
+        core = self._core
+        if self._user.principal is not None or not core.namespaces.has_anonymous_readers:
+            raise RequestError(Code.INVALID_REQUEST, "token must be a text that is not empty.")
+        self._enter_anonymous()
+        period = core.config.dialects.live.anonymous_period
+        self._session.set_deadline(trio.current_time() + period, Reason.TOKEN_EXPIRED)
+        expires = iso_ms(core.clock.now_ms() + int(period * 1000))
+        await self._succeed(None, expires, request_id)
+
+    def _enter_anonymous(self) -> None:
+        if not self._is_anonymous:
+            self._anonymous.take()
+            self._is_anonymous = True
+            period = self._core.config.dialects.live.anonymous_period
+            self._session.set_deadline(trio.current_time() + period, Reason.TOKEN_EXPIRED)
+
+    def _end_anonymous(self) -> None:
+        if self._is_anonymous:
+            self._is_anonymous = False
+            self._anonymous.give_back()
+
+    async def _succeed(self, user_id: str | None, expires: str | None, request_id: protocol.RequestId) -> None:
+        data = {
+            "userId": user_id,
+            "expiresAt": expires,
+            "connectionId": self._core.client_publishing.connection_id(self._user.subscriber),
+        }
+        await self._session.send(protocol.answer("auth:success", data, request_id))
+
+    async def _authenticate(self, token: str, request_id: protocol.RequestId) -> None:
         core, session, before = self._core, self._session, self._user.principal
         try:
             with core.limits.auth_failures.counted(session.address):
-                principal = await core.auth.tokens.authenticate(command.token)
+                principal = await core.auth.tokens.authenticate(token)
             if before is not None and principal.user_id != before.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
@@ -109,14 +197,26 @@ class LiveSession:
             session.last_words = None
             raise Disconnect(Reason.UNAUTHORIZED) from refusal
         await self._user.authenticated(principal)
+        self._end_anonymous()
         if before is None:
             log.debug("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
         expires_at = principal.expires_at
         expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
-        answer = protocol.answer("auth:success", {"userId": principal.user_id, "expiresAt": expires}, request_id)
-        await session.send(answer)
+        await self._succeed(principal.user_id, expires, request_id)
         if before is None:
             await self._user.open_server_side()
+        await self._subscribe_granted(principal)
+
+    async def _subscribe_granted(self, principal: Principal) -> None:
+        """Subscribe to the channels that the token names. A refusal is told, and ends nothing."""
+        for name in principal.channels:
+            try:
+                channel = self._core.namespaces.parse(name)
+                if not self._core.subscriptions.is_reader(self._user.subscriber, channel):
+                    target = protocol.Target(name, (channel,), {})
+                    await self._subscribe(protocol.Subscribe(target, None), None)
+            except RequestError as refusal:
+                await self._session.send(protocol.error(refusal, "auth"))
 
     def _last_words(self, reason: Reason) -> bytes | None:
         if reason is Reason.UNAUTHORIZED:
@@ -127,13 +227,15 @@ class LiveSession:
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    async def _subscribe(self, target: protocol.Target, since: Position | None, request_id: protocol.RequestId) -> None:
+    async def _subscribe(self, command: protocol.Subscribe, request_id: protocol.RequestId) -> None:
+        target = command.target
+
         def answer(position: Position, recovered: bool | None) -> bytes:
             data = wire.subscribed({"channel": target.word, **target.fields}, position, recovered)
             return text_frame(protocol.answer("subscribed", data, request_id))
 
         [channel] = target.channels
-        await self._user.subscribe(channel, since=since, answer=answer)
+        await self._user.subscribe(channel, since=command.since, last=command.last, token=command.token, answer=answer)
 
     async def _subscribe_market(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
         maximum = self._core.config.limits.max_subscriptions
@@ -216,6 +318,10 @@ class LiveSession:
                 }
             )
         await self._session.send(protocol.answer("presence", {"chatroomId": room.id, "users": users}, request_id))
+
+
+def _unauthenticated() -> RequestError:
+    return RequestError(Code.UNAUTHORIZED, "Authenticate first.", reason=RefusalReason.NOT_AUTHENTICATED)
 
 
 @attrs.frozen(eq=False)

@@ -10,6 +10,8 @@ import trio
 import trio.testing
 
 from relay.auth.verifier import mint
+from relay.config.namespaces import NamespaceConfig
+from relay.config.tree import Config
 from relay.dialects.live import protocol
 from relay.dialects.live.dialect import open_live
 from relay.dialects.live.protocol import AskPresence, Auth, ChatSend, ChatTyping, Ping, Subscribe, Unsubscribe
@@ -19,13 +21,20 @@ from relay.model.principal import Principal
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position, Publication
 from tests.parts import user
 from tests.running import SECRET
-from tests.transcripts import epoch_of, exchange_of, play, reason_of
+from tests.transcripts import epoch_of, exchange_of, play
 from tests.virtual import Virtual, settle, virtual
 
 KINDS = Namespaces(entities=("task",), history_period=60.0, durable=())
 CODES = {"invalid_request", "unauthorized", "forbidden", "not_found", "rate_limited", "internal_error"}
-LEARNED = ("a41b", "msg_8", "msg_9")
+LEARNED = ("a41b", "c3d4", "5f0c", "msg_8", "msg_9")
 ROOT = Principal("root", is_admin=True)
+CONFIG = Config(
+    namespaces={
+        "orders": NamespaceConfig(subscribe="owner", publish="subscribers", presence=True),
+        "news": NamespaceConfig(subscribe="anyone", presence=True),
+        "private": NamespaceConfig(),
+    }
+)
 
 
 def token(world: Virtual, name: str, *, admin: bool = False) -> str:
@@ -35,7 +44,7 @@ def token(world: Virtual, name: str, *, admin: bool = False) -> str:
 
 async def play_as(text: str) -> None:
     """Play a transcript as u1, with a public room `room_1` in which u2 said eight things, and a private room `den`."""
-    async with virtual(open_live) as world:
+    async with virtual(open_live, CONFIG) as world:
         core = world.core
         for id_, type_ in (("room_1", "public"), ("den", "private")):
             await core.rooms.create(ROOT, name="R", description=None, type_=type_, id_=id_)  # type: ignore[arg-type]
@@ -59,7 +68,7 @@ async def test_the_exchange_of_the_protocol(autojump_clock: trio.testing.MockClo
 AUTHENTICATED = """
     /v1/live
     > {"type": "auth", "token": "eyJ..."}
-    < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": *}}
+    < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": *, "connectionId": *}}
 """
 
 
@@ -69,7 +78,8 @@ async def test_nothing_but_ping_before_auth(autojump_clock: trio.testing.MockClo
         > {"type": "ping", "requestId": "a"}
         < {"type": "pong", "data": {"timestamp": "2025-10-21T12:00:00.000Z", "requestId": "a"}}
         > {"type": "subscribe", "channel": "trades"}
-        < {"type": "error", "data": {"code": "unauthorized", "message": "Authenticate first.", "request": "subscribe"}}
+        < {"type": "error", "data": {"code": "unauthorized", "message": "Authenticate first.",
+           "reason": "not_authenticated", "request": "subscribe"}}
         > {"type": "auth", "token": "nonsense", "requestId": 0}
         < {"type": "auth:error", "data": {"code": "unauthorized", "message": *, "reason": "token_invalid", "requestId": 0}}
         x 1008 unauthorized
@@ -83,42 +93,46 @@ async def test_a_connection_stays_its_users(autojump_clock: trio.testing.MockClo
         > {"type": "auth", "token": "eyK..."}
         < {"type": "auth:error", "data": {"code": "forbidden", "message": "This connection belongs to another user."}}
         > {"type": "auth", "token": "eyJ..."}
-        < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": *}}
+        < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": *, "connectionId": *}}
     """
     )
 
 
 @pytest.mark.parametrize(
-    ("named", "code", "message"),
+    ("named", "code", "reason", "message"),
     [
-        ('"channel": "chatroom", "chatroomId": "den"', "not_found", "There is no such room."),
+        ('"channel": "chatroom", "chatroomId": "den"', "not_found", "not_found", "There is no such room."),
         (
             '"channel": "chatroom", "chatroomId": "a b"',
             "invalid_request",
+            "invalid_channel",
             "The id of the chatroom channel is not valid.",
         ),
-        ('"channel": "notifications", "userId": "u2"', "forbidden", "This is another user's channel."),
+        ('"channel": "notifications", "userId": "u2"', "forbidden", "not_owner", "This is another user's channel."),
         (
             '"channel": "market", "symbols": []',
             "invalid_request",
+            None,
             "symbols must be an array of texts that is not empty.",
         ),
         (
-            '"channel": "task:1"',
+            '"channel": "nonsense:1"',
             "invalid_request",
-            "channel must be chatroom, notifications, market, trades, community or broadcast.",
+            "unknown_namespace",
+            "There is no such namespace.",
         ),
     ],
 )
 async def test_subscriptions_that_are_refused(
-    autojump_clock: trio.testing.MockClock, named: str, code: str, message: str
+    autojump_clock: trio.testing.MockClock, named: str, code: str, reason: str | None, message: str
 ) -> None:
+    told = "" if reason is None else f'"reason": "{reason}",'
     await play_as(
         AUTHENTICATED
         + f"""
         > {{"type": "subscribe", {named}, "requestId": 1.5}}
-        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"{reason_of(message)},
-           "request": "subscribe", "requestId": 1.5}}}}
+        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}", {told} "request": "subscribe",
+           "requestId": 1.5}}}}
     """
     )
 
@@ -142,7 +156,7 @@ async def test_channels_and_their_words(
         > {{"type": "subscribe", {named}}}
         < {{"type": "subscribed", "data": {{{answered}, "offset": 0, "epoch": *}}}}
         ! {item}
-        < {{"type": "{type_}", "offset": 1, "data": *}}
+        < {{"type": "{type_}", "channel": *, "offset": 1, "data": *}}
         > {{"type": "unsubscribe", {named}}}
         < {{"type": "unsubscribed", "data": {{{answered}}}}}
         ! {item}
@@ -158,7 +172,7 @@ async def test_the_market_is_one_subscription_of_several_symbols(autojump_clock:
         > {"type": "subscribe", "channel": "market", "symbols": ["btc", "eth"]}
         < {"type": "subscribed", "data": {"channel": "market", "symbols": ["BTC", "ETH"],
            "positions": {"BTC": {"offset": 0, "epoch": *}, "ETH": {"offset": 1, "epoch": *}}}}
-        < {"type": "market:price", "offset": 1, "data": {"price": 2, "symbol": "ETH"}}
+        < {"type": "market:price", "channel": "market:ETH", "offset": 1, "data": {"price": 2, "symbol": "ETH"}}
         > {"type": "unsubscribe", "channel": "market", "symbols": ["btc"]}
         < {"type": "unsubscribed", "data": {"channel": "market", "symbols": ["ETH"]}}
         > {"type": "unsubscribe", "channel": "market"}
@@ -174,7 +188,7 @@ async def test_broadcast_is_server_side(autojump_clock: trio.testing.MockClock) 
         > {"type": "unsubscribe", "channel": "broadcast"}
         < {"type": "unsubscribed", "data": {"channel": "broadcast"}}
         ! {"channel": "broadcast", "type": "notice", "data": {"text": "Hi"}}
-        < {"type": "notice", "offset": 1, "data": {"text": "Hi"}}
+        < {"type": "notice", "channel": "broadcast", "offset": 1, "data": {"text": "Hi"}}
         > {"type": "subscribe", "channel": "broadcast", "since": {"offset": 9, "epoch": "other"}}
         < {"type": "subscribed", "data": {"channel": "broadcast", "offset": 1, "epoch": *, "recovered": false}}
     """
@@ -186,11 +200,11 @@ async def test_a_repeat_is_answered_with_the_first_message(autojump_clock: trio.
         AUTHENTICATED
         + """
         > {"type": "chat:send", "chatroomId": "room_1", "message": "Hello", "clientMessageId": "c1", "requestId": "r1"}
-        < {"type": "chat:message", "offset": 9, "data": {"chatroomId": "room_1", "messageId": "msg_9", "userId": "u1",
-           "message": "Hello", "timestamp": *, "clientMessageId": "c1", "requestId": "r1"}}
+        < {"type": "chat:message", "channel": "chatroom:room_1", "offset": 9, "data": {"chatroomId": "room_1",
+           "messageId": "msg_9", "userId": "u1", "message": "Hello", "timestamp": *, "clientMessageId": "c1", "requestId": "r1"}}
         > {"type": "chat:send", "chatroomId": "room_1", "message": "Other", "clientMessageId": "c1", "requestId": "r2"}
-        < {"type": "chat:message", "offset": 9, "data": {"chatroomId": "room_1", "messageId": "msg_9", "userId": "u1",
-           "message": "Hello", "timestamp": *, "clientMessageId": "c1", "requestId": "r2"}}
+        < {"type": "chat:message", "channel": "chatroom:room_1", "offset": 9, "data": {"chatroomId": "room_1",
+           "messageId": "msg_9", "userId": "u1", "message": "Hello", "timestamp": *, "clientMessageId": "c1", "requestId": "r2"}}
         > {"type": "chat:send", "chatroomId": "room_1", "message": "  "}
         < {"type": "error", "data": {"code": "invalid_request", "message": "message must have 1 to 4000 characters",
            "request": "chat:send"}}
@@ -240,6 +254,7 @@ def command(user_id: str | None = "u1", **body: Any) -> protocol.Command:
 
 def test_commands() -> None:
     assert command(type="auth", token="t") == Auth("t")
+    assert command(type="auth") == Auth(None)
     assert command(type="ping") == Ping()
     found = command(type="subscribe", channel="chatroom", chatroomId="r", since={"offset": 1, "epoch": "e"})
     assert isinstance(found, Subscribe)
@@ -264,7 +279,6 @@ def test_commands() -> None:
     "body",
     [
         {"type": "dance"},
-        {"type": "auth"},
         {"type": "auth", "token": ""},
         {"type": "auth", "token": 5},
         {"type": "subscribe"},
@@ -318,10 +332,17 @@ def test_publications_and_signals() -> None:
     room = KINDS.parse("chatroom:r")
     kept = Publication(room, "chat:message", 7, "e", 1, data={"message": "é"})
     signal = Publication(room, "chat:typing", 0, "", 0, data={"isTyping": True})
-    assert protocol.encode(kept)[2:] == '{"type":"chat:message","offset":7,"data":{"message":"é"}}'.encode()
-    assert protocol.encode(signal)[2:] == b'{"type":"chat:typing","data":{"isTyping":true}}'
+    assert protocol.encode(kept)[2:] == (
+        '{"type":"chat:message","channel":"chatroom:r","offset":7,"data":{"message":"é"}}'.encode()
+    )
+    assert protocol.encode(signal)[2:] == b'{"type":"chat:typing","channel":"chatroom:r","data":{"isTyping":true}}'
     own = json.loads(protocol.encode_with(kept, {"requestId": 5})[2:])
-    assert own == {"type": "chat:message", "offset": 7, "data": {"message": "é", "requestId": 5}}
+    assert own == {
+        "type": "chat:message",
+        "channel": "chatroom:r",
+        "offset": 7,
+        "data": {"message": "é", "requestId": 5},
+    }
 
 
 def test_every_code_has_a_word() -> None:
