@@ -75,15 +75,15 @@ const people = Array.from({ length: clients }, (_, number) => {
   });
   const room = relay.room(id);
   chat.follow(room, ({ message }) => message);
-  news.follow(relay.subscribe('broadcast'), ({ n }) => n);
-  return { relay, room };
+  const broadcast = relay.subscribe('broadcast');
+  news.follow(broadcast, ({ n }) => n);
+  return { relay, room, broadcast };
 });
 
 let ending = false;
 let stopped = false;
 
 async function talk({ room }, number) {
-  await room.ready(60_000);
   await sleep((Math.random() * 1000 * clients) / rate);
   for (let turn = 0; !stopped; turn += 1) {
     const text = `${number}/${turn}`;
@@ -106,8 +106,9 @@ function heap() {
   return process.memoryUsage().heapUsed;
 }
 
+// A client that subscribes late begins at a later position, and would get fewer than the others.
+await Promise.all(people.flatMap(({ room, broadcast }) => [room.ready(60_000), broadcast.ready(60_000)]));
 const talking = people.map(talk);
-await Promise.all(people.map(({ room }) => room.ready(60_000)));
 say('ready', null);
 
 for await (const line of createInterface({ input: process.stdin })) {
