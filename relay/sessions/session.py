@@ -76,7 +76,7 @@ class Session:
         self.query = query
         """The query string of the handshake, as the client sent it."""
         self.user_id: str | None = None
-        """The authenticated user. `Connections.identify` sets it."""
+        """The authenticated user. `Connections.identify` sets it, or the dialect that records its connections itself."""
         self.number = 0
         """The place in the order of all connections. See `connections.Peer`."""
         self.subscriber: Any = None

@@ -117,7 +117,7 @@ async def test_refusals(tmp_path: Path) -> None:
                 assert await client.until_named("disconnect") == ["disconnect", "io server disconnect"]
 
 
-@pytest.mark.parametrize("transport", ["default", "websocket"])
+@pytest.mark.parametrize("transport", ["default", "websocket", "polling"])
 async def test_python_socketio(tmp_path: Path, transport: str) -> None:
     """`python-socketio` does the same."""
     async with relay_process(tmp_path) as server:

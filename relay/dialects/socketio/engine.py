@@ -344,6 +344,7 @@ class Engine:
         except ProtocolError:
             session.disconnect(Reason.PROTOCOL_ERROR)
         finally:
+            session.user_id = self.user_id  # for the log
             self.close(session.reason or Reason.NORMAL)
 
 

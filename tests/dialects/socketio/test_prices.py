@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from relay.model.publication import Draft
 from relay.store import api_keys as keys
 from relay.store.transaction import Transaction
 from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, PollingClient, World, pricing
+from tests.waiting import until
 
 LIMIT = '44/api-ws,{"message":"Connection limit exceeded"}'
 
@@ -234,3 +237,27 @@ async def test_polling_clients_that_went_away(tmp_path: Path) -> None:
             await until_listeners(world, 1)
             assert world.count == 1
         await world.until_empty()
+
+
+async def test_the_log_names_the_user(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log line of a WebSocket that ended has the user of its key, also if the key came before an upgrade."""
+    caplog.set_level(logging.INFO, logger="relay.session")
+
+    def users() -> list[str | None]:
+        return [vars(record)["fields"]["user"] for record in caplog.records if record.getMessage() == "session closed"]
+
+    async with pricing(tmp_path) as world:
+        async with connected(world, (await key(world, "alice"))[1]):
+            pass
+        await until(lambda: users() == ["alice"], ANSWER_TIMEOUT)
+        polling = await connected_by_polling(world, (await key(world, "bob"))[1])
+        async with world.websocket(f"&sid={polling.sid}") as frames:
+            await frames.send("2probe")
+            assert await frames.receive() == "3probe"
+            await frames.send("5", "1")
+            await frames.closed()
+        await until(lambda: users() == ["alice", "bob"], ANSWER_TIMEOUT)
+        async with world.opened() as frames:
+            await frames.send("1")
+            await frames.closed()
+        await until(lambda: users() == ["alice", "bob", None], ANSWER_TIMEOUT)
