@@ -8,8 +8,9 @@ from relay.access.publishing import Publishing
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
+from relay.admission.user_places import UserPlaces
 from relay.auth.auth import Auth
-from relay.broker.presence import Presence
+from relay.broker.presence import PresenceTable
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
@@ -28,7 +29,7 @@ class Core:
     clock: Clock
     kinds: Kinds
     timers: Timers
-    presence: Presence
+    presence: PresenceTable
     auth: Auth
     limits: Limits
     rooms: Rooms
@@ -40,3 +41,5 @@ class Core:
     trusted_proxies: TrustedProxies
     """The peers whose X-Forwarded-For header is believed."""
     metrics: Metrics
+    user_places: UserPlaces
+    """The connections of each user, where their number is limited."""

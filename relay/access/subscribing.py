@@ -6,7 +6,9 @@ subscription ends like any other. So a client never keeps a subscription that it
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from relay.access.rules import check_publish, check_subscribe
 from relay.broker.broker import Broker
@@ -139,6 +141,20 @@ class Subscriptions:
             except RequestError:
                 self._broker.unsubscribe(subscriber, subscription.channel)
                 subscriber.revoked(subscription.channel, reason)
+
+    async def recheck_channel(self, channel: ChannelName, reason: str, user_id: str | None = None) -> None:
+        """End each subscription to a channel whose principal may not have it any more: of one user, or of all.
+
+        A subscription whose right cannot be looked up ends too.
+        """
+        for subscriber in self._broker.subscribers(channel):
+            principal = subscriber.principal
+            if principal is None or user_id not in (None, principal.user_id):
+                continue
+            try:
+                await check_subscribe(self._rooms, principal, channel)
+            except RequestError:
+                self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """End a subscription. Idempotent."""

@@ -18,8 +18,9 @@ import trio
 from relay.broker.channel import Channel
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
-from relay.broker.presence import Presence
+from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
+from relay.broker.signal import Signal
 from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
@@ -35,6 +36,10 @@ YIELD_BYTES = 64 * 1024
 """Bytes published in bulk after which other tasks run, so that a big batch never disconnects a healthy client."""
 ITEM_BYTES = 256
 """Bytes that one publication counts towards YIELD_BYTES beside its data."""
+
+
+LOST = "publications were lost"
+"""The reason of subscriptions that end because the store no longer has what this server must deliver next."""
 
 
 class Store(Source, Protocol):
@@ -57,7 +62,7 @@ class Store(Source, Protocol):
 class Broker:
     """Publishes to channels and subscribes to them. Nothing else does either."""
 
-    def __init__(self, store: Store, presence: Presence, clock: Clock) -> None:
+    def __init__(self, store: Store, presence: PresenceTable, clock: Clock) -> None:
         self._store = store
         self._presence = presence
         self.pending = Pending()
@@ -71,6 +76,8 @@ class Broker:
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
+        self.on_signal: Callable[[Signal], None] | None = None
+        """Called synchronously with each signal of this server, where other servers share the database."""
         presence.bind(self.signal)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
@@ -152,12 +159,28 @@ class Broker:
     def receive(self, publications: Sequence[Publication]) -> None:
         """Deliver publications that another node committed, or this node without an answer. Skip delivered ones.
 
-        The caller must have filled a gap before a publication, as far as the store keeps the missing ones.
+        The caller must have filled a gap before a publication, as far as the store keeps the missing ones. The
+        subscriptions to a channel of which it keeps too few end, because a client would miss some in silence.
         """
         for publication in publications:
             channel = self.channels.get(publication.channel)
-            if channel is not None and (publication.epoch != channel.epoch or publication.offset > channel.offset):
-                channel.receive(publication)
+            if channel is None or (publication.epoch == channel.epoch and publication.offset <= channel.offset):
+                continue
+            if publication.offset > channel.offset + 1 or publication.epoch != channel.epoch:
+                self._lost(channel)
+            channel.receive(publication)
+
+    def renew(self, name: ChannelName, head: Position) -> None:
+        """Take the head from the store, if the channel got another epoch there, or what led to it is not kept."""
+        channel = self.channels.get(name)
+        if channel is not None and (channel.epoch != head.epoch or channel.offset < head.offset):
+            self._lost(channel)
+            channel.renew(head)
+
+    def _lost(self, channel: Channel) -> None:
+        """End the subscriptions to a channel whose subscribers would miss publications in silence."""
+        if channel.name.kind.history_size > 1:
+            self.revoke(channel.name, LOST, of=lambda _: True)
 
     def _publish_behind(self, channel: Channel, draft: Draft) -> Published:
         key = draft.idempotency
@@ -173,14 +196,19 @@ class Broker:
             self.idempotency.put(key.scope, key.key, published, now, key.period)
         return published
 
-    def signal(
-        self, name: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
-    ) -> None:
-        """Send a signal to the channel's subscribers for which `to` is true. A signal has no offset and is not kept."""
-        publication = Publication(name, type_, 0, "", 0, data=data)
+    def signal(self, signal: Signal) -> None:
+        """Send a signal to the channel's subscribers, also of other servers. It has no offset and is not kept."""
+        self.signal_here(signal)
+        if self.on_signal is not None:
+            self.on_signal(signal)
+
+    def signal_here(self, signal: Signal) -> None:
+        """Send a signal to the channel's subscribers of this server."""
+        name = signal.channel
+        publication = Publication(name, signal.type, 0, "", 0, data=signal.data)
         frames: dict[Encoder, bytes | None] = {}
         for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
-            if to(subscriber):
+            if signal.reaches(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
                 frame = frames[subscriber.encode]
@@ -372,9 +400,13 @@ class Broker:
         if subscription is not None:
             self._end(subscriber, subscription)
 
+    def subscribers(self, name: ChannelName) -> list[Subscriber]:
+        """Return the subscribers of a channel, with those that are pending."""
+        return [*self.channels.listeners(name), *self.pending.of(name)]
+
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""
-        for subscriber in [*self.channels.listeners(name), *self.pending.of(name)]:
+        for subscriber in self.subscribers(name):
             subscription = subscriber.subscriptions.get(name.text)
             if subscription is not None and of(subscriber):
                 self._end(subscriber, subscription)

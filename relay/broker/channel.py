@@ -121,6 +121,12 @@ class Channel:
         self.written_offset = publication.offset
         self._deliver(publication, None)
 
+    def renew(self, head: Position) -> None:
+        """Take another head from the store. The history is loaded from there when it is needed."""
+        self.offset, self.epoch = head.offset, head.epoch
+        self.written_offset = head.offset
+        self.history = History(self.name.kind.history_size, head.offset)
+
     def mark_written(self, offset: int) -> None:
         """Note that the store has every publication up to this offset."""
         self.written_offset = offset

@@ -7,11 +7,12 @@ Presence knows rooms only as channels, and subscribers only by the attributes of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
 
+from relay.broker.signal import Signal
 from relay.ground.timers import Timer, Timers
 from relay.model.kinds import ChannelName
 
@@ -23,7 +24,44 @@ class Listener(Protocol):
     subscriptions: dict[str, Any]
 
 
-Signal = Callable[..., None]
+class PresenceTable(Protocol):
+    """Presence as the broker and its readers use it: of one server, or of all nodes of a database."""
+
+    def bind(self, signal: Callable[[Signal], None]) -> None:
+        """Set the function that notifies a room. It is called synchronously."""
+
+    def users(self, room: ChannelName) -> list[str]:
+        """Return the users present in a room, in the order in which they entered."""
+
+    def count(self, room: ChannelName) -> int:
+        """Return the number of users present in a room."""
+
+    @property
+    def user_count(self) -> int:
+        """The number of users with a connection, or within the grace period after their last one."""
+
+    @property
+    def room_count(self) -> int:
+        """The number of rooms with a present user."""
+
+    def connected(self, listener: Listener) -> None:
+        """Record that a connection was identified."""
+
+    def disconnected(self, listener: Listener) -> None:
+        """Record that a connection ended. Call before ending its subscriptions."""
+
+    def entered(self, listener: Listener, room: ChannelName) -> None:
+        """Record that a connection subscribed to a room."""
+
+    def left(self, listener: Listener, room: ChannelName) -> None:
+        """Record that a connection's subscription to a room ended."""
+
+
+def presence_signal(room: ChannelName, user_id: str, status: str, known: Sequence[str]) -> Signal:
+    """Return the signal to the other users of a room, except those that are present in a room of `known` too."""
+    data = {"userId": user_id, "status": status}
+    return Signal(room, f"user:{status}", data, except_user=user_id, except_present_in=known)
+
 
 MAX_ROOMS_LEFT = 1000
 """Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
@@ -49,12 +87,12 @@ class Presence:
         """`offline_grace` is the grace period: seconds after a user's last connection before the other users are notified."""
         self._timers = timers
         self._grace = offline_grace
-        self._signal: Signal | None = None
+        self._signal: Callable[[Signal], None] | None = None
         self._users: dict[str, _User] = {}
         self._present: dict[str, dict[str, None]] = {}  # room to users, in the order in which they entered
 
-    def bind(self, signal: Signal) -> None:
-        """Set the function that notifies a room: `signal(channel, type, data, to=...)`. It is called synchronously."""
+    def bind(self, signal: Callable[[Signal], None]) -> None:
+        """Set the function that notifies a room. It is called synchronously."""
         self._signal = signal
 
     def users(self, room: ChannelName) -> list[str]:
@@ -148,11 +186,4 @@ class Presence:
     def _notify(self, room: ChannelName, user_id: str, status: str, known: list[str]) -> None:
         """Notify the other users of a room, except those that are present in a room of `known` too."""
         assert self._signal is not None
-
-        def to(other: Listener) -> bool:
-            if other.user_id == user_id:
-                return False
-            subscriptions = other.subscriptions
-            return not any(text in subscriptions and subscriptions[text].present for text in known)
-
-        self._signal(room, f"user:{status}", {"userId": user_id, "status": status}, to=to)
+        self._signal(presence_signal(room, user_id, status, known))

@@ -29,6 +29,9 @@ class Source(Protocol):
     ) -> list[Publication]:
         """Return the channel's stored publications, oldest first."""
 
+    async def catch_up(self, channels: Sequence[ChannelName]) -> None:
+        """Deliver what other servers have published to channels in memory. A checkpoint only if there may be any."""
+
 
 class ChannelRegistry:
     """Every channel in memory, by its name."""
@@ -53,6 +56,14 @@ class ChannelRegistry:
     def get(self, name: ChannelName) -> Channel | None:
         """Return the channel if it is in memory."""
         return self._channels.get(name.text)
+
+    def find(self, text: str) -> Channel | None:
+        """Return the channel of this name if it is in memory."""
+        return self._channels.get(text)
+
+    def names(self) -> list[ChannelName]:
+        """Return the names of the channels in memory."""
+        return [channel.name for channel in self._channels.values()]
 
     def listeners(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel."""
@@ -117,6 +128,8 @@ class ChannelRegistry:
 
     async def load_missed(self, channel: Channel, since: Position) -> None:
         """Load the stored publications that follow a position. A checkpoint only if the store is asked."""
+        if since.epoch == channel.epoch and since.offset > channel.offset:
+            await self._source.catch_up([channel.name])  # the client comes from a server that is ahead
         ours = since.epoch == channel.epoch and since.offset <= channel.offset
         if ours and not channel.history.reaches(since.offset) and not channel.history.complete:
             await self.load_history(channel)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import trio
 
+from relay.cluster.node import default_name
 from relay.config.tree import Config
 from relay.ground import logs
 from relay.ops.open_files import raise_open_files
@@ -29,7 +30,8 @@ def serve(config: Config) -> None:
         SystemdError: a socket or variable from systemd cannot be used.
         OSError, StoreError: as `open_server`, in an exception group.
     """
-    logs.configure(config.log.format, config.log.level)
+    node = (config.server.node_name or default_name()) if config.store.url is not None else config.server.node_name
+    logs.configure(config.log.format, config.log.level, node=node)
     raise_open_files()
     trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
 
