@@ -19,7 +19,7 @@ GRACE = 0.6
 async def present(client: Client, room: str) -> list[str]:
     """Return the ids of the users that a node says are in a room."""
     await client.send(type="presence", chatroomId=room)
-    return sorted(user["id"] for user in (await client.until("presence"))["data"]["users"])
+    return sorted(user["userId"] for user in (await client.until("presence"))["data"]["users"])
 
 
 async def signals(client: Client, seconds: float) -> list[str]:
