@@ -13,6 +13,7 @@ import attrs
 from relay.auth.users import Users
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.broker.received import Received
 from relay.broker.subscription import Subscriber
 from relay.chat.messages import Messages, Posted
 from relay.chat.notifications import Notifications
@@ -70,7 +71,8 @@ async def open_parts(folder: Path) -> AsyncIterator[Parts]:
         rooms = Rooms(database, broker, presence, kinds, clock)
         messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
-        publications.bind(broker.delivered_offset, broker.receive)
+        received = Received(broker)
+        publications.bind(received.delivered_offset, received.receive, received.renew)
         yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, Users(database, clock))
         await publications.close()
 

@@ -38,10 +38,6 @@ ITEM_BYTES = 256
 """Bytes that one publication counts towards YIELD_BYTES beside its data."""
 
 
-LOST = "publications were lost"
-"""The reason of subscriptions that end because the store no longer has what this server must deliver next."""
-
-
 class Store(Source, Protocol):
     """The store, as the broker uses it. Each callback is called synchronously, in commit order, before the caller wakes."""
 
@@ -150,37 +146,6 @@ class Broker:
             channel.publish(draft, position, written=True)
         elif draft.origin is not None:  # the channel has no subscribers; a later one loads it from the store
             draft.origin.receive(draft.at(position))
-
-    def delivered_offset(self, name: ChannelName) -> int | None:
-        """Return the offset up to which a channel in memory was delivered, or None. It may be called in a thread."""
-        channel = self.channels.get(name)
-        return None if channel is None else channel.offset
-
-    def receive(self, publications: Sequence[Publication]) -> None:
-        """Deliver publications that another node committed, or this node without an answer. Skip delivered ones.
-
-        The caller must have filled a gap before a publication, as far as the store keeps the missing ones. The
-        subscriptions to a channel of which it keeps too few end, because a client would miss some in silence.
-        """
-        for publication in publications:
-            channel = self.channels.get(publication.channel)
-            if channel is None or (publication.epoch == channel.epoch and publication.offset <= channel.offset):
-                continue
-            if publication.offset > channel.offset + 1 or publication.epoch != channel.epoch:
-                self._lost(channel)
-            channel.receive(publication)
-
-    def renew(self, name: ChannelName, head: Position) -> None:
-        """Take the head from the store, if the channel got another epoch there, or what led to it is not kept."""
-        channel = self.channels.get(name)
-        if channel is not None and (channel.epoch != head.epoch or channel.offset < head.offset):
-            self._lost(channel)
-            channel.renew(head)
-
-    def _lost(self, channel: Channel) -> None:
-        """End the subscriptions to a channel whose subscribers would miss publications in silence."""
-        if channel.name.kind.history_size > 1:
-            self.revoke(channel.name, LOST, of=lambda _: True)
 
     def _publish_behind(self, channel: Channel, draft: Draft) -> Published:
         key = draft.idempotency

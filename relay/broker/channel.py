@@ -137,11 +137,13 @@ class Channel:
         self.history.complete = True
 
     def _extend(self, publication: Publication) -> None:
-        """Make the publication the head. If it does not follow the head, the history begins anew."""
+        """Make the publication the head. If it does not follow the head, the history begins anew.
+
+        The store may have what is between, because another server published it: then the history is loaded from there.
+        """
         if publication.offset != self.offset + 1 or publication.epoch != self.epoch:
             self.epoch = publication.epoch
             self.history = History(self.name.kind.history_size, publication.offset - 1)
-            self.history.complete = True
         self.offset = publication.offset
         if self.history.max_size == 1:
             # Only the last value counts. A halt or a notice is not a value and must not push the value out.

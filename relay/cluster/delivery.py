@@ -13,6 +13,7 @@ import trio
 
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
+from relay.broker.received import Received
 from relay.cluster import wire
 from relay.cluster.wire import Announced
 from relay.ground import logs
@@ -37,6 +38,7 @@ class Delivery:
         self, broker: Broker, publications: Publications, database: Database, clock: Clock, *, node_id: str
     ) -> None:
         self._broker = broker
+        self._received = Received(broker)
         self._publications = publications
         self._database = database
         self._clock = clock
@@ -135,7 +137,7 @@ class Delivery:
     def _deliver(self, channel: Channel, announced: Announced) -> None:
         assert announced.type is not None
         self.delivered += 1
-        self._broker.receive(
+        self._received.receive(
             [
                 Publication(
                     channel.name,

@@ -15,6 +15,7 @@ from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
+from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
 from relay.chat.rooms import DELETED, RIGHTS_LOST
 from relay.cluster.cluster import Cluster
@@ -207,7 +208,8 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         cluster = None if store.notices is None else make_cluster(config, database, clock)
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)
-        publications.bind(broker.delivered_offset, broker.receive, broker.renew)
+        received = Received(broker)
+        publications.bind(received.delivered_offset, received.receive, received.renew)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
         janitor = Janitor(broker, publications, core.kinds, limits=core.limits.tables().values())
