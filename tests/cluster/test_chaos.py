@@ -41,6 +41,7 @@ class Chaos:
         self.acknowledged: list[str] = []
         self.seen: list[list[tuple[int, str]]] = [[] for _ in range(READERS)]
         self.resumes = 0
+        self.harms: list[str] = []
         self.going_on = True
 
     def address(self) -> str:
@@ -105,19 +106,22 @@ class Chaos:
 
     async def harm(self, postgres: PostgresServer) -> None:
         """Kill nodes, stop them in order, and cut listeners, until the time is up."""
+        dice = random.Random(self.dice.random())
         with trio.move_on_after(SECONDS):
             while True:
-                await trio.sleep(self.dice.uniform(0.5, 1.5))
-                what = self.dice.random()
+                await trio.sleep(dice.uniform(0.5, 1.5))
+                what = dice.random() if self.harms else 0.5  # at least one node is killed
                 if what < 0.3:
+                    self.harms.append("listeners cut")
                     await trio.to_thread.run_sync(postgres.execute, LISTEN_CUT)
                     continue
-                index = self.dice.choice(sorted(self.alive))
+                index = dice.choice(sorted(self.alive))
                 node = self.started[index]
                 self.alive.discard(index)
+                self.harms.append(f"node {index} {'killed' if what < 0.8 else 'stopped'}")
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(node.kill if what < 0.8 else node.stop)
-                    await trio.sleep(self.dice.uniform(0, 0.5))
+                    await trio.sleep(dice.uniform(0, 0.5))
                     await trio.to_thread.run_sync(node.start)
                 self.alive.add(index)
 
@@ -154,7 +158,7 @@ async def _run(folder: Path, postgres: PostgresServer, seed: int) -> None:
     assert len(set(rows)) == len(rows), "a message is there twice"
     assert set(chaos.acknowledged) <= set(rows), "an acknowledged message is lost"
     assert len(chaos.acknowledged) > 10 * SECONDS
-    assert chaos.resumes >= 3
+    assert chaos.resumes >= 3, chaos.harms
     for seen in chaos.seen:
         assert seen == list(enumerate(rows, 1))[-len(seen) :]
     assert len(chaos.seen[0]) > len(rows) // 2
