@@ -1,4 +1,4 @@
-"""What the store has and this server's broker has not delivered: the publications of other servers on the same database."""
+"""Publications that the store has and this server has not delivered: those of other servers on the same database."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ class Rooms:
         return await self._database.write(operation, on_commit=committed)
 
     def _announce_lost(self, connection: Transaction, room_id: str, reason: str, user_id: str | None) -> None:
-        """Have every node check again which of its subscribers may read a room: of one user, or of all."""
+        """Make every node check again which of its subscribers may read a room: of one user, or of all."""
         announce(
             connection, RIGHTS_LOST, {"channel": self._kind.channel(room_id).text, "reason": reason, "user": user_id}
         )

@@ -75,7 +75,7 @@ class Cluster:
         self._recheck_soon.set()
 
     async def _recheck_all(self) -> None:
-        """Have the rights of all subscribers checked again, because notices may have been lost."""
+        """Let the rights of all subscribers checked again, because notices may have been lost."""
         for name in self._broker.channels.names():
             if self._broker.subscribers(name):
                 self._rechecks[name.text, None] = "the right was lost"

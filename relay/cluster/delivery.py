@@ -32,7 +32,7 @@ log = logs.get("relay.cluster")
 
 
 class Delivery:
-    """What other nodes have published, on its way to the subscribers of this node."""
+    """The publications of other nodes, on their way to the subscribers of this node."""
 
     def __init__(
         self, broker: Broker, publications: Publications, database: Database, clock: Clock, *, node_id: str

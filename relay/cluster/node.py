@@ -37,7 +37,7 @@ log = logs.get("relay.cluster")
 
 @attrs.frozen
 class _Beat:
-    """What a heartbeat found."""
+    """The findings of a heartbeat."""
 
     known: bool
     """Whether the node had a row; otherwise the others took it for dead, or it has just started."""

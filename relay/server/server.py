@@ -246,7 +246,7 @@ async def _start_dialects(core: Core, dialects: Sequence[Factory], services: tri
 
 
 def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publications, notices: Notices) -> None:
-    """Have what other nodes do reach this node's parts."""
+    """Let what other nodes do reach this node's parts."""
     cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
     cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
     cluster.bus.on(RIGHTS_LOST, cluster.recheck)

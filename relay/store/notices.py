@@ -1,4 +1,4 @@
-"""What the nodes of one database tell each other: payloads of NOTIFY, sent with a commit and received in commit order.
+"""Notices between the nodes of one database: payloads of NOTIFY, sent with a commit and received in commit order.
 
 A payload is lines of text. The first has its sort, the sending node (`-` if a transaction of any process sent it) and the
 time of sending in Unix milliseconds. A *notice* has a second line: its kind and data as JSON.

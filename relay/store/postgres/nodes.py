@@ -41,6 +41,6 @@ def names(connection: Transaction) -> dict[str, str]:
 
 
 def take_expired(connection: Transaction) -> list[str]:
-    """Delete the rows of nodes whose lease has ended, and return their ids. Of all nodes that ask, one gets each id."""
+    """Delete the rows of nodes whose lease has ended, and return their ids. Exactly one node gets each id."""
     rows = connection.execute(f"DELETE FROM nodes WHERE expires_at <= {_NOW} RETURNING id").fetchall()  # noqa: S608
     return [id_ for (id_,) in rows]
