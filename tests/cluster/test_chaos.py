@@ -29,6 +29,8 @@ LISTEN_CUT = (
 )
 GONE = (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError)
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 
 class Chaos:
     """What was acknowledged, and what each reader saw."""
