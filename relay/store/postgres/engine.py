@@ -30,7 +30,7 @@ from relay.store.postgres.words import meaning
 from relay.store.transaction import Transaction
 
 PING_INTERVAL = 5.0
-"""Seconds after the last batch in which nothing was heard of the server; then it is asked for a sign of life."""
+"""Seconds between two signs of life, with a look at the schema: a node that is too old for it ends."""
 MIN_PROBE_INTERVAL = 0.1
 """Seconds until the first probe of a database that failed. Each later one waits twice as long."""
 MAX_PROBE_INTERVAL = 2.0
@@ -117,7 +117,6 @@ class PostgresEngine:
         if self._failed and not writes and not self.writer.is_open:
             _refuse(loads)  # `probe` connects
             return None
-        self.maintain_at = trio.current_time() + PING_INTERVAL
         try:
             await self.writer.run(partial(self._execute, loads, writes))
         except psycopg.Error as error:
