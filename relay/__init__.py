@@ -9,7 +9,7 @@ cli         the commands                        store       SQLite: one writer w
 server      builds, starts and stops the parts  broker      channels in memory: publish, subscribe, resume, presence
 dialects    the client APIs, a folder each      transports  listener, TLS, WebSocket, hand-over to HTTP
 api         HTTP for backends and operators     sessions    a connected client: session, outbox, flusher, heartbeat
-core        what every edge is handed           model       values: principal, channel kinds, publication
+core        what every edge is handed           model       values: principal, namespaces, publication
 access      who may publish and subscribe       admission   which peers may connect, and how often
 chat        rooms, messages, notifications      ground      errors, clock, timers, logs, strict JSON, histogram
 auth, ops   credentials; metrics, janitor       config      relay.toml, environment and flags as one tree

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -17,7 +18,7 @@ from relay.chat.rooms import Rooms
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.ops.metrics import Metrics
 
 
@@ -27,7 +28,7 @@ class Core:
 
     config: Config
     clock: Clock
-    kinds: Kinds
+    namespaces: Namespaces
     timers: Timers
     presence: PresenceTable
     auth: Auth
@@ -36,6 +37,7 @@ class Core:
     messages: Messages
     notifications: Notifications
     publishing: Publishing
+    client_publishing: ClientPublishing
     subscriptions: Subscriptions
     """The only way to subscribe: the broker, which checks no right, is not part of the core."""
     trusted_proxies: TrustedProxies

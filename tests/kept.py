@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.broker.broker import Broker
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Position, Publication
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from relay.auth.api_keys import ApiKeys
+from relay.auth.auth import Auth
+from relay.auth.tokens import Tokens
 from relay.auth.users import Users
+from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.received import Received
@@ -18,9 +23,10 @@ from relay.broker.subscription import Subscriber
 from relay.chat.messages import Messages, Posted
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
+from relay.config.namespaces import Options
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.sessions.flusher import Flusher
@@ -29,6 +35,8 @@ from relay.store.database import Database
 from tests.fakes import MemoryTransport, RecordingSink
 from tests.stores import running_store
 
+SECRET = "s" * 32
+"""The secret of the tokens that the parts accept."""
 START_MS = 1_760_000_000_000
 
 
@@ -37,6 +45,10 @@ class SetClock(Clock):
 
     def __init__(self) -> None:
         self.ms = START_MS
+
+    def now(self) -> datetime:
+        """Return the time, aware and in UTC."""
+        return datetime.fromtimestamp(self.ms / 1000, UTC)
 
     def now_ms(self) -> int:
         """Return the time in milliseconds since the Unix epoch."""
@@ -49,23 +61,24 @@ class Parts:
 
     database: Database
     clock: SetClock
-    kinds: Kinds
+    namespaces: Namespaces
     presence: Presence
     broker: Broker
     rooms: Rooms
     messages: Messages
     notifications: Notifications
     users: Users
+    auth: Auth
 
 
 @asynccontextmanager
-async def open_parts(folder: Path) -> AsyncIterator[Parts]:
+async def open_parts(folder: Path, configured: Mapping[str, Options] | None = None) -> AsyncIterator[Parts]:
     """Open the parts on a database in `folder`; what was there before is there again."""
     clock = SetClock()
     async with running_store(folder, clock) as store:
         database, publications = store.database, store.publications
         await publications.open()
-        kinds = Kinds(entities=("task",), history_period=86400.0, durable=())
+        kinds = Namespaces(entities=("task",), history_period=86400.0, durable=(), configured=configured)
         presence = Presence(Timers(), offline_grace=5.0)
         broker = Broker(publications, presence, clock)
         rooms = Rooms(database, broker, presence, kinds, clock)
@@ -73,7 +86,9 @@ async def open_parts(folder: Path) -> AsyncIterator[Parts]:
         notifications = Notifications(database, broker, kinds, clock)
         received = Received(broker)
         publications.bind(received.delivered_offset, received.receive, received.renew)
-        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, Users(database, clock))
+        users = Users(database, clock)
+        auth = Auth(Tokens(TokenVerifier(secrets=[SECRET]), clock), ApiKeys(database), users, clock)
+        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)
         await publications.close()
 
 
@@ -146,7 +161,7 @@ async def subscribe(parts: Parts, subscriber: Subscriber, channel: str) -> None:
     """Subscribe without a look at rights."""
     nothing = lambda: None  # noqa: E731
     outbox = Outbox(MemoryTransport(), Flusher(), 1000, on_blocked=nothing, on_overflow=nothing)
-    with parts.broker.reserved(subscriber, [parts.kinds.parse(channel)], maximum=10) as [subscription]:
+    with parts.broker.reserved(subscriber, [parts.namespaces.parse(channel)], maximum=10) as [subscription]:
         await parts.broker.subscribe(
             subscriber, subscription, outbox=outbox, since=None, answer=lambda position, recovered: None
         )

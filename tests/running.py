@@ -36,7 +36,7 @@ def config_for(folder: Path, overrides: Mapping[str, Any] | None = None) -> Conf
     return load_config(None, {}, {**base, **(overrides or {})})
 
 
-def token(user: str, *, admin: bool = False, expires_in: float = 3600.0, **names: str) -> str:
+def token(user: str, *, admin: bool = False, expires_in: float = 3600.0, **names: Any) -> str:
     """Return a token that a server of these tests accepts."""
     return mint(SECRET, user_id=user, now=Clock().now(), expires_in=expires_in, admin=admin, **names)
 

@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relay.ground",),
 )
 """The packages, from the top. A package imports packages of lower floors alone, none of its own floor."""
-APART = ("relay.bench", "relay.docs")
+APART = ("relay.bench", "relay.client", "relay.docs")
 """Packages that import nothing of Relay; the command line and the server import them."""
 
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))

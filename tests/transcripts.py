@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from tests.kept import recent
 from tests.virtual import Virtual, VirtualSocket, settle
 
@@ -147,3 +147,18 @@ async def epoch_of(world: Virtual, channel: ChannelName) -> str:
     """Return the epoch of a channel."""
     position, _ = await recent(world.broker, channel)
     return position.epoch
+
+
+REASONS = {
+    "There is no such room.": "not_found",
+    "This room is for its members.": "not_member",
+    "This is another user's channel.": "not_owner",
+    "The id of the chatroom channel is not valid.": "invalid_channel",
+    "The id of the task channel is not valid.": "invalid_channel",
+}
+"""The reason beside the message of a refusal."""
+
+
+def reason_of(message: str) -> str:
+    """Return the member of a frame that has the reason of a refusal, after a comma; an empty text if it has none."""
+    return f', "reason": "{REASONS[message]}"' if message in REASONS else ""

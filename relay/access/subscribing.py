@@ -6,18 +6,22 @@ subscription ends like any other. So a client never keeps a subscription that it
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import trio
+
 from relay.access.rules import check_publish, check_subscribe
+from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import Rooms
-from relay.ground.errors import RequestError
+from relay.ground.errors import RefusalReason, RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Publishers
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.audience import PatientSink
@@ -30,8 +34,9 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, *, maximum: int) -> None:
+    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, *, maximum: int) -> None:
         """`maximum`: counted subscriptions of one connection."""
+        self._auth = auth
         self._broker = broker
         self._rooms = rooms
         self._timers = timers
@@ -56,8 +61,8 @@ class Subscriptions:
         """
         before = subscriber.principal
         self._broker.identify(subscriber, principal)
-        if before is not None and before.is_admin and not principal.is_admin:
-            await self.recheck(subscriber, principal, "no longer an admin")
+        if before is not None and (before.is_admin > principal.is_admin or before.grants != principal.grants):
+            await self.recheck(subscriber, principal)
 
     async def subscribe(
         self,
@@ -69,8 +74,12 @@ class Subscriptions:
         since: Position | None = None,
         answer: MakeAnswer,
         counted: bool = True,
+        token: str | None = None,
     ) -> None:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
+
+        `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
+        with the reason `token_expired` when it expires, unless a later call brings a fresh one.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
         the first frame; see `Broker.subscribe`. `counted=False` exempts the subscription from the maximum.
@@ -83,7 +92,14 @@ class Subscriptions:
         """
         maximum = self._maximum
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
-            await check_subscribe(self._rooms, principal, channel)
+            proof = None
+            if token is not None and not channel.namespace.built_in:
+                proof = await self._auth.tokens.subscription(token)
+            await check_subscribe(self._rooms, principal, channel, proof)
+            if proof is not subscription.token:
+                subscription.token = proof
+                subscription.deadline = math.inf if proof is None else self._auth.deadline_at(proof.expires_at)
+                self._expect_end(subscriber)
             await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, answer=answer)
 
     async def subscribe_all(
@@ -119,28 +135,47 @@ class Subscriptions:
     async def check_publisher(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
         """Raise unless the principal may publish to the channel. Raises as `check_publish`.
 
-        If subscribers may publish to it, a live subscription proves the right, as for `check_reader`.
+        If subscribers may publish to it, the principal must have a live subscription, or the right to one in a room.
         """
-        proven = channel.kind.publishers is Publishers.SUBSCRIBERS and self.is_reader(subscriber, channel)
-        if not proven:
-            await check_publish(self._rooms, principal, channel)
+        await check_publish(self._rooms, principal, channel, subscribed=self.is_reader(subscriber, channel))
 
     def is_reader(self, subscriber: Subscriber, channel: ChannelName) -> bool:
         """Return whether the subscriber has a live subscription to the channel."""
         subscription = subscriber.subscriptions.get(channel.text)
         return subscription is not None and subscription.live
 
-    async def recheck(self, subscriber: Subscriber, principal: Principal, reason: str) -> None:
+    async def recheck(self, subscriber: Subscriber, principal: Principal) -> None:
         """End each subscription that the principal may not have any more, and report it as revoked.
 
-        A subscription whose right cannot be looked up ends too.
+        A subscription with a subscription token stays until that expires. One whose right cannot be looked up ends too.
         """
         for subscription in list(subscriber.subscriptions.values()):
+            if subscription.token is not None:
+                continue
+            channel = subscription.channel
             try:
-                await check_subscribe(self._rooms, principal, subscription.channel)
-            except RequestError:
-                self._broker.unsubscribe(subscriber, subscription.channel)
-                subscriber.revoked(subscription.channel, reason)
+                await check_subscribe(self._rooms, principal, channel)
+            except RequestError as refusal:
+                reason = None if channel.namespace.built_in else refusal.reason
+                self._end(subscriber, channel, "no longer an admin" if reason is None else reason.value)
+
+    def _expect_end(self, subscriber: Subscriber) -> None:
+        """Set the subscriber's one timer to the earliest end of a subscription token."""
+        deadline = min((one.deadline for one in subscriber.subscriptions.values()), default=math.inf)
+        subscriber.expect(None)
+        if deadline < math.inf:
+            subscriber.expect(self._timers.call_at(deadline, partial(self._end_expired, subscriber)))
+
+    def _end_expired(self, subscriber: Subscriber) -> None:
+        now = trio.current_time()
+        for subscription in list(subscriber.subscriptions.values()):
+            if subscription.deadline <= now:
+                self._end(subscriber, subscription.channel, RefusalReason.TOKEN_EXPIRED.value)
+        self._expect_end(subscriber)
+
+    def _end(self, subscriber: Subscriber, channel: ChannelName, reason: str) -> None:
+        self._broker.unsubscribe(subscriber, channel)
+        subscriber.revoked(channel, reason)
 
     async def recheck_channel(self, channel: ChannelName, reason: str, user_id: str | None = None) -> None:
         """End each subscription to a channel whose principal may not have it any more: of one user, or of all.
@@ -149,8 +184,11 @@ class Subscriptions:
         """
         for subscriber in self._broker.subscribers(channel):
             principal = subscriber.principal
+            subscription = subscriber.subscriptions.get(channel.text)
             if principal is None or user_id not in (None, principal.user_id):
                 continue
+            if subscription is not None and subscription.token is not None:
+                continue  # as for `recheck`
             try:
                 await check_subscribe(self._rooms, principal, channel)
             except RequestError:

@@ -23,6 +23,8 @@ class Limits:
     """WebSocket and Socket.IO handshakes, by address."""
     messages: RateLimit
     """Chat messages over all connections and REST together, by user."""
+    publications: RateLimit
+    """Publications of clients over all connections and REST together, by user."""
     requests: RateLimit
     """REST requests, by user."""
     address_requests: RateLimit
@@ -40,6 +42,7 @@ class Limits:
         return {
             "handshake_limits": self.handshakes,
             "message_limits": self.messages,
+            "publication_limits": self.publications,
             "request_limits": self.requests,
             "address_request_limits": self.address_requests,
             "auth_failure_limits": self.auth_failures,
@@ -56,6 +59,7 @@ def make_limits(config: LimitsConfig) -> Limits:
     return Limits(
         handshakes=per_minute(config.handshakes_per_minute, "Too many connections from this address."),
         messages=per_minute(config.messages_per_minute, "You send messages too fast."),
+        publications=per_minute(config.publications_per_minute, "You publish too fast."),
         requests=per_minute(requests, "You make requests too fast."),
         address_requests=per_minute(requests * ADDRESS_FACTOR, "You make requests too fast."),
         auth_failures=AuthFailureLimit(failures, failures / 60, message="Too many attempts without valid credentials."),

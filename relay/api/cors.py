@@ -58,7 +58,12 @@ class Cors:
         return headers
 
     def add(self, request: Request, headers: Headers) -> None:
-        """Add the headers that let a page read one of Quart's responses, if its origin is allowed."""
+        """Add the headers that let a page read one of Quart's responses, if its origin is allowed.
+
+        A route that allows every page has set its headers already.
+        """
+        if "Access-Control-Allow-Origin" in headers:
+            return
         for name, value in self.headers(_bytes(request.headers.get("Origin")), _bytes(request.headers.get("Host"))):
             headers.add(name, value)
 

@@ -18,6 +18,7 @@ from quart import Blueprint, Request, Response, request
 from relay.admission.addresses import TrustedProxies
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
+from relay.api.local import is_local
 from relay.broker.broker import Broker
 from relay.cluster.cluster import Cluster
 from relay.core import Core
@@ -28,8 +29,6 @@ from relay.store.database import Database
 PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_OF_OTHERS = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via", "Origin")
-"""Headers of requests that a proxy forwards, or that a web page makes."""
 _OTHER_SITES = ("cross-site", "same-site")
 """Values of Sec-Fetch-Site for a request to another site (Fetch Metadata, 2.3)."""
 
@@ -81,30 +80,15 @@ def blueprint(sources: Sources) -> Blueprint:
 def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> bool:
     """Return whether a request certainly comes from an address that may read metrics.
 
-    An address of this machine counts only if the request was made to this machine and no proxy forwarded it. A proxy
-    without X-Forwarded-For would make every client local. A proxy that forwards its client's X-Forwarded-For would
-    trust any client. A web page in a browser on this machine can request any URL, also under its own name that
-    resolves to 127.0.0.1.
+    An address of this machine counts only if the request is local, and no web page in a browser here makes it.
     """
     address = ip_address(address_of(core, request))
     if address not in allowed:
         return False
     if not address.is_loopback:
         return True
-    if any(name in request.headers for name in _OF_OTHERS) or request.headers.get("Sec-Fetch-Site") in _OTHER_SITES:
-        return False
-    return _is_local(request.headers.get("Host", ""))
-
-
-def _is_local(host: str) -> bool:
-    """Return whether the Host header is a loopback name or address."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return False
+    of_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _OTHER_SITES
+    return not of_page and is_local(core, request)
 
 
 class RelayCollector(Collector):
@@ -170,8 +154,8 @@ class RelayCollector(Collector):
 
     def _publications(self) -> Iterator[Metric]:
         core, broker, flusher = self._sources.core, self._sources.broker, self._sources.flusher
-        kinds = {kind.name: broker.publications.get(kind.name, 0) for kind in core.kinds}
-        yield _counter("relay_publications", "Publications by kind of channel, each counted once.", "kind", kinds)
+        counts = {row.name: broker.publications.get(row.name, 0) for row in core.namespaces}
+        yield _counter("relay_publications", "Publications by namespace, each counted once.", "kind", counts)
         yield _counter(
             "relay_deliveries",
             "Publications and signals (typing, presence) delivered to subscribed sessions, each counted once per "

@@ -69,8 +69,8 @@ async def publish_document(core: Core, principal: Principal, body: bytes, mimety
     scope = scope_of(principal)
     value = decode_json(body, mimetype)
     if isinstance(value, list):
-        return await _publish_array(core, value, scope, len(body))
-    draft = core.publishing.draft(value, scope=scope, size=len(body))
+        return await _publish_array(core, value, scope, body)
+    draft = core.publishing.draft(value, scope=scope, size=len(body), document=body)
     [outcome] = await core.publishing.publish_many([draft])
     if isinstance(outcome, RequestError):
         raise outcome
@@ -82,16 +82,22 @@ def scope_of(principal: Principal) -> str:
     return f"key:{principal.key_id}" if principal.key_id is not None else f"user:{principal.user_id}"
 
 
-async def _publish_array(core: Core, items: list[object], scope: str, size: int) -> list[dict[str, Any]]:
+async def _publish_array(core: Core, items: list[object], scope: str, body: bytes) -> list[dict[str, Any]]:
     maximum = core.config.limits.max_publish_items
     if len(items) > maximum:
         raise RequestError(Code.TOO_LARGE, f"An array may have at most {maximum} publications.")
     checked: list[Draft | RequestError] = []
+    # Splitting costs as much as reading, so the items are split only if the way in which one is written counts.
+    documents = strictjson.elements(body) if any(map(core.publishing.keeps_form, items)) else None
     for number, item in enumerate(items, 1):
         # What an item came in is not known by itself; it is measured only where it could be too large.
-        item_size = len(strictjson.dumps(item)) if size > MAX_ITEM_BYTES else size // len(items)
+        document = None if documents is None else documents[number - 1]
+        if document is not None:
+            item_size = len(document)
+        else:
+            item_size = len(strictjson.dumps(item)) if len(body) > MAX_ITEM_BYTES else len(body) // len(items)
         try:
-            checked.append(core.publishing.draft(item, scope=scope, size=item_size))
+            checked.append(core.publishing.draft(item, scope=scope, size=item_size, document=document))
         except RequestError as refusal:
             checked.append(refusal)
         if number % ITEMS_PER_TURN == 0:
@@ -104,11 +110,22 @@ async def _publish_array(core: Core, items: list[object], scope: str, size: int)
 def _result(draft: Draft, outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, RequestError):
         return _refusal(outcome)
-    return {"channel": draft.channel.text, "offset": outcome.position.offset, "epoch": outcome.position.epoch}
+    position = outcome.position
+    result: dict[str, Any] = {"channel": draft.channel.text, "offset": position.offset, "epoch": position.epoch}
+    if outcome.skipped:
+        result["skipped"] = True
+    return result
 
 
 def _refusal(refusal: RequestError) -> dict[str, Any]:
-    return {"error": {"code": refusal.code.value, "message": refusal.message}}
+    return {"error": _described(refusal)}
+
+
+def _described(refusal: RequestError) -> dict[str, Any]:
+    described = {"code": refusal.code.value, "message": refusal.message}
+    if refusal.reason is not None:
+        described["reason"] = refusal.reason.value
+    return described
 
 
 class Lines:
@@ -135,11 +152,11 @@ class Lines:
         self._rest = lines.pop()
         if lines:
             await self._publish(lines)
-        if len(self._rest) > MAX_ITEM_BYTES + 1:  # a carriage return may belong to the end of the line
+        if len(self._rest) > self._publishing.max_item_bytes + 1:  # a carriage return may belong to the end of the line
             self._rest = b""
             self._skipping = True
             self._line += 1
-            self._fail(self._line, too_large())
+            self._fail(self._line, too_large(self._publishing.max_item_bytes))
 
     async def end(self) -> None:
         """Publish a last line that has no end."""
@@ -181,13 +198,13 @@ class Lines:
     def _draft(self, line: bytes) -> Draft:
         if line.endswith(b"\r"):
             line = line[:-1]
-        if len(line) > MAX_ITEM_BYTES:
-            raise too_large()  # before it costs anything
+        if len(line) > self._publishing.max_item_bytes:
+            raise too_large(self._publishing.max_item_bytes)  # before it costs anything
         try:
             item = strictjson.loads(line)
         except ProtocolError as error:
             raise RequestError(Code.INVALID_REQUEST, str(error)) from error
-        return self._publishing.draft(item, scope=self._scope, size=len(line))
+        return self._publishing.draft(item, scope=self._scope, size=len(line), document=line)
 
     async def _outcomes(self, drafts: list[Draft]) -> list[Outcome]:
         try:
@@ -198,4 +215,4 @@ class Lines:
     def _fail(self, number: int, refusal: RequestError) -> None:
         self._failed += 1
         if len(self._errors) < MAX_ERRORS:
-            self._errors.append({"line": number, "code": refusal.code.value, "message": refusal.message})
+            self._errors.append({"line": number, **_described(refusal)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 import attrs
 import trio
@@ -25,6 +26,8 @@ class Auth:
 
     def deadline_of(self, principal: Principal) -> float:
         """Return the deadline, on `trio.current_time()`, at which a principal expires; infinity if it does not."""
-        if principal.expires_at is None:
-            return math.inf
-        return trio.current_time() + (principal.expires_at - self.clock.now()).total_seconds()
+        return math.inf if principal.expires_at is None else self.deadline_at(principal.expires_at)
+
+    def deadline_at(self, time: datetime) -> float:
+        """Return the deadline, on `trio.current_time()`, of an aware time."""
+        return trio.current_time() + (time - self.clock.now()).total_seconds()

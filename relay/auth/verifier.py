@@ -22,9 +22,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm
 
 from relay.config.public_key import algorithm_of_key
-from relay.ground.errors import Code, RequestError
-from relay.model.kinds import MAX_ID_CHARACTERS
+from relay.ground.errors import Code, RefusalReason, RequestError
+from relay.model.grants import ClaimsError, read_grants, read_info
+from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
+from relay.model.subscription_token import SubscriptionToken
 
 MAX_TOKEN_CHARACTERS = 8192
 """A longer token is refused unread, because its sender is not authenticated yet."""
@@ -40,6 +42,7 @@ KEYS_RETRY_AFTER = 10.0
 """Seconds after which a client may try a token again, while no key has been fetched."""
 
 _LAST_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # a later expiry is treated as this one
+_USER_CLAIMS = ("sub", "userId", "id")
 _UNVERIFIED: Any = {"verify_signature": False}
 
 
@@ -56,7 +59,7 @@ class UnknownKey(RequestError):
     """A token names an unknown key. The token may be valid once the issuer's keys have been fetched again."""
 
     def __init__(self) -> None:
-        super().__init__(Code.UNAUTHORIZED, "The token is not valid.")
+        super().__init__(Code.UNAUTHORIZED, "The token is not valid.", reason=RefusalReason.TOKEN_INVALID)
 
 
 class TokenVerifier:
@@ -112,12 +115,14 @@ class TokenVerifier:
             UnknownKey: the issuer has not published the key that the token names.
             RequestError: `UNAUTHORIZED`, with a message for the client; `UNAVAILABLE`, if no key is known.
         """
-        claims = self._claims(token)
-        expires_at = self._check_times(claims, now.timestamp())
-        if self._issuer is not None and claims.get("iss") != self._issuer:
-            raise _refused("The token is of another issuer.")
-        if self._audience is not None and not _has(claims.get("aud"), self._audience):
-            raise _refused("The token is for another audience.")
+        claims, expires_at = self._valid(token, now)
+        if "channel" in claims:
+            raise _refused("This is a subscription token. It comes with subscribe.", RefusalReason.WRONG_TOKEN)
+        try:
+            grants, channels = read_grants(claims.get("grants"), claims.get("channels"))
+            info = read_info(claims.get("info"))
+        except ClaimsError as error:
+            raise _refused(f"The token is not valid: {error}.", RefusalReason.GRANTS_INVALID) from error
         return Principal(
             user_id=_user_id(claims),
             is_admin=_is_admin(claims),
@@ -125,7 +130,35 @@ class TokenVerifier:
             first_name=_text(claims, "firstName", "given_name"),
             last_name=_text(claims, "lastName", "family_name"),
             avatar=_text(claims, "avatar", "picture", max_characters=MAX_AVATAR_CHARACTERS),
+            grants=grants,
+            channels=channels,
+            info=info,
         )
+
+    def verify_subscription(self, token: str, now: datetime) -> SubscriptionToken:
+        """Return the claims of a subscription token: one with the claim `channel`. Raises as `verify`."""
+        claims, expires_at = self._valid(token, now)
+        channel = claims.get("channel")
+        if channel is None:
+            raise _refused("This is a connection token, not a subscription token.", RefusalReason.WRONG_TOKEN)
+        if not isinstance(channel, str):
+            raise _refused("The token is not valid.")
+        try:
+            info = read_info(claims.get("info"))
+        except ClaimsError as error:
+            raise _refused(f"The token is not valid: {error}.", RefusalReason.GRANTS_INVALID) from error
+        named = any(claims.get(name) is not None for name in _USER_CLAIMS)
+        return SubscriptionToken(channel, _user_id(claims) if named else None, expires_at, info)
+
+    def _valid(self, token: str, now: datetime) -> tuple[Mapping[str, Any], datetime]:
+        """Return the claims of a valid token, and when it expires."""
+        claims = self._claims(token)
+        expires_at = self._check_times(claims, now.timestamp())
+        if self._issuer is not None and claims.get("iss") != self._issuer:
+            raise _refused("The token is of another issuer.")
+        if self._audience is not None and not _has(claims.get("aud"), self._audience):
+            raise _refused("The token is for another audience.")
+        return claims, expires_at
 
     def _claims(self, token: str) -> Mapping[str, Any]:
         """Return the claims of a token after verifying its signature."""
@@ -194,7 +227,7 @@ class TokenVerifier:
             raise _refused("The token has no expiry (exp).")
         expires = _time(claims["exp"]) + self._leeway
         if expires <= now:
-            raise _refused("The token has expired.")
+            raise _refused("The token has expired.", RefusalReason.TOKEN_EXPIRED)
         for name, ahead in (("nbf", 0.0), ("iat", MAX_CLOCK_SKEW)):
             if name in claims and _time(claims[name]) > now + self._leeway + ahead:
                 raise _refused("The token is not valid yet.")
@@ -230,8 +263,9 @@ def mint(
     admin: bool = False,
     issuer: str | None = None,
     audience: str | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return an HS256 token for a user, valid from `now` for `expires_in` seconds.
+    """Return an HS256 token for a user, valid from `now` for `expires_in` seconds. `more` are further claims.
 
     Raises:
         ValueError: the user id is not valid.
@@ -239,7 +273,7 @@ def mint(
     if not is_user_id(user_id):
         raise ValueError(f"{user_id[:40]!r} is not a user id; use 1 to {MAX_ID_CHARACTERS} printable characters")
     issued = now.timestamp()
-    claims: dict[str, Any] = {"sub": user_id, "iat": issued, "exp": issued + expires_in}
+    claims: dict[str, Any] = {"sub": user_id, "iat": issued, "exp": issued + expires_in, **(more or {})}
     if first_name:
         claims["given_name"] = first_name
     if last_name:
@@ -291,8 +325,8 @@ def public_key(key: object, kid: str | None = None) -> PublicKey:
     return PublicKey(algorithm, key, kid)
 
 
-def _refused(message: str) -> RequestError:
-    return RequestError(Code.UNAUTHORIZED, message)
+def _refused(message: str, reason: RefusalReason = RefusalReason.TOKEN_INVALID) -> RequestError:
+    return RequestError(Code.UNAUTHORIZED, message, reason=reason)
 
 
 def _time(value: object) -> float:
@@ -308,7 +342,7 @@ def _time(value: object) -> float:
 
 
 def _user_id(claims: Mapping[str, Any]) -> str:
-    for name in ("sub", "userId", "id"):
+    for name in _USER_CLAIMS:
         value = claims.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import attrs
 import trio
 
+from relay.broker.behind import BehindPublisher
 from relay.broker.channel import Channel
+from relay.broker.connections import Connections
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import PresenceTable
@@ -24,9 +25,9 @@ from relay.broker.signal import Signal
 from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.audience import PatientSink, Sink
 from relay.sessions.outbox import Outbox
 
@@ -48,8 +49,8 @@ class Store(Source, Protocol):
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Commit drafts and return the outcome of each, in order."""
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications of write-behind channels."""
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
+        """Store heads, versions and new publications of write-behind channels."""
 
     def renew_behind(self) -> None:
         """Give write-behind channels a new epoch when they are loaded, because some were dropped unwritten."""
@@ -66,10 +67,12 @@ class Broker:
         self.resumed_frames = FrameCache()
         self.idempotency = IdempotencyCache()
         self.publications: defaultdict[str, int] = defaultdict(int)
-        """The number of publications by kind of channel."""
+        """The number of publications by namespace."""
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
+        self._behind = BehindPublisher(self.channels, self.idempotency, self.publications)
+        self.connections = Connections()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], None] | None = None
@@ -99,7 +102,7 @@ class Broker:
         """
         outcomes: list[Outcome | None] = [None] * len(drafts)
         behind = self._store.writes_behind
-        durable = [i for i, draft in enumerate(drafts) if draft.channel.kind.durable or not behind]
+        durable = [i for i, draft in enumerate(drafts) if _goes_to_store(draft, behind)]
         if durable:
             batch = [drafts[i] for i in durable]
             for i, outcome in zip(durable, await self._append(batch), strict=True):
@@ -108,12 +111,7 @@ class Broker:
         for i, draft in enumerate(drafts):
             if outcomes[i] is not None:
                 continue
-            try:
-                channel = self.channels.get(draft.channel) or await self.channels.load(draft.channel)
-            except RequestError as refusal:
-                outcomes[i] = refusal  # of this draft: others are published already
-                continue
-            outcomes[i] = self._publish_behind(channel, draft)
+            outcomes[i] = await self._behind.publish(draft)
             published_bytes += ITEM_BYTES + draft.size
             if published_bytes >= YIELD_BYTES:
                 published_bytes = 0
@@ -131,7 +129,7 @@ class Broker:
     async def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         def committed(outcomes: list[Outcome]) -> None:
             for draft, outcome in zip(drafts, outcomes, strict=True):
-                if isinstance(outcome, Published) and not outcome.repeated:
+                if isinstance(outcome, Published) and not outcome.repeated and not outcome.skipped:
                     self._deliver_committed(draft, outcome.position)
 
         try:
@@ -140,26 +138,12 @@ class Broker:
             return [refusal] * len(drafts)
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
-        self.publications[draft.channel.kind.name] += 1
+        self.publications[draft.channel.namespace.name] += 1
         channel = self.channels.get(draft.channel)
         if channel is not None:
             channel.publish(draft, position, written=True)
         elif draft.origin is not None:  # the channel has no subscribers; a later one loads it from the store
             draft.origin.receive(draft.at(position))
-
-    def _publish_behind(self, channel: Channel, draft: Draft) -> Published:
-        key = draft.idempotency
-        now = trio.current_time()
-        if key is not None and (earlier := self.idempotency.get(key.scope, key.key, now)) is not None:
-            return attrs.evolve(earlier, repeated=True)
-        position = Position(channel.offset + 1, channel.epoch)
-        self.publications[channel.name.kind.name] += 1
-        self.channels.note_unwritten(channel)
-        channel.publish(draft, position, written=False)
-        published = Published(position)
-        if key is not None:
-            self.idempotency.put(key.scope, key.key, published, now, key.period)
-        return published
 
     def signal(self, signal: Signal) -> None:
         """Send a signal to the channel's subscribers, also of other servers. It has no offset and is not kept."""
@@ -190,6 +174,7 @@ class Broker:
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
+        self.connections.discard(subscriber)
         subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
@@ -348,7 +333,7 @@ class Broker:
         subscription.live = True
         self.pending.discard(subscriber, subscription)
         channel.join(subscriber)
-        if channel.name.kind.presence and subscriber.user_id is not None and not subscription.present:
+        if channel.name.namespace.presence and subscriber.user_id is not None and not subscription.present:
             subscription.present = True
             self._presence.entered(subscriber, channel.name)
 
@@ -393,3 +378,9 @@ class Broker:
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
+
+
+def _goes_to_store(draft: Draft, writes_behind: bool) -> bool:
+    """Return whether the store gives a draft its offset: if it is durable, or if nothing is written behind but all kept."""
+    namespace = draft.channel.namespace
+    return namespace.durable or (not writes_behind and namespace.history_size > 0)

@@ -8,8 +8,8 @@ from collections import defaultdict
 from relay.broker.history import History
 from relay.broker.subscription import Subscriber
 from relay.ground import logs
-from relay.model.kinds import ChannelName
-from relay.model.publication import Draft, Encoder, Position, Publication
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Draft, Encoder, Origin, Position, Publication
 from relay.sessions.audience import Audience
 
 log = logs.get("relay.broker")
@@ -23,7 +23,7 @@ class Channel:
 
     __slots__ = (
         "_audiences", "_deliveries", "_idle_since", "_key", "_pins", "_subscribers", "epoch", "history", "name", "offset",
-        "written_offset",
+        "version", "version_known", "written_offset",
     )  # fmt: skip
 
     def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encoder, int] | None = None) -> None:
@@ -31,9 +31,12 @@ class Channel:
         self.name = name
         self.offset = head.offset
         self.epoch = head.epoch
-        self.history = History(name.kind.history_size, head.offset)
+        self.history = History(name.namespace.history_size, head.offset)
         self.written_offset = head.offset
         """The offset of the newest publication that the store has."""
+        self.version: int | None = None
+        """The last version of a write-behind channel, if it is known."""
+        self.version_known = head.offset == 0
         self._pins = 0
         self._idle_since: float | None = None
         self._subscribers: dict[Subscriber, None] = {}
@@ -107,13 +110,27 @@ class Channel:
         self._extend(publication)
         if written:
             self.written_offset = publication.offset
-        origin = draft.origin
+        if draft.version is not None:
+            self.version = draft.version
+        self._deliver_with(draft.origin, publication)
+        return publication
+
+    def pass_on(self, draft: Draft, position: Position) -> None:
+        """Deliver a draft that is not kept. The head stays."""
+        self._deliver_with(draft.origin, draft.at(position))
+
+    def restart(self, head: Position) -> None:
+        """Begin again at a head without publications, because the store forgot the channel."""
+        self.offset, self.epoch, self.written_offset = head.offset, head.epoch, head.offset
+        self.version, self.version_known = None, True
+        self.forget_history()
+
+    def _deliver_with(self, origin: Origin | None, publication: Publication) -> None:
         if origin is None:
             self._deliver(publication, None)
         else:
             self._deliver(publication, origin.sink)
             origin.receive(publication)
-        return publication
 
     def receive(self, publication: Publication) -> None:
         """Make a publication that the store has the head, keep it in the history and deliver it."""
@@ -125,7 +142,7 @@ class Channel:
         """Take another head from the store. The history is loaded from there when it is needed."""
         self.offset, self.epoch = head.offset, head.epoch
         self.written_offset = head.offset
-        self.history = History(self.name.kind.history_size, head.offset)
+        self.history = History(self.name.namespace.history_size, head.offset)
 
     def mark_written(self, offset: int) -> None:
         """Note that the store has every publication up to this offset."""
@@ -133,7 +150,7 @@ class Channel:
 
     def forget_history(self) -> None:
         """Drop the history, as the store did. The offsets go on."""
-        self.history = History(self.name.kind.history_size, self.offset)
+        self.history = History(self.name.namespace.history_size, self.offset)
         self.history.complete = True
 
     def _extend(self, publication: Publication) -> None:
@@ -143,21 +160,21 @@ class Channel:
         """
         if publication.offset != self.offset + 1 or publication.epoch != self.epoch:
             self.epoch = publication.epoch
-            self.history = History(self.name.kind.history_size, publication.offset - 1)
+            self.history = History(self.name.namespace.history_size, publication.offset - 1)
         self.offset = publication.offset
         if self.history.max_size == 1:
             # Only the last value counts. A halt or a notice is not a value and must not push the value out.
-            if publication.type == self.name.kind.default_type:
+            if publication.type == self.name.namespace.default_type:
                 self.history.replace(publication)
         else:
             self.history.append(publication)
 
     def _deliver(self, publication: Publication, except_for: object) -> None:
         """Deliver to every subscriber but the one with the sink `except_for`."""
-        kind = self.name.kind
+        namespace = self.name.namespace
         key = None
-        if kind.latest:
-            if publication.type == kind.default_type:
+        if namespace.latest:
+            if publication.type == namespace.default_type:
                 key = self._key
             else:
                 # A later value must not replace a value that came before this publication.

@@ -14,7 +14,7 @@ import trio
 
 from relay.broker.signal import Signal
 from relay.ground.timers import Timer, Timers
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 
 
 class Listener(Protocol):

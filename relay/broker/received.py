@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Position, Publication
 
 LOST = "publications were lost"
@@ -47,5 +47,5 @@ class Received:
 
     def _lost(self, channel: Channel) -> None:
         """End the subscriptions to a channel whose subscribers would miss publications in silence."""
-        if channel.name.kind.history_size > 1:
+        if channel.name.namespace.history_size > 1:
             self._broker.revoke(channel.name, LOST, of=lambda _: True)

@@ -11,7 +11,7 @@ import trio
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
 from relay.ground.clock import Clock
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Encoder, Position, Publication
 
 IDLE_PERIOD = 60.0
@@ -31,6 +31,9 @@ class Source(Protocol):
 
     async def catch_up(self, channels: Sequence[ChannelName]) -> None:
         """Deliver what other servers have published to channels in memory. A checkpoint only if there may be any."""
+
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """Return the last version of a channel; None if it has none."""
 
 
 class ChannelRegistry:
@@ -101,6 +104,8 @@ class ChannelRegistry:
             if name.text not in self._channels:
                 self._channels[name.text] = Channel(name, head, self._deliveries)
 
+        if not name.namespace.history_size:
+            loaded(Position(0, ""))  # the store has nothing of it
         # The callback comes in commit order. Before this task runs, its channel may be unloaded, and published to.
         while (channel := self._channels.get(name.text)) is None:
             await self._source.load_head(name, loaded)
@@ -126,6 +131,15 @@ class ChannelRegistry:
             if self._loading.get(channel) is loading:
                 del self._loading[channel]
 
+    async def load_version(self, channel: Channel) -> None:
+        """Load the last version of a write-behind channel. Raises RequestError if the store cannot read."""
+
+        def loaded(version: int | None) -> None:
+            if not channel.version_known:
+                channel.version, channel.version_known = version, True
+
+        await self._source.load_version(channel.name, loaded)
+
     async def load_missed(self, channel: Channel, since: Position) -> None:
         """Load the stored publications that follow a position. A checkpoint only if the store is asked."""
         if since.epoch == channel.epoch and since.offset > channel.offset:
@@ -136,14 +150,14 @@ class ChannelRegistry:
 
     def can_resume(self, channel: Channel, since: Position) -> bool:
         """Return whether every publication that follows a position is in memory. Drop expired ones first."""
-        if since.epoch != channel.epoch or since.offset > channel.offset:
+        if since.epoch != channel.epoch or since.offset > channel.offset or not channel.history.max_size:
             return False
         self.expire(channel)
         return channel.history.reaches(since.offset)
 
     def expire(self, channel: Channel) -> None:
         """Drop the publications that are older than the channel's history period."""
-        period = channel.name.kind.history_period
+        period = channel.name.namespace.history_period
         if period is not None:
             channel.history.expire(self._clock.now_ms() - int(period * 1000))
 
@@ -166,6 +180,16 @@ class ChannelRegistry:
         for text in dropped:
             del self._dirty[text], self._channels[text]
         return len(dropped)
+
+    def holds(self, text: str) -> bool:
+        """Return whether the channel with this name is in memory. May be called in any thread."""
+        return text in self._channels
+
+    def restart(self, text: str, head: Position) -> None:
+        """Begin a channel again at its first publication, as the store did."""
+        channel = self._channels.get(text)
+        if channel is not None:
+            channel.restart(head)
 
     def forget(self, name: ChannelName) -> None:
         """Drop a channel's history, as the store did. Its offsets continue."""

@@ -16,7 +16,7 @@ from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Position
 from relay.sessions.audience import PlainAudience
 from relay.sessions.outbox import Outbox

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 
 
 class Receiver(Protocol):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import attrs
 
-from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName
+from relay.ground.errors import Code, RefusalReason, RequestError
+from relay.ground.timers import Timer
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
+from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import Sink
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
@@ -29,17 +32,24 @@ class Subscription:
     present: bool = False
     """Whether it counts as the presence of its user, also while a repeated resume suspends delivery."""
     ended: bool = False
+    token: SubscriptionToken | None = None
+    """The subscription token that it rests on; None if it rests on a rule or a grant."""
+    deadline: float = math.inf
+    """The end of that token, on `trio.current_time()`."""
 
     def check(self) -> None:
         """Raise RequestError if the subscription ended because its right was lost."""
         if self.ended:
-            raise RequestError(Code.FORBIDDEN, "The right to this channel was lost.")
+            raise RequestError(Code.FORBIDDEN, "The right to this channel was lost.", reason=RefusalReason.REVOKED)
 
 
 class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
-    __slots__ = ("_leave", "_on_revoked", "encode", "is_admin", "principal", "sink", "subscriptions", "user_id")
+    __slots__ = (
+        "_leave", "_on_revoked", "_timer", "connection_id", "encode", "is_admin", "principal", "sink", "skip", "subscriptions",
+        "user_id",
+    )  # fmt: skip
 
     def __init__(self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None]) -> None:
         """`leave` is called synchronously at the end of the block that this object is entered for."""
@@ -51,7 +61,12 @@ class Subscriber:
         self.is_admin = False
         self.user_id: str | None = None
         """The id of that user. The members of its rooms see the user as present."""
+        self.connection_id: str | None = None
+        """The id by which a publisher can exclude this connection. See `connections.Connections`."""
+        self.skip: Encoder | None = None
+        """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
+        self._timer: Timer | None = None
         self.subscriptions: dict[str, Subscription] = {}
 
     def __enter__(self) -> Subscriber:
@@ -81,6 +96,13 @@ class Subscriber:
     def close(self) -> None:
         """Report no more: the connection ends."""
         self._on_revoked = None
+        self.expect(None)
+
+    def expect(self, timer: Timer | None) -> None:
+        """Keep the timer that ends subscriptions, in place of the last one, until the connection ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = timer
 
 
 class Pending:

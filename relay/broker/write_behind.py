@@ -10,8 +10,7 @@ from relay.broker.broker import Broker, Store
 from relay.broker.channel import Channel
 from relay.ground import logs
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
-from relay.model.publication import Position, Publication
+from relay.model.publication import Unwritten
 
 WRITE_INTERVAL = 0.5
 """Seconds between two writes: a crash can lose as much of a write-behind channel."""
@@ -68,9 +67,10 @@ class WriteBehind:
                     raise
 
     async def _write(self, channels: Sequence[Channel]) -> None:
-        rows: list[tuple[ChannelName, Position, list[Publication]]] = []
+        rows: list[Unwritten] = []
         for channel in channels:
-            rows.append((channel.name, channel.position, channel.history.newer_than(channel.written_offset)))
+            publications = channel.history.newer_than(channel.written_offset)
+            rows.append(Unwritten(channel.name, channel.position, publications, channel.version))
         await self._store.write_behind(rows)
-        for channel, (_, head, _) in zip(channels, rows, strict=True):
-            channel.mark_written(head.offset)
+        for channel, row in zip(channels, rows, strict=True):
+            channel.mark_written(row.head.offset)

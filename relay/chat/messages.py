@@ -14,7 +14,7 @@ from relay.chat.rights import existing, not_found, readable
 from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import Code, FieldError, RequestError, invalid_field
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import (
     MAX_CLIENT_MESSAGE_ID_CHARACTERS,
@@ -49,13 +49,20 @@ class Messages:
     """Every message of this server."""
 
     def __init__(
-        self, database: Database, broker: Broker, rooms: Rooms, kinds: Kinds, clock: Clock, *, idempotency_period: float
+        self,
+        database: Database,
+        broker: Broker,
+        rooms: Rooms,
+        namespaces: Namespaces,
+        clock: Clock,
+        *,
+        idempotency_period: float,
     ) -> None:
         """`idempotency_period`: seconds for which a client message id counts once."""
         self._database = database
         self._broker = broker
         self._rooms = rooms
-        self._kind = kinds["chatroom"]
+        self._namespace = namespaces["chatroom"]
         self._clock = clock
         self._idempotency_period = idempotency_period
 
@@ -89,7 +96,7 @@ class Messages:
         if not is_reader:
             await self._rooms.may_read(principal, room_id)
         limit()
-        channel = self._kind.channel(room_id)
+        channel = self._namespace.channel(room_id)
         now_ms = self._clock.now_ms()
         message = Message(new_id("msg"), room_id, principal.user_id, text, now_ms)
 

@@ -8,7 +8,7 @@ from relay.broker.broker import Broker
 from relay.chat.ids import new_id
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError, invalid_field
-from relay.model.kinds import Kinds, complete
+from relay.model.namespaces import Namespaces, complete
 from relay.model.publication import Draft
 from relay.store import notifications as store
 from relay.store.database import Database
@@ -24,10 +24,10 @@ MAX_ID_CHARACTERS = 64
 class Notifications:
     """Every user's notifications."""
 
-    def __init__(self, database: Database, broker: Broker, kinds: Kinds, clock: Clock) -> None:
+    def __init__(self, database: Database, broker: Broker, namespaces: Namespaces, clock: Clock) -> None:
         self._database = database
         self._broker = broker
-        self._kind = kinds["user"]
+        self._namespace = namespaces["user"]
         self._clock = clock
 
     async def send(
@@ -38,12 +38,13 @@ class Notifications:
         Raises:
             RequestError: a field is not valid, or the store cannot write.
         """
-        channel = self._kind.channel(user_id)
+        channel = self._namespace.channel(user_id)
         type_, data = complete(channel, None, {"title": title, "message": message, "priority": priority})
         draft = Draft(channel, type_, data, self._clock.now_ms())
         self.prepare_published(draft)
         await self._broker.publish(draft)
-        return draft.data
+        published: dict[str, Any] = draft.data
+        return published
 
     def prepare_published(self, draft: Draft) -> None:
         """Complete a `notification:new`, and store it when its publication is committed.

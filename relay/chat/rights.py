@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.principal import Principal
 from relay.store import rooms as store
 from relay.store.rooms import Room
@@ -46,7 +46,7 @@ def readable(connection: Transaction, principal: Principal, room_id: str) -> Roo
     """
     room = visible(connection, principal, room_id)
     if room.type != "public" and not principal.is_admin and not store.is_member(connection, room_id, principal.user_id):
-        raise RequestError(Code.FORBIDDEN, "This room is for its members.")
+        raise RequestError(Code.FORBIDDEN, "This room is for its members.", reason=RefusalReason.NOT_MEMBER)
     return room
 
 
@@ -64,4 +64,4 @@ def managed(connection: Transaction, principal: Principal, room_id: str) -> Room
 
 def not_found() -> RequestError:
     """Return the refusal for a room that does not exist for this principal."""
-    return RequestError(Code.NOT_FOUND, "There is no such room.")
+    return RequestError(Code.NOT_FOUND, "There is no such room.", reason=RefusalReason.NOT_FOUND)

@@ -19,7 +19,7 @@ from relay.chat.ids import new_id
 from relay.chat.rights import existing, managed, not_found, readable, visible
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError, invalid_field
-from relay.model.kinds import ROOM_ID_RULE, ChannelName, Kinds, is_room_id
+from relay.model.namespaces import ROOM_ID_RULE, ChannelName, Namespaces, is_room_id
 from relay.model.principal import Principal
 from relay.store import rooms as store
 from relay.store.database import Database
@@ -42,13 +42,13 @@ class Rooms:
         database: Database,
         broker: Broker,
         presence: PresenceTable,
-        kinds: Kinds,
+        namespaces: Namespaces,
         clock: Clock,
     ) -> None:
         self._database = database
         self._broker = broker
         self._presence = presence
-        self._kind = kinds["chatroom"]
+        self._namespace = namespaces["chatroom"]
         self._clock = clock
 
     # -- rights -------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class Rooms:
 
     def active_now(self, room_id: str) -> int:
         """Return the number of users that are present in a room."""
-        return self._presence.count(self._kind.channel(room_id))
+        return self._presence.count(self._namespace.channel(room_id))
 
     # -- rooms --------------------------------------------------------------------------------------------------------
 
@@ -229,17 +229,19 @@ class Rooms:
     def _announce_lost(self, connection: Transaction, room_id: str, reason: str, user_id: str | None) -> None:
         """Make every node check again which of its subscribers may read a room: of one user, or of all."""
         announce(
-            connection, RIGHTS_LOST, {"channel": self._kind.channel(room_id).text, "reason": reason, "user": user_id}
+            connection,
+            RIGHTS_LOST,
+            {"channel": self._namespace.channel(room_id).text, "reason": reason, "user": user_id},
         )
 
     def _revoke(self, room_id: str, reason: str, lost: Callable[[Subscriber], bool]) -> None:
         def of(subscriber: Subscriber) -> bool:
             return not subscriber.is_admin and lost(subscriber)
 
-        self._broker.revoke(self._kind.channel(room_id), reason, of=of)
+        self._broker.revoke(self._namespace.channel(room_id), reason, of=of)
 
     def _channel(self, room_id: str) -> ChannelName:
         # A name that no room can have is answered like a room that does not exist.
         if not is_room_id(room_id):
             raise not_found()
-        return self._kind.channel(room_id)
+        return self._namespace.channel(room_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def _summary(config: Config) -> list[str]:
         section = getattr(config.dialects, field.name)
         lines.append(f"  {field.name:<10}{field.metadata['reason'] if section.enabled else 'off'}")
     lines.append("  publishing: POST /v1/publish")
+    lines += _namespaces(config)
     if server.tls_cert is not None and server.tls_key is not None:
         lines.append(f"Certificate: {_certificate(load_certificate(server.tls_cert, server.tls_key))}.")
     lines.append(f"Database: {_store(config.store)}.")
@@ -99,6 +101,37 @@ def _store(config: StoreConfig) -> str:
         return describe(config)
     except StoreError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _namespaces(config: Config) -> Iterator[str]:
+    """Yield a line for each namespace, with its readers and publishers, and a warning where many may write for all."""
+    from relay.model.namespaces import DEFAULT, PublishRule, SubscribeRule, namespaces_of
+
+    readers = {
+        SubscribeRule.ANYONE: "anyone",
+        SubscribeRule.USERS: "every user",
+        SubscribeRule.OWNER: "its owner",
+        SubscribeRule.ROOM: "the members of the room",
+        SubscribeRule.GRANTED: "users with a grant",
+        SubscribeRule.NOBODY: "admins only",
+    }
+    publishers = {
+        PublishRule.USERS: "every user",
+        PublishRule.SUBSCRIBERS: "its subscribers",
+        PublishRule.GRANTED: "users with a grant",
+        PublishRule.NOBODY: "backends only",
+    }
+    rows = list(namespaces_of(config))
+    names = ["channels without a colon" if row.name == DEFAULT else row.name for row in rows]
+    width = max(map(len, names)) + 2
+    yield "Namespaces, with readers and publishers:"
+    for name, row in zip(names, rows, strict=True):
+        owner = row.subscribe is SubscribeRule.OWNER and not row.built_in
+        granted = " or users with a grant" if owner else ""
+        line = f"  {name:<{width}}read by {readers[row.subscribe]}{granted}; published to by {publishers[row.publish]}"
+        yield line + (" (built in)" if row.built_in else "")
+        if not row.built_in and row.publish is PublishRule.USERS and row.subscribe is SubscribeRule.ANYONE:
+            yield f"  {'':<{width}}Warning: any user may write what anyone reads."
 
 
 def _certificate(certificate: Certificate) -> str:

@@ -12,6 +12,7 @@ from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
 from relay.cli.commit import commit
+from relay.cli.demo import demo
 from relay.cli.deploy.group import deploy
 from relay.cli.deploy.systemd import old_name as old_systemd
 from relay.cli.docs import docs
@@ -55,5 +56,5 @@ def main() -> None:
         )  # escape characters that the terminal cannot show, instead of a traceback
 
 
-for command in (init, check, serve, deploy, old_systemd(), token, keys, publish, backup, store, bench, docs):
+for command in (init, check, serve, demo, deploy, old_systemd(), token, keys, publish, backup, store, bench, docs):
     main.add_command(command)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from relay.model.kinds import MAX_ID_CHARACTERS
+from relay.model.namespaces import MAX_ID_CHARACTERS
 
 MAX_DAYS = 3650
 

@@ -23,7 +23,7 @@ MAX_ANSWER_BYTES = 1_048_576
 @click.argument("channel")
 @click.argument("data", metavar="JSON")
 @click.option(
-    "--type", "type_", metavar="TYPE", help="The type of the publication. Default: the type of the channel's kind."
+    "--type", "type_", metavar="TYPE", help="The type of the publication. Default: the type of the channel's namespace."
 )
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The URL of the server.")
 @click.option("--key", envvar="RELAY_KEY", show_envvar=True, help="An API key with the scope publish.")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relay.cli.settings import config_option, load
+
+if TYPE_CHECKING:
+    from relay.config.tree import Config
 
 ADDRESS_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
@@ -27,12 +31,21 @@ def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
     """
     flags = {"server.host": host, "server.port": port}
     config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
+    run(config)
+
+
+def run(config: Config, *, cure: str = "change server.host or server.port", **options: Any) -> None:
+    """Run the server, and end the command with a message if it cannot start. `options` go to `relay.server.process`.
+
+    Raises:
+        ClickException: the cause, and `cure` if it cannot listen on the address.
+    """
     from relay.ops.systemd import SystemdError
     from relay.server.process import serve as run_server
     from relay.store.errors import StoreError
 
     try:
-        run_server(config)
+        run_server(config, **options)
     except SystemdError as error:
         raise click.ClickException(str(error)) from None
     except (OSError, StoreError, ExceptionGroup) as error:
@@ -40,7 +53,7 @@ def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
         if isinstance(cause, StoreError):
             raise click.ClickException(str(cause)) from None
         if isinstance(cause, socket.gaierror) or (isinstance(cause, OSError) and cause.errno in ADDRESS_ERRORS):
-            raise click.ClickException(f"{cause.strerror}; change server.host or server.port") from None
+            raise click.ClickException(f"{cause.strerror}; {cure}") from None
         raise
 
 

@@ -18,7 +18,7 @@ from relay.cluster.signals import SIGNAL, from_data, to_data
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.store.database import Database
 from relay.store.notices import Notices
 from relay.store.publications import Publications
@@ -36,15 +36,22 @@ class Cluster:
     """One node of a database."""
 
     def __init__(
-        self, database: Database, kinds: Kinds, timers: Timers, clock: Clock, *, name: str, offline_grace: float
+        self,
+        database: Database,
+        namespaces: Namespaces,
+        timers: Timers,
+        clock: Clock,
+        *,
+        name: str,
+        offline_grace: float,
     ) -> None:
         """`name` is for people: in logs and `/readyz`. Nodes are told apart by an id of each start."""
         self._database = database
-        self.kinds = kinds
+        self.namespaces = namespaces
         self.timers = timers
         self._clock = clock
         self._id = secrets.token_hex(6)
-        self.presence = ClusterPresence(database, timers, kinds, node_id=self._id, offline_grace=offline_grace)
+        self.presence = ClusterPresence(database, timers, namespaces, node_id=self._id, offline_grace=offline_grace)
         self.places = ClusterPlaces(database, node_id=self._id)
         self.node = Node(
             database, self.presence, self.places, clock, id_=self._id, name=name, offline_grace=offline_grace
@@ -62,7 +69,7 @@ class Cluster:
         self.delivery = Delivery(broker, publications, self._database, self._clock, node_id=self._id)
         bus = self.bus = Bus(notices, self._database, self.delivery, self._clock, node_id=self._id)
         broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
-        bus.on(SIGNAL, lambda data: broker.signal_here(from_data(data, self.kinds)))
+        bus.on(SIGNAL, lambda data: broker.signal_here(from_data(data, self.namespaces)))
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
         bus.on(NODES_LOST, self.node.take_lost)
@@ -100,5 +107,5 @@ class Cluster:
                 text, user_id = next(iter(self._rechecks))
                 reason = self._rechecks.pop((text, user_id))
                 channel = self._broker.channels.find(text)
-                name = self.kinds.parse(text) if channel is None else channel.name
+                name = self.namespaces.parse(text) if channel is None else channel.name
                 await self._recheck(name, reason, user_id)

@@ -128,7 +128,7 @@ class Delivery:
             if _is_known(channel, announced):
                 continue
             # Of a kind that keeps its newest value alone, what is between was never kept.
-            gap = channel.name.kind.history_size > 1 and not _follows(channel, announced)
+            gap = channel.name.namespace.history_size > 1 and not _follows(channel, announced)
             if announced.type is None or gap:
                 return held[number:]
             self._deliver(channel, announced)
@@ -146,6 +146,7 @@ class Delivery:
                     announced.epoch,
                     announced.published_ms,
                     json=announced.json,
+                    publisher=announced.publisher,
                 )
             ]
         )

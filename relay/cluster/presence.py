@@ -18,7 +18,7 @@ from relay.cluster.signals import announce_signal
 from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.store.database import Database
 from relay.store.notices import announce
 from relay.store.postgres import presence as store
@@ -56,11 +56,13 @@ class _User:
 class ClusterPresence:
     """Users of this node, and the rooms with the users of all nodes. See `relay.broker.presence.PresenceTable`."""
 
-    def __init__(self, database: Database, timers: Timers, kinds: Kinds, *, node_id: str, offline_grace: float) -> None:
+    def __init__(
+        self, database: Database, timers: Timers, namespaces: Namespaces, *, node_id: str, offline_grace: float
+    ) -> None:
         """`offline_grace` is the grace period: seconds after a user's last connection before the other users are notified."""
         self._database = database
         self._timers = timers
-        self._kinds = kinds
+        self._namespaces = namespaces
         self._node_id = node_id
         self._grace = offline_grace
         self._users: dict[str, _User] = {}
@@ -175,7 +177,7 @@ class ClusterPresence:
         """Notify rooms, on every node, once the transaction is committed. Called in the store's thread."""
         for change in changes:
             try:
-                room = self._kinds.parse(change.room)
+                room = self._namespaces.parse(change.room)
             except RequestError:  # of a kind that this node is not configured with
                 continue
             announce_signal(connection, presence_signal(room, change.user_id, change.status, change.known))

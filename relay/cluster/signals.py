@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.broker.signal import Signal
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.store.notices import MAX_PAYLOAD_BYTES, announce
 from relay.store.transaction import Transaction
 
@@ -32,14 +32,14 @@ def to_data(signal: Signal) -> dict[str, Any]:
     }
 
 
-def from_data(data: dict[str, Any], kinds: Kinds) -> Signal:
+def from_data(data: dict[str, Any], namespaces: Namespaces) -> Signal:
     """Return the signal of a notice.
 
     Raises:
         KeyError: a field is missing.
         RequestError: this node has no such channel.
     """
-    return Signal(kinds.parse(data["channel"]), data["type"], data["data"], data["except"], data["known"])
+    return Signal(namespaces.parse(data["channel"]), data["type"], data["data"], data["except"], data["known"])
 
 
 def announce_signal(connection: Transaction, signal: Signal) -> None:

@@ -1,7 +1,7 @@
 """The payloads that announce publications. Pure.
 
-The first line is that of `relay.store.notices`. Then come two lines for each publication: channel, offset, epoch, type and
-time as a JSON array, and the data as JSON, which has no line breaks. A publication that is too large for a payload is
+The first line is that of `relay.store.notices`. Then come two lines for each publication: channel, offset, epoch, type,
+time and publisher as a JSON array, and the data as JSON, which has no line breaks. A publication that is too large for a payload is
 announced by channel, offset and epoch alone, and an empty line; a node that needs it fetches it.
 """
 
@@ -32,6 +32,7 @@ class Announced:
     """None: announced by its position alone."""
     published_ms: int
     json: bytes
+    publisher: bytes | None = None
 
 
 @attrs.frozen
@@ -60,8 +61,12 @@ def pack(publications: Sequence[Publication], *, node: str, now_ms: int) -> list
 
 
 def _entry(publication: Publication, maximum: int) -> bytes:
+    publisher = None if publication.publisher is None else publication.publisher.decode()
     position = [publication.channel.text, publication.offset, publication.epoch]
-    entry = b"\n%b\n%b" % (orjson.dumps([*position, publication.type, publication.published_ms]), publication.json)
+    entry = b"\n%b\n%b" % (
+        orjson.dumps([*position, publication.type, publication.published_ms, publisher]),
+        publication.json,
+    )
     if len(entry) > maximum or _ESCAPED in entry:
         return b"\n%b\n" % orjson.dumps(position)
     return entry
@@ -90,5 +95,6 @@ def publications(lines: Sequence[str]) -> Iterator[Announced]:
             channel, offset, epoch = fields
             yield Announced(channel, offset, epoch, None, 0, b"")
         else:
-            channel, offset, epoch, type_, published_ms = fields
-            yield Announced(channel, offset, epoch, type_, published_ms, data.encode())
+            channel, offset, epoch, type_, published_ms, publisher = fields
+            by = None if publisher is None else publisher.encode()
+            yield Announced(channel, offset, epoch, type_, published_ms, data.encode(), by)

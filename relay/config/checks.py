@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from relay.config import public_key
 from relay.config.setting import Check, quoted
 
-BUILT_IN_KINDS = ("chatroom", "user", "market", "trades", "event", "community", "broadcast", "conversation")
-"""Kinds of channel that an entity must not be named after. `conversation` is another name of `chatroom`."""
+BUILT_IN_KINDS = ("chatroom", "user", "market", "trades", "event", "community", "broadcast", "conversation", "default")
+"""Names that no entity may have. `conversation` is another name of `chatroom`; `default` has the channels without a colon."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -194,7 +194,7 @@ def key_file(_instance: object, _attribute: object, value: Path) -> None:
 
 def entity(_instance: object, _attribute: object, value: str) -> None:
     if value in BUILT_IN_KINDS:
-        raise ValueError(f"{quoted(value)} is already a kind of channel in Relay; choose another name")
+        raise ValueError(f"{quoted(value)} is already a namespace of Relay; choose another name")
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", value):
         raise ValueError(
             f"{quoted(value)} is not a name for an entity; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter"

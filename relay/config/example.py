@@ -13,6 +13,8 @@ from relay.config.setting import quoted
 from relay.config.tree import Config
 
 WIDTH = 100
+SAMPLE_NAME = "orders"
+"""The name of a section whose name is free."""
 
 _HEAD = """\
 The configuration of Relay. Every setting is optional: a line "# key = value" shows its default; remove the "# " to
@@ -32,6 +34,9 @@ def render_example(secret: str | None) -> str:
 def _section(cls: type[Any], path: str, secret: str | None) -> Iterator[str]:
     for field in attrs.fields(cls):
         key_path = f"{path}.{field.name}" if path else field.name
+        if "entry" in field.metadata:
+            yield from ("", "", *_comment(field.metadata["reason"]), *_sample(field))
+            continue
         if field.type is not None and attrs.has(field.type):
             yield from ("", "", *_comment(field.metadata["reason"]))
             if not all(attrs.has(inner.type) for inner in attrs.fields(field.type) if inner.type is not None):
@@ -44,6 +49,15 @@ def _section(cls: type[Any], path: str, secret: str | None) -> Iterator[str]:
         else:
             unit = field.metadata["unit"]
             yield f"# {field.name} = {quoted(field.default)}" + (f"  # {unit}" if unit else "")
+
+
+def _sample(field: attrs.Attribute[Any]) -> Iterator[str]:
+    """Yield a sample of a section with a free name, each line commented out."""
+    yield f"# [{field.name}.{SAMPLE_NAME}]"
+    for option in attrs.fields(attrs.resolve_types(field.metadata["entry"](SAMPLE_NAME))):
+        unit = option.metadata["unit"]
+        yield from ("#", *_comment(reason(option)))
+        yield f"# {option.name} = {quoted(option.default)}" + (f"  # {unit}" if unit else "")
 
 
 def reason(field: attrs.Attribute[Any]) -> str:

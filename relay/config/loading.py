@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 import attrs
 
-from relay.config.checks import one_of
+from relay.config.checks import listed, one_of
 from relay.config.setting import quoted
 from relay.config.tree import Config
 
@@ -143,8 +143,10 @@ def _syntax(message: str, text: str) -> str:
 
 
 def _settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, attrs.Attribute[Any]]]:
-    """Yield the key path and the field of every setting below a section."""
+    """Yield the key path and the field of every setting below a section, without those of tables with free keys."""
     for field in attrs.fields(cls):
+        if "entry" in field.metadata:
+            continue
         if field.type is not None and attrs.has(field.type):
             yield from _settings(field.type, f"{prefix}{field.name}.")
         else:
@@ -209,6 +211,7 @@ def _structurer() -> Structurer:
             not_a_table=_not_a_section,
             unknown_key=_unknown_setting,
             conflicts=lambda section: section.conflicts() if hasattr(section, "conflicts") else (),
+            entry_of=lambda field: field.metadata.get("entry"),
         )
     )
 
@@ -226,7 +229,17 @@ def _not_a_section(value: object, path: tuple[str, ...]) -> str:
 
 
 def _unknown_setting(path: tuple[str, ...]) -> str:
+    for field in attrs.fields(Config):
+        if "entry" in field.metadata and path[0] == field.name and len(path) == 3:
+            return _unknown_option(field.metadata["entry"](path[1]), path)
     return f"is not a setting; {_suggestion(_nearest(_key_path(path)))}"
+
+
+def _unknown_option(cls: type[Any], path: tuple[str, ...]) -> str:
+    options = [field.name for field in attrs.fields(cls)]
+    similar = difflib.get_close_matches(path[-1], options, 1)
+    near = f"did you mean {similar[0]}?" if similar else f"use {listed(options)}"
+    return f"is not an option of {cls.TITLE}; {near}"
 
 
 def _key_path(path: tuple[str, ...]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from relay.config.example import reason
+from relay.config.example import SAMPLE_NAME, reason
+from relay.config.namespaces import BUILT_IN
 from relay.config.setting import quoted
 from relay.config.tree import Config
 
@@ -49,7 +50,19 @@ If neither a secret nor a public key is configured, Relay makes a secret and kee
 finds it there. [Security](security.md) explains the four ways to verify tokens.
 """
 
-_NOTES = {"auth": _KEYLESS}
+_NAMESPACES = """\
+The environment cannot set these. [Channels of your own](namespaces.md) explains each option with examples. A built-in
+namespace has fewer options:
+
+| namespace | history_size, history_period | durable |
+|---|---|---|
+""" + "\n".join(
+    f"| `{name}` | {'fixed' if may.history is None else f'{may.history} or more'} "
+    f"| {'may be set to true' if may.durable else 'fixed'} |"
+    for name, may in BUILT_IN.items()
+)
+
+_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES}
 
 
 def render_reference() -> str:
@@ -60,6 +73,14 @@ def render_reference() -> str:
 def _section(cls: type[Any], path: str) -> Iterator[str]:
     for field in attrs.fields(cls):
         key_path = f"{path}.{field.name}" if path else field.name
+        if "entry" in field.metadata:
+            yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]))
+            if key_path in _NOTES:
+                yield from ("", _NOTES[key_path].rstrip("\n"))
+            for option in attrs.fields(attrs.resolve_types(field.metadata["entry"](SAMPLE_NAME))):
+                yield from ("", f"### {key_path}.{SAMPLE_NAME}.{option.name}", "", *_wrapped(reason(option)), "")
+                yield from (*_toml(option), f"Unit: {option.metadata['unit'] or 'none'}.")
+            continue
         if field.type is not None and attrs.has(field.type):
             yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]))
             if key_path in _NOTES:
@@ -72,12 +93,13 @@ def _section(cls: type[Any], path: str) -> Iterator[str]:
 def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:
     unit = field.metadata["unit"]
     variable = "RELAY_" + key_path.upper().replace(".", "__")
+    return [*_toml(field), f"Unit: {unit or 'none'}. Environment: `{variable}`."]
+
+
+def _toml(field: attrs.Attribute[Any]) -> list[str]:
     line = f"{field.name} = {quoted(field.default)}"
     default = textwrap.wrap(line, WIDTH, break_on_hyphens=False, break_long_words=False)
-    return [
-        *("```toml", *default, "```", ""),
-        f"Unit: {unit or 'none'}. Environment: `{variable}`.",
-    ]
+    return ["```toml", *default, "```", ""]
 
 
 def _wrapped(text: str) -> list[str]:

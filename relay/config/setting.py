@@ -39,6 +39,14 @@ def section(cls: Callable[[], object], reason: str) -> Any:
     return attrs.field(factory=cls, metadata={"reason": reason, "unit": None})
 
 
+def table(entry: Callable[[str], type[Any]], reason: str) -> Any:
+    """Declare a table of sections with free names, empty by default.
+
+    `entry` returns the class of the section with a name. It raises ValueError for a name that no section can have.
+    """
+    return attrs.field(factory=dict, metadata={"reason": reason, "unit": None, "instead_of": None, "entry": entry})
+
+
 def quoted(value: object) -> str:
     """Return a value in TOML notation. A path becomes a text, and None the empty text."""
     if not isinstance(value, bool | int | float | str | list | tuple):

@@ -6,7 +6,7 @@ as pairs of key and message. `loading` checks them; a tree that is built in code
 
 # ruff: noqa: RUF009 - setting() and section() return attrs fields
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,8 @@ import attrs
 from relay.config import certificate, checks, public_key
 from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
 from relay.config.dialects import DialectsConfig
-from relay.config.setting import quoted, section, setting
+from relay.config.namespaces import Options, conflicts_between, entry
+from relay.config.setting import quoted, section, setting, table
 
 
 @attrs.frozen
@@ -167,6 +168,10 @@ class AuthConfig:
         "The beginning of API keys, before _live_ or _test_. A change leaves existing keys as they are.",
         check=matching(r"[a-z][a-z0-9]{0,15}", "a prefix; use 1 to 16 of a-z and 0-9, beginning with a letter"),
     )
+    anonymous: bool = setting(
+        True,
+        'Whether clients without a token may read the namespaces with subscribe = "anyone". false: those are for users.',
+    )
     leeway: float = setting(
         0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
     )
@@ -218,6 +223,12 @@ class LimitsConfig:
         "Chat messages of one user, over all its connections and REST together.",
         unit="messages",
         check=count(1_000_000),
+    )
+    publications_per_minute: int = setting(
+        600,
+        "Publications of one user to namespaces, over all its connections and REST together.",
+        unit="publications",
+        check=count(10_000_000),
     )
     frames_per_minute: int = setting(
         600, "Other messages of a client on one connection.", unit="frames", check=count(10_000_000)
@@ -275,7 +286,7 @@ class LimitsConfig:
 class ChannelsConfig:
     entities: tuple[str, ...] = setting(
         ("task",),
-        "The names of your own entities. Each adds a kind of channel, <entity>:<id>, for status updates.",
+        "The names of your own entities. Each adds a namespace, <entity>:<id>, for status updates that every user reads.",
         check=each(checks.entity),
     )
     history_period: float = setting(
@@ -286,7 +297,8 @@ class ChannelsConfig:
     )
     durable: tuple[str, ...] = setting(
         (),
-        "The kinds among market, trades and event to commit before delivery, instead of up to a second later.",
+        "The namespaces among market, trades and event to commit before delivery, instead of up to a second later: short "
+        "for durable = true in [namespaces.market] and so on.",
         check=each(one_of("market", "trades", "event")),
     )
     idempotency_period: float = setting(
@@ -294,6 +306,15 @@ class ChannelsConfig:
         "How long an idempotency key prevents that a retry publishes twice.",
         unit="seconds",
         check=seconds(30 * DAY),
+    )
+
+
+@attrs.frozen
+class DemoConfig:
+    enabled: Literal["loopback", "always", "never"] = setting(
+        "loopback",
+        "Which browsers get the page /demo. loopback: those on this machine, without a reverse proxy. The page gives "
+        "nobody a right.",
     )
 
 
@@ -313,6 +334,16 @@ class Config:
     store: StoreConfig = section(StoreConfig, "The database, which keeps everything that must not be lost.")
     auth: AuthConfig = section(AuthConfig, "The keys that authenticate users and backends: tokens (JWT) and API keys.")
     limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.")
-    channels: ChannelsConfig = section(ChannelsConfig, "The kinds of channel, and how long their history is kept.")
+    channels: ChannelsConfig = section(ChannelsConfig, "The built-in channels, and how long history is kept.")
+    namespaces: Mapping[str, Options] = table(
+        entry,
+        "Namespaces of your own: [namespaces.orders] adds the channels orders:<id>, and [namespaces.default] those "
+        "without a colon. In a built-in namespace, such as [namespaces.trades], the history can be changed.",
+    )
+    demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
     log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
     dialects: DialectsConfig = section(DialectsConfig, "The dialects: the client APIs that Relay serves.")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield conflicts between sections."""
+        yield from conflicts_between(self.namespaces, self.channels.entities, self.limits.max_outbox_bytes // 2)

@@ -12,7 +12,7 @@ from relay.access.subscribing import First
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
 from relay.ground.errors import Disconnect, Reason
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
 from relay.sessions.session import LastWords, Session

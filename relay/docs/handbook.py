@@ -9,7 +9,20 @@ from importlib import resources
 from typing import NamedTuple
 
 PARTS = {
-    "Use": ("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors"),
+    "Use": (
+        *(
+            "getting-started",
+            "javascript",
+            "namespaces",
+            "publishing",
+            "resume",
+            "live",
+            "channels",
+            "feeds",
+            "socketio",
+        ),
+        "errors",
+    ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
         *("operations", "metrics"),

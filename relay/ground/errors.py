@@ -33,6 +33,28 @@ class Code(enum.Enum):
     INTERNAL_ERROR = "internal_error"
 
 
+class RefusalReason(enum.Enum):
+    """Why a name or a right was refused, more exactly than by the code. The value goes over the wire and never changes."""
+
+    INVALID_CHANNEL = "invalid_channel"
+    UNKNOWN_NAMESPACE = "unknown_namespace"
+    NOT_AUTHENTICATED = "not_authenticated"
+    NOT_OWNER = "not_owner"
+    NOT_MEMBER = "not_member"
+    NOT_FOUND = "not_found"
+    NO_GRANT = "no_grant"
+    CLOSED = "closed"
+    PUBLISH_NOT_ALLOWED = "publish_not_allowed"
+    NOT_SUBSCRIBED = "not_subscribed"
+    TOKEN_INVALID = "token_invalid"  # noqa: S105 - not a secret
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - not a secret
+    TOKEN_OTHER_USER = "token_other_user"  # noqa: S105 - not a secret
+    TOKEN_OTHER_CHANNEL = "token_other_channel"  # noqa: S105 - not a secret
+    WRONG_TOKEN = "wrong_token"  # noqa: S105 - not a secret
+    GRANTS_INVALID = "grants_invalid"
+    REVOKED = "revoked"
+
+
 @attrs.frozen
 class FieldError:
     """One invalid field of a request. The message says which values are valid."""
@@ -45,14 +67,24 @@ class RequestError(Exception):
     """One request is refused. The message is written for the client and may be sent unchanged."""
 
     def __init__(
-        self, code: Code, message: str, *, retry_after: float | None = None, fields: Sequence[FieldError] = ()
+        self,
+        code: Code,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        fields: Sequence[FieldError] = (),
+        reason: RefusalReason | None = None,
     ) -> None:
-        """`retry_after` is in seconds. `fields` lists the invalid fields if the request had several."""
+        """`retry_after` is in seconds. `fields` lists the invalid fields if the request had several.
+
+        `reason` is set if a channel's name or a right was refused.
+        """
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after = retry_after
         self.fields = tuple(fields)
+        self.reason = reason
 
 
 def invalid_field(field: str, message: str) -> RequestError:

@@ -7,6 +7,8 @@ cannot return unchanged: integers beyond 64 bits, which become floats, and nesti
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 
 import orjson
 
@@ -17,6 +19,8 @@ MAX_NESTING = 128
 
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**64 - 1
 _TO_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]')
+_STRING_OR_SPACE = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")|\s+')
 _LONG_NUMBER = b"0" * 19  # 64 bits hold every integer of 18 digits
 
 
@@ -55,6 +59,58 @@ def loads_object(document: bytes | str) -> dict[str, object]:
 def dumps(value: object) -> bytes:
     """Return the value as compact UTF-8 JSON. The value must come from `loads` or from Relay itself."""
     return orjson.dumps(value)
+
+
+def member(document: bytes, name: str) -> bytes:
+    """Return the value of a member of an object as it is written, on one line; its last value if it has several.
+
+    The document must be valid, and the member must exist.
+    """
+    found = b""
+    for start, end, key in _items(document):
+        if key is not None and (key == name or ("\\" in key and json.loads(f'"{key}"') == name)):
+            found = document[start:end]
+    return _one_line(found)
+
+
+def elements(document: bytes) -> list[bytes]:
+    """Return the values of an array as they are written. The document must be valid."""
+    return [document[start:end] for start, end, _ in _items(document)]
+
+
+def _items(document: bytes) -> Iterator[tuple[int, int, str | None]]:
+    """Yield the start and the end of each value of the outermost object or array, and its key as it is written."""
+    depth, start = 0, 0
+    key: str | None = None
+    string: bytes | None = None
+    for token in _TOKEN.finditer(document):
+        match document[token.start()]:
+            case 0x22:  # a quotation mark
+                string = token[0]
+            case 0x5B | 0x7B:  # an opening bracket
+                depth += 1
+                start = token.end() if depth == 1 else start
+            case 0x3A if depth == 1 and string is not None:  # a colon
+                key, start = string[1:-1].decode(), token.end()
+            case 0x2C if depth == 1:  # a comma
+                yield *_trimmed(document, start, token.start()), key
+                start = token.end()
+            case 0x5D | 0x7D:  # a closing bracket
+                depth -= 1
+                if depth == 0 and document[start : token.start()].strip():
+                    yield *_trimmed(document, start, token.start()), key
+
+
+def _trimmed(document: bytes, start: int, end: int) -> tuple[int, int]:
+    value = document[start:end]
+    return start + len(value) - len(value.lstrip()), end - len(value) + len(value.rstrip())
+
+
+def _one_line(value: bytes) -> bytes:
+    """Return a value without the space between its tokens if that has line breaks. Strings have none."""
+    if b"\n" in value or b"\r" in value:
+        return _STRING_OR_SPACE.sub(lambda found: found[1] or b"", value)
+    return value
 
 
 def _check_integer(digits: str) -> int:

@@ -6,7 +6,8 @@ that fails. Here each field has one check of its own, so that cattrs collects th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -24,7 +25,9 @@ T = TypeVar("T")
 Check = Callable[[Any], Any]
 """Returns the value of a field as it is used, without guessing, or raises ValueError with what it must be."""
 Conflicts = Callable[[Any], Iterable[tuple[str, str]]]
-"""Yields what is wrong between the fields of an instance, as pairs of field and message."""
+"""Yields what is wrong between the fields of an instance, as pairs of field and message. `a.b` is b in the field a."""
+Entry = Callable[[str], type[Any]]
+"""Returns the class of the value under a key, or raises ValueError if there can be no such key."""
 
 
 @attrs.frozen
@@ -57,6 +60,8 @@ class Rules:
     unknown_key: Callable[[tuple[str, ...]], str] | None = None
     """Returns the message about an unknown key at this path. None: unknown keys are ignored."""
     conflicts: Conflicts = lambda _: ()
+    entry_of: Callable[[attrs.Attribute[Any]], Entry | None] = lambda _: None
+    """Returns, for a field that is a table with free keys, the function from a key to the class of its value."""
 
 
 class Structurer:
@@ -83,7 +88,7 @@ class Structurer:
         overrides: dict[str, Any] = {
             field.name: override(
                 rename=self._rules.key_of(field),
-                struct_hook=None if attrs.has(field.type) else _without_type(self._rules.check_of(field)),
+                struct_hook=None if attrs.has(field.type) else _without_type(self._check_of(field)),
             )
             for field in fields
         }
@@ -100,7 +105,7 @@ class Structurer:
             except ClassValidationError as group:
                 errors += group.exceptions
             else:
-                errors += (_at(name, ValueError(message), cls) for name, message in self._rules.conflicts(instance))
+                errors += (_conflict(name, message, cls) for name, message in self._rules.conflicts(instance))
             if self._rules.unknown_key is not None and (unknown := value.keys() - known):
                 errors.append(ForbiddenExtraKeysError(None, cls, unknown))
             if errors:
@@ -108,6 +113,23 @@ class Structurer:
             return instance
 
         return structure
+
+    def _check_of(self, field: attrs.Attribute[Any]) -> Check:
+        entry = self._rules.entry_of(field)
+        return self._rules.check_of(field) if entry is None else partial(self._entries, entry)
+
+    def _entries(self, entry: Entry, value: object) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise _NotATableError(value)
+        entries, errors = {}, []
+        for key, inner in value.items():
+            try:
+                entries[key] = self._converter.structure(inner, entry(key))
+            except (BaseValidationError, _NotATableError, ValueError) as error:
+                errors.append((key, error))
+        if errors:
+            raise _EntriesError(errors)
+        return entries
 
     def _mistakes(self, error: Exception, path: tuple[str, ...]) -> Iterable[Mistake]:
         match error:
@@ -118,6 +140,11 @@ class Structurer:
             case ForbiddenExtraKeysError() if self._rules.unknown_key is not None:
                 for key in sorted(error.extra_fields):
                     yield Mistake((*path, key), self._rules.unknown_key((*path, key)))
+            case _EntriesError():
+                for entry, inner in error.errors:
+                    yield from self._mistakes(inner, (*path, entry))
+            case _ConflictError():
+                yield Mistake((*path, *error.inner), str(error))
             case _NotATableError():
                 yield Mistake(path, self._rules.not_a_table(error.value, path))
             case KeyError():
@@ -134,6 +161,27 @@ class _NotATableError(Exception):
     def __init__(self, value: object) -> None:
         super().__init__()
         self.value = value
+
+
+class _EntriesError(Exception):
+    """Some values of a table with free keys are wrong."""
+
+    def __init__(self, errors: Sequence[tuple[str, Exception]]) -> None:
+        super().__init__()
+        self.errors = errors
+
+
+class _ConflictError(ValueError):
+    """A value conflicts with another one. `inner` are the keys that lead to it from its field."""
+
+    def __init__(self, message: str, inner: Sequence[str]) -> None:
+        super().__init__(message)
+        self.inner = inner
+
+
+def _conflict(name: str, message: str, cls: type[Any]) -> Exception:
+    field, *inner = name.split(".")
+    return _at(field, _ConflictError(message, inner), cls)
 
 
 def _without_type(check: Check) -> Callable[[Any, Any], Any]:

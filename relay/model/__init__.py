@@ -1,4 +1,4 @@
-"""Values that store, broker and dialects share: principals, kinds of channel, publications.
+"""Values that store, broker and dialects share: principals, namespaces, grants, publications.
 
 Pure: no I/O, no task, no lock. It knows only `ground`.
 """

@@ -6,6 +6,8 @@ from datetime import datetime
 
 import attrs
 
+from relay.model.grants import NO_GRANTS, Grants
+
 
 @attrs.frozen
 class Principal:
@@ -21,3 +23,9 @@ class Principal:
     scopes: frozenset[str] = frozenset()
     """The permissions of an API key. Empty for a token."""
     key_id: str | None = None
+    grants: Grants = NO_GRANTS
+    """The channels that the token grants, beyond the rules of their namespaces."""
+    channels: tuple[str, ...] = ()
+    """The channels that the token wants its user subscribed to when it connects. The grants include them."""
+    info: bytes | None = None
+    """JSON of at most 1,024 bytes that others see of the user: in presence, and with each publication."""

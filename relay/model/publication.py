@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import attrs
 
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 
 MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
 """Length of the id under which a client's message counts once. It is opaque, and never trimmed."""
@@ -39,7 +39,7 @@ class Publication:
     Its data exists as an object, as JSON or as both. Each form is made when it is first read.
     """
 
-    __slots__ = ("_data", "_json", "channel", "epoch", "offset", "published_ms", "type")
+    __slots__ = ("_data", "_json", "channel", "epoch", "offset", "published_ms", "publisher", "type")
 
     def __init__(
         self,
@@ -49,27 +49,30 @@ class Publication:
         epoch: str,
         published_ms: int,
         *,
-        data: dict[str, Any] | None = None,
+        data: Any = None,
         json: bytes | None = None,
+        publisher: bytes | None = None,
     ) -> None:
         self.channel = channel
         self.type = type_
         self.offset = offset
         self.epoch = epoch
         self.published_ms = published_ms
+        self.publisher = publisher
+        """The client that published, as JSON: `user`, and `connection` and `info` if there are any. None: a backend."""
         self._data = data
         self._json = json
 
     @property
-    def data(self) -> dict[str, Any]:
-        """The data as an object. Callers must not change it."""
-        if self._data is None:
-            self._data = strictjson.loads_object(self.json)
+    def data(self) -> Any:
+        """The data, decoded: an object, but any JSON value in a namespace of the configuration. Callers must not change it."""
+        if self._data is None and self._json is not None:
+            self._data = strictjson.loads(self._json)
         return self._data
 
     @property
     def json(self) -> bytes:
-        """The data as compact JSON."""
+        """The data as JSON on one line: as it was published in a namespace of the configuration, else compact."""
         if self._json is None:
             self._json = strictjson.dumps(self._data)
         return self._json
@@ -91,6 +94,23 @@ class Origin(Protocol):
 
     def receive(self, publication: Publication) -> None:
         """Send the publication. Called synchronously; must neither wait nor raise."""
+
+
+class Unwritten(NamedTuple):
+    """The part of a write-behind channel that the store does not have yet."""
+
+    channel: ChannelName
+    head: Position
+    publications: list[Publication]
+    version: int | None
+    """The last version of the channel; None if it is not known, or has none."""
+
+
+def publisher_json(user_id: str, connection_id: str | None, info: bytes | None) -> bytes:
+    """Return the client that publishes, as JSON. `info` is JSON of its token."""
+    named = {"user": user_id} if connection_id is None else {"user": user_id, "connection": connection_id}
+    json = strictjson.dumps(named)
+    return json if info is None else json[:-1] + b',"info":' + info + b"}"
 
 
 @attrs.frozen
@@ -116,28 +136,37 @@ class Draft:
 
     channel: ChannelName
     type: str
-    data: dict[str, Any]
+    data: Any
     published_ms: int
     origin: Origin | None = None
     idempotency: Idempotency | None = None
     prepare: Prepare | None = None
     size: int = 0
     """Bytes of the request that the draft came in, 0 if unknown. Bulk publishing counts them."""
-    _json: bytes | None = attrs.field(default=None, init=False)
+    publisher: bytes | None = None
+    """The client that publishes, as JSON. See `Publication.publisher`."""
+    version: int | None = None
+    """If it is not higher than the last version of the channel, the draft is skipped."""
+    _json: bytes | None = None
 
     def store_with(self, prepare: Prepare, data: dict[str, Any] | None = None) -> None:
         """Run `prepare` in the transaction that commits the draft; publish `data`, if given, in place of the draft's own."""
         self.prepare = prepare
         if data is not None:
             self.data = data
+            self._json = None
+
+    def keep(self, json: bytes | None) -> None:
+        """Keep the data in this form of JSON, on one line; None: encode it as needed."""
+        self._json = json
 
     @property
     def json(self) -> bytes | None:
-        """The data as compact JSON; None if it was not encoded yet."""
+        """The data as JSON; None if it was not encoded yet."""
         return self._json
 
     def encode(self) -> bytes:
-        """Return the data as compact JSON. It is encoded once, for the store and every later reader."""
+        """Return the data as JSON on one line. It is encoded once, for the store and every later reader."""
         if self._json is None:
             self._json = strictjson.dumps(self.data)
         return self._json
@@ -145,16 +174,27 @@ class Draft:
     def at(self, position: Position) -> Publication:
         """Return the publication of this draft at a position."""
         return Publication(
-            self.channel, self.type, position.offset, position.epoch, self.published_ms, data=self.data, json=self._json
+            self.channel,
+            self.type,
+            position.offset,
+            position.epoch,
+            self.published_ms,
+            data=self.data,
+            json=self._json,
+            publisher=self.publisher,
         )
 
 
 @attrs.frozen
 class Published:
-    """The outcome of a published draft: its position, and whether an earlier draft with the same key has it."""
+    """The outcome of a published draft: its position, and whether an earlier draft with the same key has it.
+
+    A draft that was skipped for its version was not published: `position` is the head of its channel.
+    """
 
     position: Position
     repeated: bool = False
+    skipped: bool = False
     reference: str | None = None
 
 

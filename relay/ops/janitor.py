@@ -10,7 +10,7 @@ from relay.admission.rate_limits import RateLimit
 from relay.broker.broker import Broker
 from relay.ground import logs
 from relay.ground.errors import RequestError
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.store.publications import Publications
 
 UNLOAD_INTERVAL = 10.0
@@ -27,11 +27,11 @@ class Janitor:
     """The services that clean up, each at its own interval."""
 
     def __init__(
-        self, broker: Broker, publications: Publications, kinds: Kinds, *, limits: Collection[RateLimit]
+        self, broker: Broker, publications: Publications, namespaces: Namespaces, *, limits: Collection[RateLimit]
     ) -> None:
         self._broker = broker
         self._publications = publications
-        self._kinds = kinds
+        self._namespaces = namespaces
         self._limits = limits
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -57,14 +57,13 @@ class Janitor:
             try:
                 last: int | None = 0
                 while last is not None:
-                    last = await self._publications.prune(last, self._max_age)
+                    channels = self._broker.channels
+                    last = await self._publications.prune(last, self._max_age, channels.holds, channels.restart)
                     await trio.sleep(PRUNE_PAUSE)
             except RequestError as refusal:
                 log.warning("cannot prune, trying again later", cause=refusal.message)
 
     def _max_age(self, channel: str) -> float | None:
-        """Return how long publications of a channel are kept, in seconds; None, without an end, if its kind is no longer configured."""
-        try:
-            return self._kinds[channel.partition(":")[0]].history_period
-        except KeyError:
-            return None
+        """Return the seconds for which publications of a channel are kept; None, without an end, if it has no namespace now."""
+        namespace = self._namespaces.of(channel)
+        return None if namespace is None else namespace.history_period

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -9,6 +10,7 @@ from relay.admission.limits import make_limits
 from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
@@ -24,7 +26,7 @@ from relay.config.tree import AuthConfig, Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import namespaces_of
 from relay.ops.metrics import Metrics
 from relay.store.database import Database
 from relay.store.publications import Publications
@@ -42,29 +44,38 @@ def build_core(
 
     `cluster` is the node, if several share the database. The caller joins the broker to its bus.
     """
-    kinds = make_kinds(config) if cluster is None else cluster.kinds
+    namespaces = namespaces_of(config) if cluster is None else cluster.namespaces
     timers = Timers() if cluster is None else cluster.timers
     presence: PresenceTable
     grace = config.dialects.live.offline_grace
     presence = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
     period = config.channels.idempotency_period
-    rooms = Rooms(database, broker, presence, kinds, clock)
-    messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=period)
-    notifications = Notifications(database, broker, kinds, clock)
+    rooms = Rooms(database, broker, presence, namespaces, clock)
+    messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
+    notifications = Notifications(database, broker, namespaces, clock)
+    auth = Auth(
+        make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
+        ApiKeys(database),
+        Users(database, clock),
+        clock,
+    )
+    publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
+    limits = make_limits(config.limits)
     core = Core(
         config=config,
         clock=clock,
-        kinds=kinds,
+        namespaces=namespaces,
         timers=timers,
         presence=presence,
-        auth=Auth(_tokens(config.auth, secret, clock), ApiKeys(database), Users(database, clock), clock),
-        limits=make_limits(config.limits),
+        auth=auth,
+        limits=limits,
         rooms=rooms,
         messages=messages,
         notifications=notifications,
-        publishing=Publishing(kinds, broker, messages, notifications, clock, idempotency_period=period),
-        subscriptions=Subscriptions(broker, rooms, timers, maximum=config.limits.max_subscriptions),
+        publishing=publishing,
+        client_publishing=ClientPublishing(publishing, broker, rooms, limits.publications),
+        subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
         user_places=LocalPlaces() if cluster is None else cluster.places,
@@ -72,23 +83,15 @@ def build_core(
     return core, broker
 
 
-def make_kinds(config: Config) -> Kinds:
-    """Return the kinds of channel that are configured."""
-    return Kinds(
-        entities=config.channels.entities,
-        history_period=config.channels.history_period,
-        durable=config.channels.durable,
-    )
-
-
 def make_cluster(config: Config, database: Database, clock: Clock) -> Cluster:
     """Return this node of a database that several nodes share."""
     grace = config.dialects.live.offline_grace
     name = config.server.node_name or default_name()
-    return Cluster(database, make_kinds(config), Timers(), clock, name=name, offline_grace=grace)
+    return Cluster(database, namespaces_of(config), Timers(), clock, name=name, offline_grace=grace)
 
 
-def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
+def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock, ignored: IgnoredGrants | None = None) -> Tokens:
+    """Return the part that authenticates tokens. `secret`: as for `build_core`; `ignored`: as for `Tokens`."""
     jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
     verifier = TokenVerifier(
         secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),
@@ -99,4 +102,4 @@ def _tokens(auth: AuthConfig, secret: str | None, clock: Clock) -> Tokens:
         leeway=auth.leeway,
         published=None if jwks is None else jwks.known,
     )
-    return Tokens(verifier, clock, jwks)
+    return Tokens(verifier, clock, jwks, ignored)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 import trio
 
 from relay.cluster.node import default_name
 from relay.config.tree import Config
+from relay.dialects.base import Factory
+from relay.dialects.registry import DIALECTS
 from relay.ground import logs
 from relay.ops.open_files import raise_open_files
 from relay.ops.systemd import Notifier, take_listeners, take_notifier
@@ -23,8 +26,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 log = logs.get("relay")
 
 
-def serve(config: Config) -> None:
+def serve(
+    config: Config, *, dialects: Sequence[Factory] = DIALECTS, ready: Callable[[str], None] = lambda url: None
+) -> None:
     """Run the server until a signal stops it. A second signal ends the process at once, with exit code 1.
+
+    `ready` is called synchronously with the server's URL once it listens.
 
     Raises:
         SystemdError: a socket or variable from systemd cannot be used.
@@ -33,15 +40,24 @@ def serve(config: Config) -> None:
     node = (config.server.node_name or default_name()) if config.store.url is not None else config.server.node_name
     logs.configure(config.log.format, config.log.level, node=node)
     raise_open_files()
-    trio.run(_serve_until_signal, config, take_notifier(os.environ), take_listeners(os.environ))
+    notifier, passed = take_notifier(os.environ), take_listeners(os.environ)
+    trio.run(partial(_serve_until_signal, config, ready, notifier=notifier, passed=passed, dialects=dialects))
 
 
-async def _serve_until_signal(config: Config, notifier: Notifier, passed: Sequence[socket.socket]) -> None:
+async def _serve_until_signal(
+    config: Config,
+    ready: Callable[[str], None],
+    *,
+    notifier: Notifier,
+    passed: Sequence[socket.socket],
+    dialects: Sequence[Factory],
+) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as ending:
-            async with open_server(config, passed=passed, notifier=notifier) as server:
+            async with open_server(config, dialects=dialects, passed=passed, notifier=notifier) as server:
                 await ending.start(_reload_at_hangup, server.certificates)
                 await notifier.ready(server.status)
+                ready(server.urls[0])
                 await anext(aiter(signals))
                 ending.start_soon(_exit_at_second_signal, signals)
                 log.info("shutting down", grace=config.server.shutdown_grace)

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import docs, metrics, publish
+from relay.api import client, demo, docs, metrics, publish
 from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
@@ -212,7 +212,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         publications.bind(received.delivered_offset, received.receive, received.renew)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
-        janitor = Janitor(broker, publications, core.kinds, limits=core.limits.tables().values())
+        janitor = Janitor(broker, publications, core.namespaces, limits=core.limits.tables().values())
         for service in (
             flusher.run, core.timers.run, core.auth.keys.run, core.metrics.run, janitor.run,
         ):  # fmt: skip
@@ -282,8 +282,11 @@ def _create_app(
         inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
-    blueprints = [publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), *of_dialects]
-    return create_app(inside.core, blueprints, readiness, error_bodies_of(dialects))
+    own = (
+        publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), client.blueprint(),
+        demo.blueprint(inside.core),
+    )  # fmt: skip
+    return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 
 
 def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:

@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from relay.ground.clock import Clock
-from relay.model.kinds import ChannelName
-from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published, Unwritten
 from relay.store.database import Database
 from relay.store.meta import set_meta
 from relay.store.transaction import Transaction
@@ -22,6 +22,8 @@ PRUNE_CHANNELS = 200
 """Channels that one transaction prunes."""
 PRUNE_ROWS = 2000
 """Publications and keys that one transaction deletes at most, so that pruning never delays a publisher for long."""
+HEAD_PERIOD = 30 * 86_400.0
+"""Seconds for which a channel without publications is remembered at least, so that clients resume exactly meanwhile."""
 DURABLE_EPOCH = "durable_epoch"
 """The value in `meta` that is the epoch of new durable channels."""
 BEHIND_EPOCH = "behind_epoch"
@@ -76,8 +78,8 @@ class Publications(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications, and delete those that exceed the history. See `broker.Store`."""
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
+        """Store heads, versions and new publications, and delete those that exceed the history. See `broker.Store`."""
 
     @abc.abstractmethod
     def renew_behind(self) -> None:
@@ -110,28 +112,51 @@ class Publications(abc.ABC):
             if head is None:
                 return []
             rows = connection.execute(
-                'SELECT "offset", type, data, published_at FROM publications WHERE channel_id = ? ORDER BY "offset" DESC LIMIT ?',
-                (head[0], channel.kind.history_size),
+                'SELECT "offset", type, data, published_at, publisher FROM publications WHERE channel_id = ? '
+                'ORDER BY "offset" DESC LIMIT ?',
+                (head[0], channel.namespace.history_size),
             ).fetchall()
-            if channel.kind.history_size > 1:
+            if channel.namespace.history_size > 1:
                 # Publications before a gap are left out: a client that resumed from there would miss some.
                 dense = zip(rows, range(head[1], 0, -1), strict=False)
                 rows = [row for row, _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], dense)]
             epoch = self._position(connection, channel, head[1:]).epoch
             return [
-                Publication(channel, type_, offset, epoch, published_ms, json=data.encode())
-                for offset, type_, data, published_ms in reversed(rows)
+                Publication(
+                    channel, type_, offset, epoch, published_ms, json=data.encode(), publisher=as_bytes(publisher)
+                )
+                for offset, type_, data, published_ms, publisher in reversed(rows)
             ]
 
         return await self._database.load(load, on_loaded=on_loaded)
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """Return the last version of a channel, in the order of commits. See `broker.Store`."""
+
+        def load(connection: Transaction) -> int | None:
+            row = connection.execute("SELECT version FROM channels WHERE name = ?", (channel.text,)).fetchone()
+            return None if row is None else row[0]
+
+        return await self._database.load(load, on_loaded=on_loaded)
+
     @abc.abstractmethod
-    async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
+    async def prune(
+        self,
+        after_id: int,
+        max_age_of: Callable[[str], float | None],
+        is_used: Callable[[str], bool] = lambda _: False,
+        on_forgotten: Callable[[str, Position], None] = lambda _name, _head: None,
+    ) -> int | None:
         """Delete old publications of the next PRUNE_CHANNELS channels, and expired keys, at most PRUNE_ROWS together.
 
         `max_age_of` returns, for a channel's name, the seconds that its publications are kept (None: for ever). It is
-        called in the store's thread. Return the id of the last pruned channel, to continue from, or None after the
-        last one.
+        called in the store's thread.
+
+        On an engine that writes behind, a channel whose last publication is older than that, and than HEAD_PERIOD, is
+        forgotten unless `is_used`, which is called in the store's thread too. `on_forgotten` gets its name and the head
+        with which it would begin again. It is called synchronously, in the order of commits.
+
+        Return the id of the last pruned channel, to continue from, or None after the last one.
         """
 
 
@@ -151,6 +176,16 @@ def find_earlier(connection: Transaction, key: Idempotency, now_ms: int) -> Publ
         (key.scope, key.key, now_ms),
     ).fetchone()
     return None if row is None else Published(Position(row[0], row[1]), repeated=True, reference=row[2])
+
+
+def as_text(json: bytes | None) -> str | None:
+    """Return JSON as the store keeps it."""
+    return None if json is None else json.decode()
+
+
+def as_bytes(json: str | None) -> bytes | None:
+    """Return JSON that the store kept."""
+    return None if json is None else json.encode()
 
 
 def new_epoch() -> str:

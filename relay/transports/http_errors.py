@@ -82,6 +82,8 @@ def error_answer(
         "errorId": error_id,
         "meta": {"timestamp": iso_ms(now_ms), "version": "v1", "errorId": error_id},
     }
+    if refusal.reason is not None:
+        body["reason"] = refusal.reason.value
     if refusal.fields:
         body["errors"] = [{"field": problem.field, "message": problem.message} for problem in refusal.fields]
     return ErrorAnswer(status, body, headers, error_id)

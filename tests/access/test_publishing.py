@@ -13,7 +13,7 @@ import trio
 from relay.access import publishing as module
 from relay.access.publishing import MAX_ITEM_BYTES, MAX_UNKNOWN_NAMED, Publishing
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Published
 from tests.parts import START_MS, Parts, admin, listening, open_parts, user
 
@@ -25,7 +25,7 @@ async def open_publishing(folder: Path) -> AsyncIterator[tuple[Publishing, Parts
         async with open_parts(folder) as parts:
             yield (
                 Publishing(
-                    parts.kinds,
+                    parts.namespaces,
                     parts.broker,
                     parts.messages,
                     parts.notifications,
@@ -236,13 +236,13 @@ async def test_the_order_within_a_channel_is_that_of_the_items(tmp_path: Path) -
 async def test_the_channels_that_are_remembered_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CHANNELS_CACHED", 3)
     parsed = []
-    parse = Kinds.parse
+    parse = Namespaces.parse
 
-    def counting(kinds: Kinds, text: str) -> ChannelName:
+    def counting(namespaces: Namespaces, text: str) -> ChannelName:
         parsed.append(text)
-        return parse(kinds, text)
+        return parse(namespaces, text)
 
-    monkeypatch.setattr(Kinds, "parse", counting)
+    monkeypatch.setattr(Namespaces, "parse", counting)
     async with open_publishing(tmp_path) as (publishing, _):
         for _ in range(10):
             draft(publishing, {"channel": "trades", "data": {}})

@@ -12,7 +12,7 @@ from relay.access.publishing import Publishing
 from relay.access.rules import check_publish, check_subscribe
 from relay.chat.rooms import Rooms
 from relay.ground.errors import RequestError
-from relay.model.kinds import Audience, ChannelName, Publishers
+from relay.model.namespaces import ChannelName, PublishRule, SubscribeRule
 from relay.model.principal import Principal
 from tests.parts import Parts, admin, open_parts, user
 
@@ -27,10 +27,10 @@ PRINCIPALS: dict[str, Principal | None] = {
     "admin": admin(),
 }
 CHANNELS = {
-    Audience.ANYONE: "market:BTC",
-    Audience.USERS: "community:c1",
-    Audience.OWNER: "user:bob",
-    Audience.ROOM: "chatroom:den",
+    SubscribeRule.ANYONE: "market:BTC",
+    SubscribeRule.USERS: "community:c1",
+    SubscribeRule.OWNER: "user:bob",
+    SubscribeRule.ROOM: "chatroom:den",
 }
 U, F, N = "unauthorized", "forbidden", "not_found"
 SUBSCRIBE = {
@@ -77,22 +77,23 @@ async def test_every_principal_against_every_kind(
         for channel, row in expected.items():
             for (name, principal), outcome in zip(PRINCIPALS.items(), row, strict=True):
                 try:
-                    await check(parts.rooms, principal, parts.kinds.parse(channel))
+                    await check(parts.rooms, principal, parts.namespaces.parse(channel))
                     got = "ok"
                 except RequestError as refusal:
                     got = refusal.code.value
                 assert got == outcome, (channel, name)
-        assert {kind.name for kind in parts.kinds} == {channel.partition(":")[0] for channel in expected}
+        assert {kind.name for kind in parts.namespaces} == {channel.partition(":")[0] for channel in expected}
 
 
-@pytest.mark.parametrize("audience", Audience)
-@pytest.mark.parametrize("publishers", Publishers)
-async def test_the_rules_are_total(tmp_path: Path, audience: Audience, publishers: Publishers) -> None:
+@pytest.mark.parametrize("audience", SubscribeRule)
+@pytest.mark.parametrize("publishers", PublishRule)
+async def test_the_rules_are_total(tmp_path: Path, audience: SubscribeRule, publishers: PublishRule) -> None:
     """A kind with any pair of rules is decided: an admin may, and nobody publishes without a principal."""
     async with open_parts(tmp_path) as parts:
         await make_rooms(parts)
-        kind = attrs.evolve(parts.kinds.parse(CHANNELS[audience]).kind, audience=audience, publishers=publishers)
-        channel = attrs.evolve(parts.kinds.parse(CHANNELS[audience]), kind=kind)
+        channel = parts.namespaces.parse(CHANNELS.get(audience, "community:c1"))
+        namespace = attrs.evolve(channel.namespace, subscribe=audience, publish=publishers)
+        channel = attrs.evolve(channel, namespace=namespace)
         await check_subscribe(parts.rooms, admin(), channel)
         await check_publish(parts.rooms, admin(), channel)
         with pytest.raises(RequestError, match="Authenticate first"):
@@ -102,9 +103,11 @@ async def test_the_rules_are_total(tmp_path: Path, audience: Audience, publisher
 async def test_what_a_publication_is_stored_as_is_said_by_its_kind(tmp_path: Path) -> None:
     """A kind that has the type of chat messages, but no record, makes no messages: nothing is asked for its fields."""
     async with open_parts(tmp_path) as parts:
-        parts.kinds._kinds["task"] = attrs.evolve(parts.kinds["task"], default_type="chat:message", check=None)
+        parts.namespaces._namespaces["task"] = attrs.evolve(
+            parts.namespaces["task"], default_type="chat:message", check=None
+        )
         publishing = Publishing(
-            parts.kinds, parts.broker, parts.messages, parts.notifications, parts.clock, idempotency_period=60.0
+            parts.namespaces, parts.broker, parts.messages, parts.notifications, parts.clock, idempotency_period=60.0
         )
         draft = publishing.draft({"channel": "task:1", "data": {"done": True}}, scope="test", size=10)
         assert draft.type == "chat:message"

@@ -51,7 +51,7 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Parts, Subscriptions, Subs
         creator = admin("creator")
         await parts.rooms.create(creator, name="Den", description=None, type_="private", id_="den")
         await parts.rooms.add_member(creator, "den", "member")
-        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), maximum=MAXIMUM)
+        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), parts.auth, maximum=MAXIMUM)
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield parts, subscriptions, subscriber, outbox
@@ -65,7 +65,7 @@ async def subscribe(
 ) -> None:
     """Subscribe, with no answer."""
     parts, subscriptions, subscriber, outbox = opened
-    name = parts.kinds.parse(channel)
+    name = parts.namespaces.parse(channel)
     await subscriptions.subscribe(subscriber, name, principal, outbox=outbox, answer=lambda *_: None, counted=counted)
 
 
@@ -93,15 +93,15 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
     """The place is reserved first: the store said yes, the member was removed, and only then the answer came."""
     async with opened(tmp_path) as world:
         parts, _, subscriber, outbox = world
-        rooms = GatedRooms(parts.database, parts.broker, parts.presence, parts.kinds, parts.clock)
+        rooms = GatedRooms(parts.database, parts.broker, parts.presence, parts.namespaces, parts.clock)
         rooms.asked, rooms.gate = trio.Event(), trio.Event()
-        gated = Subscriptions(parts.broker, rooms, Timers(), maximum=MAXIMUM)
+        gated = Subscriptions(parts.broker, rooms, Timers(), parts.auth, maximum=MAXIMUM)
         refusals: list[Code] = []
         told: list[str] = []
         subscriber.call_when_revoked(lambda name, reason: told.append(f"{name.text}: {reason}"))
 
         async def ask() -> None:
-            name = parts.kinds.parse("chatroom:den")
+            name = parts.namespaces.parse("chatroom:den")
             await gated.identify(subscriber, user("member"))
             try:
                 await gated.subscribe(subscriber, name, user("member"), outbox=outbox, answer=lambda *_: None)
@@ -136,7 +136,7 @@ async def test_several_channels_are_all_or_none(tmp_path: Path) -> None:
     """One channel without the right, and no frame is made and no subscription stays."""
     async with opened(tmp_path) as world:
         parts, subscriptions, subscriber, outbox = world
-        names = [parts.kinds.parse(text) for text in ("market:BTC", "user:bob")]
+        names = [parts.namespaces.parse(text) for text in ("market:BTC", "user:bob")]
         made: list[int] = []
 
         def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
@@ -171,7 +171,7 @@ async def test_a_live_subscription_proves_the_right(tmp_path: Path) -> None:
     """While it lasts: neither reading nor publishing asks the store, and both are refused once the right is lost."""
     async with opened(tmp_path) as world:
         parts, subscriptions, subscriber, _ = world
-        den, news = parts.kinds.parse("chatroom:den"), parts.kinds.parse("task:1")
+        den, news = parts.namespaces.parse("chatroom:den"), parts.namespaces.parse("task:1")
         member = user("member")
         await subscriptions.identify(subscriber, member)
         await subscribe(world, "chatroom:den", member)

@@ -12,7 +12,12 @@ from relay.config.tree import Config, LimitsConfig
 from relay.ground.errors import Code, RequestError
 
 LIMITS = attrs.evolve(
-    Config().limits, handshakes_per_minute=1, messages_per_minute=2, requests_per_minute=3, auth_failures_per_minute=4
+    Config().limits,
+    handshakes_per_minute=1,
+    messages_per_minute=2,
+    publications_per_minute=5,
+    requests_per_minute=3,
+    auth_failures_per_minute=4,
 )
 
 
@@ -29,7 +34,7 @@ def test_every_table_is_swept_and_shown() -> None:
     limits = make_limits(LimitsConfig())
     fields = [getattr(limits, field.name) for field in attrs.fields(Limits)]
     tables = [value for value in fields if not isinstance(value, int)]
-    assert len(tables) == 5
+    assert len(tables) == 6
     assert list(map(id, tables)) == list(map(id, limits.tables().values()))
     assert all(isinstance(table, RateLimit) for table in tables)
 
@@ -39,6 +44,7 @@ def test_each_limit_has_its_setting() -> None:
     assert {name: granted(limit) for name, limit in limits.tables().items()} == {
         "handshake_limits": 1,
         "message_limits": 2,
+        "publication_limits": 5,
         "request_limits": 3,
         "address_request_limits": 3 * ADDRESS_FACTOR,
         "auth_failure_limits": 4,
@@ -60,6 +66,7 @@ async def test_each_limit_says_what_was_too_much(autojump_clock: trio.testing.Mo
     assert messages == {
         "Too many connections from this address.",
         "You send messages too fast.",
+        "You publish too fast.",
         "You make requests too fast.",
         "Too many attempts without valid credentials.",
     }

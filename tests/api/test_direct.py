@@ -287,7 +287,7 @@ async def test_a_body_that_does_not_end_publishes_nothing(tmp_path: Path) -> Non
             await connection.send(post(ITEM, f"X-API-Key: {secret}")[:-1])
             await connection.stream.send_eof()
             answer = await connection.answer()
-        position, _ = await recent(server.broker, server.core.kinds.parse("trades"))
+        position, _ = await recent(server.broker, server.core.namespaces.parse("trades"))
     assert (answer.status, answer.json["message"]) == (400, "The connection ended before the body did.")
     assert position.offset == 0
 

@@ -26,8 +26,8 @@ from relay.broker.subscription import Subscriber
 from relay.broker.write_behind import WriteBehind
 from relay.ground.errors import Code, Disconnect, RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
-from relay.model.publication import Draft, Outcome, Position, Publication, Published
+from relay.model.namespaces import ChannelName, Namespaces
+from relay.model.publication import Draft, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database
@@ -41,7 +41,7 @@ HISTORY_PERIOD = 60.0
 MAX_OUTBOX_BYTES = 400
 SETTLE_TIMEOUT = 20.0
 
-_KINDS = Kinds(entities=["task"], history_period=HISTORY_PERIOD, durable=())
+_KINDS = Namespaces(entities=["task"], history_period=HISTORY_PERIOD, durable=())
 DURABLE = attrs.evolve(_KINDS["task"], history_size=HISTORY_SIZE).channel("1")
 BEHIND = attrs.evolve(_KINDS["trades"], history_size=HISTORY_SIZE).channel()
 ALSO_BEHIND = attrs.evolve(_KINDS["trades"], name="fills", history_size=HISTORY_SIZE).channel()
@@ -104,7 +104,7 @@ class Truth:
         ).fetchall()
         head = row[1]
         assert [offset for offset, _, _ in stored] == list(range(head - len(stored) + 1, head + 1))
-        if self.name.kind.durable or not crashed:
+        if self.name.namespace.durable or not crashed:
             assert head >= self.head
         else:
             assert head <= self.head
@@ -159,13 +159,17 @@ class CountingStore:
         kept: list[Publication] = await self._count(self._publications.load_history(channel, on_loaded))
         return kept
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """See `broker.Store`."""
+        return await self._publications.load_version(channel, on_loaded)
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """See `broker.Store`."""
         self._check()
         outcomes: list[Outcome] = await self._count(self._publications.append(drafts, on_commit))
         return outcomes
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """See `broker.Store`."""
         self._check()
         await self._count(self._publications.write_behind(channels))

@@ -15,9 +15,9 @@ from relay.broker.presence import Presence
 from relay.broker.registry import IDLE_PERIOD
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
 from tests.fakes import MemoryTransport
@@ -31,7 +31,7 @@ SIZE = 100
 
 async def publish(parts: Parts, channel: str, count: int) -> Position:
     """Publish so many; returns the last one's position."""
-    name = parts.kinds.parse(channel)
+    name = parts.namespaces.parse(channel)
     drafts = [Draft(name, "t", {"x": n}, parts.clock.ms) for n in range(count)]
     last = (await parts.broker.publish_many(drafts))[-1]
     assert not isinstance(last, Exception)
@@ -55,7 +55,7 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
             start = await publish(parts, "task:1", 1)
             outbox.send_nowait(b"x" * 1000)
             flush((outbox,))
-            name = parts.kinds.parse("task:1")
+            name = parts.namespaces.parse("task:1")
 
             async def resume() -> None:
                 with (
@@ -106,7 +106,7 @@ async def resumed(parts: Parts, channel: str, since: Position, encode: Encoder =
     gate = MemoryTransport(room=0)
     gate.grant()
     outbox = Outbox(gate, Flusher(), 10_000, on_blocked=lambda: None, on_overflow=lambda: None)
-    name = parts.kinds.parse(channel)
+    name = parts.namespaces.parse(channel)
     with (
         parts.broker.attach(ear, encode) as subscriber,
         parts.broker.reserved(subscriber, [name], maximum=1) as [subscription],
@@ -175,6 +175,10 @@ class ForgetfulStore:
         """Nothing is dropped here."""
         raise NotImplementedError
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """No publication has a version here."""
+        raise NotImplementedError
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Give out the next offsets."""
         outcomes: list[Outcome] = []
@@ -184,7 +188,7 @@ class ForgetfulStore:
         on_commit(outcomes)
         return outcomes
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """Nothing is written behind here."""
         raise NotImplementedError
 
@@ -193,7 +197,7 @@ async def test_a_channel_that_was_let_go_of_meanwhile_is_loaded_again() -> None:
     """What was published between the store's answer and the task that waited for it is not forgotten."""
     store = ForgetfulStore()
     position, _ = await recent(
-        store.broker, Kinds(entities=["task"], history_period=60.0, durable=())["task"].channel("1")
+        store.broker, Namespaces(entities=["task"], history_period=60.0, durable=())["task"].channel("1")
     )
     assert position == Position(6, "e")
 
@@ -203,7 +207,7 @@ async def test_of_a_batch_each_is_answered_for_itself(tmp_path: Path, monkeypatc
     async with open_parts(tmp_path) as parts:
         await publish(parts, "market:OLD", 1)
         durable, old, new = (
-            Draft(parts.kinds.parse(name), "t", {"x": 1}, parts.clock.ms)
+            Draft(parts.namespaces.parse(name), "t", {"x": 1}, parts.clock.ms)
             for name in ("community:a", "market:OLD", "market:NEW")
         )
 
@@ -235,7 +239,7 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
         await parts.rooms.create(admin(), name="R", description=None, type_="private", id_="den")
         for member in ("u", "v"):
             await parts.rooms.add_member(admin(), "den", member)
-        name = parts.kinds.parse("chatroom:den")
+        name = parts.namespaces.parse("chatroom:den")
         start = await publish(parts, name.text, 1)
         await publish(parts, name.text, 40)
         flusher = Flusher()

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Encoder, Origin, Position, Publication
 from relay.sessions.audience import Sink
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox, flush
 from tests.fakes import MemoryTransport, RecordingSink
 
-KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
+KINDS = Namespaces(entities=["task"], history_period=86400.0, durable=())
 
 
 def channel(name: str = "task:1", offset: int = 0) -> Channel:
@@ -35,7 +35,7 @@ def publish(
     of: Channel, type_: str | None = None, *, written: bool = False, origin: Origin | None = None
 ) -> Publication:
     """Publish to the channel."""
-    draft = Draft(of.name, type_ or of.name.kind.default_type or "t", {}, 0, origin=origin)
+    draft = Draft(of.name, type_ or of.name.namespace.default_type or "t", {}, 0, origin=origin)
     return of.publish(draft, Position(of.offset + 1, "e"), written=written)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from relay.broker.frame_cache import ENTRY_BYTES, FrameCache
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Publication
 
-KINDS = Kinds(entities=(), history_period=1.0, durable=())
+KINDS = Namespaces(entities=(), history_period=1.0, durable=())
 
 
 def publication(offset: int) -> Publication:

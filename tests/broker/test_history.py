@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from relay.broker.history import History
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Publication
 
-CHANNEL = Kinds(entities=["task"], history_period=1.0, durable=()).parse("task:1")
+CHANNEL = Namespaces(entities=["task"], history_period=1.0, durable=()).parse("task:1")
 
 
 def publication(offset: int, published_ms: int = 0) -> Publication:

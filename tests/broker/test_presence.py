@@ -17,9 +17,9 @@ from relay.broker import presence as module
 from relay.broker.presence import Presence
 from relay.broker.signal import Signal
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 
-KINDS = Kinds(entities=(), history_period=60.0, durable=())
+KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 GRACE = 5.0
 A, B, C = (KINDS["chatroom"].channel(letter) for letter in "ABC")
 

@@ -13,12 +13,12 @@ from relay.broker.channel import Channel
 from relay.broker.registry import IDLE_PERIOD, ChannelRegistry
 from relay.broker.subscription import Subscriber
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Position, Publication
 from tests.fakes import RecordingSink
 from tests.parts import START_MS, SetClock
 
-KINDS = Kinds(entities=(), history_period=60.0, durable=())
+KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 TRADES = KINDS["trades"].channel()
 PERIOD_MS = 60_000
 
@@ -45,6 +45,10 @@ class FakeSource:
         await self.released.wait()
         on_loaded(self.head)
         return self.head
+
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """No publication has a version here."""
+        raise NotImplementedError
 
     async def load_history(
         self, channel: ChannelName, on_loaded: Callable[[list[Publication]], None]

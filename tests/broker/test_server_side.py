@@ -82,7 +82,7 @@ def seen(client: VirtualSocket) -> list[int | str]:
 
 async def epoch_of(world: Virtual, way: Way) -> str:
     """Return the channel's epoch."""
-    position, _ = await recent(world.broker, world.core.kinds.parse(way.channel))
+    position, _ = await recent(world.broker, world.core.namespaces.parse(way.channel))
     return position.epoch
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from relay.broker.subscription import Pending, Subscriber, Subscription
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from tests.fakes import RecordingSink
 
-KINDS = Kinds(entities=("task",), history_period=1.0, durable=())
+KINDS = Namespaces(entities=("task",), history_period=1.0, durable=())
 ONE, TWO = KINDS["task"].channel("1"), KINDS["task"].channel("2")
 
 

@@ -13,11 +13,11 @@ from relay.broker.broker import Broker
 from relay.broker.presence import Presence
 from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
-from relay.model.publication import Draft, Outcome, Position, Publication
+from relay.model.namespaces import ChannelName, Namespaces
+from relay.model.publication import Draft, Outcome, Position, Publication, Unwritten
 from tests.parts import SetClock
 
-KINDS = Kinds(entities=(), history_period=60.0, durable=())
+KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 
 
 class SlowStore:
@@ -44,15 +44,19 @@ class SlowStore:
         """Nobody asks for it here."""
         raise NotImplementedError
 
+    async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
+        """No publication has a version here."""
+        raise NotImplementedError
+
     async def append(self, drafts: Sequence[Draft], on_commit: Callable[[list[Outcome]], None]) -> list[Outcome]:
         """Nothing is durable here."""
         raise NotImplementedError
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """See `broker.Store`."""
         await self.gate.wait()
         await trio.lowlevel.checkpoint()
-        self.written.update((name.text, head.offset) for name, head, _ in channels)
+        self.written.update((row.channel.text, row.head.offset) for row in channels)
 
     def renew_behind(self) -> None:
         """Nothing is refused here."""

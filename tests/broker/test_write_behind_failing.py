@@ -17,7 +17,7 @@ from relay.broker.write_behind import WriteBehind
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Position
 from relay.store.database import Database
 from relay.store.meta import set_meta
@@ -27,7 +27,7 @@ from relay.store.sqlite.publications import SqlitePublications
 from relay.store.sqlite.verification import verify
 from tests.kept import recent
 
-KINDS = Kinds(entities=(), history_period=3600.0, durable=())
+KINDS = Namespaces(entities=(), history_period=3600.0, durable=())
 
 
 class Store:
@@ -44,7 +44,7 @@ class Store:
         position = Position(0, "")
         for _ in range(count):
             name = KINDS.parse(channel)
-            draft = Draft(name, name.kind.default_type or "", {"price": 1}, at_ms or Clock().now_ms())
+            draft = Draft(name, name.namespace.default_type or "", {"price": 1}, at_ms or Clock().now_ms())
             position = (await self.broker.publish(draft)).position
         return position
 

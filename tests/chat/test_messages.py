@@ -12,7 +12,7 @@ import trio
 
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import complete
+from relay.model.namespaces import complete
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Idempotency, Outcome
 from relay.store.rooms import Room, RoomType
@@ -241,7 +241,7 @@ async def publish(parts: Parts, room_id: str, *bodies: dict[str, Any], key: str 
     """Publish messages as the publish API does."""
     drafts = []
     for body in bodies:
-        channel = parts.kinds.parse(f"chatroom:{room_id}")
+        channel = parts.namespaces.parse(f"chatroom:{room_id}")
         type_, data = complete(channel, None, body)
         idempotency = None if key is None else Idempotency("backend", key, 300.0)
         draft = Draft(channel, type_, data, parts.clock.now_ms(), idempotency=idempotency)
@@ -296,7 +296,7 @@ async def test_published_to_no_room(tmp_path: Path) -> None:
         for outcome in await publish(parts, "nowhere", *[{"userId": "u", "message": "x"}] * 2):
             assert isinstance(outcome, RequestError)
             assert outcome.code is Code.NOT_FOUND
-        assert (await recent(parts.broker, parts.kinds.parse("chatroom:nowhere")))[0].offset == 0
+        assert (await recent(parts.broker, parts.namespaces.parse("chatroom:nowhere")))[0].offset == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import complete
+from relay.model.namespaces import complete
 from relay.model.publication import Draft, Idempotency, Outcome
 from tests.parts import START_MS, Parts, listening, open_parts, user
 
@@ -24,7 +24,7 @@ async def publish(parts: Parts, user_id: str, *bodies: dict[str, Any], key: str 
     """Publish notifications as the publish API does."""
     drafts = []
     for body in bodies:
-        channel = parts.kinds.parse(f"user:{user_id}")
+        channel = parts.namespaces.parse(f"user:{user_id}")
         type_, data = complete(channel, None, body)
         idempotency = None if key is None else Idempotency("backend", key, 300.0)
         draft = Draft(channel, type_, data, parts.clock.now_ms(), idempotency=idempotency)

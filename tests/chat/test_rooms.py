@@ -176,7 +176,7 @@ async def test_a_room_that_closes_ends_the_subscriptions_of_strangers(tmp_path: 
             assert [heard.get("revoked") for heard in bob.take()] == [channel]
             for ear in (mia, root):
                 assert [heard["data"]["message"] for heard in ear.take()] == ["secret"]
-            assert parts.presence.users(parts.kinds.parse(channel)) == ["mia", "root"]
+            assert parts.presence.users(parts.namespaces.parse(channel)) == ["mia", "root"]
 
 
 async def test_a_right_that_is_lost_while_it_is_looked_up(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ async def test_a_right_that_is_lost_while_it_is_looked_up(tmp_path: Path) -> Non
         ear = Ear()
         with parts.broker.attach(ear, lambda publication: publication.json) as subscriber:
             parts.broker.identify(subscriber, Principal("bob"))
-            name = parts.kinds.parse(f"chatroom:{room.id}")
+            name = parts.namespaces.parse(f"chatroom:{room.id}")
             with parts.broker.reserved(subscriber, [name], maximum=10) as [subscription]:
                 await parts.rooms.may_read(BOB, room.id)
                 await parts.rooms.update(CORA, room.id, {"type": "private"})
@@ -224,7 +224,7 @@ async def test_delete(tmp_path: Path) -> None:
         assert not posted.repeated
         # The old position must never be answered with what is new.
         assert posted.publication.offset == first.publication.offset + 1
-        position, kept = await recent(parts.broker, parts.kinds.parse("chatroom:lobby"))
+        position, kept = await recent(parts.broker, parts.namespaces.parse("chatroom:lobby"))
         assert ([publication.offset for publication in kept], position.offset) == ([2], 2)
         assert await messages(parts, "lobby") == ["new"]
 

@@ -42,6 +42,30 @@ def test_check_of_a_file_that_cannot_be() -> None:
     assert "File name too long" in failed("check", f"--database={'x' * 300}")
 
 
+def test_check_lists_the_namespaces(folder: Path) -> None:
+    configured(
+        folder,
+        '[namespaces.orders]\n[namespaces.wall]\nsubscribe = "anyone"\npublish = "users"\n'
+        '[namespaces.default]\nsubscribe = "owner"\npublish = "subscribers"',
+    )
+    text = done("check")
+    assert re.search(r"^  orders +read by users with a grant; published to by backends only$", text, re.MULTILINE)
+    assert re.search(
+        r"^  wall +read by anyone; published to by every user\n +Warning: any user may", text, re.MULTILINE
+    )
+    assert re.search(
+        r"^  channels without a colon +read by its owner or users with a grant; .* its subscribers$", text, re.MULTILINE
+    )
+    assert re.search(
+        r"^  chatroom +read by the members of the room; published to by its subscribers .built in.$", text, re.MULTILINE
+    )
+
+
+def test_check_names_a_mistake_in_a_namespace(folder: Path) -> None:
+    configured(folder, "[namespaces.orders]\nhistory_size = 0")
+    assert "namespaces.orders.history_size: is 0 in a durable namespace" in failed("check")
+
+
 def test_check_without_a_file() -> None:
     text = done("check")
     assert "No file: every setting has its default." in text

@@ -21,6 +21,7 @@ COMMANDS = [
     "serve",
     "deploy",
     *(f"deploy {target}" for target in ("caddy", "docker", "nginx", "systemd")),
+    "demo",
     "systemd",
     "token",
     "keys",

@@ -167,7 +167,7 @@ async def test_presence_is_true_again_after_a_crash_of_the_database(tmp_path: Pa
                     while rows() != [("alice",), ("bob",)]:
                         await trio.sleep(0.1)
                 presences = [node.server.core.presence for node in (one, two)]
-                channel = one.server.core.kinds["chatroom"].channel(room)
+                channel = one.server.core.namespaces["chatroom"].channel(room)
                 await eventually(lambda: all(sorted(p.users(channel)) == ["alice", "bob"] for p in presences))
                 with trio.move_on_after(1.5):
                     while True:

@@ -19,6 +19,8 @@ SECRET = "s" * 32
 
 def settings(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, attrs.Attribute[Any]]]:
     for field in attrs.fields(cls):
+        if "entry" in field.metadata:  # a table of sections with free names
+            continue
         if field.type is not None and attrs.has(field.type):
             yield from settings(field.type, f"{prefix}{field.name}.")
         else:

@@ -35,6 +35,7 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
     assert attrs.asdict(config.limits) == {
         "max_message_bytes": 65536,
         "messages_per_minute": 100,
+        "publications_per_minute": 600,
         "frames_per_minute": 600,
         "max_subscriptions": 100,
         "auth_timeout": 10.0,

@@ -20,7 +20,7 @@ from relay.cli.main import main
 from relay.config.reference import render_reference
 from relay.config.tree import Config
 from relay.docs import handbook
-from relay.ground.errors import Reason
+from relay.ground.errors import Reason, RefusalReason
 from tests.running import config_for, running
 from tests.stores import url_for
 
@@ -50,6 +50,8 @@ def text_of(topic: str) -> str:
 def settings(cls: type[Any], prefix: str = "") -> Iterator[str]:
     """Yield the key path of every setting."""
     for field in attrs.fields(cls):
+        if "entry" in field.metadata:  # a table of sections with free names
+            continue
         if field.type is not None and attrs.has(field.type):
             yield from settings(field.type, f"{prefix}{field.name}.")
         else:
@@ -230,3 +232,11 @@ def test_search_finds_the_line_and_its_section() -> None:
     assert lines[match.number - 1].strip() == match.line == "sudo sysctl -w net.core.somaxconn=65535"
     assert match.section == "Restarts without a refused connection"
     assert list(handbook.search("no page has this word")) == []
+
+
+def test_every_reason_of_a_refusal_is_described() -> None:
+    """In the table of reasons, each with a cure."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| `\w+` \| .+ \| .+ \|$", text_of("errors").partition("## Reasons")[2], re.MULTILINE
+    )
+    assert sorted(rows) == sorted(reason.value for reason in RefusalReason)

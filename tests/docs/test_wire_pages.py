@@ -25,14 +25,14 @@ from relay.dialects.live import routes
 from relay.dialects.socketio import engineio, prices, server
 from relay.dialects.socketio import protocol as socketio
 from relay.ground.errors import Code, Reason
-from relay.model.kinds import Kind, Kinds
+from relay.model.namespaces import Namespace, Namespaces
 from relay.transports.http_errors import STATUS
 
 RELAY = Path(__file__).parents[2] / "relay"
-PAGES = ("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors")
+PAGES = ("getting-started", "javascript", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors")
 PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
 """A part of a route that stands for an id; the pages write it in braces."""
-KINDS = Kinds(entities=["task"], history_period=86400.0, durable=())
+KINDS = Namespaces(entities=["task"], history_period=86400.0, durable=())
 SHARED = ("sessions", "transports", "server", "admission", "broker")
 """Packages that end sessions of every dialect."""
 OF_USERS = {"live": ("dialects/user_session.py",), "channels": ("dialects/user_session.py",)}
@@ -250,7 +250,7 @@ def test_a_dialect_names_each_close_that_it_may_end_with(topic: str) -> None:
 # -- publishing and resume ---------------------------------------------------------------------------------------------
 
 
-def name_of(kind: Kind) -> str:
+def name_of(kind: Namespace) -> str:
     if not kind.has_id:
         return kind.name
     return f"{kind.name}:<symbol>" if kind.name == "market" else f"{kind.name}:<id>"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ class Script:
         assert self._process.stdin is not None
         await self._process.stdin.send_all(line.encode() + b"\n")
 
-    async def next(self) -> list[Any]:
+    async def next(self, timeout: float = EVENT_TIMEOUT) -> list[Any]:
         """Return the next event; one that does not come in time is a failure."""
         assert self._process.stdout is not None
-        with trio.fail_after(EVENT_TIMEOUT):
+        with trio.fail_after(timeout):
             while True:
                 while b"\n" in self._lines:
                     line, _, self._lines = self._lines.partition(b"\n")
@@ -44,24 +45,29 @@ class Script:
                 assert more, f"the script ended; it said {self.events}"
                 self._lines += more
 
-    async def until(self, wanted: Callable[[list[Any]], bool]) -> list[Any]:
+    async def until(self, wanted: Callable[[list[Any]], bool], timeout: float = EVENT_TIMEOUT) -> list[Any]:
         """Return the next event that is wanted, passing over others."""
-        while not wanted(event := await self.next()):
+        while not wanted(event := await self.next(timeout)):
             pass
         return event
 
-    async def until_named(self, *name: Any) -> list[Any]:
+    async def until_named(self, *name: Any, timeout: float = EVENT_TIMEOUT) -> list[Any]:
         """Return the next event that begins with these values."""
-        return await self.until(lambda event: event[: len(name)] == list(name))
+        return await self.until(lambda event: event[: len(name)] == list(name), timeout)
 
 
 @asynccontextmanager
-async def node(script: str, *arguments: str) -> AsyncIterator[Script]:
+async def node(
+    script: str, *arguments: str, environment: Mapping[str, str] | None = None, flags: Sequence[str] = ()
+) -> AsyncIterator[Script]:
     """Run a script for as long as the block lasts; it ends when it is told `end`."""
     if not (JS / "node_modules").exists():
         pytest.fail(f"run: npm install --no-package-lock --prefix {JS}")
     process = await trio.lowlevel.open_process(
-        ["node", str(JS / script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["node", *flags, str(JS / script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
     )
     assert process.stdin is not None
     assert process.stdout is not None

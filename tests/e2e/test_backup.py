@@ -82,8 +82,12 @@ async def test_a_database_that_is_not_as_it_should_be(tmp_path: Path) -> None:
     server = RelayProcess(tmp_path)
     server.command("keys", "create", "--user", "u")
     with closing(sqlite3.connect(tmp_path / "relay.db")) as database, database:
-        database.execute("INSERT INTO channels VALUES (1, 'trades', 'e', 3, 0, 500)")
-        database.execute("INSERT INTO publications VALUES (1, 4, 't', '{}', 1)")
+        database.execute(
+            "INSERT INTO channels (id, name, epoch, offset, durable, history_size) VALUES (1, 'trades', 'e', 3, 0, 500)"
+        )
+        database.execute(
+            "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (1, 4, 't', '{}', 1)"
+        )
     done = await trio.to_thread.run_sync(relay, tmp_path, "check", "--database")
     assert done.returncode == 1
     assert "WRONG offsets: trades: goes up to offset 4, but its head says 3" in done.stdout

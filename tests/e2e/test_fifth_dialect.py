@@ -19,7 +19,7 @@ from relay.core import Core
 from relay.dialects.base import Dialect, pinged
 from relay.dialects.registry import DIALECTS
 from relay.ground.errors import RequestError
-from relay.model.kinds import Audience, ChannelName
+from relay.model.namespaces import ChannelName, SubscribeRule
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
@@ -66,12 +66,12 @@ class Ticker:
                     await self._ask(session, subscriber, way, rest)
                 else:
                     self.asked.append(way)
-                    channel = self._core.kinds["market"].channel(way)
+                    channel = self._core.namespaces["market"].channel(way)
                     await self._subscribe_all(session, subscriber, channel, None)
 
     async def _ask(self, session: Session, subscriber: Subscriber, way: str, rest: str) -> None:
         name, _, user = rest.partition(" ")
-        channel, principal = self._core.kinds.parse(name), Principal(user) if user else None
+        channel, principal = self._core.namespaces.parse(name), Principal(user) if user else None
         try:
             await self._subscribe(session, subscriber, way, channel, principal)
         except RequestError as refusal:
@@ -211,4 +211,4 @@ async def test_the_core_hands_out_no_broker(tmp_path: Path) -> None:
         parts = list(reachable(server.core))
     assert any(isinstance(part, Subscriptions) for part in parts)
     assert not any(isinstance(part, Broker) for part in parts)
-    assert any(isinstance(part, Audience) for part in reachable(server.core.kinds["user"]))
+    assert any(isinstance(part, SubscribeRule) for part in reachable(server.core.namespaces["user"]))

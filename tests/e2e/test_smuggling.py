@@ -65,7 +65,7 @@ def attacks(secret: str) -> dict[str, bytes]:
 
 async def published(server: Server) -> int:
     """Return how many hidden requests were answered."""
-    position, _ = await recent(server.broker, server.core.kinds.parse("trades"))
+    position, _ = await recent(server.broker, server.core.namespaces.parse("trades"))
     return position.offset
 
 

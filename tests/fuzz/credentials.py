@@ -28,6 +28,9 @@ _AT = NOW.timestamp()
 CLAIMS: list[dict[str, Any]] = [
     {"sub": "u1", "iat": _AT, "exp": _AT + 60},
     {"userId": "u1", "nbf": _AT - 5, "exp": _AT + 60, "iss": "i", "aud": "a", "permissions": ["admin"], "picture": "http://x"},
+    {"sub": "u", "exp": _AT + 60, "grants": {"subscribe": ["orders:*", "*"], "publish": ["news"]}, "channels": ["a:1"]},
+    {"sub": "u", "exp": _AT + 60, "info": {"name": "Ada"}, "grants": {}},
+    {"sub": "u", "exp": _AT + 60, "channel": "orders:1", "info": [1.5, None], "iss": "i", "aud": "a"},
     {"id": 7, "exp": _AT + 1e12, "iss": "i", "aud": ["a", "b"], "roles": ["admin", 1], "role": "x", "given_name": "\U0001f600"},
 ]  # fmt: skip
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
@@ -106,6 +109,23 @@ def take_token(data: bytes) -> None:
         raise refusal
 
 
+def take_subscription_token(data: bytes) -> None:
+    """A subscription token that is accepted names a channel, a user or none, and a time to come."""
+    refusal: RequestError | None = None
+    for verifier in _verifiers():
+        for text in (data.decode("latin-1"), data.decode("utf-8", "surrogateescape")):
+            try:
+                proof = verifier.verify_subscription(text, NOW)
+            except RequestError as error:
+                refusal = error
+                continue
+            assert proof.expires_at > NOW
+            assert proof.user_id is None or is_user_id(proof.user_id)
+            assert proof.info is None or json.loads(proof.info) is not None
+    if refusal is not None:
+        raise refusal
+
+
 @cache
 def _database() -> tuple[sqlite3.Connection, str]:
     connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -129,5 +149,6 @@ KEYS = [b"rk_live_" + b"0123456789abcdef" * 3, b"rk_test_00", b"rk_live_", b"' O
 
 DECODERS = (
     Decoder("token", (RequestError,), make_token, take_token),
+    Decoder("subscription token", (RequestError,), make_token, take_subscription_token),
     Decoder("API key", (RequestError,), partial(mutated, corpus=KEYS), take_key),
 )

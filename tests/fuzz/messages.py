@@ -14,7 +14,7 @@ from relay.dialects.socketio import engineio
 from relay.dialects.socketio import protocol as socketio
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.kinds import Audience
+from relay.model.namespaces import SubscribeRule
 from relay.model.publication import Position
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import mutated
@@ -108,15 +108,15 @@ def take_live(data: bytes) -> None:
     refusal = RequestError(Code.RATE_LIMITED, "Slower.", retry_after=1.5)
     answer = json.loads(live.error(refusal, frame.type, frame.request_id))
     assert answer["data"].get("requestId") == frame.request_id
-    command = live.command(frame, CORE.kinds, "me")
+    command = live.command(frame, CORE.namespaces, "me")
     match command:
         case live.Subscribe(target) | live.Unsubscribe(target):
-            assert all(CORE.kinds.parse(channel.text).text == channel.text for channel in target.channels)
+            assert all(CORE.namespaces.parse(channel.text).text == channel.text for channel in target.channels)
             live.answer(
                 "subscribed", {"channel": target.word, **target.fields, "offset": POSITION.offset}, frame.request_id
             )
         case live.ChatSend(room) | live.ChatTyping(room) | live.AskPresence(room):
-            assert room.kind.audience is Audience.ROOM
+            assert room.namespace.subscribe is SubscribeRule.ROOM
         case live.Auth(token):
             assert token
         case live.Ping():
@@ -125,10 +125,10 @@ def take_live(data: bytes) -> None:
 
 def take_channels(data: bytes) -> None:
     """A command that is accepted names a valid channel, and can be answered."""
-    command = channels.decode(data.decode(errors="replace"), CORE.kinds)
+    command = channels.decode(data.decode(errors="replace"), CORE.namespaces)
     if not isinstance(command, channels.Ping):
         channels.answer("subscribed", {"channel": command.text, "epoch": POSITION.epoch}, NOW_MS)
-        assert CORE.kinds.parse(command.channel.text).text == command.channel.text
+        assert CORE.namespaces.parse(command.channel.text).text == command.channel.text
         assert channels.name_of(command.channel)
 
 

@@ -19,7 +19,7 @@ from relay.dialects.live import protocol as live
 from relay.dialects.socketio import prices
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Publication
 from tests.fuzz.decoder import Decoder
 from tests.fuzz.mutation import mutated
@@ -67,7 +67,7 @@ def _encode(draft: Draft) -> None:
             channels.encode(publication),
         ]
         channel = draft.channel
-        match channel.kind.name:
+        match channel.namespace.name:
             case "market":
                 frames += [feeds.encode_price(publication), *feeds.first_price(channel, [publication])]
                 packet = prices.encode(publication)
@@ -88,7 +88,7 @@ def take_array(data: bytes) -> None:
     value = decode_json(data, "application/json")
     if not isinstance(value, list):
         return
-    answers = trio.run(_publish_array, with_broker(broker), value, "key:1", len(data))
+    answers = trio.run(_publish_array, with_broker(broker), value, "key:1", data)
     assert len(answers) == len(value)
     assert all(("error" in answer) != ("offset" in answer) for answer in answers)
     strictjson.dumps(answers)
@@ -124,12 +124,12 @@ NAMES = [item["channel"].encode() for item in ITEMS]
 
 def take_name(data: bytes) -> None:
     """A channel's name that is accepted is in its normal form, and stays the same when it is read again."""
-    name = CORE.kinds.parse(data.decode("utf-8", "surrogatepass" if data.isascii() else "replace"))
+    name = CORE.namespaces.parse(data.decode("utf-8", "surrogatepass" if data.isascii() else "replace"))
     assert isinstance(name, ChannelName)
-    assert CORE.kinds.parse(name.text).text == name.text
+    assert CORE.namespaces.parse(name.text).text == name.text
     name.text.encode()
-    if name.kind.id_fields is not None:
-        strictjson.dumps(name.kind.id_fields(name.id))
+    if name.namespace.id_fields is not None:
+        strictjson.dumps(name.namespace.id_fields(name.id))
 
 
 DECODERS = (

@@ -170,3 +170,25 @@ def test_only_protocol_errors_leave(document: str | bytes) -> None:
     except ProtocolError:
         return
     assert strictjson.loads(strictjson.dumps(value)) == value
+
+
+# -- how a value is written ---------------------------------------------------------------------------------------------
+
+
+@given(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=5), st.sampled_from([None, 0, 2]), st.booleans())
+def test_a_member_is_found_as_it_is_written(value: dict[str, object], indent: int | None, ascii_only: bool) -> None:
+    document = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    for name, expected in value.items():
+        found = strictjson.member(document, name)
+        assert json.loads(found) == expected
+        assert b"\n" not in found
+
+
+@given(st.lists(VALUES, max_size=5), st.sampled_from([None, 0, 2]))
+def test_elements_are_found_as_they_are_written(value: list[object], indent: int | None) -> None:
+    found = strictjson.elements(json.dumps(value, indent=indent).encode())
+    assert [json.loads(element) for element in found] == value
+
+
+def test_the_last_of_several_members_counts_as_it_does_for_a_decoder() -> None:
+    assert strictjson.member(rb'{"d":1, "\u0064" : 2.50 , "x":{"d":3}}', "d") == b"2.50"

@@ -225,8 +225,8 @@ async def positions_of(world: World, cell: Cell) -> dict[str, Any]:
     """Return the beginning of each secret channel, as one who may know it has it."""
     core = world.server.core
     found: dict[str, Any] = {}
-    channels = {str(type_): core.kinds["chatroom"].channel(cell.rooms[type_]) for type_ in ROOM_TYPES}
-    for name, channel in {**channels, "notifications/owner": core.kinds["user"].channel("owner")}.items():
+    channels = {str(type_): core.namespaces["chatroom"].channel(cell.rooms[type_]) for type_ in ROOM_TYPES}
+    for name, channel in {**channels, "notifications/owner": core.namespaces["user"].channel("owner")}.items():
         position, _ = await recent(world.server.broker, channel)
         found[name] = {"offset": 0, "epoch": position.epoch}
     return found
@@ -310,7 +310,7 @@ async def test_every_role_against_every_channel_of_channels(tmp_path: Path) -> N
                         data = {"channel": name, "since": since}
                         got = outcome(await ear.say({"type": type_, "data": data if target else {}}))
                     verdict.judge(row, role, got, expected[role], ear.said)
-            kinds = {kind.name for kind in world.server.core.kinds}
+            kinds = {kind.name for kind in world.server.core.namespaces}
     verdict.check()
     assert kinds == {row.split()[1].partition("/")[0] for row in CHANNELS if row.startswith("subscribe ")}
 

@@ -77,6 +77,12 @@ GET /readyz                                     200    200     200     200    20
 GET /docs                                       200    200     200     200    200   200    200     200     200
 GET /docs/{page}                                200    200     200     200    200   200    200     200     200
 GET /docs/style.css                             200    200     200     200    200   200    200     200     200
+GET /relay.js                                   200    200     200     200    200   200    200     200     200
+GET /relay.d.ts                                 200    200     200     200    200   200    200     200     200
+GET /demo                                       404    404     404     404    404   404    404     404     404
+GET /demo/demo.js                               404    404     404     404    404   404    404     404     404
+GET /demo/demo.css                              404    404     404     404    404   404    404     404     404
+GET /demo/icon.svg                              404    404     404     404    404   404    404     404     404
 GET /socket.io/                                 200    200     200     200    200   200    200     200     200
 POST /socket.io/                                400    400     400     400    400   400    400     400     400
 PUT /socket.io/                                 400    400     400     400    400   400    400     400     400
@@ -194,7 +200,7 @@ async def test_what_is_hidden_is_not_counted_either(tmp_path: Path) -> None:
 async def test_the_table_has_every_route_that_there_is(tmp_path: Path) -> None:
     """A route that is added must say here who may do what by it; HEAD is GET without the body."""
     async with open_world(tmp_path) as world:
-        app = cast(Any, world.server.http)._app.app
+        app = cast(Any, world.server.http).asgi._app.app
         there = {
             f"{method} {re.sub('<[^>]*>', '<>', rule.rule)}"
             for rule in app.url_map.iter_rules()

@@ -15,14 +15,14 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Position, Publication
 from relay.sessions.flusher import MAX_BATCH_BYTES, MAX_GATHER_PERIOD, QUIET_TURNS, SENDS_PER_TURN, Flusher
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from tests.fakes import MemoryTransport
 
-KINDS = Kinds(entities=(), history_period=60.0, durable=())
+KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 CHANNELS = ("trades", "market:A", "community:1")
 
 
@@ -69,7 +69,7 @@ class World:
         """Publish to a channel."""
         channel = self.channels[name]
         # No price: of a slow reader of prices some are replaced.
-        type_ = "market:halt" if name.startswith("market") else channel.name.kind.default_type or "x"
+        type_ = "market:halt" if name.startswith("market") else channel.name.namespace.default_type or "x"
         position = Position(channel.offset + 1, "e")
         publication = channel.publish(Draft(channel.name, type_, {}, 0), position, written=False)
         for member in self.members:

@@ -11,7 +11,7 @@ import trio
 
 from relay.config.tree import StoreConfig
 from relay.ground.clock import Clock
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Idempotency, Position
 from relay.store import api_keys, messages, notifications, rooms, users
 from relay.store.copying import copy_store
@@ -21,7 +21,7 @@ from relay.store.opening import Store, open_store, verify
 from relay.store.tables import TABLES, quoted_columns
 from tests import stores
 
-KINDS = Kinds(entities=("task",), history_period=86400.0, durable=())
+KINDS = Namespaces(entities=("task",), history_period=86400.0, durable=())
 CHANNELS = [KINDS.parse(name) for name in ("chatroom:r", "market:X", "trades", "task:1", "community:c")]
 
 
@@ -73,7 +73,9 @@ async def publish(store: Store) -> None:
     for number in range(5):
         for channel in CHANNELS:
             key = Idempotency("s", f"{channel.text}{number}", 600.0)
-            draft = Draft(channel, channel.kind.default_type or "t", {"n": number}, Clock().now_ms(), idempotency=key)
+            draft = Draft(
+                channel, channel.namespace.default_type or "t", {"n": number}, Clock().now_ms(), idempotency=key
+            )
             await store.publications.append([draft], lambda _: None)
     await store.database.write(fill)
 

@@ -15,7 +15,7 @@ from relay.broker.presence import Presence
 from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Idempotency, Position
 from relay.store.publications import Publications
 from tests.kept import recent
@@ -24,9 +24,9 @@ from tests.stores import on_postgres, running_store, transaction
 
 pytestmark = pytest.mark.each_store
 
-MARKET = Kinds(entities=(), history_period=60.0, durable=("market",)).parse("market:BTC")
-DURABLE = Kinds(entities=(), history_period=60.0, durable=("trades",))["trades"].channel()
-BEHIND = Kinds(entities=(), history_period=60.0, durable=())["trades"].channel()
+MARKET = Namespaces(entities=(), history_period=60.0, durable=("market",)).parse("market:BTC")
+DURABLE = Namespaces(entities=(), history_period=60.0, durable=("trades",))["trades"].channel()
+BEHIND = Namespaces(entities=(), history_period=60.0, durable=())["trades"].channel()
 
 
 @attrs.frozen
@@ -115,7 +115,7 @@ async def test_pruning_goes_by_a_bounded_number_of_rows(tmp_path: Path, monkeypa
     """So that a minute of many publications is not deleted in one transaction, which others would have to wait for."""
     monkeypatch.setattr("relay.store.sqlite.publications.PRUNE_ROWS", 5)
     monkeypatch.setattr("relay.store.postgres.publications.PRUNE_ROWS", 5)
-    small = attrs.evolve(DURABLE, kind=attrs.evolve(DURABLE.kind, history_size=4))
+    small = attrs.evolve(DURABLE, namespace=attrs.evolve(DURABLE.namespace, history_size=4))
 
     async with run(tmp_path) as first:
         for number in range(16):

@@ -31,7 +31,7 @@ import attrs
 from relay.dialects.wire import since, timestamp
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
 
@@ -83,7 +83,7 @@ class Ping:
 Command = Subscribe | Unsubscribe | Ping
 
 
-def decode(text: str, kinds: Kinds) -> Command:
+def decode(text: str, namespaces: Namespaces) -> Command:
     """Return the command of a client's frame.
 
     Raises:
@@ -98,10 +98,10 @@ def decode(text: str, kinds: Kinds) -> Command:
         raise ProtocolError("data must be an object.")
     match message.get("type"):
         case "subscribe":
-            channel, name = _channel(data, kinds)
+            channel, name = _channel(data, namespaces)
             return Subscribe(channel, name, since(data, "data.since"))
         case "unsubscribe":
-            return Unsubscribe(*_channel(data, kinds))
+            return Unsubscribe(*_channel(data, namespaces))
         case "ping":
             return Ping()
         case _:
@@ -129,12 +129,15 @@ def answer(type_: str, data: Mapping[str, object], now_ms: int) -> bytes:
 
 def error(refusal: RequestError, now_ms: int) -> bytes:
     """Return the answer to a refused command."""
-    return answer("error", {"code": ERROR_CODES[refusal.code], "message": refusal.message}, now_ms)
+    data = {"code": ERROR_CODES[refusal.code], "message": refusal.message}
+    if refusal.reason is not None:
+        data["reason"] = refusal.reason.value
+    return answer("error", data, now_ms)
 
 
 def name_of(channel: ChannelName) -> str:
     """Return the name of a channel in this API."""
-    return f"{CONVERSATION}:{channel.id}" if channel.kind.name == "chatroom" else channel.text
+    return f"{CONVERSATION}:{channel.id}" if channel.namespace.name == "chatroom" else channel.text
 
 
 def _translated(publication: Publication) -> tuple[str, Mapping[str, Any]]:
@@ -158,13 +161,13 @@ def _translated(publication: Publication) -> tuple[str, Mapping[str, Any]]:
             return other, data
 
 
-def _channel(data: Mapping[str, Any], kinds: Kinds) -> tuple[ChannelName, str]:
+def _channel(data: Mapping[str, Any], namespaces: Namespaces) -> tuple[ChannelName, str]:
     text = data.get("channel")
     if not isinstance(text, str) or not text:
         raise ProtocolError("data.channel must be a text that is not empty.")
     kind, colon, id_ = text.partition(":")
     if kind == CONVERSATION:
-        return kinds["chatroom"].channel(id_), text
-    if colon and (kind == "user" or kind in kinds.entities):
-        return kinds[kind].channel(id_), text
+        return namespaces["chatroom"].channel(id_), text
+    if colon and (kind == "user" or kind in namespaces.entities):
+        return namespaces[kind].channel(id_), text
     raise RequestError(Code.UNKNOWN_CHANNEL, "There is no such kind of channel.")

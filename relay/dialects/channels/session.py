@@ -10,7 +10,7 @@ from relay.dialects import wire
 from relay.dialects.channels import protocol
 from relay.dialects.user_session import UserSession
 from relay.ground.errors import Code, Reason, RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
 from relay.sessions.frames import text_frame
@@ -26,7 +26,7 @@ class ChannelsSession:
         self._core = core
         self._session = session
         self._principal = principal
-        own = core.kinds["user"].channel(principal.user_id)
+        own = core.namespaces["user"].channel(principal.user_id)
         self._user = UserSession(core, session, subscriber, own)
 
     async def run(self) -> None:
@@ -39,7 +39,7 @@ class ChannelsSession:
         """Handle one command. A refusal is answered, and the session continues."""
         try:
             self._user.frame_rate.spend()
-            await self._handle(wire.read(protocol.decode, message, self._core.kinds))
+            await self._handle(wire.read(protocol.decode, message, self._core.namespaces))
         except RequestError as refusal:
             await self._session.send(protocol.error(refusal, self._core.clock.now_ms()))
 

@@ -13,7 +13,7 @@ from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.dialects.feeds import protocol
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
@@ -78,15 +78,15 @@ class Feeds:
         """
         if not path.startswith(PREFIX):
             return None
-        kinds = self._core.kinds
+        namespaces = self._core.namespaces
         try:
             match path.removeprefix(PREFIX).split("/"):
                 case ["trades"]:
-                    return self._endpoint(self._trades, kinds["trades"].channel())
+                    return self._endpoint(self._trades, namespaces["trades"].channel())
                 case ["events", event_id, "chart"]:
-                    return self._endpoint(self._charts, kinds["event"].channel(unquote(event_id)))
+                    return self._endpoint(self._charts, namespaces["event"].channel(unquote(event_id)))
                 case ["assets", symbol, "price"]:
-                    return self._endpoint(self._assets, kinds["market"].channel(unquote(symbol)))
+                    return self._endpoint(self._assets, namespaces["market"].channel(unquote(symbol)))
         except RequestError as error:
             raise RequestError(Code.NOT_FOUND, "There is no such event or asset.") from error
         return None

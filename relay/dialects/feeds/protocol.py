@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from relay.dialects.wire import timestamp
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName, is_number
+from relay.model.namespaces import ChannelName, is_number
 from relay.model.publication import Publication
 from relay.sessions.frames import text_frame
 
@@ -85,7 +85,7 @@ def error_body(refusal: RequestError) -> Mapping[str, object]:
 
 
 def _is_default(publication: Publication) -> bool:
-    return bool(publication.offset) and publication.type == publication.channel.kind.default_type
+    return bool(publication.offset) and publication.type == publication.channel.namespace.default_type
 
 
 def _is_trade(publication: Publication) -> bool:

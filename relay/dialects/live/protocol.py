@@ -33,7 +33,7 @@ import attrs
 from relay.dialects.wire import since
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position, Publication
 from relay.sessions.frames import text_frame
 
@@ -150,7 +150,7 @@ def decode(text: str) -> Frame:
     return Frame(type_, request_id, body)
 
 
-def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
+def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Command:
     """Return the command of a frame. `user_id` is the user of the session, the default of `userId`.
 
     Raises:
@@ -162,9 +162,9 @@ def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
         case "auth":
             return Auth(_text(body, "token"))
         case "subscribe":
-            return Subscribe(_target(body, kinds, user_id), since(body))
+            return Subscribe(_target(body, namespaces, user_id), since(body))
         case "unsubscribe":
-            return Unsubscribe(_target(body, kinds, user_id, all_symbols=True))
+            return Unsubscribe(_target(body, namespaces, user_id, all_symbols=True))
         case "chat:send":
             message = body.get("message")
             if not isinstance(message, str):
@@ -172,14 +172,14 @@ def command(frame: Frame, kinds: Kinds, user_id: str | None) -> Command:
             client_message_id = body.get("clientMessageId")
             if client_message_id is not None:
                 client_message_id = _text(body, "clientMessageId", MAX_CLIENT_MESSAGE_ID_CHARACTERS)
-            return ChatSend(_room(body, kinds), message, client_message_id)
+            return ChatSend(_room(body, namespaces), message, client_message_id)
         case "chat:typing":
             is_typing = body.get("isTyping")
             if not isinstance(is_typing, bool):
                 raise ProtocolError("isTyping must be true or false.")
-            return ChatTyping(_room(body, kinds), is_typing)
+            return ChatTyping(_room(body, namespaces), is_typing)
         case "presence":
-            return AskPresence(_room(body, kinds))
+            return AskPresence(_room(body, namespaces))
         case "ping":
             return Ping()
         case _:
@@ -222,7 +222,7 @@ def auth_error(refusal: RequestError, request_id: RequestId = None) -> bytes:
 
 def named(channel: ChannelName) -> dict[str, object]:
     """Return the fields by which this API names a channel: its word and id, or the full name if it has no word."""
-    match channel.kind.name:
+    match channel.namespace.name:
         case "chatroom":
             return {"channel": "chatroom", "chatroomId": channel.id}
         case "user":
@@ -237,6 +237,8 @@ def named(channel: ChannelName) -> dict[str, object]:
 
 def _error_data(refusal: RequestError) -> dict[str, object]:
     data: dict[str, object] = {"code": ERROR_CODES[refusal.code], "message": refusal.message}
+    if refusal.reason is not None:
+        data["reason"] = refusal.reason.value
     if refusal.retry_after is not None:
         data["retryAfter"] = math.ceil(refusal.retry_after)
     return data
@@ -250,40 +252,42 @@ def _text(body: Mapping[str, Any], field: str, max_characters: int | None = None
     return value
 
 
-def _room(body: Mapping[str, Any], kinds: Kinds) -> ChannelName:
-    return kinds["chatroom"].channel(_text(body, "chatroomId"))
+def _room(body: Mapping[str, Any], namespaces: Namespaces) -> ChannelName:
+    return namespaces["chatroom"].channel(_text(body, "chatroomId"))
 
 
-def _target(body: Mapping[str, Any], kinds: Kinds, user_id: str | None, *, all_symbols: bool = False) -> Target:
+def _target(
+    body: Mapping[str, Any], namespaces: Namespaces, user_id: str | None, *, all_symbols: bool = False
+) -> Target:
     word = body.get("channel")
     match word:
         case "chatroom":
-            room = _room(body, kinds)
+            room = _room(body, namespaces)
             return Target(word, (room,), {"chatroomId": room.id})
         case "notifications":
             owner = user_id if body.get("userId") is None else _text(body, "userId")
             if owner is None:
                 raise RequestError(Code.UNAUTHORIZED, "Authenticate first.")
-            return Target(word, (kinds["user"].channel(owner),), {"userId": owner})
+            return Target(word, (namespaces["user"].channel(owner),), {"userId": owner})
         case "market":
             if all_symbols and body.get("symbols") is None:
                 return Target(word, (), {})
-            return Target(word, _symbols(body, kinds), {})
+            return Target(word, _symbols(body, namespaces), {})
         case "trades":
-            return Target(word, (kinds["trades"].channel(),), {})
+            return Target(word, (namespaces["trades"].channel(),), {})
         case "community":
-            community = kinds["community"].channel(_text(body, "communityId"))
+            community = namespaces["community"].channel(_text(body, "communityId"))
             return Target(word, (community,), {"communityId": community.id})
         case "broadcast":
-            return Target(word, (kinds["broadcast"].channel(),), {})
+            return Target(word, (namespaces["broadcast"].channel(),), {})
         case _:
             raise ProtocolError("channel must be chatroom, notifications, market, trades, community or broadcast.")
 
 
-def _symbols(body: Mapping[str, Any], kinds: Kinds) -> tuple[ChannelName, ...]:
+def _symbols(body: Mapping[str, Any], namespaces: Namespaces) -> tuple[ChannelName, ...]:
     symbols = body.get("symbols")
     if not isinstance(symbols, list) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
         raise ProtocolError("symbols must be an array of texts that is not empty.")
-    market = kinds["market"]
+    market = namespaces["market"]
     channels = {channel.text: channel for channel in map(market.channel, symbols)}
     return tuple(channels.values())

@@ -16,7 +16,7 @@ from relay.chat.messages import MAX_MESSAGE_CHARACTERS
 from relay.chat.notifications import DEFAULT_PRIORITY, PRIORITIES, Priority
 from relay.ground.clock import iso_ms
 from relay.ground.structure import Check
-from relay.model.kinds import ROOM_ID_RULE, is_room_id
+from relay.model.namespaces import ROOM_ID_RULE, is_room_id
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS
 from relay.store.messages import Message
 from relay.store.notifications import Notification

@@ -16,7 +16,7 @@ from relay.dialects.user_session import UserSession
 from relay.ground import logs
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.sessions.frames import text_frame
@@ -35,7 +35,7 @@ class LiveSession:
         self._core = core
         self._typing = typing
         self._session = session
-        broadcast = core.kinds["broadcast"].channel()
+        broadcast = core.namespaces["broadcast"].channel()
         self._user = UserSession(core, session, subscriber, broadcast)
 
     async def run(self) -> None:
@@ -54,7 +54,7 @@ class LiveSession:
                 frame = wire.read(protocol.decode, message)
                 request, request_id = frame.type, frame.request_id
                 user_id = principal.user_id if principal is not None else None
-                command = wire.read(protocol.command, frame, self._core.kinds, user_id)
+                command = wire.read(protocol.command, frame, self._core.namespaces, user_id)
             except RequestError:
                 frame_rate.spend()
                 raise
@@ -160,8 +160,8 @@ class LiveSession:
         await self._session.send(protocol.answer("unsubscribed", {"channel": target.word, **fields}, request_id))
 
     def _market(self) -> list[ChannelName]:
-        market = self._core.kinds["market"]
-        return [one.channel for one in self._user.subscriber.subscriptions.values() if one.channel.kind is market]
+        market = self._core.namespaces["market"]
+        return [one.channel for one in self._user.subscriber.subscriptions.values() if one.channel.namespace is market]
 
     def _revoked(self, channel: ChannelName, reason: str) -> None:
         data = {**protocol.named(channel), "reason": reason}

@@ -12,7 +12,7 @@ import trio
 from relay.access.subscribing import Subscriptions
 from relay.dialects.socketio.audience import EngineAudience
 from relay.dialects.socketio.engine import Engine
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 

@@ -12,7 +12,7 @@ from relay.dialects.socketio.all_symbols import AllSymbols
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
-from relay.model.kinds import is_number
+from relay.model.namespaces import is_number
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.store.api_keys import ApiKey
@@ -26,7 +26,7 @@ log = logs.get("relay.socketio")
 
 def encode(publication: Publication) -> bytes | None:
     """Return a price as an Engine.IO packet, or None for a publication that is not a price."""
-    if not publication.offset or publication.type != publication.channel.kind.default_type:
+    if not publication.offset or publication.type != publication.channel.namespace.default_type:
         return None
     return _UPDATE + market_update(publication) + b"]"
 
@@ -52,7 +52,7 @@ class Prices:
     """The namespace: its symbols, and the state that its connections share."""
 
     def __init__(self, core: Core, symbols: Iterable[str], *, connections_per_user: int) -> None:
-        market = core.kinds["market"]
+        market = core.namespaces["market"]
         self.channels = {channel.id: channel for channel in map(market.channel, symbols)}
         self.core = core
         self.all_symbols = AllSymbols(core.subscriptions, list(self.channels.values()), encode)

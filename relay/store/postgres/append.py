@@ -12,10 +12,10 @@ from typing import Any
 import attrs
 
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.store.postgres.connection import PostgresTransaction
-from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH
+from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH, as_bytes, as_text
 
 Known = Callable[[ChannelName], int | None]
 """The offset up to which a channel in memory was delivered, None if it is not in memory. Called in the store's thread."""
@@ -33,9 +33,10 @@ heads AS (
         epoch = CASE WHEN channels.durable AND NOT excluded.durable THEN excluded.epoch ELSE channels.epoch END
     RETURNING id, name, "offset", epoch),
 stored AS (
-    INSERT INTO publications (channel_id, "offset", type, data, published_at)
-    SELECT heads.id, heads."offset" - wanted.count + i.rank, i.type, i.data, i.published_at
-    FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[]) AS i(name, rank, type, data, published_at)
+    INSERT INTO publications (channel_id, "offset", type, data, published_at, publisher)
+    SELECT heads.id, heads."offset" - wanted.count + i.rank, i.type, i.data, i.published_at, i.publisher
+    FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[], %s::text[])
+        AS i(name, rank, type, data, published_at, publisher)
     JOIN heads ON heads.name = i.name JOIN wanted ON wanted.name = i.name),
 dropped AS (
     DELETE FROM publications AS p USING heads WHERE p.channel_id = heads.id AND heads.name = ANY(%s::text[]))
@@ -63,6 +64,15 @@ WHERE i.scope = k.scope AND i.key = k.key
 _RELEASE = """
 DELETE FROM idempotency AS i USING unnest(%s::text[], %s::text[]) AS k(scope, key)
 WHERE i.scope = k.scope AND i.key = k.key
+"""
+
+_VERSIONS = """
+SELECT name, version, "offset", epoch FROM channels WHERE name = ANY(%s::text[]) ORDER BY name COLLATE "C" FOR UPDATE
+"""
+"""Locks the heads in the order in which the batch updates them."""
+_SET_VERSIONS = """
+UPDATE channels AS c SET version = v.version FROM unnest(%s::text[], %s::bigint[]) AS v(name, version)
+WHERE c.name = v.name
 """
 
 Key = tuple[str, str]
@@ -124,6 +134,7 @@ def append_all(transaction: PostgresTransaction, appends: Sequence[Append]) -> l
         for draft in append.drafts
     ]
     claimed = _claim(transaction, items, appends[0].now_ms)
+    _skip_older(transaction, items)
     accepted = _prepare(transaction, items)
     heads = _store(transaction, accepted)
     for item in accepted:
@@ -161,6 +172,24 @@ def _claim(transaction: PostgresTransaction, items: Sequence[_Item], now_ms: int
             if item.key is not None:
                 item.outcome = earlier.get(item.key)
     return claimed
+
+
+def _skip_older(transaction: PostgresTransaction, items: Sequence[_Item]) -> None:
+    """Answer the drafts whose version is not higher than the last one of their channel, or of the batch before them."""
+    versioned = [item for item in items if item.draft.version is not None and item.outcome is None]
+    if not versioned:
+        return
+    # Every channel of the batch is locked, not those with versions alone, because `_APPEND` locks them in the same order.
+    names = sorted({item.draft.channel.text for item in items if item.outcome is None})
+    rows = transaction.raw.execute(_VERSIONS, (names,)).fetchall()
+    last = {name: version for name, version, _, _ in rows if version is not None}
+    heads = {name: Position(offset, epoch) for name, _, offset, epoch in rows}
+    for item in versioned:
+        name, version = item.draft.channel.text, item.draft.version
+        if version is not None and version <= last.get(name, -1):
+            item.outcome = Published(heads.get(name, Position(0, "")), skipped=True)
+        elif version is not None:
+            last[name] = version
 
 
 def _prepare(transaction: PostgresTransaction, items: Sequence[_Item]) -> list[_Item]:
@@ -203,9 +232,9 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         channel = item.draft.channel
         counts[channel.text] = item.rank
         channels[channel.text] = channel
-        if channel.kind.history_size > 1:
+        if channel.namespace.history_size > 1:
             rows.append(item)
-        elif item.draft.type == channel.kind.default_type:
+        elif item.draft.type == channel.namespace.default_type:
             # Only the newest value is kept, and a publication that is not a value must not push it out.
             newest[channel.text] = item
     rows += newest.values()
@@ -213,16 +242,20 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
     parameters = (
         names,
         [counts[name] for name in names],
-        [channels[name].kind.durable for name in names],
-        [channels[name].kind.history_size for name in names],
+        [channels[name].namespace.durable for name in names],
+        [channels[name].namespace.history_size for name in names],
         [item.draft.channel.text for item in rows],
         [item.rank for item in rows],
         [item.draft.type for item in rows],
         [item.draft.encode().decode() for item in rows],
         [item.draft.published_ms for item in rows],
+        [as_text(item.draft.publisher) for item in rows],
         sorted(newest),
     )
     found = transaction.raw.execute(_APPEND, parameters).fetchall()
+    versions = {item.draft.channel.text: item.draft.version for item in accepted if item.draft.version is not None}
+    if versions:
+        transaction.raw.execute(_SET_VERSIONS, (list(versions), list(versions.values())))
     return {name: (id_, offset, epoch, counts[name]) for id_, name, offset, epoch in found}
 
 
@@ -264,13 +297,13 @@ def read_between(
 ) -> list[Publication]:
     """Return the stored publications of a channel after one offset and up to another, oldest first."""
     rows: list[Any] = transaction.raw.execute(
-        'SELECT "offset", type, data, published_at FROM publications '
+        'SELECT "offset", type, data, published_at, publisher FROM publications '
         'WHERE channel_id = %s AND "offset" > %s AND "offset" <= %s ORDER BY "offset"',
-        (id_, max(after, up_to - channel.kind.history_size), up_to),
+        (id_, max(after, up_to - channel.namespace.history_size), up_to),
     ).fetchall()
     return [
-        Publication(channel, type_, offset, epoch, published_ms, json=data.encode())
-        for offset, type_, data, published_ms in rows
+        Publication(channel, type_, offset, epoch, published_ms, json=data.encode(), publisher=as_bytes(publisher))
+        for offset, type_, data, published_ms, publisher in rows
     ]
 
 
@@ -283,7 +316,7 @@ def _by_caller(items: Sequence[_Item], appends: Sequence[Append], missed: list[P
             outcome = attrs.evolve(item.same_as.outcome, repeated=True)
         assert outcome is not None
         results[item.owner].outcomes.append(outcome)
-        if isinstance(outcome, Published) and not outcome.repeated:
+        if isinstance(outcome, Published) and not outcome.repeated and not outcome.skipped:
             results[item.owner].publications.append(item.draft.at(outcome.position))
     results[0].missed = missed
     return results

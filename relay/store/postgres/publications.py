@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from relay.ground.clock import Clock
-from relay.model.kinds import ChannelName
-from relay.model.publication import Draft, Outcome, Position, Publication
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Draft, Outcome, Position, Publication, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta
 from relay.store.postgres.append import Append, Appended, read_between
@@ -116,20 +116,26 @@ class PostgresPublications(Publications):
                 self._receive(appended.missed)
             on_commit(appended.outcomes)
 
-        volatile = not any(draft.channel.kind.durable for draft in drafts)
+        volatile = not any(draft.channel.namespace.durable for draft in drafts)
         append: Callable[[Any], Appended] = Append(drafts, self._clock.now_ms(), self._known)
         appended = await self._database.write(append, on_commit=committed, volatile=volatile)
         return appended.outcomes
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """Do nothing: `append` has written everything."""
         assert not channels
 
     def renew_behind(self) -> None:
         """Do nothing: no channel is let go of unwritten."""
 
-    async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
-        """Delete old publications. See `Publications`."""
+    async def prune(
+        self,
+        after_id: int,
+        max_age_of: Callable[[str], float | None],
+        is_used: Callable[[str], bool] = lambda _: False,
+        on_forgotten: Callable[[str, Position], None] = lambda _name, _head: None,
+    ) -> int | None:
+        """Delete old publications. See `Publications`. Channels are not forgotten: another node may use them."""
         now_ms = self._clock.now_ms()
 
         def write(connection: Transaction) -> int | None:
@@ -156,8 +162,8 @@ class PostgresPublications(Publications):
         return await self._database.write(write)
 
     def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
-        if row is not None and not (row[2] and not channel.kind.durable):
+        if row is not None and not (row[2] and not channel.namespace.durable):
             return Position(row[0], row[1])
-        epoch = get_meta(connection, DURABLE_EPOCH if channel.kind.durable else BEHIND_EPOCH)
+        epoch = get_meta(connection, DURABLE_EPOCH if channel.namespace.durable else BEHIND_EPOCH)
         assert epoch is not None  # each connection settles the epochs first
         return Position(0 if row is None else row[0], epoch)

@@ -89,7 +89,13 @@ class Migration:
     """The lowest version that a node must know to work with the schema after this step."""
 
 
-MIGRATIONS = (Migration(_FIRST, needs=1), Migration(_NODES, needs=2))
+_NAMESPACES = """
+ALTER TABLE publications ADD COLUMN publisher TEXT;
+ALTER TABLE channels ADD COLUMN version BIGINT;
+ALTER TABLE channels ADD COLUMN published_at BIGINT NOT NULL DEFAULT 0;
+"""
+
+MIGRATIONS = (Migration(_FIRST, needs=1), Migration(_NAMESPACES, needs=1), Migration(_NODES, needs=3))
 """Each leads from the version of its index to the next."""
 
 

@@ -56,7 +56,14 @@ CREATE INDEX rooms_by_type ON rooms (type);
 CREATE INDEX rooms_by_creator ON rooms (created_by, type);
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES)
+_NAMESPACES = """
+ALTER TABLE publications ADD COLUMN publisher TEXT;
+ALTER TABLE channels ADD COLUMN version INTEGER;
+ALTER TABLE channels ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
+UPDATE channels SET published_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES, _NAMESPACES)
 """Each migration leads from the version of its index to the next. A released one never changes.
 
 A statement ends with a semicolon and contains no other.

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
-from relay.model.kinds import ChannelName
-from relay.model.publication import Draft, Outcome, Position, Publication, Published
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Draft, Outcome, Position, Published, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta, set_meta
 from relay.store.publications import (
     BEHIND_EPOCH,
     DURABLE_EPOCH,
+    HEAD_PERIOD,
     PRUNE_CHANNELS,
     PRUNE_ROWS,
     Publications,
+    as_text,
     find_earlier,
     new_epoch,
 )  # fmt: skip
@@ -63,16 +65,17 @@ class SqlitePublications(Publications):
             RequestError: the database cannot be written. None of the drafts was committed.
         """
         now_ms = self._clock.now_ms()
-        epoch = self._epochs[True]
 
         def write(connection: Transaction) -> list[Outcome]:
+            epoch = self._epochs[True]  # read here: `prune` changes it in the order of commits
             return [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
 
         return await self._database.write(write, on_commit=on_commit)
 
-    async def write_behind(self, channels: Sequence[tuple[ChannelName, Position, list[Publication]]]) -> None:
-        """Store heads and new publications, and delete those that exceed the history. See `broker.Store`."""
+    async def write_behind(self, channels: Sequence[Unwritten]) -> None:
+        """Store heads, versions and new publications, and delete those that exceed the history. See `broker.Store`."""
         renewed = self._renewed
+        now_ms = self._clock.now_ms()
 
         def committed(_: None) -> None:
             if self._renewed == renewed:
@@ -81,32 +84,52 @@ class SqlitePublications(Publications):
         def write(connection: Transaction) -> None:
             if renewed is not None:
                 _renew_behind(connection, renewed)
-            for channel, head, publications in channels:
-                channel_id = _save_head(connection, channel, head)
+            for channel, head, publications, version in channels:
+                channel_id = _save_head(connection, channel, head, version, now_ms)
                 connection.executemany(
-                    "INSERT OR REPLACE INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
-                    [(channel_id, p.offset, p.type, p.json.decode(), p.published_ms) for p in publications],
+                    "INSERT OR REPLACE INTO publications (channel_id, offset, type, data, published_at, publisher) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    [
+                        (channel_id, p.offset, p.type, p.json.decode(), p.published_ms, as_text(p.publisher))
+                        for p in publications
+                    ],
                 )
-                if channel.kind.history_size == 1 and publications:
+                if channel.namespace.history_size == 1 and publications:
                     _drop_older(connection, channel_id, publications[-1].offset - 1)
-                elif channel.kind.history_size > 1:
-                    _drop_older(connection, channel_id, head.offset - channel.kind.history_size)
+                elif channel.namespace.history_size > 1:
+                    _drop_older(connection, channel_id, head.offset - channel.namespace.history_size)
                     _drop_detached(connection, channel_id, publications[0].offset if publications else head.offset + 1)
 
         await self._database.write(write, on_commit=committed)
 
-    async def prune(self, after_id: int, max_age_of: Callable[[str], float | None]) -> int | None:
+    async def prune(
+        self,
+        after_id: int,
+        max_age_of: Callable[[str], float | None],
+        is_used: Callable[[str], bool] = lambda _: False,
+        on_forgotten: Callable[[str, Position], None] = lambda _name, _head: None,
+    ) -> int | None:
         """Delete old publications. See `Publications`."""
         now_ms = self._clock.now_ms()
 
+        forgotten: list[tuple[int, str, bool]] = []
+
         def write(connection: Transaction) -> int | None:
+            forgotten.clear()
+            last = prune(connection)
+            if forgotten:
+                # A channel that is made again begins at offset 1. With its old epoch, an old position would seem valid.
+                self._epochs = _forget(connection, [channel_id for channel_id, _, _ in forgotten])
+            return last
+
+        def prune(connection: Transaction) -> int | None:
             room = PRUNE_ROWS - _drop_expired_keys(connection, now_ms, PRUNE_ROWS)
             last = after_id
             rows = connection.execute(
-                "SELECT id, name, offset, history_size FROM channels WHERE id > ? ORDER BY id LIMIT ?",
+                "SELECT id, name, offset, history_size, durable, published_at FROM channels WHERE id > ? ORDER BY id LIMIT ?",
                 (after_id, PRUNE_CHANNELS),
             ).fetchall()
-            for channel_id, name, offset, history_size in rows:
+            for channel_id, name, offset, history_size, durable, published_ms in rows:
                 up_to = offset - history_size if history_size > 1 else _last_offset(connection, channel_id) - 1
                 max_age = max_age_of(name)
                 if max_age is not None:
@@ -120,10 +143,17 @@ class SqlitePublications(Publications):
                     room -= _drop_some_older(connection, channel_id, up_to, room)
                 if room <= 0:
                     return last
+                period = None if max_age is None else max(max_age, HEAD_PERIOD)
+                if period is not None and published_ms < now_ms - int(period * 1000) and not is_used(name):
+                    forgotten.append((channel_id, name, bool(durable)))
                 last = channel_id
             return last if room <= 0 or len(rows) == PRUNE_CHANNELS else None
 
-        return await self._database.write(write)
+        def committed(_: int | None) -> None:
+            for _id, name, durable in forgotten:
+                on_forgotten(name, Position(0, self._epochs[durable]))
+
+        return await self._database.write(write, on_commit=committed)
 
     def renew_behind(self) -> None:
         """Give write-behind channels a new epoch when they are loaded. See `broker.Store`.
@@ -133,7 +163,7 @@ class SqlitePublications(Publications):
         self._renewed = self._epochs[False] = new_epoch()
 
     def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
-        durable = channel.kind.durable
+        durable = channel.namespace.durable
         if row is None:
             return Position(0, self._epochs[durable])
         offset, stored, was_durable = row
@@ -141,6 +171,17 @@ class SqlitePublications(Publications):
             # A channel that is no longer durable needs an epoch that ends with a crash, also before its first write.
             return Position(offset, self._epochs[False])
         return Position(offset, stored if durable or self._renewed is None else self._renewed)
+
+
+def _forget(connection: Transaction, ids: Sequence[int]) -> dict[bool, str]:
+    """Delete channels with all that is left of them. Return new epochs for the channels that are made from now on."""
+    for channel_id in ids:
+        connection.execute("DELETE FROM publications WHERE channel_id = ?", (channel_id,))
+        connection.execute("DELETE FROM channels WHERE id = ?", (channel_id,))
+    epochs = {True: new_epoch(), False: new_epoch()}
+    set_meta(connection, DURABLE_EPOCH, epochs[True])
+    set_meta(connection, BEHIND_EPOCH, epochs[False])
+    return epochs
 
 
 def _begin_run(connection: Transaction, *, synchronous: int) -> dict[bool, str]:
@@ -206,18 +247,21 @@ def _append(connection: Transaction, draft: Draft, epoch: str, now_ms: int) -> P
     key = draft.idempotency
     if key is not None and (earlier := find_earlier(connection, key, now_ms)) is not None:
         return earlier
+    if draft.version is not None and (newer := _not_older(connection, draft.channel, draft.version)) is not None:
+        return Published(newer, skipped=True)
     reference = draft.prepare(connection) if draft.prepare is not None else None
     row = connection.execute(
-        "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, 1, 1, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1 RETURNING id, offset, epoch",
-        (draft.channel.text, epoch, draft.channel.kind.history_size),
+        "INSERT INTO channels (name, epoch, offset, durable, history_size, version, published_at) "
+        "VALUES (?, ?, 1, 1, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1, "
+        "version = coalesce(excluded.version, version), published_at = excluded.published_at RETURNING id, offset, epoch",
+        (draft.channel.text, epoch, draft.channel.namespace.history_size, draft.version, draft.published_ms),
     ).fetchone()
     channel_id, offset, channel_epoch = row
-    if draft.channel.kind.history_size > 1 or draft.type == draft.channel.kind.default_type:
+    if draft.channel.namespace.history_size > 1 or draft.type == draft.channel.namespace.default_type:
         # If a channel keeps only its last value, other types of publication must not replace it.
         connection.execute(
-            "INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES (?, ?, ?, ?, ?)",
-            (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms),
+            "INSERT INTO publications (channel_id, offset, type, data, published_at, publisher) VALUES (?, ?, ?, ?, ?, ?)",
+            (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms, as_text(draft.publisher)),
         )
     if key is not None:
         connection.execute(
@@ -227,11 +271,20 @@ def _append(connection: Transaction, draft: Draft, epoch: str, now_ms: int) -> P
     return Published(Position(offset, channel_epoch), reference=reference)
 
 
-def _save_head(connection: Transaction, channel: ChannelName, head: Position) -> int:
+def _not_older(connection: Transaction, channel: ChannelName, version: int) -> Position | None:
+    """Return the head of a channel whose last version is as high as this one or higher; None if this one is newer."""
     row = connection.execute(
-        "INSERT INTO channels (name, epoch, offset, durable, history_size) VALUES (?, ?, ?, 0, ?) "
-        "ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, durable = 0 RETURNING id",
-        (channel.text, head.epoch, head.offset, channel.kind.history_size),
+        "SELECT offset, epoch FROM channels WHERE name = ? AND version >= ?", (channel.text, version)
+    ).fetchone()
+    return None if row is None else Position(row[0], row[1])
+
+
+def _save_head(connection: Transaction, channel: ChannelName, head: Position, version: int | None, now_ms: int) -> int:
+    row = connection.execute(
+        "INSERT INTO channels (name, epoch, offset, durable, history_size, version, published_at) "
+        "VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, "
+        "durable = 0, version = coalesce(excluded.version, version), published_at = excluded.published_at RETURNING id",
+        (channel.text, head.epoch, head.offset, channel.namespace.history_size, version, now_ms),
     ).fetchone()
     return int(row[0])
 

@@ -13,14 +13,14 @@ from relay.dialects.channels import protocol
 from relay.dialects.channels.dialect import open_channels
 from relay.dialects.channels.protocol import Ping, Subscribe, Unsubscribe
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from tests.running import SECRET
-from tests.transcripts import exchange_of, play
+from tests.transcripts import exchange_of, play, reason_of
 from tests.virtual import Virtual, settle, virtual
 
-KINDS = Kinds(entities=("task",), history_period=60.0, durable=())
+KINDS = Namespaces(entities=("task",), history_period=60.0, durable=())
 CODES = {"invalid_request", "unauthorized", "subscription_failed", "internal_error"}
 AT_MS = 1_692_095_400_999
 LEARNED = ("9f2c", "a41b")
@@ -50,7 +50,7 @@ async def test_the_exchange_of_the_protocol(autojump_clock: trio.testing.MockClo
 
 async def test_a_bad_token_is_told_after_the_handshake(autojump_clock: trio.testing.MockClock) -> None:
     for query, message in (
-        ("?token=nonsense", '"The token is not valid."'),
+        ("?token=nonsense", '"The token is not valid.", "reason": "token_invalid"'),
         ("", '"A token is missing: connect to /api/ws?token=..."'),
         ("?token=", '"A token is missing: connect to /api/ws?token=..."'),
     ):
@@ -83,7 +83,7 @@ async def test_subscriptions_that_are_refused(
     await play_as(f"""
         /api/ws?token=eyJ...
         > {{"type": "subscribe", "data": {{"channel": "{channel}"}}}}
-        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"}}, "timestamp": *}}
+        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"{reason_of(message)}}}, "timestamp": *}}
         > {{"type": "ping"}}
         < {{"type": "pong", "data": {{}}, "timestamp": *}}
     """)

@@ -11,19 +11,19 @@ import trio.testing
 from relay.dialects.feeds import protocol
 from relay.dialects.feeds.dialect import open_feeds
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Publication
 from tests.transcripts import exchange_of, play
 from tests.virtual import virtual
 
-KINDS = Kinds(entities=(), history_period=60.0, durable=())
+KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 TRADES, CHART, ASSET = (KINDS.parse(text) for text in ("trades", "event:42", "market:BTC"))
 AT_MS = 1_692_095_400_999
 
 
 def publication(channel: ChannelName, offset: int = 1, type_: str | None = None, **data: Any) -> Publication:
     """Return a publication."""
-    return Publication(channel, type_ or str(channel.kind.default_type), offset, "e", AT_MS, data=data)
+    return Publication(channel, type_ or str(channel.namespace.default_type), offset, "e", AT_MS, data=data)
 
 
 def decoded(frame: bytes | None) -> Any:

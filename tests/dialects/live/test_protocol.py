@@ -14,15 +14,15 @@ from relay.dialects.live import protocol
 from relay.dialects.live.dialect import open_live
 from relay.dialects.live.protocol import AskPresence, Auth, ChatSend, ChatTyping, Ping, Subscribe, Unsubscribe
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position, Publication
 from tests.parts import user
 from tests.running import SECRET
-from tests.transcripts import epoch_of, exchange_of, play
+from tests.transcripts import epoch_of, exchange_of, play, reason_of
 from tests.virtual import Virtual, settle, virtual
 
-KINDS = Kinds(entities=("task",), history_period=60.0, durable=())
+KINDS = Namespaces(entities=("task",), history_period=60.0, durable=())
 CODES = {"invalid_request", "unauthorized", "forbidden", "not_found", "rate_limited", "internal_error"}
 LEARNED = ("a41b", "msg_8", "msg_9")
 ROOT = Principal("root", is_admin=True)
@@ -44,7 +44,7 @@ async def play_as(text: str) -> None:
         stand_ins = {
             "eyJ...": token(world, "u1"),
             "eyK...": token(world, "somebody-else"),
-            "9f2c": await epoch_of(world, core.kinds.parse("chatroom:room_1")),
+            "9f2c": await epoch_of(world, core.namespaces.parse("chatroom:room_1")),
         }
         await play(world, text, stand_ins=stand_ins, learned=LEARNED)
 
@@ -71,7 +71,7 @@ async def test_nothing_but_ping_before_auth(autojump_clock: trio.testing.MockClo
         > {"type": "subscribe", "channel": "trades"}
         < {"type": "error", "data": {"code": "unauthorized", "message": "Authenticate first.", "request": "subscribe"}}
         > {"type": "auth", "token": "nonsense", "requestId": 0}
-        < {"type": "auth:error", "data": {"code": "unauthorized", "message": *, "requestId": 0}}
+        < {"type": "auth:error", "data": {"code": "unauthorized", "message": *, "reason": "token_invalid", "requestId": 0}}
         x 1008 unauthorized
     """)
 
@@ -117,8 +117,8 @@ async def test_subscriptions_that_are_refused(
         AUTHENTICATED
         + f"""
         > {{"type": "subscribe", {named}, "requestId": 1.5}}
-        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}", "request": "subscribe",
-           "requestId": 1.5}}}}
+        < {{"type": "error", "data": {{"code": "{code}", "message": "{message}"{reason_of(message)},
+           "request": "subscribe", "requestId": 1.5}}}}
     """
     )
 
@@ -225,7 +225,7 @@ async def test_a_lost_right_is_told_by_the_words_of_the_channel(
         client.send(type="subscribe", **subscribe)
         await settle()
         assert client.messages.pop()["type"] == "subscribed"
-        world.broker.revoke(world.core.kinds.parse(channel), "no more", of=lambda subscriber: True)
+        world.broker.revoke(world.core.namespaces.parse(channel), "no more", of=lambda subscriber: True)
         await settle()
         assert client.messages.pop() == {"type": "unsubscribed", "data": {**named, "reason": "no more"}}
 
@@ -342,7 +342,7 @@ def test_every_kind_has_a_name_that_no_other_kind_has() -> None:
     """By its word and id where this API has one, else by its full name."""
     texts = ["market:BTC", "trades", "event:1", "community:c", "broadcast", "user:bob", "chatroom:r", "task:1"]
     channels = [KINDS.parse(text) for text in texts]
-    assert {channel.kind.name for channel in channels} == {kind.name for kind in KINDS}
+    assert {channel.namespace.name for channel in channels} == {kind.name for kind in KINDS}
     names = [protocol.named(channel) for channel in channels]
     assert len({str(name["channel"]) for name in names}) == len(KINDS.entities) + 7
     assert protocol.named(KINDS.parse("event:1")) == {"channel": "event:1"}

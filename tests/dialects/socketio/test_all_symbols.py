@@ -40,8 +40,8 @@ class Market:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.channels = [parts.kinds["market"].channel(symbol) for symbol in SYMBOLS]
-        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), maximum=100)
+        self.channels = [parts.namespaces["market"].channel(symbol) for symbol in SYMBOLS]
+        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), parts.auth, maximum=100)
         self.all = AllSymbols(subscriptions, self.channels, encode)
         settings = Settings("/", 25.0, 20.0, 1000, 1000)
         self._host = Host(settings, Timers(), on_upgrade=lambda engine: None, on_end=lambda engine: None)

@@ -14,7 +14,7 @@ from relay.broker.subscription import Subscriber
 from relay.dialects.socketio.engine import LINGER_TIMEOUT, SessionClosed
 from relay.dialects.socketio.engineio import Packet, PacketType
 from relay.ground.timers import Timers
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Position
 from relay.sessions.audience import Sink
 from tests.dialects.socketio.alone import Alone, Quiet, alone
@@ -297,7 +297,7 @@ async def test_a_second_post_ends_the_session(autojump_clock: trio.testing.MockC
 
 async def test_overflow_in_the_middle_of_a_broadcast(autojump_clock: trio.testing.MockClock) -> None:
     """A session that overflows while a publication is delivered leaves the audience afterwards: the others get it all."""
-    name = Kinds(entities=(), history_period=1.0, durable=())["market"].channel("BTC")
+    name = Namespaces(entities=(), history_period=1.0, durable=())["market"].channel("BTC")
     channel = Channel(name, Position(0, "e"))
 
     def subscriber(sink: Sink) -> Subscriber:

@@ -30,7 +30,7 @@ async def key(world: World, user: str, tier: Any = "pro", scopes: tuple[str, ...
 
 async def publish(world: World, symbol: str, **data: Any) -> None:
     """Publish a price."""
-    channel = world.server.core.kinds["market"].channel(symbol)
+    channel = world.server.core.namespaces["market"].channel(symbol)
     await world.server.broker.publish(Draft(channel, "market:price", data, published_ms=1_700_000_000_999))
 
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from relay.ground.errors import Code, RequestError
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Idempotency, Outcome, Publication, Published
 from relay.store import rooms
 from relay.store.database import Database
@@ -25,7 +25,7 @@ from tests import stores
 from tests.parts import SetClock
 from tests.stores import running_store
 
-KINDS = Kinds(entities=("task",), history_period=86400.0, durable=())
+KINDS = Namespaces(entities=("task",), history_period=86400.0, durable=())
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def engine_of(database: Database) -> PostgresEngine:
 def draft(channel: str, number: int = 0, key: str | None = None, **options: Any) -> Draft:
     name = KINDS.parse(channel)
     idempotency = None if key is None else Idempotency("scope", key, 60.0)
-    return Draft(name, name.kind.default_type or "t", {"n": number}, 1000, idempotency=idempotency, **options)
+    return Draft(name, name.namespace.default_type or "t", {"n": number}, 1000, idempotency=idempotency, **options)
 
 
 async def append(node: Store, *drafts: Draft) -> list[Outcome]:

@@ -11,7 +11,7 @@ import trio
 
 from relay.config.tree import StoreConfig
 from relay.ground.clock import Clock
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft
 from relay.store.opening import open_store, renew_epochs
 from relay.store.postgres import epochs
@@ -19,7 +19,7 @@ from relay.store.postgres.connection import PostgresTransaction, connect
 from relay.store.postgres.epochs import settle_epochs
 from tests.postgres import PostgresServer, binaries, shared_server
 
-KINDS = Kinds(entities=(), history_period=86400.0, durable=())
+KINDS = Namespaces(entities=(), history_period=86400.0, durable=())
 CHANNELS = [KINDS.parse("community:c"), KINDS.parse("market:X")]
 
 

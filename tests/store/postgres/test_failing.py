@@ -18,7 +18,7 @@ from relay.broker.received import Received
 from relay.config.tree import StoreConfig
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
-from relay.model.kinds import ChannelName, Kinds
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Idempotency, Published
 from relay.store.meta import get_meta
 from relay.store.opening import Store, open_store, verify
@@ -27,7 +27,7 @@ from relay.store.postgres.batch import LostAnswerError
 from tests.parts import SetClock
 from tests.postgres import PostgresServer
 
-KINDS = Kinds(entities=(), history_period=86400.0, durable=())
+KINDS = Namespaces(entities=(), history_period=86400.0, durable=())
 COMMUNITY = KINDS.parse("community:c")
 RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which writes succeed again."""
@@ -213,7 +213,7 @@ async def test_a_commit_whose_answer_is_lost(server: PostgresServer, monkeypatch
 
 
 async def test_a_crash_of_postgres_renews_what_may_be_lost(server: PostgresServer) -> None:
-    """Kinds that are not durable do not wait for the disk. Their old positions end with a crash, and with nothing else."""
+    """Namespaces that are not durable do not wait for the disk. Their old positions end with a crash, and with nothing else."""
     market = KINDS.parse("market:X")
 
     async def positions(store: Store) -> Sequence[Published]:

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from relay.ground.clock import Clock
-from relay.model.kinds import Kinds
+from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Position
 from relay.store.errors import StoreError
 from relay.store.sqlite.backup import back_up
@@ -21,7 +21,7 @@ from relay.store.sqlite.database import running_database
 from relay.store.sqlite.publications import SqlitePublications
 from relay.store.sqlite.verification import verify
 
-KINDS = Kinds(entities=(), history_period=3600.0, durable=())
+KINDS = Namespaces(entities=(), history_period=3600.0, durable=())
 
 
 def ignore(_done: int, _total: int) -> None:

@@ -16,8 +16,8 @@ from relay.store.sqlite.migrations import migrate
 
 TABLES = {
     "meta": ["key", "value"],
-    "channels": ["id", "name", "epoch", "offset", "durable", "history_size"],
-    "publications": ["channel_id", "offset", "type", "data", "published_at"],
+    "channels": ["id", "name", "epoch", "offset", "durable", "history_size", "version", "published_at"],
+    "publications": ["channel_id", "offset", "type", "data", "published_at", "publisher"],
     "idempotency": ["scope", "key", "offset", "epoch", "reference", "expires_at"],
     "users": ["id", "first_name", "last_name", "avatar", "seen_at"],
     "rooms": [

@@ -15,8 +15,10 @@ from relay.store.sqlite.verification import verify
 from relay.store.verification import MAX_PROBLEMS
 
 CONTENT = """
-INSERT INTO channels VALUES (1, 'chatroom:r', 'e', 5, 1, 1000), (2, 'market:X', 'e', 9, 0, 1), (3, 'trades', 'e', 0, 0, 500);
-INSERT INTO publications VALUES (1, 3, 't', '{}', 1), (1, 4, 't', '{}', 1), (1, 5, 't', '{}', 1), (2, 7, 't', '{}', 1);
+INSERT INTO channels (id, name, epoch, offset, durable, history_size) VALUES
+    (1, 'chatroom:r', 'e', 5, 1, 1000), (2, 'market:X', 'e', 9, 0, 1), (3, 'trades', 'e', 0, 0, 500);
+INSERT INTO publications (channel_id, offset, type, data, published_at) VALUES
+    (1, 3, 't', '{}', 1), (1, 4, 't', '{}', 1), (1, 5, 't', '{}', 1), (2, 7, 't', '{}', 1);
 INSERT INTO rooms (id, name, type, created_by, created_at, member_count, message_count)
     VALUES ('r', 'R', 'public', 'u', 1, 1, 2);
 INSERT INTO members VALUES ('r', 'u', 1);
@@ -57,7 +59,7 @@ async def test_it_says_what_it_verified(tmp_path: Path) -> None:
         ("UPDATE channels SET offset = 4 WHERE id = 1", "chatroom:r: goes up to offset 5, but its head says 4"),
         ("UPDATE channels SET offset = 6 WHERE id = 1", "chatroom:r: its head says 6, but its newest publication has offset 5"),
         ("UPDATE channels SET offset = 6 WHERE id = 2", "market:X: goes up to offset 7, but its head says 6"),
-        ("INSERT INTO publications VALUES (2, 0, 't', '{}', 1)", "market:X: the offset 0 is below 1"),
+        ("INSERT INTO publications VALUES (2, 0, 't', '{}', 1, NULL)", "market:X: the offset 0 is below 1"),
         ("UPDATE publications SET offset = 'x' WHERE offset = 4", "chatroom:r: 1 of its numbers are not integers"),
         ("UPDATE channels SET offset = x'00' WHERE id = 1", "chatroom:r: 1 of its numbers are not integers"),
         ("DELETE FROM channels WHERE id = 1", "3 publications belong to the missing channel number 1"),
@@ -100,7 +102,10 @@ async def test_of_many_problems_it_says_how_many(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     await make(path)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executemany("INSERT INTO publications VALUES (?, 1, 't', '{}', 1)", [(n,) for n in range(10, 40)])
+        connection.executemany(
+            "INSERT INTO publications VALUES (?, 1, 't', '{}', 1, NULL)",
+            [(n,) for n in range(10, 40)],
+        )
     found = problems(path)
     assert len(found) == MAX_PROBLEMS + 1
     assert found[-1] == "and 10 more like these"

@@ -8,11 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.ground.errors import Code, RequestError
-from relay.model.kinds import MAX_ID_CHARACTERS, Audience, ChannelName, Kinds, complete, is_number
+from relay.config.namespaces import BuiltInConfig, NamespaceConfig
+from relay.ground.errors import Code, RefusalReason, RequestError
+from relay.model.namespaces import (
+    MAX_ID_CHARACTERS,
+    ChannelName,
+    Namespaces,
+    PublishRule,
+    SubscribeRule,
+    complete,
+    is_number,
+)
 
 PERIOD = 86400.0
-KINDS = Kinds(entities=["task", "order"], history_period=PERIOD, durable=())
+KINDS = Namespaces(entities=["task", "order"], history_period=PERIOD, durable=())
 VALID: dict[str, dict[str, Any]] = {
     "chatroom:a": {"userId": "u", "message": "m"},
     "user:u": {"message": "m"},
@@ -35,31 +44,31 @@ def refusal(channel: str, type_: str | None, data: dict[str, Any]) -> RequestErr
 @pytest.mark.parametrize(
     ("channel", "default_type", "audience", "durable", "history_size", "history_period", "latest"),
     [
-        ("chatroom:a", "chat:message", Audience.ROOM, True, 1000, PERIOD, False),
-        ("user:u", "notification:new", Audience.OWNER, True, 200, PERIOD, False),
-        ("market:BTC", "market:price", Audience.ANYONE, False, 1, None, True),
-        ("trades", "trade:created", Audience.ANYONE, False, 500, PERIOD, False),
-        ("event:7", "chart:updated", Audience.ANYONE, False, 500, PERIOD, True),
-        ("community:c", "post:created", Audience.USERS, True, 100, PERIOD, False),
-        ("task:1", "status:updated", Audience.USERS, True, 100, PERIOD, False),
-        ("order:1", "status:updated", Audience.USERS, True, 100, PERIOD, False),
-        ("broadcast", None, Audience.USERS, True, 100, PERIOD, False),
+        ("chatroom:a", "chat:message", SubscribeRule.ROOM, True, 1000, PERIOD, False),
+        ("user:u", "notification:new", SubscribeRule.OWNER, True, 200, PERIOD, False),
+        ("market:BTC", "market:price", SubscribeRule.ANYONE, False, 1, None, True),
+        ("trades", "trade:created", SubscribeRule.ANYONE, False, 500, PERIOD, False),
+        ("event:7", "chart:updated", SubscribeRule.ANYONE, False, 500, PERIOD, True),
+        ("community:c", "post:created", SubscribeRule.USERS, True, 100, PERIOD, False),
+        ("task:1", "status:updated", SubscribeRule.USERS, True, 100, PERIOD, False),
+        ("order:1", "status:updated", SubscribeRule.USERS, True, 100, PERIOD, False),
+        ("broadcast", None, SubscribeRule.USERS, True, 100, PERIOD, False),
     ],
 )
 def test_the_table(
     channel: str,
     default_type: str | None,
-    audience: Audience,
+    audience: SubscribeRule,
     durable: bool,
     history_size: int,
     history_period: float | None,
     latest: bool,
 ) -> None:
     """Each kind is what was promised of it."""
-    kind = KINDS.parse(channel).kind
-    assert (kind.default_type, kind.audience, kind.durable) == (default_type, audience, durable)
+    kind = KINDS.parse(channel).namespace
+    assert (kind.default_type, kind.subscribe, kind.durable) == (default_type, audience, durable)
     assert (kind.history_size, kind.history_period, kind.latest) == (history_size, history_period, latest)
-    assert kind.presence == (audience is Audience.ROOM)
+    assert kind.presence == (audience is SubscribeRule.ROOM)
 
 
 def test_there_are_no_others() -> None:
@@ -68,12 +77,12 @@ def test_there_are_no_others() -> None:
         *("chatroom", "user", "market", "trades", "event", "community", "broadcast", "task", "order")
     }
     assert KINDS.entities == {"task", "order"}
-    assert Kinds(entities=iter(["task"]), history_period=1.0, durable=()).entities == {"task"}
+    assert Namespaces(entities=iter(["task"]), history_period=1.0, durable=()).entities == {"task"}
 
 
 def test_the_configuration_makes_kinds_durable() -> None:
     """Those that it names, beside those that are so anyway."""
-    kinds = Kinds(entities=["task"], history_period=1.0, durable=["trades"])
+    kinds = Namespaces(entities=["task"], history_period=1.0, durable=["trades"])
     assert {kind.name for kind in kinds if kind.durable} == {
         "trades",
         "chatroom",
@@ -105,7 +114,7 @@ def test_the_configuration_makes_kinds_durable() -> None:
 def test_a_name_is_taken_apart(text: str, name: str, id_: str, normal: str) -> None:
     """And put into the one form in which everybody knows the channel."""
     channel = KINDS.parse(text)
-    assert (channel.kind.name, channel.id, channel.text, repr(channel)) == (name, id_, normal, normal)
+    assert (channel.namespace.name, channel.id, channel.text, repr(channel)) == (name, id_, normal, normal)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,7 @@ def test_a_normal_name_stays_as_it_is(kind: str, id_: str) -> None:
     except RequestError:
         return
     again = KINDS.parse(channel.text)
-    assert (again.kind, again.id, again.text) == (channel.kind, channel.id, channel.text)
+    assert (again.namespace, again.id, again.text) == (channel.namespace, channel.id, channel.text)
     assert len(channel.id) <= MAX_ID_CHARACTERS
 
 
@@ -175,7 +184,7 @@ def test_the_default_type_and_the_fields_of_the_id_are_filled_in(channel: str) -
         "community:c": {"communityId": "c"},
         "task:1": {"entity_type": "task", "entity_id": "1"},
     }
-    assert type_ == name.kind.default_type
+    assert type_ == name.namespace.default_type
     assert data == {**given_data, **implied.get(channel, {})}
     assert given_data == before, "the caller's data was changed"
 
@@ -251,7 +260,7 @@ def test_what_is_required_is_required(channel: str, field: str, wrong: object) -
     data = {**VALID[channel], field: wrong}
     missing = {name: value for name, value in VALID[channel].items() if name != field}
     for refused in (data, missing):
-        for type_ in (None, KINDS.parse(channel).kind.default_type):
+        for type_ in (None, KINDS.parse(channel).namespace.default_type):
             assert [problem.field for problem in refusal(channel, type_, refused).fields] == [field]
         assert complete(KINDS.parse(channel), "another:type", refused)[0] == "another:type"
 
@@ -271,7 +280,7 @@ def test_a_broadcast_says_its_type() -> None:
     assert complete(KINDS.parse("broadcast"), "session:started", {"a": 1}) == ("session:started", {"a": 1})
 
 
-@pytest.mark.parametrize("type_", ["", "a b", "a\n", "ä", '"', "a" * 129])
+@pytest.mark.parametrize("type_", ["", "a b", "a\n", "ä", '"', "a" * 201])
 def test_a_wrong_type_is_refused(type_: str) -> None:
     """It goes into every dialect's frames as it is."""
     assert [problem.field for problem in refusal("trades", type_, {}).fields] == ["type"]
@@ -279,7 +288,7 @@ def test_a_wrong_type_is_refused(type_: str) -> None:
 
 def test_any_sensible_type_passes() -> None:
     """Letters, digits and the signs that names of events are made with."""
-    for type_ in ("a", "market:halt", "A_b.c:d/e-9", "a" * 128):
+    for type_ in ("a", "market:halt", "A_b.c:d/e-9", r"App\Events\Shipped", "a" * 200):
         assert complete(KINDS.parse("trades"), type_, {})[0] == type_
 
 
@@ -295,3 +304,91 @@ def test_channels_are_told_apart_by_their_text() -> None:
     assert isinstance(one, ChannelName)
     assert one.text == other.text
     assert one != other
+
+
+# -- namespaces of the configuration ------------------------------------------------------------------------------------
+
+OWN = Namespaces(
+    entities=["task"],
+    history_period=PERIOD,
+    durable=(),
+    configured={
+        "orders": NamespaceConfig(),
+        "open": NamespaceConfig(subscribe="anyone", type="e", history_period=5.0, slow_readers="latest", durable=False),
+        "default": NamespaceConfig(),
+        "trades": BuiltInConfig(history_size=600, durable=True),
+    },
+)
+
+
+def test_the_options_become_a_row() -> None:
+    orders, opened, trades = OWN["orders"], OWN["open"], OWN["trades"]
+    assert (orders.default_type, orders.subscribe, orders.publish) == (
+        *("orders:event", SubscribeRule.GRANTED, PublishRule.NOBODY),
+    )
+    assert (orders.durable, orders.history_size, orders.history_period) == (True, 100, PERIOD)
+    assert (opened.default_type, opened.history_period, opened.latest, opened.durable) == ("e", 5.0, True, False)
+    assert (trades.history_size, trades.durable, trades.history_period, trades.built_in) == (600, True, PERIOD, True)
+    assert not orders.built_in
+
+
+def test_without_anonymous_readers_anyone_is_users() -> None:
+    configured = {"open": NamespaceConfig(subscribe="anyone")}
+    table = Namespaces(entities=(), history_period=1.0, durable=(), configured=configured, anonymous=False)
+    assert table["open"].subscribe is SubscribeRule.USERS
+    assert table["market"].subscribe is SubscribeRule.ANYONE
+
+
+@pytest.mark.parametrize(
+    ("text", "namespace", "id_"),
+    [
+        ("orders:42", "orders", "42"),
+        ("orders:eu:42", "orders", "eu:42"),
+        ("orders::", "orders", ":"),
+        ("orders:a#b,c @=/.-", "orders", "a#b,c @=/.-"),
+        ("orders:" + "x" * MAX_ID_CHARACTERS, "orders", "x" * MAX_ID_CHARACTERS),
+        ("news", "default", "news"),
+        ("News today", "default", "News today"),
+        ("ﬁ", "default", "ﬁ"),
+    ],
+)
+def test_a_name_of_ones_own_is_taken_apart(text: str, namespace: str, id_: str) -> None:
+    channel = OWN.parse(text)
+    assert (channel.namespace.name, channel.id, channel.text) == (namespace, id_, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("orders", "orders:", "market", "task", "", " news", "news ", "n*", "*", "a\nb", "a\u2028b", "n" * 257),
+        *("orders:*", "orders:a*", "orders: a", "orders:a ", "orders:a\x00", "orders:\ud800", "orders:" + "x" * 257),
+    ],
+)
+def test_a_wrong_name_of_ones_own_is_refused(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        OWN.parse(text)
+    assert (caught.value.code, caught.value.reason) == (Code.INVALID_REQUEST, RefusalReason.INVALID_CHANNEL)
+
+
+@pytest.mark.parametrize("text", ["default:x", "Orders:1", "order:1", "οrders:1", "*:1", ":", ":1"])
+def test_a_name_of_no_namespace_says_so(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        OWN.parse(text)
+    assert (caught.value.code, caught.value.reason) == (Code.UNKNOWN_CHANNEL, RefusalReason.UNKNOWN_NAMESPACE)
+
+
+@given(st.text(max_size=300))
+def test_a_parsed_name_is_the_same_again(text: str) -> None:
+    try:
+        channel = OWN.parse(text)
+    except RequestError:
+        return
+    assert OWN.parse(channel.text).text == channel.text
+
+
+@pytest.mark.parametrize("data", [None, True, 0, -1.5, "text", [], [1, {"a": None}], {}, {"a": 1}])
+def test_any_value_is_data(data: object) -> None:
+    assert complete(OWN.parse("orders:1"), None, data) == ("orders:event", data)
+    if not isinstance(data, dict):
+        with pytest.raises(RequestError, match="data is required and must be an object"):
+            complete(OWN.parse("trades"), None, data)

@@ -1,0 +1,75 @@
+"""Publishes for clients: checks the right, spends from the user's limit, and names the publisher. One way for every dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from relay.access.publishing import Publishing
+from relay.access.rules import check_publish, is_backend
+from relay.admission.rate_limits import RateLimit
+from relay.broker.broker import Broker
+from relay.broker.subscription import Subscriber
+from relay.chat.rooms import Rooms
+from relay.ground.errors import Code, RefusalReason, RequestError
+from relay.model.namespaces import ChannelName
+from relay.model.principal import Principal
+from relay.model.publication import Published, publisher_json
+
+
+class ClientPublishing:
+    """Publishes what clients send, over a connection or by REST."""
+
+    def __init__(self, publishing: Publishing, broker: Broker, rooms: Rooms, limit: RateLimit) -> None:
+        """`limit` counts the publications of each user."""
+        self._publishing = publishing
+        self._broker = broker
+        self._rooms = rooms
+        self._limit = limit
+
+    async def publish(
+        self,
+        principal: Principal | None,
+        channel: ChannelName,
+        item: dict[str, Any],
+        *,
+        document: bytes,
+        subscriber: Subscriber | None = None,
+        echo: bool = True,
+    ) -> Published:
+        """Publish an item to a channel and return its outcome. Always a checkpoint.
+
+        `item` has the fields of an item of `Publishing.draft` but `channel`; its idempotency key counts once per user.
+        `document` is the object that it came in, for the form of its data. `subscriber` is the connection; None for
+        REST. Without `echo` that connection gets no copy.
+
+        Raises:
+            RequestError: the right is missing, the user publishes too fast, the item is not valid, or the store cannot
+                write.
+        """
+        subscription = None if subscriber is None else subscriber.subscriptions.get(channel.text)
+        subscribed = subscription is not None and subscription.live
+        await check_publish(self._rooms, principal, channel, subscribed=subscribed)
+        assert principal is not None  # it was checked
+        if not is_backend(principal):
+            if channel.namespace.built_in:
+                raise RequestError(
+                    Code.FORBIDDEN,
+                    "Only backends may publish to this channel; messages of a room have their own request.",
+                    reason=RefusalReason.PUBLISH_NOT_ALLOWED,
+                )
+            self._limit.spend(principal.user_id)
+        draft = self._publishing.draft(
+            {**item, "channel": channel.text},
+            scope=f"user:{principal.user_id}",
+            size=len(document),
+            document=document,
+        )
+        connection_id = None if subscriber is None else self._broker.connections.id_of(subscriber)
+        draft.publisher = publisher_json(principal.user_id, connection_id, principal.info)
+        if not echo and connection_id is not None:
+            self._publishing.exclude(draft, connection_id)
+        return await self._broker.publish(draft)
+
+    def connection_id(self, subscriber: Subscriber) -> str:
+        """Return the id of a connection, by which publishers can exclude it."""
+        return self._broker.connections.id_of(subscriber)

@@ -1,0 +1,36 @@
+"""Decides whether a request certainly comes from a program on this machine."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from quart import Request
+
+from relay.api.authentication import address_of
+from relay.core import Core
+
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+"""Headers of requests that a proxy forwards."""
+
+
+def is_local(core: Core, request: Request) -> bool:
+    """Return whether a request comes from this machine, was made to this machine, and was forwarded by no proxy.
+
+    A proxy without X-Forwarded-For would make every client local. A proxy that forwards its client's X-Forwarded-For
+    would trust any client. A web page can request any URL, also under its own name that resolves to 127.0.0.1.
+    """
+    if not ip_address(address_of(core, request)).is_loopback:
+        return False
+    return not any(name in request.headers for name in _FORWARDED) and _names_this_machine(request)
+
+
+def _names_this_machine(request: Request) -> bool:
+    """Return whether the Host header is a loopback name or address."""
+    host = request.headers.get("Host", "")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

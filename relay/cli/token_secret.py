@@ -1,0 +1,28 @@
+"""The secret of tokens, for the commands that sign and verify them."""
+
+from __future__ import annotations
+
+import click
+
+from relay.cli.database import transact
+from relay.config.tree import Config
+
+
+def verification_secret(config: Config) -> str | None:
+    """Return the secret that verifies HS256 tokens; None if the configuration verifies them by other keys only."""
+    return signing_secret(config) if "HS256" in config.auth.jwt_algorithms else None
+
+
+def signing_secret(config: Config) -> str:
+    """Return the secret that signs HS256 tokens: the configured one, else the one in the database, which is created."""
+    if config.auth.jwt_secret is not None:
+        return config.auth.jwt_secret
+    if config.auth.has_issuer:
+        setting = "jwt_jwks_url" if config.auth.jwt_public_key_file is None else "jwt_public_key_file"
+        raise click.ClickException(
+            f"only a public key is configured (auth.{setting}), and it cannot sign tokens; get a token from its issuer, "
+            'or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
+        )
+    from relay.store.meta import get_or_create
+
+    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=True)

@@ -1,0 +1,31 @@
+"""A verified subscription token: the right of one user to subscribe to one channel until a time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from relay.ground.errors import Code, RefusalReason, RequestError
+
+
+@attrs.frozen
+class SubscriptionToken:
+    """The claims of a valid subscription token."""
+
+    channel: str
+    user_id: str | None
+    """The user that it is for; None for a client that is not authenticated."""
+    expires_at: datetime
+    """The time, aware and in UTC, at which a subscription that rests on it ends."""
+    info: bytes | None = None
+    """JSON that others see of the subscriber, in place of the connection token's; None if it has none."""
+
+    def check(self, channel: str, user_id: str | None) -> None:
+        """Raise RequestError unless the token is for this channel and this user."""
+        if self.channel != channel:
+            raise RequestError(
+                Code.FORBIDDEN, "The token is for another channel.", reason=RefusalReason.TOKEN_OTHER_CHANNEL
+            )
+        if self.user_id != user_id:
+            raise RequestError(Code.FORBIDDEN, "The token is for another user.", reason=RefusalReason.TOKEN_OTHER_USER)

@@ -1,0 +1,195 @@
+"""The demo and the JavaScript client in a real browser, which is Chromium from npm."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.actions import make_room
+from tests.e2e.node import Script, node
+from tests.running import RelayProcess, relay_process, token
+
+FAILED_REQUEST = re.compile("ERR_CONNECTION|Failed to load resource")
+"""Errors that a browser logs while the server is away, or answers 404."""
+STEP_TIMEOUT = 30.0
+"""Seconds that one step of a page may take on a busy machine, the start of the browser included."""
+
+
+class Page:
+    """One page of the browser, in a context of its own."""
+
+    def __init__(self, browser: Script, name: str) -> None:
+        self._browser = browser
+        self._name = name
+
+    async def do(self, method: str, *values: Any) -> Any:
+        """Call a method of Playwright's page, and return its value."""
+        await self._browser.tell(json.dumps([self._name, method, *values]))
+        answer = await self._browser.until(lambda event: event[0] in ("done", "failed"), STEP_TIMEOUT)
+        assert answer[0] == "done", answer
+        return answer[1]
+
+    async def open(self, url: str, **options: Any) -> None:
+        """Open the page."""
+        await self.do("open", options)
+        await self.do("goto", url)
+
+    async def join(self, name: str) -> None:
+        """Join the demo, by a name or with a token."""
+        await self.do("fill", "#name", name)
+        await self.do("click", "#join button")
+        await self.sees("#state[data-state=connected]")
+        await self.do("waitForSelector", "#rooms [aria-current=true]")
+
+    async def say(self, text: str) -> None:
+        """Send a message."""
+        await self.do("fill", "#message", text)
+        await self.do("press", "#message", "Enter")
+
+    async def sees(self, selector: str, text: str = "") -> None:
+        """Wait until the page shows this text in such an element."""
+        await self.do("waitForSelector", f"{selector}:has-text({json.dumps(text)})" if text else selector)
+
+    async def until(self, expression: str) -> None:
+        """Wait until an expression is true. Playwright's own way needs what the policy of the demo forbids."""
+        with trio.fail_after(STEP_TIMEOUT):
+            while not await self.do("evaluate", expression):
+                await trio.sleep(0.05)
+
+    async def texts(self, selector: str) -> list[str]:
+        """Return the texts of all such elements."""
+        found: list[str] = await self.do(
+            "evaluate", f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)"
+        )
+        return found
+
+
+@asynccontextmanager
+async def two_pages() -> AsyncIterator[tuple[Page, Page]]:
+    """Run a browser with two pages. At the end, the pages have logged no error but requests that failed."""
+    async with node("browser.mjs") as browser:
+        yield Page(browser, "ada"), Page(browser, "grace")
+    errors = [event for event in browser.events if event[0] == "error" and not FAILED_REQUEST.search(event[2])]
+    assert errors == []
+
+
+@asynccontextmanager
+async def relay_demo() -> AsyncIterator[str]:
+    """Run `relay demo`, and return the address that it prints."""
+    command = [sys.executable, "-m", "relay", "demo", "--port", "0"]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        text = b""
+        with trio.fail_after(STEP_TIMEOUT):
+            while not (address := re.search(rb"http://\S+/demo\n", text)):
+                text += await process.stdout.receive_some()
+        yield address[0].decode().strip()
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(STEP_TIMEOUT):
+            assert await process.wait() == 0
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            await process.stdout.aclose()
+
+
+@pytest.mark.slow
+async def test_two_windows_chat_in_the_demo() -> None:
+    """With presence, typing and prices; the policy of the page refuses nothing that the page does."""
+    async with relay_demo() as url, two_pages() as (ada, grace):
+        await ada.open(url)
+        await ada.join("Ada")
+        await ada.sees("#messages li", "Open this page in a second window")
+        await grace.open(url, colorScheme="dark")
+        await grace.join("Grace")
+        await ada.sees("#present li", "Grace")
+        assert sorted(text.split()[-1] for text in await grace.texts("#present li")) == ["Ada", "Grace"]
+        await grace.do("press", "#message", "H")
+        await ada.sees("#typing", "Grace")
+        await grace.say("Hello Ada")
+        await ada.sees("#messages li", "Hello Ada")
+        await ada.until("document.querySelector('#typing').textContent === ''")
+        await ada.say("Hello Grace")
+        await grace.sees("#messages li", "Hello Grace")
+        await grace.sees("#messages .own", "Hello Ada")
+        prices = await ada.texts("#prices li")
+        assert [price.split()[0] for price in prices] == ["BTC", "ETH", "EUR/USD", "GOLD"]
+        await ada.until(f"document.querySelector('#BTC').innerText !== {json.dumps(prices[0])}")
+        # Another room has its own messages and its own users.
+        await ada.do("click", "#rooms li:nth-child(2) button")
+        await ada.sees("#messages li", "The prices above are made up")
+        await grace.until("document.querySelectorAll('#present li').length === 1")
+
+
+@pytest.mark.slow
+async def test_the_demo_of_any_server_outlives_a_crash(tmp_path: Path) -> None:
+    """Its visitors paste tokens; after `kill -9` their pages come back by themselves, and nothing is shown twice."""
+    async with relay_process(tmp_path) as server:
+        room = await make_room(server.address)
+        url = f"http://{server.address}/demo"
+        async with two_pages() as (ada, grace):
+            await ada.open(url)
+            await ada.do("fill", "#name", "Ada")
+            await ada.do("click", "#join button")
+            await ada.sees("#problem", "relay token ada")
+            for page, user in ((ada, "ada"), (grace, "grace")):
+                await page.open(url)
+                await page.join(token(user))
+            await ada.say("before")
+            await grace.sees("#messages li", "before")
+            await trio.to_thread.run_sync(server.kill)
+            await ada.sees("#state[data-state=connecting]")
+            await trio.to_thread.run_sync(server.start)
+            for page in (ada, grace):
+                await page.sees("#state[data-state=connected]")
+            await grace.say("after")
+            for page in (ada, grace):
+                await page.sees("#messages li", "after")
+                texts = [text.splitlines()[-1] for text in await page.texts("#messages li")]
+                assert texts == ["before", "after"]
+    assert room
+
+
+@pytest.mark.slow
+async def test_pages_of_another_origin_and_workers(tmp_path: Path) -> None:
+    """Both import the module from the server; a page that is online again reconnects at once."""
+    async with relay_process(tmp_path) as server, two_pages() as (page, _):
+        room = await make_room(server.address)
+        port = server.address.rpartition(":")[2]
+        await page.open(f"http://localhost:{port}/relay.d.ts")
+        options = f"{{ getToken: () => {json.dumps(token('ada'))}, minDelay: 60000, maxDelay: 60000 }}"
+        program = f"""
+            const {{ Relay }} = await import('http://{server.address}/relay.js')
+            const relay = new Relay('http://{server.address}', {options})
+            const room = relay.room({json.dumps(room)})
+            const {{ offset }} = await room.send('Hello')"""
+        assert await page.do("evaluate", f"(async () => {{ {program}; window.relay = relay; return offset }})()") == 1
+        worker = f"(async () => {{ {program}; relay.disconnect(); postMessage(offset) }})()"
+        start = f"""new Promise((resolve, reject) => {{
+            const source = URL.createObjectURL(new Blob([{json.dumps(worker)}], {{ type: 'text/javascript' }}))
+            const worker = new Worker(source, {{ type: 'module' }})
+            worker.onmessage = (event) => resolve(event.data)
+            worker.onerror = reject
+        }})"""
+        assert await page.do("evaluate", start) == 2
+        await _restart(server)
+        assert await page.do("evaluate", "relay.state") == "connecting"
+        await page.do("evaluate", "window.dispatchEvent(new Event('online'))")
+        await page.until("relay.state === 'connected'")
+
+
+async def _restart(server: RelayProcess) -> None:
+    await trio.to_thread.run_sync(server.kill)
+    await trio.to_thread.run_sync(server.start)
