@@ -6,6 +6,7 @@ import attrs
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
+from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
@@ -20,6 +21,7 @@ from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.namespaces import Namespaces
 from relay.ops.metrics import Metrics
+from relay.sessions.connections import Connections
 
 
 @attrs.frozen
@@ -45,3 +47,7 @@ class Core:
     metrics: Metrics
     user_places: UserPlaces
     """The connections of each user, where their number is limited."""
+    connections: Connections
+    """Every open connection. Only its owner adds and removes it."""
+    steering: Steering
+    """For operators alone: check the right of the caller first."""

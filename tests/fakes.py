@@ -47,6 +47,11 @@ class MemoryTransport:
         self.times.append(trio.current_time())
         return size
 
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the kernel took."""
+        return len(self.taken)
+
     async def wait_writable(self) -> None:
         """Return when there is room; raise the error of a connection that was cut."""
         await trio.lowlevel.checkpoint()

@@ -25,6 +25,7 @@ from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.audience import PatientSink
+from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
 
 First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
@@ -42,12 +43,13 @@ class Subscriptions:
         self._timers = timers
         self._maximum = maximum
 
-    def attach(self, sink: PatientSink, encode: Encoder) -> Subscriber:
+    def attach(self, sink: PatientSink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
         """Return a new subscriber for a `with` block, whose end ends all its subscriptions.
 
-        Frames go to `sink`, made by `encode`. A dialect without authentication never calls `identify`.
+        Frames go to `sink`, made by `encode`. A dialect without authentication never calls `identify`. `connection` is
+        None for a subscriber that several connections share.
         """
-        return self._broker.attach(sink, encode)
+        return self._broker.attach(sink, encode, connection)
 
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a subscriber that is not in a `with` block. Idempotent."""

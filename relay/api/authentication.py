@@ -58,7 +58,7 @@ async def principal_of(core: Core, request: Request) -> Principal:
 
 
 async def authenticate(core: Core, caller: Caller) -> Principal:
-    """Return the principal of a caller: from a Bearer token, else from an API key. May wait for the store.
+    """Return the principal of a caller: from the header Authorization, else from X-API-Key. May wait for the store.
 
     Raises:
         RequestError: `UNAUTHORIZED`; both are missing, or the first is invalid. `RATE_LIMITED` after too many
@@ -70,6 +70,8 @@ async def authenticate(core: Core, caller: Caller) -> Principal:
             principal = await core.auth.tokens.authenticate(token.strip())
             await core.auth.users.seen(principal)
             return principal
+        if scheme.lower() == "apikey":  # as clients of Centrifugo's HTTP API send a key
+            return await core.auth.keys.authenticate(token.strip())
         if caller.api_key is not None:
             return await core.auth.keys.authenticate(caller.api_key)
         raise RequestError(Code.UNAUTHORIZED, "Send a token (Authorization: Bearer ...) or an API key (X-API-Key).")
@@ -92,7 +94,15 @@ async def user_of(core: Core, request: Request) -> Principal:
 
 async def admin_of(core: Core, request: Request) -> Principal:
     """Return the principal of a request: an admin, or a key with scope `admin`. Raises as `user_of`."""
-    principal = await principal_of(core, request)
+    return check_admin(await principal_of(core, request))
+
+
+def check_admin(principal: Principal) -> Principal:
+    """Return the principal if it is an admin, or a key with scope `admin`.
+
+    Raises:
+        RequestError: `FORBIDDEN`.
+    """
     if not principal.is_admin:
         raise RequestError(Code.FORBIDDEN, "This needs the token of an admin, or an API key with scope admin.")
     return principal

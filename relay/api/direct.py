@@ -25,6 +25,9 @@ from relay.transports.http import Respond
 from relay.transports.http_errors import ErrorAnswer
 from relay.transports.request_head import RequestHead
 
+LINES = "application/x-ndjson"
+"""The type of a stream of lines, each a JSON document."""
+
 
 class DirectRequest:
     """The view that a route has of a request."""
@@ -37,6 +40,10 @@ class DirectRequest:
         """The type of the body, in lower case and without parameters, or empty."""
         self._exchange = exchange
         self._draining = draining
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of a header, whose name is in lower case; None if it is missing."""
+        return self._exchange.head.first(name)
 
     async def body(self, max_bytes: int) -> bytes:
         """Return the whole body. A checkpoint unless it is received already.
@@ -57,24 +64,41 @@ class DirectRequest:
         return b"".join(pieces)
 
 
+def _success(data: Any) -> tuple[int, bytes]:
+    return 200, success_body(data)
+
+
 @attrs.frozen
 class Route:
     """One entry of the table."""
 
     answer: Callable[[Core, DirectRequest], Awaitable[Any]]
     """Returns the data of a success; raises RequestError."""
+    respond: Callable[[Any], tuple[int, bytes]] = _success
+    """Returns the status and the body for that data. It must not raise."""
     leaves: frozenset[str] = frozenset()
     """Types of bodies that Quart takes."""
+
+
+Stream = Callable[[Core, Draining, Caller, Exchange, Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Answers with a stream. The last argument starts it; RequestError may be raised before that alone."""
 
 
 class DirectRoutes:
     """The table of routes, and the common parts of their responses."""
 
-    def __init__(self, core: Core, draining: Draining, routes: Mapping[tuple[str, str], Route]) -> None:
-        """`routes` are by method and path."""
+    def __init__(
+        self,
+        core: Core,
+        draining: Draining,
+        routes: Mapping[tuple[str, str], Route],
+        streams: Mapping[tuple[str, str], Stream] | None = None,
+    ) -> None:
+        """`routes` and `streams` are by method and path."""
         self._core = core
         self._draining = draining
         self._routes = routes
+        self._streams = streams or {}
         self._cors = Cors(OriginPolicy(core.config.server.allowed_origins))
         self._no_origin = header_lines(self._cors.headers(None, None))  # as backends ask
 
@@ -82,7 +106,8 @@ class DirectRoutes:
         """Return the function that answers a request, or None if Quart does."""
         route = self._routes.get((head.method, head.path))
         if route is None:
-            return None
+            stream = self._streams.get((head.method, head.path))
+            return None if stream is None else partial(self._stream, stream)
         mimetype = mimetype_of(head)
         return None if mimetype in route.leaves else partial(self._respond, route, mimetype)
 
@@ -91,12 +116,29 @@ class DirectRoutes:
         headers = b""
         try:
             request = DirectRequest(exchange, caller_of_head(core, head, exchange.peer), mimetype, self._draining)
-            status, body = 200, success_body(await route.answer(core, request))
+            status, body = route.respond(await route.answer(core, request))
         except Exception as error:  # noqa: BLE001 - a defect is answered as Quart answers one, and logged
             answer = self._refused(error, head)
             status, body, headers = answer.status, strictjson.dumps(answer.body), header_lines(answer.headers.items())
         core.metrics.responses[status] += 1
         await exchange.respond(status, body, headers + self._cors_lines(head))
+
+    async def _stream(self, stream: Stream, exchange: Exchange) -> None:
+        core, head = self._core, exchange.head
+        lines = self._cors_lines(head)
+
+        async def start() -> None:
+            core.metrics.responses[200] += 1
+            await exchange.start_stream(LINES, lines)
+
+        try:
+            await stream(core, self._draining, caller_of_head(core, head, exchange.peer), exchange, start)
+        except Exception as error:  # noqa: BLE001 - as in `_respond`
+            answer = self._refused(error, head)
+            if not exchange.streams:
+                core.metrics.responses[answer.status] += 1
+                headers = header_lines(answer.headers.items())
+                await exchange.respond(answer.status, strictjson.dumps(answer.body), headers + lines)
 
     def _refused(self, error: Exception, head: RequestHead) -> ErrorAnswer:
         now_ms = self._core.clock.now_ms()

@@ -13,7 +13,7 @@ from relay.access.publishing import MAX_ITEM_BYTES, Publishing, too_large
 from relay.api.answers import decode_json
 from relay.api.app import success
 from relay.api.authentication import caller_of, publisher_of, while_valid
-from relay.api.direct import DirectRequest, Route
+from relay.api.direct import LINES, DirectRequest, Route
 from relay.api.read_ahead import work_through
 from relay.core import Core
 from relay.ground import strictjson
@@ -22,7 +22,6 @@ from relay.model.principal import Principal
 from relay.model.publication import Draft, Outcome
 
 PATH = "/v1/publish"
-LINES = "application/x-ndjson"
 MAX_ERRORS = 100
 """Bad lines that the answer names; all are counted."""
 ITEMS_PER_TURN = 100

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 import trio
 
@@ -13,7 +14,7 @@ from relay.ground import logs
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
 from relay.store import api_keys as store
-from relay.store.api_keys import ApiKey
+from relay.store.api_keys import ApiKey, Tier
 from relay.store.database import Database
 
 CACHE_PERIOD = 1.0
@@ -78,6 +79,47 @@ class ApiKeys:
         principal = principal_of_key(key)
         self._cache[digest] = (now + CACHE_PERIOD, key, principal)
         return key, principal
+
+    async def page(self, *, after: str | None, limit: int) -> list[ApiKey]:
+        """Return at most `limit` keys that follow the key with the id `after`, the oldest first. Always a checkpoint.
+
+        Raises:
+            RequestError: `UNAVAILABLE`; the database cannot be read.
+        """
+        return await self._database.read(lambda connection: store.list_after(connection, after, limit))
+
+    async def get(self, key_id: str) -> ApiKey | None:
+        """Return the key with this id, also a revoked one; None if there is none. A checkpoint and errors as `page`."""
+        found = await self._database.read(lambda connection: store.get(connection, [key_id]))
+        return found.get(key_id)
+
+    async def create(
+        self,
+        *,
+        prefix: str,
+        mode: Literal["live", "test"],
+        user_id: str,
+        tier: Tier,
+        scopes: Iterable[str],
+        now_ms: int,
+    ) -> tuple[ApiKey, str]:
+        """Create a key, and return it with its secret, which is not kept. Always a checkpoint.
+
+        Raises:
+            RequestError: `UNAVAILABLE`; the database cannot be written.
+        """
+        return await self._database.write(
+            lambda connection: store.create(
+                connection, prefix=prefix, mode=mode, user_id=user_id, tier=tier, scopes=scopes, now_ms=now_ms
+            )
+        )
+
+    async def revoke(self, key_id: str, now_ms: int) -> bool:
+        """Revoke a key for good. Return False if no key has this id. A checkpoint and errors as `create`.
+
+        Its connections end within POLL_INTERVAL, and the cache forgets it within CACHE_PERIOD.
+        """
+        return await self._database.write(lambda connection: store.revoke(connection, key_id, now_ms))
 
     def watch(self, key_id: str, on_change: OnChange) -> Watch:
         """Call `on_change` with the key's current state, then on every change until the watch is closed. None means revoked."""

@@ -64,12 +64,14 @@ class BehindPublisher:
             return Published(channel.position, skipped=True)
         position = Position(channel.offset + 1, channel.epoch)
         self._publications[channel.name.namespace.name] += 1
+        self._channels.taps.take(draft, position)
         self._channels.note_unwritten(channel)
         channel.publish(draft, position, written=False)
         return Published(position)
 
     def _pass_on(self, draft: Draft) -> Published:
         self._publications[draft.channel.namespace.name] += 1
+        self._channels.taps.take(draft, NOWHERE)
         channel = self._channels.get(draft.channel)
         if channel is not None:
             channel.pass_on(draft, NOWHERE)

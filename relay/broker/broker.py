@@ -29,6 +29,7 @@ from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.audience import PatientSink, Sink
+from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
 
 CATCH_UP_BATCH = 64
@@ -139,6 +140,7 @@ class Broker:
 
     def _deliver_committed(self, draft: Draft, position: Position) -> None:
         self.publications[draft.channel.namespace.name] += 1
+        self.channels.taps.take(draft, position)
         channel = self.channels.get(draft.channel)
         if channel is not None:
             channel.publish(draft, position, written=True)
@@ -160,16 +162,15 @@ class Broker:
             if signal.reaches(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
-                frame = frames[subscriber.encode]
-                if frame is not None:
+                if (frame := frames[subscriber.encode]) is not None:
                     self.deliveries[subscriber.encode] += 1
                     subscriber.sink.push(frame)
 
     # -- subscribing --------------------------------------------------------------------------------------------------
 
-    def attach(self, sink: Sink, encode: Encoder) -> Subscriber:
-        """Return a subscriber for a connection. It is a context manager, which ends its subscriptions on exit."""
-        return Subscriber(sink, encode, leave=self.detach)
+    def attach(self, sink: Sink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
+        """Return a subscriber, of a connection or of several. It is a context manager, which ends its subscriptions on exit."""
+        return Subscriber(sink, encode, leave=self.detach, connection=connection)
 
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""

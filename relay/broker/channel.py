@@ -97,6 +97,16 @@ class Channel:
         if not len(audience):
             del self._audiences[key]
 
+    @property
+    def subscriber_count(self) -> int:
+        """The number of subscribers. Some stand for several connections."""
+        return len(self._subscribers)
+
+    @property
+    def sink_count(self) -> int:
+        """The number of connections that a publication is delivered to."""
+        return sum(len(audience) for audience in self._audiences.values())
+
     def subscribers(self) -> list[Subscriber]:
         """Return the subscribers, oldest first."""
         return list(self._subscribers)

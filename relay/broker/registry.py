@@ -10,6 +10,7 @@ import trio
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
+from relay.broker.taps import Taps
 from relay.ground.clock import Clock
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Encoder, Position, Publication
@@ -42,6 +43,8 @@ class ChannelRegistry:
     def __init__(self, source: Source, clock: Clock, deliveries: defaultdict[Encoder, int]) -> None:
         """`deliveries` counts the delivered frames of all channels by encoder."""
         self._source = source
+        self.taps = Taps()
+        """Views of what is published to any channel, for operators."""
         self._clock = clock
         self._deliveries = deliveries
         self._channels: dict[str, Channel] = {}
@@ -60,13 +63,13 @@ class ChannelRegistry:
         """Return the channel if it is in memory."""
         return self._channels.get(name.text)
 
-    def find(self, text: str) -> Channel | None:
+    def named(self, text: str) -> Channel | None:
         """Return the channel of this name if it is in memory."""
         return self._channels.get(text)
 
-    def names(self) -> list[ChannelName]:
-        """Return the names of the channels in memory."""
-        return [channel.name for channel in self._channels.values()]
+    def names(self) -> list[str]:
+        """Return the names of all channels in memory."""
+        return list(self._channels)
 
     def listeners(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel."""

@@ -14,6 +14,7 @@ from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
 from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import Sink
+from relay.sessions.connections import Peer
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
@@ -47,15 +48,25 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection_id", "encode", "is_admin", "principal", "sink", "skip", "subscriptions",
-        "user_id",
+        "_leave", "_on_revoked", "_timer", "connection", "connection_id", "encode", "holds", "is_admin", "principal", "sink",
+        "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
-    def __init__(self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None]) -> None:
-        """`leave` is called synchronously at the end of the block that this object is entered for."""
+    def __init__(
+        self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None], connection: Peer | None = None
+    ) -> None:
+        """`leave` is called synchronously at the end of the block that this object is entered for.
+
+        `connection` is None for a subscriber that is not one connection's.
+        """
         self._leave = leave
         self.sink = sink
         self.encode = encode
+        self.connection = connection
+        if connection is not None:
+            connection.subscriber = self
+        self.holds: str | None = None
+        """The name of the channel whose publications a server-side subscription holds for this subscriber."""
         self.principal: Principal | None = None
         """The user of this connection, with all its rights; None until it is identified."""
         self.is_admin = False
@@ -103,6 +114,8 @@ class Subscriber:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = timer
+        if self.connection is not None:
+            self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
 
 
 class Pending:

@@ -11,6 +11,7 @@ import click
 from relay.cli.database import transact
 from relay.cli.parameters import user_id
 from relay.cli.settings import config_option, load
+from relay.cli.tables import table
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.logs import printable
 
@@ -104,7 +105,7 @@ def list_(as_json: bool, config_file: Path | None) -> None:
     if as_json:
         click.echo(json.dumps([_entry(key) for key in found], indent=2))
     elif found:
-        click.echo("\n".join(_table([HEAD, *(_row(key) for key in found)])))
+        click.echo("\n".join(table([HEAD, *(_row(key) for key in found)])))
     else:
         click.echo("There are no keys yet. Create one with: relay keys create --user USER", err=True)
 
@@ -153,11 +154,6 @@ HEAD = ("ID", "KEY", "USER", "TIER", "SCOPES", "CREATED", "REVOKED")
 def _row(key: ApiKey) -> tuple[str, ...]:
     revoked = "-" if key.revoked_at is None else iso_ms(key.revoked_at)
     return key.id, key.hint, printable(key.user_id), key.tier, _scopes(key), iso_ms(key.created_at), revoked
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _entry(key: ApiKey) -> dict[str, object]:

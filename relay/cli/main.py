@@ -12,6 +12,7 @@ from relay.cli.backup import backup
 from relay.cli.bench import bench
 from relay.cli.check import check
 from relay.cli.commit import commit
+from relay.cli.connections import disconnect, ps
 from relay.cli.demo import demo
 from relay.cli.deploy.group import deploy
 from relay.cli.deploy.systemd import old_name as old_systemd
@@ -21,7 +22,9 @@ from relay.cli.keys import keys
 from relay.cli.publish import publish
 from relay.cli.serve import serve
 from relay.cli.store import store
+from relay.cli.tail import tail
 from relay.cli.token import token
+from relay.cli.why import why
 
 __all__ = ["main"]
 
@@ -56,5 +59,8 @@ def main() -> None:
         )  # escape characters that the terminal cannot show, instead of a traceback
 
 
-for command in (init, check, serve, demo, deploy, old_systemd(), token, keys, publish, backup, store, bench, docs):
+for command in (
+    *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
+    *(ps, tail, why, disconnect, backup, store, bench, docs),
+):
     main.add_command(command)

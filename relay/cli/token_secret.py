@@ -13,8 +13,14 @@ def verification_secret(config: Config) -> str | None:
     return signing_secret(config) if "HS256" in config.auth.jwt_algorithms else None
 
 
-def signing_secret(config: Config) -> str:
-    """Return the secret that signs HS256 tokens: the configured one, else the one in the database, which is created."""
+def signing_secret(config: Config, *, create: bool = True) -> str:
+    """Return the secret that signs HS256 tokens: the configured one, else the one in the database, which is created.
+
+    `create` is whether a missing database is created, as for `transact`.
+
+    Raises:
+        ClickException: the configuration has only a public key, or the database cannot be opened.
+    """
     if config.auth.jwt_secret is not None:
         return config.auth.jwt_secret
     if config.auth.has_issuer:
@@ -25,4 +31,4 @@ def signing_secret(config: Config) -> str:
         )
     from relay.store.meta import get_or_create
 
-    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=True)
+    return transact(config, lambda connection: get_or_create(connection, "jwt_secret"), create=create)

@@ -21,7 +21,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.histogram import Histogram
 from relay.store.database import Database
-from relay.store.notices import NOTICE, Notices, notice, notify
+from relay.store.notices import MAX_PAYLOAD_BYTES, NOTICE, Notices, notice, notify
 
 SILENCE_TIMEOUT = 5.0
 """Seconds without any notification after which the connection is taken for lost: heartbeats come each second."""
@@ -36,7 +36,7 @@ MAX_SENT = 500
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """The bounds of the histogram of the bus's lag, in seconds."""
 
-Handler = Callable[[dict[str, Any]], None]
+Handler = Callable[[dict[str, Any]], object]
 """Called synchronously with the data of a notice. A KeyError or ValueError means that the data is not valid."""
 
 log = logs.get("relay.cluster")
@@ -78,7 +78,11 @@ class Bus:
 
     def send(self, kind: str, data: dict[str, Any]) -> None:
         """Send a notice to the other nodes, soon. Synchronous. It is lost if the database cannot be written."""
-        self._waiting.append(notice(kind, data, node=self._node_id, now_ms=self._clock.now_ms()))
+        payload = notice(kind, data, node=self._node_id, now_ms=self._clock.now_ms())
+        if len(payload.encode()) > MAX_PAYLOAD_BYTES:
+            log.warning("a notice is too large for the other nodes", kind=kind)
+            return
+        self._waiting.append(payload)
         self._wakeup.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -83,9 +83,10 @@ class Cluster:
 
     async def _recheck_all(self) -> None:
         """Let the rights of all subscribers checked again, because notices may have been lost."""
-        for name in self._broker.channels.names():
-            if self._broker.subscribers(name):
-                self._rechecks[name.text, None] = "the right was lost"
+        for text in self._broker.channels.names():
+            channel = self._broker.channels.named(text)
+            if channel is not None and self._broker.subscribers(channel.name):
+                self._rechecks[text, None] = "the right was lost"
         self._recheck_soon.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -106,6 +107,6 @@ class Cluster:
             while self._rechecks:
                 text, user_id = next(iter(self._rechecks))
                 reason = self._rechecks.pop((text, user_id))
-                channel = self._broker.channels.find(text)
+                channel = self._broker.channels.named(text)
                 name = self.namespaces.parse(text) if channel is None else channel.name
                 await self._recheck(name, reason, user_id)

@@ -63,7 +63,7 @@ class Delivery:
         """Deliver or hold back the publications of a payload. Synchronous; payloads come in the order of the commits."""
         own = node == self._node_id
         for announced in wire.publications(lines):
-            channel = self._broker.channels.find(announced.channel)
+            channel = self._broker.channels.named(announced.channel)
             if channel is None or _is_known(channel, announced):
                 continue
             # An own one is delivered by its commit's callback, which has the sender's copy, unless the answer was lost.
@@ -100,10 +100,11 @@ class Delivery:
             RequestError: the database cannot be read.
         """
         self.catch_ups += 1
-        await self._publications.catch_up(self._broker.channels.names())
+        channels = map(self._broker.channels.named, self._broker.channels.names())
+        await self._publications.catch_up([channel.name for channel in channels if channel is not None])
 
     async def _fetch(self) -> None:
-        names = [channel.name for text in self._held if (channel := self._broker.channels.find(text)) is not None]
+        names = [channel.name for text in self._held if (channel := self._broker.channels.named(text)) is not None]
         self.catch_ups += 1
         held, self._held = self._held, {}
         try:
@@ -116,7 +117,7 @@ class Delivery:
     def _release(self) -> None:
         """Deliver each held publication that now follows, and forget each that is known."""
         for text, held in list(self._held.items()):
-            channel = self._broker.channels.find(text)
+            channel = self._broker.channels.named(text)
             rest = [] if channel is None else self._release_channel(channel, held)
             if rest:
                 self._held[text] = rest

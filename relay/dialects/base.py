@@ -37,6 +37,8 @@ class Endpoint:
     max_message_bytes: int
     only_pongs_count: bool = False
     """Whether a pong is the only sign of life. Otherwise every received byte is one."""
+    records_connections: bool = False
+    """Whether the dialect records its connections itself, because one may outlive a session. Otherwise each session is one."""
 
 
 def no_endpoint(path: str) -> Endpoint | None:

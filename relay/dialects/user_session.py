@@ -74,7 +74,7 @@ class UserSession:
         core = self._core
         await core.auth.users.seen(principal)
         self.principal = principal
-        self._session.user_id = principal.user_id
+        core.connections.identify(self._session, principal.user_id)
         await core.subscriptions.identify(self.subscriber, principal)
         self._session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
 

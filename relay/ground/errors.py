@@ -107,10 +107,12 @@ class Reason(enum.Enum):
     NOT_UTF8 = (1007, "invalid UTF-8")
     UNAUTHORIZED = (1008, "unauthorized")
     TOKEN_EXPIRED = (1008, "token expired")
+    DISCONNECTED = (1008, "disconnected")
     FLOOD = (1008, "too many messages")
     TOO_LARGE = (1009, "message too big")
     INTERNAL_ERROR = (1011, "internal error")
     CUT_OFF = (1012, "cut off from the database")
+    RECONNECT = (1012, "reconnect")
     TOO_SLOW = (1013, "too slow")
     OVERLOADED = (1013, "overloaded")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.publishing import Publishing
+from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import make_limits
@@ -28,6 +29,7 @@ from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.model.namespaces import namespaces_of
 from relay.ops.metrics import Metrics
+from relay.sessions.connections import Connections
 from relay.store.database import Database
 from relay.store.publications import Publications
 
@@ -50,6 +52,7 @@ def build_core(
     grace = config.dialects.live.offline_grace
     presence = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
+    connections = Connections()
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
@@ -79,6 +82,8 @@ def build_core(
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
         user_places=LocalPlaces() if cluster is None else cluster.places,
+        connections=connections,
+        steering=Steering(connections, broker, rooms, database),
     )
     return core, broker
 

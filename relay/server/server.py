@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import client, demo, docs, metrics, publish
+from relay.api import admin, client, demo, docs, front, management, metrics, publish, tail
 from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
@@ -159,7 +159,12 @@ async def open_server(
         if cluster is not None:
             cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
         app = _create_app(inside, enabled, upgrades, connections, readiness)
-        direct = DirectRoutes(core, readiness.draining, {("POST", publish.PATH): publish.ROUTE})
+        direct = DirectRoutes(
+            core,
+            readiness.draining,
+            {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
+            {("GET", tail.PATH): tail.tail},
+        )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port, reuse_port=shares_port)
@@ -250,6 +255,14 @@ def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publicatio
     cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
     cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
     cluster.bus.on(RIGHTS_LOST, cluster.recheck)
+    steering = core.steering
+    steering.on_disconnect = lambda data: cluster.bus.send("disconnect", data)
+    cluster.bus.on(
+        "disconnect",
+        lambda data: steering.disconnect_here(
+            user_id=data["user"], connection_id=data["connection"], spared=data["spared"], reason=Reason[data["reason"]]
+        ),
+    )
     cluster.bus.on(CHANGED, lambda _: core.auth.keys.changed())
 
 
@@ -283,7 +296,8 @@ def _create_app(
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (
-        publish.blueprint(inside.core), metrics.blueprint(sources), docs.blueprint(), client.blueprint(),
+        publish.blueprint(inside.core), management.blueprint(inside.core), admin.blueprint(inside.core),
+        front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(), client.blueprint(),
         demo.blueprint(inside.core),
     )  # fmt: skip
     return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))

@@ -113,9 +113,11 @@ class Upgrades:
         maximum = self._core.config.limits.max_outbox_bytes
         return Outbox(stream, self._flusher, maximum, on_blocked=on_blocked, on_overflow=on_overflow)
 
-    def entered(self, session: Session, websocket: WebSocket) -> None:
+    def entered(self, session: Session, endpoint: Endpoint, websocket: WebSocket) -> None:
         """Record the start of a session."""
         self._sessions[session] = websocket
+        if not endpoint.records_connections:
+            self._core.connections.add(session)
         self._core.metrics.sessions_of(session.dialect).opened += 1
         if self._ending is not None:
             session.disconnect(self._ending)
@@ -124,6 +126,8 @@ class Upgrades:
     def left(self, session: Session, endpoint: Endpoint, websocket: WebSocket) -> None:
         """Forget a session, give its places back and write its line in the log. Called synchronously."""
         del self._sessions[session]
+        if not endpoint.records_connections:
+            self._core.connections.remove(session)
         self._core.metrics.sessions_of(session.dialect).end(session.reason)
         self._all.give_back()
         endpoint.connections.give_back()
@@ -214,7 +218,7 @@ class Connection:
             ends=upgrades.ends,
         )
         slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
-        upgrades.entered(session, websocket)
+        upgrades.entered(session, endpoint, websocket)
         try:
             await session.run(endpoint.handle, websocket)
         finally:

@@ -35,6 +35,10 @@ class Transport(Protocol):
         property once, so that it can be the socket's own `send`: in a fan-out an additional call would be noticeable.
         """
 
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the peer's machine has acknowledged; None if the system cannot tell."""
+
     async def wait_writable(self) -> None:
         """Return when `send_nowait` would take bytes. Raises one of GONE."""
 
@@ -104,6 +108,11 @@ class Outbox:
     def blocked(self) -> bool:
         """Whether the kernel refused bytes and has not taken all of them since."""
         return self._blocked
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the peer's machine has acknowledged; None if the system cannot tell."""
+        return self._transport.sent_bytes
 
     @property
     def frame_count(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -55,11 +55,13 @@ class Session:
         "address",
         "dialect",
         "last_words",
+        "number",
         "opened_at",
         "outbox",
         "query",
         "reason",
         "receive",
+        "subscriber",
         "user_id",
     )  # fmt: skip
 
@@ -74,7 +76,11 @@ class Session:
         self.query = query
         """The query string of the handshake, as the client sent it."""
         self.user_id: str | None = None
-        """The authenticated user, for the log."""
+        """The authenticated user. `Connections.identify` sets it."""
+        self.number = 0
+        """The place in the order of all connections. See `connections.Peer`."""
+        self.subscriber: Any = None
+        """The subscriber of the connection, while it has one. See `connections.Peer`."""
         self.reason: Reason | None = None
         """Why the server ends the connection, once it does."""
         self.last_words: LastWords | None = None
@@ -86,6 +92,16 @@ class Session:
         self._deadline = math.inf
         self._deadline_reason = Reason.NORMAL
         self._scope = trio.CancelScope(deadline=self._idle_deadline)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that wait for the client."""
+        return self.outbox.size
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the client's machine has acknowledged; None if the system cannot tell."""
+        return self.outbox.sent_bytes
 
     def alive(self) -> None:
         """Move the idle deadline after a sign of life, unless the deadline has passed. Called synchronously."""

@@ -88,6 +88,16 @@ def list_all(connection: Transaction) -> list[ApiKey]:
     return [_key(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")]  # noqa: S608
 
 
+def list_after(connection: Transaction, id_: str | None, limit: int) -> list[ApiKey]:
+    """Return at most `limit` keys that were created after the key with this id, the oldest first; None: from the first."""
+    after = "" if id_ is None else "WHERE (created_at, id) > (SELECT created_at, id FROM api_keys WHERE id = ?)"
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM api_keys {after} ORDER BY created_at, id LIMIT ?",  # noqa: S608
+        (limit,) if id_ is None else (id_, limit),
+    )
+    return [_key(row) for row in found]
+
+
 def get(connection: Transaction, ids: Iterable[str]) -> dict[str, ApiKey]:
     """Return the keys with these ids, by id. Unknown ids are left out."""
     keys = {}

@@ -22,7 +22,7 @@ LINGER_TIMEOUT = 1.0
 class Exchange:
     """A request that one task reads and answers once."""
 
-    __slots__ = ("_body_timeout", "_stream", "head", "unread_bytes")
+    __slots__ = ("_body_timeout", "_stream", "head", "streams", "unread_bytes")
 
     def __init__(self, head: RequestHead, stream: ByteStream, body_timeout: float) -> None:
         """`body_timeout` is in seconds without a byte of the body. The body of `head` must have a length."""
@@ -30,6 +30,8 @@ class Exchange:
         self.head = head
         self.unread_bytes = head.length
         """Bytes of the body that are not read yet."""
+        self.streams = False
+        """Whether the response has no length, so that the connection ends with it."""
         self._stream = stream
         self._body_timeout = body_timeout
 
@@ -82,6 +84,24 @@ class Exchange:
             b"HTTP/1.1 %d \r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b%b\r\n%b"
             % (status, len(body), headers, _date(), b"" if self.head.keep_alive else b"Connection: close\r\n", body)
         )
+
+    async def start_stream(self, content_type: str, headers: bytes) -> None:
+        """Write the head of a response that `send` continues, and that ends with the connection. Raises as `respond`."""
+        self.streams = True
+        await self._send(
+            b"HTTP/1.1 200 \r\ncontent-type: %b\r\ncache-control: no-store\r\n%b%bConnection: close\r\n\r\n"
+            % (content_type.encode(), headers, _date())
+        )
+
+    async def send(self, data: bytes) -> None:
+        """Write a part of a response that was begun with `start_stream`. Raises as `respond`."""
+        await self._send(data)
+
+    async def wait_gone(self) -> None:
+        """Return once the client has closed the connection, or it broke. Bytes that come meanwhile are dropped."""
+        with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._stream.receive_some(RECEIVE_BYTES):
+                pass
 
     async def discard(self) -> None:
         """Read and discard the rest of the body, for LINGER_TIMEOUT at most."""

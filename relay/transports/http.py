@@ -192,7 +192,7 @@ class _Connection:
         await respond(exchange)
         if exchange.unread_bytes:
             await exchange.discard()
-        return exchange.head.keep_alive and not exchange.unread_bytes
+        return exchange.head.keep_alive and not exchange.unread_bytes and not exchange.streams
 
     async def _refuse(self, message: str, *, status: int | None = None) -> None:
         await refuse(

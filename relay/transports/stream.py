@@ -26,6 +26,10 @@ _TLS_HANDSHAKE = b"\x16"
 """The first byte of a TLS connection (RFC 8446, 5.1). No HTTP request begins with it."""
 _END_OF_HEAD = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
+_TCP_INFO = 11
+_ACKNOWLEDGED_AT = 120
+"""The place of `tcpi_bytes_acked` in Linux's `struct tcp_info` (`linux/tcp.h`), since 4.1."""
+_ACKNOWLEDGED = struct.Struct("=Q")
 
 
 class UnexpectedTlsError(ProtocolError):
@@ -66,6 +70,21 @@ class ByteStream(trio.abc.HalfCloseableStream):
     def reads_at_once(self) -> bool:
         """Whether the next read needs no wait for the socket: it returns bytes that are here, or raises."""
         return bool(self._pushed_back)
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the peer's machine has acknowledged, with TLS and HTTP; None if the system cannot tell.
+
+        The kernel counts them anyway, so a count costs nothing until it is read.
+        """
+        try:
+            info = self.sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKNOWLEDGED.size + _ACKNOWLEDGED_AT)
+        except OSError:
+            return None
+        if len(info) < _ACKNOWLEDGED_AT + _ACKNOWLEDGED.size:
+            return None
+        (acknowledged,) = _ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)
+        return int(acknowledged)
 
     def unread(self, data: bytes) -> None:
         """Put bytes back. The next `receive_some` returns them first."""

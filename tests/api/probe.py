@@ -20,10 +20,11 @@ from relay.server.server import Server
 from relay.store import api_keys as keys
 from relay.store.api_keys import ApiKey, Tier
 from relay.store.database import Database
+from relay.store.opening import running_database
 from relay.store.sqlite.words import meaning
 from tests.parts import SetClock
 from tests.running import config_for, running
-from tests.stores import running_store
+from tests.stores import config_for as store_config_for
 
 Routes = Callable[[Blueprint], None]
 
@@ -84,8 +85,8 @@ async def serving(
 
 async def create_key(folder: Path, *scopes: str, user_id: str = "ops", tier: Tier = "free") -> tuple[ApiKey, str]:
     """Make a key as the command line does, from outside the server; returns it and its secret."""
-    async with running_store(folder) as store:
-        return await store.database.write(
+    async with running_database(store_config_for(folder)) as database:
+        return await database.write(
             lambda connection: keys.create(
                 connection, prefix="rk", mode="test", user_id=user_id, tier=tier, scopes=scopes, now_ms=1
             )
@@ -94,6 +95,6 @@ async def create_key(folder: Path, *scopes: str, user_id: str = "ops", tier: Tie
 
 async def revoke_key(folder: Path, key_ids: Iterable[str]) -> None:
     """Revoke keys, as `create_key` makes them."""
-    async with running_store(folder) as store:
+    async with running_database(store_config_for(folder)) as database:
         for key_id in key_ids:
-            await store.database.write(lambda connection, id_=key_id: keys.revoke(connection, id_, 2))  # type: ignore[misc]
+            await database.write(lambda connection, id_=key_id: keys.revoke(connection, id_, 2))  # type: ignore[misc]

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import trio
 
+from relay.ground.errors import Reason
 from tests.clients import Client, live
 from tests.cluster.nodes import eventually, nodes
 from tests.e2e.test_live_chat import join, make_room, publish
@@ -85,7 +86,7 @@ async def test_a_large_publication_is_fetched(tmp_path: Path) -> None:
         found = [await bob.until("word") for _ in sizes]
         assert [message["data"]["size"] for message in found] == sizes
         assert [message["offset"] for message in found] == list(range(1, len(sizes) + 1))
-        assert two.server.broker.channels.find("broadcast") is not None
+        assert two.server.broker.channels.named("broadcast") is not None
 
 
 async def test_text_of_every_kind_crosses(tmp_path: Path) -> None:
@@ -210,3 +211,10 @@ async def test_each_node_says_its_name(tmp_path: Path) -> None:
         text = (await http.get(f"http://{one.address}/metrics")).text
         assert "relay_nodes 2.0" in text
         assert "relay_bus_connected 1.0" in text
+
+
+async def test_an_operator_disconnects_a_user_on_every_node(tmp_path: Path) -> None:
+    async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob") as bob, live(one.address, "eve") as eve:
+        one.server.core.steering.disconnect(user_id="bob", connection_id=None, reason=Reason.RECONNECT)
+        assert (await bob.closed())[0] == 1012
+        assert (await eve.ask(type="ping"))["type"] == "pong"

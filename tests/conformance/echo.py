@@ -37,6 +37,7 @@ def open_echo(core: Core) -> Dialect:
         connections=connections,
         heartbeat=None,
         idle_timeout=ECHO_IDLE_TIMEOUT,
+        records_connections=True,
         max_message_bytes=MAX_ECHO_BYTES,
     )
     return Dialect("echo", endpoint=lambda path: endpoint if path == ECHO_PATH else None, places=(connections,))
@@ -115,6 +116,7 @@ def open_engine(core: Core, name: str, path: str) -> Dialect:
         open_application,
         admit=lambda: "",
         polling_counts=core.metrics.sessions_of(name, "polling"),
+        recorded=core.connections,
     )
     endpoint = Endpoint(
         handle=server.handle,
@@ -122,6 +124,7 @@ def open_engine(core: Core, name: str, path: str) -> Dialect:
         heartbeat=None,
         idle_timeout=ECHO_IDLE_TIMEOUT,
         max_message_bytes=MAX_PAYLOAD_BYTES,
+        records_connections=True,
     )
     return Dialect(
         name,

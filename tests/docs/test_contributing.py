@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests.test_architecture import APART, FLOORS
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 VERSION: str = PROJECT["project"]["version"]
@@ -49,3 +51,14 @@ def test_every_dialect_has_a_page() -> None:
     """Of its own, under the name of its folder."""
     dialects = {path.parent.name for path in (ROOT / "relay/dialects").glob("*/__init__.py")}
     assert dialects <= {path.stem for path in (ROOT / "relay/docs").glob("*.md")}
+
+
+def test_architecture_has_the_floors() -> None:
+    """The drawing has each floor in its order, and the table has each package."""
+    page = (ROOT / "relay/docs/architecture.md").read_text(encoding="utf-8")
+    drawing = re.search(r"^```\n(cli -> .*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert drawing
+    floors = [tuple(package.removeprefix("relay.") for package in floor) for floor in FLOORS]
+    assert [tuple(floor.strip().split(", ")) for floor in drawing[1].split("->")] == floors
+    packages = [*(package for floor in floors for package in floor), *(name.removeprefix("relay.") for name in APART)]
+    assert [name for name in packages if f"| `{name}` |" not in page] == []

@@ -88,6 +88,19 @@ POST /socket.io/                                400    400     400     400    40
 PUT /socket.io/                                 400    400     400     400    400   400    400     400     400
 PATCH /socket.io/                               400    400     400     400    400   400    400     400     400
 DELETE /socket.io/                              400    400     400     400    400   400    400     400     400
+POST /api/{method}                              401    403     403     403    403   200    403     403     200
+POST /api/{method} publish                      401    403     403     403    403   200    403     200     200
+GET /v1/admin/connections                       401    403     403     403    403   200    403     403     200
+GET /v1/admin/connections?channel=nothing       401    403     403     403    403   400    403     403     400
+GET /v1/admin/channels                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/limits                            401    403     403     403    403   200    403     403     200
+POST /v1/admin/why                              401    403     403     403    403   200    403     403     200
+POST /v1/admin/disconnect                       401    403     403     403    403   200    403     403     200
+POST /v1/admin/unsubscribe                      401    403     403     403    403   200    403     403     200
+GET /v1/admin/keys                              401    403     403     403    403   200    403     403     200
+POST /v1/admin/keys                             401    403     403     403    403   201    403     403     201
+DELETE /v1/admin/keys/{key}                     401    403     403     403    403   404    403     403     404
+GET /                                           200    200     200     200    200   200    200     200     200
 GET /nothing                                    404    404     404     404    404   404    404     404     404
 """)
 
@@ -104,6 +117,12 @@ BODIES: dict[str, Any] = {
     "PUT /v1/chatrooms/{}": {"name": "word-changed"},
     "POST /v1/chatrooms/{}/members": {"userId": "guest"},
     "POST /v1/chatrooms/{}/messages": {"message": "Hello"},
+    "POST /api/{method}": {},
+    "POST /api/{method} publish": {"channel": "market:BTC", "data": {"price": 1}},
+    "POST /v1/admin/why": {"user": "owner", "channel": "user:owner"},
+    "POST /v1/admin/disconnect": {"user": "nobody-here"},
+    "POST /v1/admin/unsubscribe": {"user": "nobody-here", "channel": "trades"},
+    "POST /v1/admin/keys": {"user": "guest"},
     "POST /v1/notifications/send": {"userId": "guest", "title": "T", "message": "M"},
 }
 
@@ -119,7 +138,9 @@ def body_of(row: str, cell: Cell) -> Any:
 
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
-    path = row.split()[1].format(**cell.rooms, member="member", owner="owner", note=cell.notification, page="security")
+    named = {"member": "member", "owner": "owner", "note": cell.notification, "page": "security", "key": "key_nothing"}
+    method = "publish" if row.endswith(" publish") else "info"
+    path = row.split()[1].format(**cell.rooms, **named, method=method)
     if row.endswith(" before"):
         path += f"?before={cell.private_message}"
     if path == "/socket.io/":
@@ -208,7 +229,8 @@ async def test_the_table_has_every_route_that_there_is(tmp_path: Path) -> None:
         }
     named = (" ".join(row.split()[:2]).partition("?")[0] for row in ROUTES)
     listed = {re.sub(r"\{[^}]*\}", "<>", row) for row in named} - {"GET /nothing"}
-    assert listed == there
+    assert there - listed == set(), "routes without a row in ROUTES"
+    assert listed - there == set(), "rows without a route"
 
 
 async def test_head_is_answered_as_get_is(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def open_channels(core: Core) -> Dialect | None:
 
     async def handle(session: Session) -> None:
         principal = await _authenticate(core, session)
-        with core.subscriptions.attach(session.outbox, protocol.encode) as subscriber:
+        with core.subscriptions.attach(session.outbox, protocol.encode, session) as subscriber:
             await ChannelsSession(core, session, subscriber, principal).run()
 
     return pinged("channels", PATH, handle, settings, core, encoders=[protocol.encode])

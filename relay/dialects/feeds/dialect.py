@@ -108,7 +108,7 @@ class Feeds:
             [(_, history)] = snapshots
             return hub.first(channel, history)
 
-        with subscriptions.attach(session.outbox, hub.encode) as subscriber:
+        with subscriptions.attach(session.outbox, hub.encode, session) as subscriber:
             await subscriptions.subscribe_all(subscriber, [channel], None, outbox=session.outbox, first=first)
             frame_rate = self._core.limits.frames()
             while await session.receive() is not None:

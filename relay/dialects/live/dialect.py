@@ -21,7 +21,7 @@ def open_live(core: Core) -> Dialect | None:
     typing = Typing(core.publishing, core.timers, timeout=settings.typing_timeout)
 
     async def handle(session: Session) -> None:
-        with core.subscriptions.attach(session.outbox, encode) as subscriber:
+        with core.subscriptions.attach(session.outbox, encode, session) as subscriber:
             await LiveSession(core, typing, session, subscriber).run()
 
     return pinged(

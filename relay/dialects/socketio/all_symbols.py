@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from relay.access.subscribing import Subscriptions
+from relay.broker.subscription import Subscriber
 from relay.dialects.socketio.audience import EngineAudience
 from relay.dialects.socketio.engine import Engine
 from relay.model.namespaces import ChannelName
@@ -34,6 +35,11 @@ class AllSymbols:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    @property
+    def subscriber(self) -> Subscriber:
+        """The subscriber that the sessions share."""
+        return self._subscriber
 
     async def join(self, engine: Engine, principal: Principal, first: First) -> None:
         """Check the client's right to every symbol, send the first frames and deliver every price from then on, in one synchronous step.

@@ -36,6 +36,7 @@ def open_socketio(core: Core) -> Dialect | None:
         heartbeat=None,
         idle_timeout=configured.ping_interval + configured.ping_timeout + SLACK,
         max_message_bytes=configured.max_payload_bytes,
+        records_connections=True,
     )
     return Dialect(
         NAME,
@@ -84,4 +85,5 @@ def _engine_server(core: Core, connections: ConnectionCounter) -> EngineServer:
         open_application,
         admit=admit,
         polling_counts=core.metrics.sessions_of(NAME, "polling"),
+        recorded=core.connections,
     )

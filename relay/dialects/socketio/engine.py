@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -79,16 +79,21 @@ class SessionClosed(Exception):
 
 
 class Engine:
-    """One session. Packets are UTF-8 text, and start with Engine.IO's type. See `audience.PatientSink`."""
+    """One session. Packets are UTF-8 text, and start with Engine.IO's type. See `audience.PatientSink`, `connections.Peer`."""
 
     __slots__ = (
-        "_host", "_pinged", "_pong_deadline", "_timer", "_transport", "address", "application", "closed", "reason", "sid",
+        "_host", "_pinged", "_pong_deadline", "_timer", "_transport", "address", "application", "closed", "number",
+        "opened_at", "reason", "sid", "subscriber", "user_id",
     )  # fmt: skip
 
     def __init__(self, sid: str, host: Host, session: Session | None = None, *, address: str = "") -> None:
         """`session` is the WebSocket of a session that never polls. `address` is the client's."""
         self.sid = sid
         self.address = address
+        self.number = 0
+        self.opened_at = trio.current_time()
+        self.user_id: str | None = None
+        self.subscriber: Any = None
         self.closed = False
         self.reason: Reason | None = None
         """Why the session ended, once it did."""
@@ -99,6 +104,25 @@ class Engine:
             Polling(host.settings.max_queue_bytes, self._overflowed) if session is None else OverWebSocket(session)
         )
         self._start_heartbeat()
+
+    @property
+    def dialect(self) -> str:
+        """The name of the dialect. See `connections.Peer`."""
+        return "socketio"
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that wait for the client, over either transport."""
+        return self.queued_bytes if self.outbox is None else self.outbox.size
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the client's machine has acknowledged; None while the session polls."""
+        return None if self.outbox is None else self.outbox.sent_bytes
+
+    def disconnect(self, reason: Reason) -> None:
+        """End the session. See `connections.Peer`."""
+        self.close(reason)
 
     @property
     def polls(self) -> bool:

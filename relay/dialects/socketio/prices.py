@@ -109,6 +109,7 @@ class PriceConnection:
         self._subscriber: Subscriber | None = None  # made once the client gets some symbols only
         self._frame_rate: FrameRateLimit | None = None  # made by the first event
         self._watch = prices.core.auth.keys.watch(key.id, self._key_changed)
+        prices.core.connections.identify(socket.engine, key.user_id)
 
     async def begin(self) -> None:
         """Send the client its session id and the price of every symbol; from then on, each change."""
@@ -118,6 +119,7 @@ class PriceConnection:
             if self._socket.ended:
                 raise RequestError(Code.UNAVAILABLE, "The connection has ended.")
             self._gets_all = True
+            self._socket.engine.subscriber = self._prices.all_symbols.subscriber
             return [self._prices.initial(snapshots)]
 
         await self._prices.all_symbols.join(self._socket.engine, self._principal, first)
@@ -161,7 +163,7 @@ class PriceConnection:
         """Subscribe to these symbols by a subscriber of the connection's own, and leave those that get all. No price is lost."""
         subscriptions = self._prices.core.subscriptions
         if self._subscriber is None:
-            self._subscriber = subscriptions.attach(self._socket.engine, encode)
+            self._subscriber = subscriptions.attach(self._socket.engine, encode, self._socket.engine)
 
         def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
             self._leave_all()
@@ -181,6 +183,7 @@ class PriceConnection:
         if self._gets_all:
             self._gets_all = False
             self._prices.all_symbols.leave(self._socket.engine)
+            self._socket.engine.subscriber = self._subscriber
 
     def _symbols(self, arguments: list[Any]) -> list[str]:
         """Return the symbols that an event names, each once and without those that do not exist."""

@@ -18,6 +18,7 @@ from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.ops.metrics import UPGRADED, SessionCounts
+from relay.sessions.connections import Connections
 from relay.sessions.session import Session
 from relay.transports.http_errors import STATUS
 
@@ -44,9 +45,11 @@ class EngineServer:
         *,
         admit: Callable[[], str],
         polling_counts: SessionCounts,
+        recorded: Connections,
     ) -> None:
         """`connections` bounds the sessions that poll, and `polling_counts` counts them. The listener counts the others.
 
+        `recorded` holds every session, over either transport.
         `admit` returns the address of a request that may open such a session, or raises RequestError. It is called synchronously.
         """
         self._settings = settings
@@ -55,6 +58,7 @@ class EngineServer:
         self._open_application = open_application
         self._admit = admit
         self._polling_counts = polling_counts
+        self._recorded = recorded
         self._host = Host(settings, timers, on_upgrade=self._upgraded, on_end=self._ended)
         self._sessions: dict[str, Engine] = {}
         self._draining = False
@@ -77,6 +81,7 @@ class EngineServer:
         engine = Engine(secrets.token_urlsafe(15), self._host, session, address=address)
         engine.application = self._open_application(engine)
         self._sessions[engine.sid] = engine
+        self._recorded.add(engine)
         return engine
 
     def _upgraded(self, engine: Engine) -> None:
@@ -86,6 +91,7 @@ class EngineServer:
 
     def _ended(self, engine: Engine) -> None:
         del self._sessions[engine.sid]
+        self._recorded.remove(engine)
         if engine.polls:
             self._connections.give_back()
             self._polling_counts.end(engine.reason)

@@ -1,0 +1,371 @@
+"""Operators see connections and channels here, and act on them, whatever their dialect.
+
+The caller has checked that the principal is an admin. Reading walks in slices, so a big server stays responsive.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import heapq
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from relay.access.rules import check_subscribe
+from relay.broker.broker import Broker
+from relay.broker.channel import Channel
+from relay.broker.subscription import Subscriber
+from relay.broker.taps import EncodeLine, Tap
+from relay.chat.rooms import Rooms
+from relay.ground.errors import RETRY_AFTER, Code, Disconnect, Reason, RequestError
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Position, Publication
+from relay.sessions.connections import Connections, Peer
+from relay.sessions.outbox import Outbox
+from relay.sessions.session import Session
+from relay.store.database import Database
+from relay.store.publications import forget_channel
+
+MAX_PAGE = 200
+"""Connections or channels in one page."""
+MAX_EXAMINED = 2000
+"""Connections that one page looks at. A filter that finds few of them gets a short page and a cursor."""
+SLICE = 500
+"""Entries that are looked at before other tasks run."""
+MAX_PRESENT = 5000
+"""Connections that one answer about the presence in a channel names."""
+MAX_NAMED_CHANNELS = 10_000
+"""Channels that one answer names, if it has no pages."""
+MAX_HISTORY_BYTES = 1_048_576
+"""Bytes of data in one answer about a history; the first publication comes in any case."""
+SUBSCRIBE_TIMEOUT = 5.0
+"""Seconds for which one connection may have no room for the publications that it missed."""
+UNSUBSCRIBED = "unsubscribed by the server"
+"""The reason that a client is told when an operator ends its subscription."""
+
+
+@attrs.frozen
+class Present:
+    """One connection that is subscribed to a channel. `user_id` is empty for a client that is not authenticated."""
+
+    connection_id: str
+    user_id: str
+
+
+@attrs.frozen
+class ActiveChannel:
+    """One channel in memory. `kept` is the number of publications in its history, as far as it is loaded."""
+
+    name: str
+    subscribers: int
+    offset: int
+    epoch: str
+    kept: int
+
+
+class Steering:
+    """The view and the hands of operators."""
+
+    on_disconnect: Callable[[dict[str, Any]], None] | None = None
+    """Called synchronously with each disconnect of this node, where other nodes share the database."""
+
+    def __init__(self, connections: Connections, broker: Broker, rooms: Rooms, database: Database) -> None:
+        self._connections = connections
+        self._broker = broker
+        self._rooms = rooms
+        self._database = database
+
+    @property
+    def channel_count(self) -> int:
+        """The number of channels in memory."""
+        return len(self._broker.channels)
+
+    @property
+    def subscription_count(self) -> int:
+        """The number of subscriptions of all connections."""
+        return self._broker.subscription_count
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    def connections(
+        self, *, after: int, limit: int, user_id: str | None, dialect: str | None, channel: ChannelName | None
+    ) -> tuple[list[Peer], int | None]:
+        """Return one page of the connections that opened after the one with this number, and where the next page begins.
+
+        At most `limit` connections match every filter that is given. None as the second value: there are no more.
+        """
+        found: list[Peer] = []
+        for examined, peer in enumerate(self._candidates(after, user_id, channel), 1):
+            if _matches(peer, user_id, dialect, channel):
+                found.append(peer)
+            if len(found) >= limit or examined >= MAX_EXAMINED:
+                return found, peer.number
+        return found, None
+
+    def _candidates(self, after: int, user_id: str | None, channel: ChannelName | None) -> Iterator[Peer]:
+        """Yield the connections to look at, the oldest first: all, unless a filter has few of its own."""
+        few: list[Peer]
+        if user_id is not None:
+            few = self._connections.of_user(user_id)
+        elif (
+            channel is not None
+            and (active := self._broker.channels.get(channel)) is not None
+            and (active.subscriber_count <= MAX_EXAMINED)
+        ):
+            few = [one.connection for one in active.subscribers() if one.connection is not None]
+            # Clients that get every price share a subscriber, so those connections are found among all.
+            if len(few) < active.sink_count:
+                return self._connections.after(after)
+        else:
+            return self._connections.after(after)
+        return iter(heapq.nsmallest(MAX_EXAMINED, (one for one in few if one.number > after), key=_number))
+
+    def disconnect(
+        self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
+    ) -> int:
+        """End the connections of a user, or the one with this id, but not the `spared` ids, on every node.
+
+        Return the number of those on this node.
+        """
+        if self.on_disconnect is not None:
+            self.on_disconnect(
+                {"user": user_id, "connection": connection_id, "spared": list(spared), "reason": reason.name}
+            )
+        return self.disconnect_here(user_id=user_id, connection_id=connection_id, spared=spared, reason=reason)
+
+    def disconnect_here(
+        self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
+    ) -> int:
+        """End connections as `disconnect` does, on this node alone."""
+        ended = 0
+        for peer in self._chosen(user_id, connection_id):
+            if self._connections.id_of(peer) not in spared:
+                peer.disconnect(reason)
+                ended += 1
+        return ended
+
+    def set_deadline(self, *, user_id: str | None, connection_id: str | None, deadline: float) -> int:
+        """End connections at a time of `trio.current_time()`, as if their token ended then. Return their number.
+
+        Clients of Socket.IO have no token, so their connections are left out.
+        """
+        sessions = [peer for peer in self._chosen(user_id, connection_id) if isinstance(peer, Session)]
+        for session in sessions:
+            session.set_deadline(deadline, Reason.TOKEN_EXPIRED)
+        return len(sessions)
+
+    def _chosen(self, user_id: str | None, connection_id: str | None) -> list[Peer]:
+        if connection_id is None:
+            return [] if user_id is None else self._connections.of_user(user_id)
+        peer = self._connections.get(connection_id)
+        return [] if peer is None or user_id not in (None, peer.user_id) else [peer]
+
+    # -- subscriptions ------------------------------------------------------------------------------------------------
+
+    async def subscribe(
+        self, channel: ChannelName, *, user_id: str | None, connection_id: str | None, since: Position | None
+    ) -> int:
+        """Subscribe the connections of a user, or the one with this id, as if their clients had asked. Return their number.
+
+        No client is told, but for the publications that follow; the subscription is not counted. Connections that have
+        the channel already are left alone. A user without a connection is not subscribed later.
+
+        Raises:
+            RequestError: the user has no right to the channel, the store cannot read, or a client has no room for
+                SUBSCRIBE_TIMEOUT.
+        """
+        subscribed = 0
+        for peer in self._chosen(user_id, connection_id):
+            subscriber = _own_subscriber(peer)
+            if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
+                continue
+            if channel.text not in subscriber.subscriptions and subscriber.holds != channel.text:
+                subscribed += await self._subscribe(peer, subscriber, subscriber.sink, channel, since)
+        return subscribed
+
+    async def _subscribe(
+        self, peer: Peer, subscriber: Subscriber, outbox: Outbox, channel: ChannelName, since: Position | None
+    ) -> bool:
+        """Subscribe one connection, and return whether it is there still. Raises as `subscribe`."""
+        with trio.move_on_after(SUBSCRIBE_TIMEOUT):
+            try:
+                with self._broker.reserved(subscriber, [channel], maximum=0, counted=False) as [subscription]:
+                    await check_subscribe(self._rooms, subscriber.principal, channel)
+                    await self._broker.subscribe(
+                        subscriber, subscription, outbox=outbox, since=since, answer=lambda *_: None
+                    )
+            except Disconnect as disconnect:
+                peer.disconnect(disconnect.reason)
+                return False
+            except RequestError:
+                if peer.subscriber is subscriber:
+                    raise
+                return False  # the connection ended meanwhile
+            return True
+        raise RequestError(Code.UNAVAILABLE, "A client reads too slowly to be subscribed now.", retry_after=RETRY_AFTER)
+
+    def unsubscribe(self, channel: ChannelName, *, user_id: str | None, connection_id: str | None) -> int:
+        """End the subscriptions of a user, or of one connection, to a channel. Return their number. The clients are told."""
+        ended = 0
+        for peer in self._chosen(user_id, connection_id):
+            subscriber = _own_subscriber(peer)
+            if subscriber is not None and channel.text in subscriber.subscriptions:
+                self._broker.unsubscribe(subscriber, channel)
+                subscriber.revoked(channel, UNSUBSCRIBED)
+                ended += 1
+        return ended
+
+    # -- channels -----------------------------------------------------------------------------------------------------
+
+    async def channels(self, pattern: str, *, after: str = "", limit: int = MAX_PAGE) -> list[ActiveChannel]:
+        """Return the channels with a subscriber, in the order of their names, from the first after `after`.
+
+        `*` in the pattern stands for any characters, and `?` for one. Always a checkpoint.
+        """
+        matches = matcher(pattern)
+        named: list[str] = []
+        every = self._broker.channels.names()
+        await trio.lowlevel.checkpoint()
+        for first in range(0, len(every), SLICE):
+            some = [text for text in every[first : first + SLICE] if text > after and matches(text)]
+            named = heapq.nsmallest(limit, [*named, *(text for text in some if self._listened(text))])
+            await trio.lowlevel.checkpoint()
+        found = (self._broker.channels.named(text) for text in named)
+        return [_active(channel) for channel in found if channel is not None]
+
+    def _listened(self, text: str) -> bool:
+        channel = self._broker.channels.named(text)
+        return channel is not None and channel.subscriber_count > 0
+
+    def client_count(self, channel: ChannelName) -> int:
+        """Return the number of connections that are subscribed to a channel."""
+        active = self._broker.channels.get(channel)
+        return 0 if active is None else active.sink_count
+
+    async def user_count(self, channel: ChannelName) -> int:
+        """Return the number of users that are subscribed to a channel. Always a checkpoint."""
+        users: set[str] = set()
+        async for some in Slices(self._broker.channels.listeners(channel)):
+            users.update(one.user_id for one in some if one.user_id is not None)
+        return len(users)
+
+    async def present(self, channel: ChannelName) -> list[Present]:
+        """Return the connections that are subscribed to a channel, those that share a subscriber left out. Always a checkpoint.
+
+        Raises:
+            RequestError: `TOO_LARGE`; there are more than MAX_PRESENT.
+        """
+        if self.client_count(channel) > MAX_PRESENT:
+            raise RequestError(
+                Code.TOO_LARGE, f"The channel has over {MAX_PRESENT} subscribers. Ask for their number in its place."
+            )
+        present: list[Present] = []
+        async for some in Slices(self._broker.channels.listeners(channel)):
+            for one in some:
+                if one.connection is not None:
+                    present.append(Present(self._connections.id_of(one.connection), one.user_id or ""))
+        return present
+
+    def tap(self, pattern: str, encode: EncodeLine, rate: int) -> Tap:
+        """Return a view of what is published to the channels that match, for a `with` block. Raises as `Taps.open`."""
+        return self._broker.channels.taps.open(matcher(pattern), encode, rate)
+
+    # -- history ------------------------------------------------------------------------------------------------------
+
+    async def history(
+        self, name: ChannelName, *, limit: int, since: Position | None, reverse: bool
+    ) -> tuple[Position, list[Publication]]:
+        """Return a channel's head, and at most `limit` publications of its history: the oldest first, unless `reverse`.
+
+        `since` begins after a position, or before it if `reverse`. An answer ends at MAX_HISTORY_BYTES. A checkpoint
+        only if the store is asked.
+
+        Raises:
+            RequestError: `CONFLICT` if the epoch of `since` has ended; or the store cannot read.
+        """
+        channels = self._broker.channels
+        channel = await channels.pin(name)
+        try:
+            if not channel.history.complete:
+                await channels.load_history(channel)
+            channels.expire(channel)
+            position, publications = channel.position, channel.history.all()
+        finally:
+            channels.unpin(channel)
+        if since is not None:
+            if since.epoch not in ("", position.epoch):
+                raise RequestError(Code.CONFLICT, "The epoch of this position has ended.")
+            publications = [
+                one for one in publications if (one.offset < since.offset) is reverse and one.offset != since.offset
+            ]
+        if reverse:
+            publications.reverse()
+        return position, _within_bytes(publications[:limit])
+
+    async def remove_history(self, name: ChannelName) -> None:
+        """Delete a channel's publications. Its offsets go on, and messages of a room stay. Always a checkpoint.
+
+        Raises:
+            RequestError: the store cannot write.
+        """
+        await self._database.write(
+            lambda connection: forget_channel(connection, name.text),
+            on_commit=lambda _: self._broker.channels.forget(name),
+        )
+
+
+class Slices:
+    """Subscribers in slices, between which other tasks run."""
+
+    def __init__(self, subscribers: Sequence[Subscriber]) -> None:
+        self._subscribers = subscribers
+        self._next = 0
+
+    def __aiter__(self) -> Slices:
+        return self
+
+    async def __anext__(self) -> Sequence[Subscriber]:
+        await trio.lowlevel.checkpoint()
+        some = self._subscribers[self._next : self._next + SLICE]
+        self._next += SLICE
+        if not some:
+            raise StopAsyncIteration
+        return some
+
+
+def matcher(pattern: str) -> Callable[[str], object]:
+    """Return a function that tells whether a channel's name matches. `*` stands for any characters, `?` for one."""
+    literal = pattern.replace("[", "[[]")  # sets of characters are not part of these patterns
+    return re.compile(fnmatch.translate(literal)).match
+
+
+def _number(peer: Peer) -> int:
+    return peer.number
+
+
+def _matches(peer: Peer, user_id: str | None, dialect: str | None, channel: ChannelName | None) -> bool:
+    if user_id not in (None, peer.user_id) or dialect not in (None, peer.dialect):
+        return False
+    return channel is None or (peer.subscriber is not None and channel.text in peer.subscriber.subscriptions)
+
+
+def _own_subscriber(peer: Peer) -> Subscriber | None:
+    """Return the subscriber of a connection, None if it has none of its own."""
+    subscriber = peer.subscriber
+    return subscriber if isinstance(subscriber, Subscriber) and subscriber.connection is peer else None
+
+
+def _active(channel: Channel) -> ActiveChannel:
+    return ActiveChannel(channel.name.text, channel.sink_count, channel.offset, channel.epoch, len(channel.history))
+
+
+def _within_bytes(publications: list[Publication]) -> list[Publication]:
+    size = 0
+    for count, publication in enumerate(publications):
+        size += len(publication.json)
+        if size > MAX_HISTORY_BYTES and count:
+            return publications[:count]
+    return publications

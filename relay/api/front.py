@@ -1,0 +1,50 @@
+"""`GET /`: a page for a browser that says what this is and whether it is ready; JSON for every other client.
+
+Everyone may read it, so it holds nothing about the users of this server. It carries no script.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.metadata import version
+
+from quart import Blueprint, Response, request
+
+from relay.api import docs
+from relay.api.app import success
+from relay.api.health import Readiness
+
+HEADERS = {**docs.HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
+
+
+def blueprint(readiness: Readiness) -> Blueprint:
+    """Return the route."""
+    routes = Blueprint("front", __name__)
+
+    @routes.get("/")
+    async def front() -> Response:
+        reason = readiness.reason
+        # A client that takes anything, as command-line tools do, is not a browser.
+        if not any(mimetype == "text/html" for mimetype, _ in request.accept_mimetypes):
+            data = {"name": "relay", "version": version("relay-server"), "ready": reason is None, "reason": reason}
+            response = success({**data, "docs": docs.PATH, "health": "/healthz"})
+            response.headers.update({"Cache-Control": "no-store", "Vary": "Accept"})
+            return response
+        return Response(render(reason), content_type="text/html; charset=utf-8", headers=HEADERS)
+
+    return routes
+
+
+def render(reason: str | None) -> str:
+    """Return the page as HTML. `reason` tells why the server is not ready; None if it is."""
+    state = "ready" if reason is None else f"not ready: {escape(reason)}"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>Relay</title><link rel="stylesheet" href="{docs.STYLE_PATH}"></head>\n'
+        "<body><main><h1>Relay</h1>"
+        "<p>This is a realtime server: chat, presence, notifications and live data over WebSocket.</p>"
+        f"<p>Version {escape(version('relay-server'))}. The server is <strong>{state}</strong>.</p>"
+        f'<ul><li><a href="{docs.PATH}">Handbook</a></li><li><a href="/healthz">Is the process alive?</a></li>'
+        '<li><a href="/readyz">Does it accept work?</a></li></ul></main></body></html>\n'
+    )

@@ -1,0 +1,95 @@
+"""Reads the parameters of a management request, one by one. Each error names the parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from relay.ground.errors import invalid_field
+from relay.model.namespaces import MAX_ID_CHARACTERS
+from relay.model.publication import Position
+
+MAX_LONG_CHARACTERS = 16_384
+"""Length of a token."""
+MAX_LISTED = 1000
+"""Texts in one list."""
+
+
+class Params:
+    """The parameters of one request. A parameter that is null is missing. Each method raises RequestError."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def text(self, name: str) -> str:
+        """Return a text that must be there, with 1 to MAX_ID_CHARACTERS characters."""
+        value = self.optional(name)
+        if value is None:
+            raise invalid_field(name, "is required and must be a text")
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """Return a text; None if it is missing or empty."""
+        value = self._given.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS:
+            raise invalid_field(name, f"must be a text of at most {MAX_ID_CHARACTERS} characters")
+        return value
+
+    def long_text(self, name: str) -> str | None:
+        """Return a text of at most MAX_LONG_CHARACTERS, such as a token; None if it is missing."""
+        value = self._given.get(name)
+        if not isinstance(value, str | None) or len(value or "") > MAX_LONG_CHARACTERS:
+            raise invalid_field(name, f"must be a text of at most {MAX_LONG_CHARACTERS} characters")
+        return value or None
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts; empty if it is missing."""
+        value = self._given.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list) or len(value) > MAX_LISTED or not all(isinstance(one, str) for one in value):
+            raise invalid_field(name, f"must be a list of at most {MAX_LISTED} texts")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return true or false; false if it is missing."""
+        value = self._given.get(name)
+        if not isinstance(value, bool | None):
+            raise invalid_field(name, "must be true or false")
+        return bool(value)
+
+    def integer(self, name: str, default: int) -> int:
+        """Return an integer; `default` if it is missing."""
+        value = self._given.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise invalid_field(name, "must be an integer")
+        return value
+
+    def object(self, name: str) -> Params:
+        """Return the parameters inside of an object; none if it is missing."""
+        value = self._given.get(name)
+        if value is None:
+            return Params({})
+        if not isinstance(value, dict):
+            raise invalid_field(name, "must be an object")
+        return Params(value)
+
+    def position(self, name: str) -> Position | None:
+        """Return a position; None if it is missing. Without an epoch it is one of any epoch."""
+        if self._given.get(name) is None:
+            return None
+        given = self.object(name)
+        offset = given.integer("offset", 0)
+        if offset < 0:
+            raise invalid_field(name, "must have an offset of at least 0")
+        return Position(offset, given.optional("epoch") or "")
+
+    def refuse(self, *names: str) -> None:
+        """Raise if a parameter is given that Relay does not support and must not ignore."""
+        for name in names:
+            if self._given.get(name):
+                raise invalid_field(name, "is not supported")

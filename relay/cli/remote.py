@@ -1,0 +1,224 @@
+"""Asks a server over HTTP for a command: one at a URL with an API key, or the local one with a token of its own.
+
+Proxies and redirections are not used, so only that server gets the key.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+import click
+
+from relay.cli.parameters import tls_options
+from relay.cli.settings import config_option, load
+from relay.cli.token_secret import signing_secret
+from relay.ground.logs import printable
+
+REQUEST_TIMEOUT = 30.0
+"""Seconds without a byte after which a server counts as gone."""
+MAX_ANSWER_BYTES = 1_048_576
+MAX_LINE_BYTES = 262_144
+"""Bytes of one line of a stream."""
+DEFAULT_URL = "http://127.0.0.1:8080"
+TOKEN_LIFETIME = 43_200
+"""Seconds for which the token is valid that a command makes for the local server: a tail ends with it."""
+LOCAL_USER = "relay-command"
+"""The user of that token, by which the audit log names a command."""
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+
+Tls = Callable[[], ssl.SSLContext]
+
+
+def server_of(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        if (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and url.isascii()
+            and url.isprintable()
+            and " " not in url
+            and parts.port != 0
+        ):
+            return parts
+    except ValueError:
+        pass
+    raise click.BadParameter(
+        f"{url!r} is not the URL of a server; use one such as http://127.0.0.1:8080", param_hint="--url"
+    )
+
+
+def check_key(key: str) -> None:
+    """Raise BadParameter unless the key can be one."""
+    if not (key.isascii() and key.isprintable()):
+        raise click.BadParameter("an API key has only printable ASCII characters.", param_hint="--key")
+
+
+def request(
+    server: SplitResult, method: str, path: str, headers: Mapping[str, str], tls: Tls, body: bytes | None = None
+) -> tuple[int, object]:
+    """Send a request. Return the status and the decoded response, or None if it is not JSON.
+
+    Raises:
+        ClickException: the server does not answer.
+    """
+    with responding(server, method, path, headers, tls, body) as response:
+        return response.status, _decoded(response.read(MAX_ANSWER_BYTES))
+
+
+@contextmanager
+def responding(
+    server: SplitResult, method: str, path: str, headers: Mapping[str, str], tls: Tls, body: bytes | None = None
+) -> Iterator[http.client.HTTPResponse]:
+    """Send a request, and yield the response to be read. Raises as `request`, also while it is read."""
+    host = server.hostname or ""
+    connection = (
+        http.client.HTTPSConnection(host, server.port, timeout=REQUEST_TIMEOUT, context=tls())
+        if server.scheme == "https"
+        else http.client.HTTPConnection(host, server.port, timeout=REQUEST_TIMEOUT)
+    )
+    with closing(connection), _explained(server):
+        content = {} if body is None else {"Content-Type": "application/json"}
+        connection.request(method, f"{server.path.rstrip('/')}{path}", body, {**content, **headers})
+        with closing(connection.getresponse()) as response:
+            yield response
+
+
+@contextmanager
+def _explained(server: SplitResult) -> Iterator[None]:
+    where = server._replace(path="", query="", fragment="", netloc=server.netloc.rpartition("@")[2]).geturl()
+    try:
+        yield
+    except TimeoutError:
+        raise click.ClickException(f"{where} did not answer within {REQUEST_TIMEOUT:g} seconds") from None
+    except ssl.SSLCertVerificationError as error:
+        raise click.ClickException(
+            f"the certificate of {where} is not trusted ({error.verify_message}); "
+            "name the certificate to trust with --ca FILE, or use the host name in it"
+        ) from None
+    except ssl.SSLError as error:
+        plain = "; if the port serves plain HTTP, use http://" if error.reason == "WRONG_VERSION_NUMBER" else ""
+        raise click.ClickException(f"TLS failed with {where}: {error.reason or error}{plain}") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: the host name is not valid
+        reason = getattr(error, "strerror", None) or error
+        raise click.ClickException(
+            f"no server answers at {where} ({reason}); is `relay serve` running there?"
+        ) from None
+    except http.client.HTTPException:
+        raise click.ClickException(f"the server at {where} does not speak HTTP") from None
+
+
+def _decoded(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def refusal(status: int, answer: object, url: str) -> str:
+    message = answer.get("message") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or not isinstance(message, str):
+        return f"{url} answered {status}, but not like Relay; is the URL right?"
+    text = f"the server refused with {status}: {message}"
+    errors = answer.get("errors")
+    for error in errors if isinstance(errors, list) else []:
+        if isinstance(error, dict):
+            text += f"; {error.get('field')}: {error.get('message')}"
+    if isinstance(answer.get("errorId"), str):
+        text += f" (errorId {answer['errorId']} in the server's log)"
+    return printable(text)
+
+
+class Remote:
+    """The server that a command for admins asks."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], tls: Tls) -> None:
+        self.url = url
+        self._server = server_of(url)
+        self._headers = headers
+        self._tls = tls
+
+    def get(self, path: str, **query: object) -> Any:
+        """Return the data of a response. Parameters that are None are left out. Raises ClickException."""
+        return self._data(*request(self._server, "GET", with_query(path, query), self._headers, self._tls))
+
+    def post(self, path: str, **params: object) -> Any:
+        """Return the data of the response to these parameters. Raises ClickException."""
+        body = json.dumps({name: value for name, value in params.items() if value is not None}).encode()
+        return self._data(*request(self._server, "POST", path, self._headers, self._tls, body))
+
+    def _data(self, status: int, answer: object) -> Any:
+        if 200 <= status < 300 and isinstance(answer, dict) and "data" in answer:
+            return answer["data"]
+        raise click.ClickException(refusal(status, answer, self.url))
+
+    def lines(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a stream, decoded, until the server ends it. Raises ClickException."""
+        with responding(self._server, "GET", with_query(path, query), self._headers, self._tls) as response:
+            if response.status != http.client.OK:
+                raise click.ClickException(
+                    refusal(response.status, _decoded(response.read(MAX_ANSWER_BYTES)), self.url)
+                )
+            while line := response.readline(MAX_LINE_BYTES):
+                entry = _decoded(line) if line.strip() else None
+                if isinstance(entry, dict):
+                    yield entry
+
+
+def with_query(path: str, query: Mapping[str, object]) -> str:
+    """Return a path with those parameters that are not None."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def remote_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a server. The command gets it as `remote`."""
+
+    @click.option("--url", metavar="URL", help=f"The URL of the server; needs a key. Default with a key: {DEFAULT_URL}")
+    @click.option(
+        "--key",
+        envvar="RELAY_KEY",
+        show_envvar=True,
+        help="An API key with the scope admin. Without it: the local server.",
+    )
+    @config_option
+    @tls_options
+    @functools.wraps(command)
+    def with_remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls, **options: Any) -> None:
+        command(remote=_remote(url, key, config_file, tls), **options)
+
+    return with_remote
+
+
+def _remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls) -> Remote:
+    if key:
+        check_key(key)
+        return Remote(url or DEFAULT_URL, {"X-API-Key": key}, tls)
+    if url is not None:
+        raise click.UsageError(
+            "--url needs an API key, in --key or RELAY_KEY; create one with: relay keys create --user U --scope admin"
+        )
+    config = load(config_file)
+    from relay.auth.verifier import mint
+
+    token = mint(
+        signing_secret(config, create=False),
+        user_id=LOCAL_USER,
+        now=datetime.fromtimestamp(int(time.time()), UTC),
+        expires_in=TOKEN_LIFETIME,
+        admin=True,
+        issuer=config.auth.issuer,
+        audience=config.auth.audience,
+    )
+    host = _ANY_ADDRESS.get(config.server.host, config.server.host)
+    return Remote(config.server.url_at(host, config.server.port), {"Authorization": f"Bearer {token}"}, tls)

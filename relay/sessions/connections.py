@@ -1,0 +1,161 @@
+"""Every open connection: numbered in the order in which it opened, found by its id and by its user.
+
+Counts are kept and never computed, and a page is found without a look at the connections before it. No trio, no I/O.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from relay.ground.errors import Reason
+
+COMPACT_ENTRIES = 256
+"""Entries of ended connections that stay in the order at least, so that few ends move the entries of all others."""
+
+
+class Subscribed(Protocol):
+    """The subscriber of a connection, as this module sees it."""
+
+    @property
+    def subscriptions(self) -> Mapping[str, Any]:
+        """The subscriptions, by the name of their channel."""
+
+
+class Peer(Protocol):
+    """One open connection, over any transport."""
+
+    number: int
+    """The place in the order of all connections, from 1. `Connections.add` sets it."""
+    user_id: str | None
+    """The user, None until authenticated. `Connections.identify` sets it."""
+    subscriber: Any
+    """A `Subscribed`, while the connection has one, else None."""
+
+    @property
+    def dialect(self) -> str:
+        """The name of its dialect."""
+
+    @property
+    def address(self) -> str:
+        """The client's address."""
+
+    @property
+    def opened_at(self) -> float:
+        """The time at which it opened, on `trio.current_time()`."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes that wait for the client."""
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """The bytes that the client's machine has acknowledged; None if the transport cannot tell."""
+
+    def disconnect(self, reason: Reason) -> None:
+        """End the connection. Called synchronously; only the first reason counts."""
+
+
+class Connections:
+    """The open connections of one server."""
+
+    def __init__(self) -> None:
+        self.node = secrets.token_hex(4)
+        """The id of this run of the server: the first part of each connection's id, so that no id comes again."""
+        self._began_at = time.monotonic()
+        self._last = 0
+        self._numbers = array("Q")
+        self._peers: list[Peer | None] = []  # parallel to _numbers; None once it ended
+        self._ended = 0  # the number of None in _peers
+        # A user has one connection nearly always, and a dict for it would cost each connection some 200 bytes.
+        self._users: dict[str, Peer | dict[Peer, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers) - self._ended
+
+    @property
+    def uptime(self) -> float:
+        """The seconds since the server started."""
+        return time.monotonic() - self._began_at
+
+    @property
+    def user_count(self) -> int:
+        """The number of users with a connection."""
+        return len(self._users)
+
+    def add(self, peer: Peer) -> None:
+        """Record a connection that has opened, and number it."""
+        self._last += 1
+        peer.number = self._last
+        self._numbers.append(self._last)
+        self._peers.append(peer)
+
+    def remove(self, peer: Peer) -> None:
+        """Forget a connection that has ended."""
+        index = bisect_left(self._numbers, peer.number)
+        assert self._peers[index] is peer
+        self._peers[index] = None
+        self._ended += 1
+        if peer.user_id is not None:
+            self._forget_user(peer, peer.user_id)
+        if self._ended > COMPACT_ENTRIES and self._ended * 2 > len(self._peers):
+            self._peers = [one for one in self._peers if one is not None]
+            self._numbers = array("Q", [one.number for one in self._peers if one is not None])
+            self._ended = 0
+
+    def identify(self, peer: Peer, user_id: str) -> None:
+        """Record the user of a connection. Idempotent."""
+        if peer.user_id == user_id:
+            return
+        if peer.user_id is not None:
+            self._forget_user(peer, peer.user_id)
+        peer.user_id = user_id
+        known = self._users.get(user_id)
+        if known is None:
+            self._users[user_id] = peer
+        elif isinstance(known, dict):
+            known[peer] = None
+        else:
+            self._users[user_id] = {known: None, peer: None}
+
+    def _forget_user(self, peer: Peer, user_id: str) -> None:
+        known = self._users[user_id]
+        if isinstance(known, dict):
+            del known[peer]
+            if known:
+                return
+        del self._users[user_id]
+
+    def of_user(self, user_id: str) -> list[Peer]:
+        """Return the connections of a user, the oldest first."""
+        known = self._users.get(user_id)
+        if known is None:
+            return []
+        return list(known) if isinstance(known, dict) else [known]
+
+    def id_of(self, peer: Peer) -> str:
+        """Return the id of a connection."""
+        return f"{self.node}-{peer.number}"
+
+    def get(self, id_: str) -> Peer | None:
+        """Return the connection of this id, None if it has ended or never was."""
+        node, _, digits = id_.partition("-")
+        if node != self.node or not digits.isascii() or not digits.isdigit() or len(digits) > len(str(self._last)):
+            return None
+        number = int(digits)
+        index = bisect_left(self._numbers, number)
+        return self._peers[index] if index < len(self._numbers) and self._numbers[index] == number else None
+
+    def after(self, number: int) -> Iterator[Peer]:
+        """Yield the connections that opened after the one with this number, the oldest first.
+
+        Take them in one synchronous step: a connection that ends meanwhile may move the others.
+        """
+        for index in range(bisect_right(self._numbers, number), len(self._peers)):
+            peer = self._peers[index]
+            if peer is not None:
+                yield peer

@@ -1,0 +1,86 @@
+"""The record of open connections, against a list that does the same slowly."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relay.ground.errors import Reason
+from relay.sessions import connections as module
+from relay.sessions.connections import Connections
+
+USERS = ("ann", "bob", "cid")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.just(0), st.just("")),
+        st.tuples(st.just("remove"), st.integers(0, 30), st.just("")),
+        st.tuples(st.just("identify"), st.integers(0, 30), st.sampled_from(USERS)),
+    ),
+    max_size=120,
+)
+
+
+class FakePeer:
+    """A connection that does nothing."""
+
+    dialect = "live"
+    address = "192.0.2.1"
+    opened_at = 0.0
+    waiting_bytes = 0
+    sent_bytes: int | None = None
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.user_id: str | None = None
+        self.subscriber: object = None
+
+    def disconnect(self, reason: Reason) -> None:
+        """Do nothing."""
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS)
+def test_it_holds_what_a_list_holds(steps: list[tuple[str, int, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COMPACT_ENTRIES", 3)
+        connections, there = Connections(), list[FakePeer]()
+        ended: list[str] = []
+        for step, which, user in steps:
+            if step == "add":
+                there.append(FakePeer())
+                connections.add(there[-1])
+            elif there and step == "identify":
+                connections.identify(there[which % len(there)], user)
+            elif there:
+                gone = there.pop(which % len(there))
+                ended.append(connections.id_of(gone))
+                connections.remove(gone)
+            assert len(connections) == len(there)
+            assert list(connections.after(0)) == there
+            for peer in there:
+                assert connections.get(connections.id_of(peer)) is peer
+            assert [id_ for id_ in ended if connections.get(id_) is not None] == []
+            by_user = {user: [peer for peer in there if peer.user_id == user] for user in USERS}
+            assert {user: sorted(connections.of_user(user), key=lambda peer: peer.number) for user in USERS} == by_user
+            assert connections.user_count == sum(map(bool, by_user.values()))
+        middle = there[len(there) // 2].number if there else 0
+        assert list(connections.after(middle)) == [peer for peer in there if peer.number > middle]
+
+
+def test_an_id_of_another_run_or_of_nothing_finds_nothing() -> None:
+    connections, peer = Connections(), FakePeer()
+    connections.add(peer)
+    id_ = connections.id_of(peer)
+    assert connections.get(id_) is peer
+    for wrong in (
+        "",
+        "-",
+        "1",
+        f"{id_}0",
+        f"{id_}x",
+        f"{connections.node}-",
+        f"{connections.node}-²",
+        Connections().id_of(peer),
+    ):
+        assert connections.get(wrong) is None, wrong
