@@ -11,8 +11,9 @@ from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
+from relay.admission.user_places import UserPlaces
 from relay.auth.auth import Auth
-from relay.broker.presence import Presence
+from relay.broker.presence import PresenceTable
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
@@ -32,7 +33,7 @@ class Core:
     clock: Clock
     namespaces: Namespaces
     timers: Timers
-    presence: Presence
+    presence: PresenceTable
     auth: Auth
     limits: Limits
     rooms: Rooms
@@ -46,6 +47,8 @@ class Core:
     trusted_proxies: TrustedProxies
     """The peers whose X-Forwarded-For header is believed."""
     metrics: Metrics
+    user_places: UserPlaces
+    """The connections of each user, where their number is limited."""
     connections: Connections
     """Every open connection. Only its owner adds and removes it."""
     steering: Steering

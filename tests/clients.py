@@ -34,6 +34,12 @@ class Client:
         assert isinstance(message, dict)
         return message
 
+    async def receive_late(self) -> dict[str, Any]:
+        """Return the next message, however long it takes."""
+        message = json.loads(await self.connection.get_message())
+        assert isinstance(message, dict)
+        return message
+
     async def until(self, type_: str) -> dict[str, Any]:
         """Return the next message of a type, passing over others."""
         while (message := await self.receive())["type"] != type_:

@@ -18,6 +18,7 @@ from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.broker.received import Received
 from relay.broker.subscription import Subscriber
 from relay.chat.messages import Messages, Posted
 from relay.chat.notifications import Notifications
@@ -83,7 +84,8 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         rooms = Rooms(database, broker, presence, kinds, clock)
         messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
-        publications.bind(broker.delivered_offset, broker.receive)
+        received = Received(broker)
+        publications.bind(received.delivered_offset, received.receive, received.renew)
         users = Users(database, clock)
         auth = Auth(Tokens(TokenVerifier(secrets=[SECRET]), clock), ApiKeys(database), users, clock)
         yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)

@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relay.access",),
     ("relay.chat",),
     ("relay.auth", "relay.ops"),
+    ("relay.cluster",),
     ("relay.store",),
     ("relay.broker", "relay.transports"),
     ("relay.sessions",),

@@ -7,7 +7,7 @@ from typing import Any
 
 from relay.broker.broker import Broker
 from relay.broker.connections import Excluded
-from relay.broker.subscription import Subscriber
+from relay.broker.signal import Signal
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.ground import strictjson
@@ -156,11 +156,9 @@ class Publishing:
         """
         return await self._broker.publish_many(drafts)
 
-    def signal(
-        self, channel: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
-    ) -> None:
-        """Send a signal to the current subscribers for which `to` returns True. It has no offset and is not kept."""
-        self._broker.signal(channel, type_, data, to=to)
+    def signal(self, signal: Signal) -> None:
+        """Send a signal to the current subscribers of its channel, on every node."""
+        self._broker.signal(signal)
 
 
 def too_large(max_bytes: int = MAX_ITEM_BYTES) -> RequestError:

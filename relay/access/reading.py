@@ -8,7 +8,7 @@ from relay.access.rules import check_subscribe
 from relay.broker.attendance import Present
 from relay.broker.broker import Broker
 from relay.broker.paging import Page, read_page
-from relay.broker.presence import Presence
+from relay.broker.presence import PresenceTable
 from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
@@ -34,7 +34,7 @@ class PresentUsers:
 class Reading:
     """Reads for callers, after it checked that they may."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, presence: Presence) -> None:
+    def __init__(self, broker: Broker, rooms: Rooms, presence: PresenceTable) -> None:
         self._broker = broker
         self._rooms = rooms
         self._presence = presence

@@ -9,6 +9,7 @@ import fnmatch
 import heapq
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import attrs
 import trio
@@ -68,6 +69,9 @@ class ActiveChannel:
 class Steering:
     """The view and the hands of operators."""
 
+    on_disconnect: Callable[[dict[str, Any]], None] | None = None
+    """Called synchronously with each disconnect of this node, where other nodes share the database."""
+
     def __init__(self, connections: Connections, broker: Broker, rooms: Rooms, database: Database) -> None:
         self._connections = connections
         self._broker = broker
@@ -122,7 +126,20 @@ class Steering:
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
     ) -> int:
-        """End the connections of a user, or the one with this id, but not the `spared` ids. Return their number."""
+        """End the connections of a user, or the one with this id, but not the `spared` ids, on every node.
+
+        Return the number of those on this node.
+        """
+        if self.on_disconnect is not None:
+            self.on_disconnect(
+                {"user": user_id, "connection": connection_id, "spared": list(spared), "reason": reason.name}
+            )
+        return self.disconnect_here(user_id=user_id, connection_id=connection_id, spared=spared, reason=reason)
+
+    def disconnect_here(
+        self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
+    ) -> int:
+        """End connections as `disconnect` does, on this node alone."""
         ended = 0
         for peer in self._chosen(user_id, connection_id):
             if self._connections.id_of(peer) not in spared:

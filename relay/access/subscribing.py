@@ -7,6 +7,7 @@ subscription ends like any other. So a client never keeps a subscription that it
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -178,6 +179,23 @@ class Subscriptions:
     def _end(self, subscriber: Subscriber, channel: ChannelName, reason: str) -> None:
         self._broker.unsubscribe(subscriber, channel)
         subscriber.revoked(channel, reason)
+
+    async def recheck_channel(self, channel: ChannelName, reason: str, user_id: str | None = None) -> None:
+        """End each subscription to a channel whose principal may not have it any more: of one user, or of all.
+
+        A subscription whose right cannot be looked up ends too.
+        """
+        for subscriber in self._broker.subscribers(channel):
+            principal = subscriber.principal
+            subscription = subscriber.subscriptions.get(channel.text)
+            if principal is None or user_id not in (None, principal.user_id):
+                continue
+            if subscription is not None and subscription.token is not None:
+                continue  # as for `recheck`
+            try:
+                await check_subscribe(self._rooms, principal, channel)
+            except RequestError:
+                self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """End a subscription. Idempotent."""

@@ -9,6 +9,7 @@ from quart import Blueprint, Response
 
 from relay.api.draining import Draining
 from relay.auth.jwks import Jwks
+from relay.cluster.cluster import Cluster
 from relay.ground import strictjson
 from relay.store.database import Database
 
@@ -16,8 +17,9 @@ from relay.store.database import Database
 class Readiness:
     """The conditions of readiness."""
 
-    def __init__(self, database: Database, jwks: Jwks | None = None) -> None:
+    def __init__(self, database: Database, jwks: Jwks | None = None, cluster: Cluster | None = None) -> None:
         self._database = database
+        self._cluster = cluster
         self._jwks = jwks
         self.draining = Draining()
 
@@ -28,7 +30,14 @@ class Readiness:
             return "The server is shutting down."
         if not self._database.healthy:
             return f"The database cannot be written: {self._database.cause}."
+        if self._cluster is not None and not self._cluster.bus.connected:
+            return "The node cannot hear the other nodes."
         return None if self._jwks is None else self._jwks.reason
+
+    @property
+    def node(self) -> dict[str, str]:
+        """The name of this node, as a field of the answer; empty if one server has the database."""
+        return {} if self._cluster is None else {"node": self._cluster.node.name}
 
 
 def blueprint(readiness: Readiness) -> Blueprint:
@@ -43,8 +52,8 @@ def blueprint(readiness: Readiness) -> Blueprint:
     async def readyz() -> Response:
         reason = readiness.reason
         if reason is None:
-            return _json({"status": "ready"}, 200)
-        return _json({"status": "not ready", "reason": reason}, 503)
+            return _json({"status": "ready", **readiness.node}, 200)
+        return _json({"status": "not ready", "reason": reason, **readiness.node}, 503)
 
     return routes
 

@@ -16,6 +16,7 @@ from relay.api import audit
 from relay.api.authentication import Caller, check_admin
 from relay.api.params import Params
 from relay.api.publish import scope_of
+from relay.broker.signal import Signal
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
@@ -120,7 +121,7 @@ def _signal(request: Request, draft: Draft) -> dict[str, Any]:
     """Deliver a publication that is not kept, and return its result: it has no position."""
     if draft.prepare is not None:
         raise invalid_field("skip_history", "is not possible here: this publication is a record too")
-    request.core.publishing.signal(draft.channel, draft.type, draft.data, to=lambda _: True)
+    request.core.publishing.signal(Signal(draft.channel, draft.type, draft.data))
     return {}
 
 

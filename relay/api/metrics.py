@@ -20,6 +20,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
 from relay.api.local import is_local
 from relay.broker.broker import Broker
+from relay.cluster.cluster import Cluster
 from relay.core import Core
 from relay.ground.histogram import Histogram
 from relay.sessions.flusher import Flusher
@@ -44,6 +45,8 @@ class Sources:
     """Return the queued bytes of WebSocket sessions, by dialect, and the number of blocked outboxes."""
     connections: ConnectionCounter
     """The open TCP connections."""
+    cluster: Cluster | None = None
+    """This node, if several share the database."""
 
 
 def blueprint(sources: Sources) -> Blueprint:
@@ -100,6 +103,7 @@ class RelayCollector(Collector):
         yield from self._publications()
         yield from self._outboxes()
         yield from self._store()
+        yield from self._cluster()
         yield from self._memory()
         yield _histogram(
             "relay_loop_lag_seconds",
@@ -206,6 +210,29 @@ class RelayCollector(Collector):
             broker.channels.dirty_count,
         )
 
+    def _cluster(self) -> Iterator[Metric]:
+        cluster = self._sources.cluster
+        if cluster is None:
+            return
+        bus, delivery = cluster.bus, cluster.delivery
+        yield _gauge(
+            "relay_nodes", "Nodes of the database whose lease holds, this one included.", len(cluster.node.names)
+        )
+        yield _gauge("relay_bus_connected", "1 while the node hears the other nodes, else 0.", int(bus.connected))
+        yield _histogram(
+            "relay_bus_lag_seconds",
+            "Time from before a commit of this node until the notification of it came back, heartbeats included.",
+            bus.lag,
+        )
+        yield _total("relay_bus_notifications", "Notifications received, the node's own included.", bus.received)
+        yield _total(
+            "relay_bus_reconnects", "Times the listening connection was lost and opened again.", bus.reconnects
+        )
+        yield _total("relay_bus_deliveries", "Publications of other nodes, delivered.", delivery.delivered)
+        yield _total(
+            "relay_bus_catch_ups", "Times the database was asked for publications that were missed.", delivery.catch_ups
+        )
+
     def _memory(self) -> Iterator[Metric]:
         core, broker = self._sources.core, self._sources.broker
         yield _gauge("relay_tasks", "Trio tasks that exist.", trio.lowlevel.current_statistics().tasks_living)
@@ -243,6 +270,10 @@ class RelayCollector(Collector):
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:
     return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _total(name: str, documentation: str, value: int) -> Metric:
+    return CounterMetricFamily(name, documentation, value=value)
 
 
 def _counter(name: str, documentation: str, label: str, counts: Mapping[str, int] | Mapping[int, int]) -> Metric:

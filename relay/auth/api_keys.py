@@ -39,6 +39,7 @@ class ApiKeys:
         self._cache: OrderedDict[bytes, tuple[float, ApiKey, Principal]] = OrderedDict()
         self._watchers: dict[str, dict[Watch, OnChange]] = {}
         self._last: dict[str, ApiKey | None] = {}  # the state of each key that its watchers were last called with
+        self._changed = trio.Event()
         self._version: str | None = ""  # of the keys, when all were last checked
 
     @property
@@ -128,6 +129,11 @@ class ApiKeys:
         self._last.pop(key_id, None)
         return watch
 
+    def changed(self) -> None:
+        """Take note that some key has changed: look up those in the cache again, and check those in use at once."""
+        self._cache.clear()
+        self._changed.set()
+
     def unwatch(self, watch: Watch) -> None:
         """End a watch. Idempotent."""
         watchers = self._watchers.get(watch.key_id, {})
@@ -141,7 +147,9 @@ class ApiKeys:
         """Check the keys in use every POLL_INTERVAL until cancelled. While the database cannot be read, no change is noticed."""
         task_status.started()
         while True:
-            await trio.sleep(POLL_INTERVAL)
+            with trio.move_on_after(POLL_INTERVAL):
+                await self._changed.wait()
+            self._changed = trio.Event()
             if self._watchers:
                 try:
                     await self._check()

@@ -8,12 +8,12 @@ period, unless the user came back. Clients without a user are neither counted no
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
 import attrs
 import trio
 
+from relay.broker.signal import Signal
 from relay.ground import strictjson
 from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName
@@ -39,9 +39,6 @@ class Attendee(Protocol):
     def subscriptions(self) -> dict[str, Any]: ...
 
 
-Signal = Callable[..., None]
-
-
 @attrs.define
 class Present:
     """One user of a channel."""
@@ -55,10 +52,10 @@ class Present:
 class Attendance:
     """The users of every channel whose namespace has presence."""
 
-    def __init__(self, timers: Timers, signal: Signal, *, grace: float) -> None:
-        """`signal(channel, type, data, to=...)` is called synchronously. `grace` is in seconds."""
+    def __init__(self, timers: Timers, send: Callable[[Signal], None], *, grace: float) -> None:
+        """`send` is called synchronously with each signal. `grace` is in seconds."""
         self._timers = timers
-        self._signal = signal
+        self._send = send
         self._grace = grace
         self._channels: dict[str, dict[str, Present]] = {}
         self._leaving: dict[tuple[str, str], tuple[Timer, Callable[[], None]]] = {}
@@ -130,12 +127,8 @@ class Attendance:
         data: dict[str, object] = {"channel": channel.text, "userId": present.user_id}
         if present.info is not None:
             data["info"] = strictjson.loads(present.info)
-        self._signal(channel, type_, data, to=partial(_is_another_user, present.user_id))
-
-
-def _is_another_user(user_id: str, attendee: Attendee) -> bool:
-    # A client without a user may know how many users there are, and not which.
-    return attendee.user_id is not None and attendee.user_id != user_id
+        # A client without a user may know how many users there are, and not which.
+        self._send(Signal(channel, type_, data, except_user=present.user_id, users_only=True))
 
 
 def _info(attendee: Attendee, channel: ChannelName) -> bytes | None:

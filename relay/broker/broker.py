@@ -19,8 +19,9 @@ from relay.broker.channel import Channel
 from relay.broker.connections import Connections
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
-from relay.broker.presence import Presence
+from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
+from relay.broker.signal import Signal
 from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
@@ -59,7 +60,7 @@ class Store(Source, Protocol):
 class Broker:
     """Publishes to channels and subscribes to them. Nothing else does either."""
 
-    def __init__(self, store: Store, presence: Presence, clock: Clock) -> None:
+    def __init__(self, store: Store, presence: PresenceTable, clock: Clock) -> None:
         self._store = store
         self._presence = presence
         self.pending = Pending()
@@ -75,6 +76,8 @@ class Broker:
         self.connections = Connections()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
+        self.on_signal: Callable[[Signal], None] | None = None
+        """Called synchronously with each signal of this server, where other servers share the database."""
         presence.bind(self.signal)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
@@ -144,29 +147,19 @@ class Broker:
         elif draft.origin is not None:  # the channel has no subscribers; a later one loads it from the store
             draft.origin.receive(draft.at(position))
 
-    def delivered_offset(self, name: ChannelName) -> int | None:
-        """Return the offset up to which a channel in memory was delivered, or None. It may be called in a thread."""
-        channel = self.channels.get(name)
-        return None if channel is None else channel.offset
+    def signal(self, signal: Signal) -> None:
+        """Send a signal to the channel's subscribers, also of other servers. It has no offset and is not kept."""
+        self.signal_here(signal)
+        if self.on_signal is not None:
+            self.on_signal(signal)
 
-    def receive(self, publications: Sequence[Publication]) -> None:
-        """Deliver publications that another node committed, or this node without an answer. Skip delivered ones.
-
-        The caller must have filled a gap before a publication, as far as the store keeps the missing ones.
-        """
-        for publication in publications:
-            channel = self.channels.get(publication.channel)
-            if channel is not None and (publication.epoch != channel.epoch or publication.offset > channel.offset):
-                channel.receive(publication)
-
-    def signal(
-        self, name: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Subscriber], bool]
-    ) -> None:
-        """Send a signal to the channel's subscribers for which `to` is true. A signal has no offset and is not kept."""
-        publication = Publication(name, type_, 0, "", 0, data=data)
+    def signal_here(self, signal: Signal) -> None:
+        """Send a signal to the channel's subscribers of this server."""
+        name = signal.channel
+        publication = Publication(name, signal.type, 0, "", 0, data=signal.data)
         frames: dict[Encoder, bytes | None] = {}
         for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
-            if to(subscriber):
+            if signal.reaches(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
                 if (frame := frames[subscriber.encode]) is not None:
@@ -358,9 +351,13 @@ class Broker:
         if subscription is not None:
             self._end(subscriber, subscription)
 
+    def subscribers(self, name: ChannelName) -> list[Subscriber]:
+        """Return the subscribers of a channel, with those that are pending."""
+        return [*self.channels.listeners(name), *self.pending.of(name)]
+
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""
-        for subscriber in [*self.channels.listeners(name), *self.pending.of(name)]:
+        for subscriber in self.subscribers(name):
             subscription = subscriber.subscriptions.get(name.text)
             if subscription is not None and of(subscriber):
                 self._end(subscriber, subscription)

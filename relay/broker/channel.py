@@ -148,6 +148,12 @@ class Channel:
         self.written_offset = publication.offset
         self._deliver(publication, None)
 
+    def renew(self, head: Position) -> None:
+        """Take another head from the store. The history is loaded from there when it is needed."""
+        self.offset, self.epoch = head.offset, head.epoch
+        self.written_offset = head.offset
+        self.history = History(self.name.namespace.history_size, head.offset)
+
     def mark_written(self, offset: int) -> None:
         """Note that the store has every publication up to this offset."""
         self.written_offset = offset
@@ -158,11 +164,13 @@ class Channel:
         self.history.complete = True
 
     def _extend(self, publication: Publication) -> None:
-        """Make the publication the head. If it does not follow the head, the history begins anew."""
+        """Make the publication the head. If it does not follow the head, the history begins anew.
+
+        The store may have what is between, because another server published it: then the history is loaded from there.
+        """
         if publication.offset != self.offset + 1 or publication.epoch != self.epoch:
             self.epoch = publication.epoch
             self.history = History(self.name.namespace.history_size, publication.offset - 1)
-            self.history.complete = True
         self.offset = publication.offset
         if self.history.max_size == 1:
             # Only the last value counts. A halt or a notice is not a value and must not push the value out.

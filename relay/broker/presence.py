@@ -8,12 +8,13 @@ channels of configured namespaces, each for itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
 
 from relay.broker.attendance import Attendance, Present
+from relay.broker.signal import Signal
 from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
@@ -28,7 +29,51 @@ class Listener(Protocol):
     subscriptions: dict[str, Any]
 
 
-Signal = Callable[..., None]
+class PresenceTable(Protocol):
+    """Presence as the broker and its readers use it: of one server, or of all nodes of a database."""
+
+    def bind(self, signal: Callable[[Signal], None]) -> None:
+        """Set the function that notifies a room. It is called synchronously."""
+
+    def users(self, room: ChannelName) -> list[str]:
+        """Return the users present in a room, in the order in which they entered."""
+
+    def count(self, room: ChannelName) -> int:
+        """Return the number of users present in a room."""
+
+    @property
+    def user_count(self) -> int:
+        """The number of users with a connection, or within the grace period after their last one."""
+
+    @property
+    def room_count(self) -> int:
+        """The number of rooms with a present user."""
+
+    def present(self, channel: ChannelName) -> list[Present]:
+        """Return the users present in a channel of any namespace, with the number of their connections there."""
+
+    @property
+    def attendance(self) -> Attendance:
+        """The users of the channels of configured namespaces, on this server."""
+
+    def connected(self, listener: Listener) -> None:
+        """Record that a connection was identified."""
+
+    def disconnected(self, listener: Listener) -> None:
+        """Record that a connection ended. Call before ending its subscriptions."""
+
+    def entered(self, listener: Listener, room: ChannelName) -> None:
+        """Record that a connection subscribed to a room."""
+
+    def left(self, listener: Listener, room: ChannelName) -> None:
+        """Record that a connection's subscription to a room ended."""
+
+
+def presence_signal(room: ChannelName, user_id: str, status: str, known: Sequence[str]) -> Signal:
+    """Return the signal to the other users of a room, except those that are present in a room of `known` too."""
+    data = {"userId": user_id, "status": status}
+    return Signal(room, f"user:{status}", data, except_user=user_id, except_present_in=known)
+
 
 MAX_ROOMS_LEFT = 1000
 """Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
@@ -54,14 +99,13 @@ class Presence:
         """`offline_grace` is the grace period: seconds after a user's last connection before the other users are notified."""
         self._timers = timers
         self._grace = offline_grace
-        self._signal: Signal | None = None
+        self._signal: Callable[[Signal], None] | None = None
         self._users: dict[str, _User] = {}
-        self.attendance = Attendance(timers, self._send, grace=offline_grace)
-        """The users of the channels of configured namespaces."""
+        self._attendance = Attendance(timers, self._send, grace=offline_grace)
         self._present: dict[str, dict[str, None]] = {}  # room to users, in the order in which they entered
 
-    def bind(self, signal: Signal) -> None:
-        """Set the function that notifies a room: `signal(channel, type, data, to=...)`. It is called synchronously."""
+    def bind(self, signal: Callable[[Signal], None]) -> None:
+        """Set the function that notifies a room. It is called synchronously."""
         self._signal = signal
 
     def users(self, room: ChannelName) -> list[str]:
@@ -71,12 +115,17 @@ class Presence:
     def present(self, channel: ChannelName) -> list[Present]:
         """Return the users present in a channel of any namespace, with the number of their connections there."""
         if not channel.namespace.built_in:
-            return self.attendance.users(channel)
+            return self._attendance.users(channel)
         return [Present(user_id, self._users[user_id].rooms[channel.text][1], None) for user_id in self.users(channel)]
 
     def count(self, room: ChannelName) -> int:
         """Return the number of users present in a room."""
         return len(self._present.get(room.text, ()))
+
+    @property
+    def attendance(self) -> Attendance:
+        """The users of the channels of configured namespaces."""
+        return self._attendance
 
     @property
     def user_count(self) -> int:
@@ -115,7 +164,7 @@ class Presence:
         """Record that a connection subscribed to a room."""
         assert listener.user_id is not None
         if not room.namespace.built_in:
-            self.attendance.entered(listener, room)
+            self._attendance.entered(listener, room)
             return
         user_id = listener.user_id
         user = self._users[user_id]
@@ -135,7 +184,7 @@ class Presence:
         """Record that a connection's subscription to a room ended."""
         assert listener.user_id is not None
         if not room.namespace.built_in:
-            self.attendance.left(listener, room)
+            self._attendance.left(listener, room)
             return
         user = self._users[listener.user_id]
         _, connections = user.rooms[room.text]
@@ -166,15 +215,8 @@ class Presence:
 
     def _notify(self, room: ChannelName, user_id: str, status: str, known: list[str]) -> None:
         """Notify the other users of a room, except those that are present in a room of `known` too."""
+        self._send(presence_signal(room, user_id, status, known))
 
-        def to(other: Listener) -> bool:
-            if other.user_id == user_id:
-                return False
-            subscriptions = other.subscriptions
-            return not any(text in subscriptions and subscriptions[text].present for text in known)
-
-        self._send(room, f"user:{status}", {"userId": user_id, "status": status}, to=to)
-
-    def _send(self, room: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Listener], bool]) -> None:
+    def _send(self, signal: Signal) -> None:
         assert self._signal is not None
-        self._signal(room, type_, data, to=to)
+        self._signal(signal)

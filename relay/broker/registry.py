@@ -30,6 +30,9 @@ class Source(Protocol):
     ) -> list[Publication]:
         """Return the channel's stored publications, oldest first."""
 
+    async def catch_up(self, channels: Sequence[ChannelName]) -> None:
+        """Deliver what other servers have published to channels in memory. A checkpoint only if there may be any."""
+
     async def load_version(self, channel: ChannelName, on_loaded: Callable[[int | None], None]) -> int | None:
         """Return the last version of a channel; None if it has none."""
 
@@ -142,6 +145,8 @@ class ChannelRegistry:
 
     async def load_missed(self, channel: Channel, since: Position | None, last: int = 0) -> None:
         """Load the stored publications that follow a position, or the newest `last`. A checkpoint only if the store is asked."""
+        if since is not None and since.epoch == channel.epoch and since.offset > channel.offset:
+            await self._source.catch_up([channel.name])  # the client comes from a server that is ahead
         if channel.history.complete:
             return
         ours = since is not None and since.epoch == channel.epoch and since.offset <= channel.offset

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay.broker.broker import Broker
-from relay.broker.presence import Presence
+from relay.broker.presence import PresenceTable
+from relay.broker.signal import Signal
 from relay.broker.subscription import Subscriber
 from relay.chat.ids import new_id
 from relay.chat.rights import existing, managed, not_found, readable, visible
@@ -22,9 +23,15 @@ from relay.model.namespaces import ROOM_ID_RULE, ChannelName, Namespaces, is_roo
 from relay.model.principal import Principal
 from relay.store import rooms as store
 from relay.store.database import Database
+from relay.store.notices import announce
 from relay.store.publications import forget_channel
 from relay.store.rooms import Member, Room, RoomType
 from relay.store.transaction import Transaction
+
+DELETED = "room_deleted"
+"""The notice to other nodes that a room was deleted: `room`."""
+RIGHTS_LOST = "rights_lost"
+"""The notice to other nodes that users lost their right to a channel: `channel`, `reason`, `user` (null: any)."""
 
 
 class Rooms:
@@ -34,7 +41,7 @@ class Rooms:
         self,
         database: Database,
         broker: Broker,
-        presence: Presence,
+        presence: PresenceTable,
         namespaces: Namespaces,
         clock: Clock,
     ) -> None:
@@ -111,7 +118,10 @@ class Rooms:
             store.update(connection, room_id, dict(fields))
             closed = room.type == "public" and fields.get("type", "public") != "public"
             members = store.member_ids(connection, room_id) if closed else None
-            return existing(connection, room_id), members
+            room = existing(connection, room_id)
+            if closed:
+                self._announce_lost(connection, room_id, f"the room is {room.type} now", None)
+            return room, members
 
         def committed(result: tuple[Room, frozenset[str] | None]) -> None:
             room, members = result
@@ -133,13 +143,16 @@ class Rooms:
             managed(connection, principal, room_id)
             store.delete(connection, room_id)
             forget_channel(connection, channel.text)
+            announce(connection, DELETED, {"room": room_id})
 
-        def committed(_: None) -> None:
-            self._broker.signal(channel, "chatroom:deleted", {"chatroomId": room_id}, to=lambda subscriber: True)
-            self._broker.channels.forget(channel)
-            self._broker.revoke(channel, "the room was deleted", of=lambda subscriber: True)
+        await self._database.write(operation, on_commit=lambda _: self.deleted(room_id))
 
-        await self._database.write(operation, on_commit=committed)
+    def deleted(self, room_id: str) -> None:
+        """Notify the subscribers of this node that a room was deleted, and end their subscriptions. Idempotent."""
+        channel = self._channel(room_id)
+        self._broker.signal_here(Signal(channel, "chatroom:deleted", {"chatroomId": room_id}))
+        self._broker.channels.forget(channel)
+        self._broker.revoke(channel, "the room was deleted", of=lambda subscriber: True)
 
     # -- members ------------------------------------------------------------------------------------------------------
 
@@ -202,13 +215,24 @@ class Rooms:
                 store.add_member(connection, room_id, add, now_ms)
             if remove is not None:
                 store.remove_member(connection, room_id, remove)
-            return existing(connection, room_id)
+            room = existing(connection, room_id)
+            if remove is not None and room.type != "public":
+                self._announce_lost(connection, room_id, "no longer a member", remove)
+            return room
 
         def committed(room: Room) -> None:
             if remove is not None and room.type != "public":
                 self._revoke(room_id, "no longer a member", lambda subscriber: subscriber.user_id == remove)
 
         return await self._database.write(operation, on_commit=committed)
+
+    def _announce_lost(self, connection: Transaction, room_id: str, reason: str, user_id: str | None) -> None:
+        """Make every node check again which of its subscribers may read a room: of one user, or of all."""
+        announce(
+            connection,
+            RIGHTS_LOST,
+            {"channel": self._namespace.channel(room_id).text, "reason": reason, "user": user_id},
+        )
 
     def _revoke(self, room_id: str, reason: str, lost: Callable[[Subscriber], bool]) -> None:
         def of(subscriber: Subscriber) -> bool:

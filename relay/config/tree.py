@@ -48,6 +48,11 @@ class ServerConfig:
         unit="seconds",
         check=seconds(HOUR, low=0),
     )
+    node_name: str | None = setting(
+        None,
+        "The name of this node in logs and /readyz, where several share a database. Empty: its host and process.",
+        check=matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "a name; use 1 to 63 of letters, digits, dots, - and _"),
+    )
     allowed_origins: tuple[str, ...] = setting(
         ("*",),
         "Origins of the web pages that may use Relay from a browser: https://app.example.org, https://*.example.org for "

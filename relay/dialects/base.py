@@ -9,6 +9,7 @@ import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
+from relay.ground.errors import Reason
 from relay.model.publication import Encoder
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
@@ -49,6 +50,10 @@ def nothing() -> None:
     """Do nothing."""
 
 
+def end_nothing(reason: Reason) -> None:
+    """Do nothing: every session is the server's."""
+
+
 @attrs.frozen(eq=False)
 class Dialect:
     """One client API. The server registers its parts; a dialect never registers anything itself."""
@@ -71,6 +76,8 @@ class Dialect:
     """The bytes that wait for clients, by transport, for transports that do not use the server's outboxes."""
     drain: Callable[[], None] = nothing
     """Called synchronously once the server stops: ends what is not a session, such as open polls. Must not raise."""
+    end_sessions: Callable[[Reason], None] = end_nothing
+    """Called synchronously to end what is not a session of the server, such as sessions that poll. Must not raise."""
     error_body: ErrorBody | None = None
     """The shape of HTTP errors below its paths; None for the common shape."""
 

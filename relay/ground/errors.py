@@ -112,6 +112,7 @@ class Reason(enum.Enum):
     FLOOD = (1008, "too many messages")
     TOO_LARGE = (1009, "message too big")
     INTERNAL_ERROR = (1011, "internal error")
+    CUT_OFF = (1012, "cut off from the database")
     RECONNECT = (1012, "reconnect")
     TOO_SLOW = (1013, "too slow")
     OVERLOADED = (1013, "overloaded")

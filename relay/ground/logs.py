@@ -82,9 +82,12 @@ def configure(
     style: Literal["auto", "text", "json"],
     level: Literal["debug", "info", "warning", "error"],
     stream: TextIO | None = None,
+    *,
+    node: str | None = None,
 ) -> None:
     """Send all logs to a stream, by default to stderr as it is now. A second call replaces the first.
 
+    `node` is the name of this node, which each line has as the field `node`; None: one server has the database.
     `auto` writes text to a terminal and JSON elsewhere. The level applies to Relay. Libraries log only warnings and
     errors, because at their debug level they write the bytes that they handle, which may be secret.
     """
@@ -100,7 +103,21 @@ def configure(
     as_text = style == "text" or (style == "auto" and stream.isatty())
     handler = _Handler(stream)
     handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
+    if node is not None:
+        handler.addFilter(_Named(node))
     root.addHandler(handler)
+
+
+class _Named(logging.Filter):
+    """Adds the node's name to the fields of each line."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__()
+        self._node = node
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.fields = {**_fields(record), "node": self._node}
+        return True
 
 
 class TextFormatter(logging.Formatter):

@@ -9,6 +9,7 @@ from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import make_limits
+from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
 from relay.auth.ignored_grants import IgnoredGrants
@@ -17,10 +18,12 @@ from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
-from relay.broker.presence import Presence
+from relay.broker.presence import Presence, PresenceTable
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
+from relay.cluster.cluster import Cluster
+from relay.cluster.node import default_name
 from relay.config.tree import AuthConfig, Config
 from relay.core import Core
 from relay.ground.clock import Clock
@@ -33,12 +36,22 @@ from relay.store.publications import Publications
 
 
 def build_core(
-    config: Config, database: Database, publications: Publications, clock: Clock, secret: str | None
+    config: Config,
+    database: Database,
+    publications: Publications,
+    clock: Clock,
+    secret: str | None,
+    cluster: Cluster | None = None,
 ) -> tuple[Core, Broker]:
-    """Return the core, and the broker below it. `secret` is the current one for HS256; None if tokens are signed with other keys only."""
-    namespaces = namespaces_of(config)
-    timers = Timers()
-    presence = Presence(timers, offline_grace=config.dialects.live.offline_grace)
+    """Return the core, and the broker below it. `secret` is the current one for HS256; None if tokens are signed with other keys only.
+
+    `cluster` is the node, if several share the database. The caller joins the broker to its bus.
+    """
+    namespaces = namespaces_of(config) if cluster is None else cluster.namespaces
+    timers = Timers() if cluster is None else cluster.timers
+    presence: PresenceTable
+    grace = config.dialects.live.offline_grace
+    presence = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
     connections = Connections()
     period = config.channels.idempotency_period
@@ -70,10 +83,18 @@ def build_core(
         subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
+        user_places=LocalPlaces() if cluster is None else cluster.places,
         connections=connections,
         steering=Steering(connections, broker, rooms, database),
     )
     return core, broker
+
+
+def make_cluster(config: Config, database: Database, clock: Clock) -> Cluster:
+    """Return this node of a database that several nodes share."""
+    grace = config.dialects.live.offline_grace
+    name = config.server.node_name or default_name()
+    return Cluster(database, namespaces_of(config), Timers(), clock, name=name, offline_grace=grace)
 
 
 def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock, ignored: IgnoredGrants | None = None) -> Tokens:

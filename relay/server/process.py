@@ -10,6 +10,7 @@ from functools import partial
 
 import trio
 
+from relay.cluster.node import default_name
 from relay.config.tree import Config
 from relay.dialects.base import Factory
 from relay.dialects.registry import DIALECTS
@@ -36,7 +37,8 @@ def serve(
         SystemdError: a socket or variable from systemd cannot be used.
         OSError, StoreError: as `open_server`, in an exception group.
     """
-    logs.configure(config.log.format, config.log.level)
+    node = (config.server.node_name or default_name()) if config.store.url is not None else config.server.node_name
+    logs.configure(config.log.format, config.log.level, node=node)
     raise_open_files()
     notifier, passed = take_notifier(os.environ), take_listeners(os.environ)
     trio.run(partial(_serve_until_signal, config, ready, notifier=notifier, passed=passed, dialects=dialects))

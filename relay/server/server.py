@@ -15,7 +15,10 @@ from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
+from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
+from relay.chat.rooms import DELETED, RIGHTS_LOST
+from relay.cluster.cluster import Cluster
 from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory, error_bodies_of
@@ -27,13 +30,16 @@ from relay.ops.gc_tuning import GcTuning
 from relay.ops.janitor import Janitor
 from relay.ops.open_files import RESERVED_FILES, max_sessions
 from relay.ops.systemd import Notifier
-from relay.server.build import build_core
+from relay.server.build import build_core, make_cluster
 from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
+from relay.store.api_keys import CHANGED
 from relay.store.database import Database
 from relay.store.errors import StoreError
 from relay.store.meta import get_or_create
+from relay.store.notices import Notices
 from relay.store.opening import open_store
+from relay.store.publications import Publications
 from relay.transports.asgi import Application
 from relay.transports.certificates import Certificates
 from relay.transports.http import HttpServer, open_http_server
@@ -59,6 +65,8 @@ class Server:
     broker: Broker
     database: Database
     certificates: Certificates | None
+    cluster: Cluster | None
+    """This node, if several share the database."""
     _readiness: Readiness
     _listener: Listener
     _hands_over: bool
@@ -139,14 +147,17 @@ async def open_server(
         if certificates is not None:
             await services.start(certificates.run)
         shares_port = config.server.reuse_port and not passed
-        readiness = Readiness(inside.database, core.auth.tokens.jwks)
+        cluster = inside.cluster
+        readiness = Readiness(inside.database, core.auth.tokens.jwks, cluster)
         places = config.server.max_connections or max_sessions()
         connections = ConnectionCounter(places + RESERVED_FILES // 2)
         upgrades = Upgrades(
             core, enabled, inside.flusher, max_sessions=places,
-            draining=lambda: readiness.draining.begun and not (passed or shares_port),
+            draining=lambda: (readiness.draining.begun and not (passed or shares_port)) or is_cut_off(cluster),
         )  # fmt: skip
         await services.start(upgrades.watcher.run)
+        if cluster is not None:
+            cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
         app = _create_app(inside, enabled, upgrades, connections, readiness)
         direct = DirectRoutes(
             core,
@@ -163,7 +174,7 @@ async def open_server(
                 await services.start(GcTuning(lambda: upgrades.session_count).run)
                 server = Server(
                     [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
-                    certificates, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
+                    certificates, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
                 )  # fmt: skip
                 _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
                 if notifier is not None:
@@ -182,6 +193,8 @@ class _Inside:
     database: Database
     flusher: Flusher
     services: trio.Nursery
+    cluster: Cluster | None
+    """This node, if several share the database."""
     own_secret: bool
     """Whether tokens are signed with a secret that Relay made."""
 
@@ -197,8 +210,11 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             own_secret = None if config.auth.jwt_secret else await _own_secret(config, database)
         except RequestError:
             raise StoreError(f"{store.name} cannot be written: {database.last_error}.") from None
-        core, broker = build_core(config, database, publications, clock, config.auth.jwt_secret or own_secret)
-        publications.bind(broker.delivered_offset, broker.receive)
+        cluster = None if store.notices is None else make_cluster(config, database, clock)
+        secret = config.auth.jwt_secret or own_secret
+        core, broker = build_core(config, database, publications, clock, secret, cluster)
+        received = Received(broker)
+        publications.bind(received.delivered_offset, received.receive, received.renew)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
         janitor = Janitor(broker, publications, core.namespaces, limits=core.limits.tables().values())
@@ -208,10 +224,15 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(service)
         if publications.writes_behind:
             await services.start(write_behind.run)
+        if cluster is not None and store.notices is not None:
+            _join(cluster, core, broker, publications, store.notices)
+            await services.start(cluster.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
-        yield _Inside(core, broker, database, flusher, services, own_secret=own_secret is not None)
+        yield _Inside(core, broker, database, flusher, services, cluster, own_secret=own_secret is not None)
         try:
+            if cluster is not None:
+                await cluster.node.stop()
             await write_behind.write()
             await publications.close()
         except RequestError:
@@ -227,6 +248,27 @@ async def _start_dialects(core: Core, dialects: Sequence[Factory], services: tri
         for service in dialect.services:
             await services.start(service)
     return enabled
+
+
+def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publications, notices: Notices) -> None:
+    """Let what other nodes do reach this node's parts."""
+    cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
+    cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
+    cluster.bus.on(RIGHTS_LOST, cluster.recheck)
+    steering = core.steering
+    steering.on_disconnect = lambda data: cluster.bus.send("disconnect", data)
+    cluster.bus.on(
+        "disconnect",
+        lambda data: steering.disconnect_here(
+            user_id=data["user"], connection_id=data["connection"], spared=data["spared"], reason=Reason[data["reason"]]
+        ),
+    )
+    cluster.bus.on(CHANGED, lambda _: core.auth.keys.changed())
+
+
+def is_cut_off(cluster: Cluster | None) -> bool:
+    """Tell whether this node must serve no sessions, because the other nodes take it for dead."""
+    return cluster is not None and cluster.node.cut_off
 
 
 async def _own_secret(config: Config, database: Database) -> str | None:
@@ -250,7 +292,7 @@ def _create_app(
     readiness: Readiness,
 ) -> Application:
     sources = metrics.Sources(
-        inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections
+        inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (

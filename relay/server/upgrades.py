@@ -167,6 +167,15 @@ class Upgrades:
         for dialect in self._dialects:
             dialect.drain()
         await wait_until_idle(POLLS_PERIOD)
+        await self._disconnect_websockets(reason)
+
+    async def end_sessions(self, reason: Reason) -> None:
+        """Disconnect every session that is open now, over any transport. Later ones are served."""
+        for dialect in self._dialects:
+            dialect.end_sessions(reason)
+        await self._disconnect_websockets(reason)
+
+    async def _disconnect_websockets(self, reason: Reason) -> None:
         sessions = list(self._sessions.items())
         for session, websocket in sessions:
             if session.reason in (None, reason):  # otherwise its dialect has ended it already

@@ -11,6 +11,7 @@ from typing import Literal
 import attrs
 
 from relay.store.meta import get_meta, set_meta
+from relay.store.notices import announce
 from relay.store.transaction import Transaction
 
 SECRET_BYTES = 24
@@ -19,6 +20,8 @@ MAX_KEY_CHARACTERS = 256
 
 Tier = Literal["free", "pro"]
 SCOPES = ("connect", "publish", "admin")
+CHANGED = "keys_changed"
+"""The notice to every node that a key was made, changed or revoked. It has no data."""
 _VERSION = "api_keys_version"
 """The name of the version among the values of the database."""
 _COLUMNS = "id, user_id, tier, scopes, created_at, revoked_at, hint"
@@ -121,6 +124,7 @@ def set_tier(connection: Transaction, id_: str, tier: Tier) -> bool:
 
 def _changed(connection: Transaction) -> None:
     set_meta(connection, _VERSION, secrets.token_hex(8))
+    announce(connection, CHANGED, {})
 
 
 def _hash(secret: str) -> str:

@@ -14,6 +14,7 @@ from relay.config.tree import StoreConfig
 from relay.ground.clock import Clock
 from relay.store.database import Database
 from relay.store.location import is_url, require_psycopg
+from relay.store.notices import Notices
 from relay.store.publications import Publications
 from relay.store.verification import Finding
 
@@ -24,6 +25,8 @@ class Store:
 
     database: Database
     publications: Publications
+    notices: Notices | None
+    """The bus between the nodes on the database; None if one server has it."""
     name: str
     """The database as messages name it: its file, or its URL without a password."""
 
@@ -41,14 +44,15 @@ async def open_store(config: StoreConfig, clock: Clock) -> AsyncIterator[Store]:
         from relay.store.sqlite.server_lock import sole_server
 
         async with sole_server(config.path), open_database(config.path, synchronous=config.synchronous) as database:
-            yield Store(database, SqlitePublications(database, clock), str(config.path))
+            yield Store(database, SqlitePublications(database, clock), None, str(config.path))
     else:
         require_psycopg()
-        from relay.store.postgres.database import open_postgres, shown
+        from relay.store.postgres.database import open_engine, shown
         from relay.store.postgres.publications import PostgresPublications
 
-        async with open_postgres(config.url, config.password_file) as database:
-            yield Store(database, PostgresPublications(database, clock), shown(config.url))
+        async with open_engine(config.url, config.password_file) as engine:
+            database = Database(engine)
+            yield Store(database, PostgresPublications(database, clock), engine, shown(config.url))
 
 
 @asynccontextmanager

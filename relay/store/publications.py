@@ -41,13 +41,24 @@ class Publications(abc.ABC):
         self._clock = clock
 
     def bind(  # noqa: B027 - an engine on which one server writes has nothing to fill
-        self, known: Callable[[ChannelName], int | None], receive: Callable[[Sequence[Publication]], None]
+        self,
+        known: Callable[[ChannelName], int | None],
+        receive: Callable[[Sequence[Publication]], None],
+        renew: Callable[[ChannelName, Position], None] = lambda *_: None,
     ) -> None:
         """Tell what is in memory, where other nodes write too. To be called once, before anything is published.
 
         `known` returns the offset up to which a channel in memory was delivered, None if it is not in memory; it is called
         in the store's thread. `receive` is called with publications that came before a commit of this node and were not
-        delivered, synchronously and before the callback of that commit.
+        delivered, synchronously and before the callback of that commit. `renew` is called with the head of a channel whose
+        epoch may have changed.
+        """
+
+    async def catch_up(self, channels: Sequence[ChannelName]) -> None:  # noqa: B027 - as for `bind`
+        """Deliver what other nodes have committed to channels in memory. A checkpoint only if there may be any.
+
+        Raises:
+            RequestError: the database cannot be read. Part of it may have been delivered.
         """
 
     @abc.abstractmethod

@@ -131,6 +131,9 @@ class CountingStore:
 
     writes_behind = True
 
+    async def catch_up(self, channels: Sequence[ChannelName]) -> None:
+        """Do nothing: there is one server."""
+
     def __init__(self, publications: SqlitePublications) -> None:
         self._publications = publications
         self.busy = 0

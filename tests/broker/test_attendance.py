@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +12,7 @@ import trio.testing
 
 from relay.broker import attendance as module
 from relay.broker.attendance import Attendance
+from relay.broker.signal import Signal
 from relay.config.namespaces import NamespaceConfig
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
@@ -49,14 +49,13 @@ class Place:
         self.told: list[tuple[str, str, str]] = []
         self.data: list[dict[str, object]] = []
 
-    def _signal(
-        self, channel: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Connection], bool]
-    ) -> None:
-        assert data["channel"] == channel.text
-        self.data.append(data)
+    def _signal(self, signal: Signal) -> None:
+        name = signal.channel.text
+        assert signal.data["channel"] == name
+        self.data.append(signal.data)
         for connection in self.connections:
-            if channel.text in connection.subscriptions and to(connection):
-                self.told.append((str(connection.user_id), type_.partition(":")[2], str(data["userId"])))
+            if name in connection.subscriptions and signal.reaches(connection):
+                self.told.append((str(connection.user_id), signal.type.partition(":")[2], str(signal.data["userId"])))
 
     def enter(self, user: str | None, *channels: ChannelName, info: bytes | None = None) -> Connection:
         """Connect and subscribe."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from relay.broker import presence as module
 from relay.broker.presence import Presence
+from relay.broker.signal import Signal
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
@@ -49,12 +50,11 @@ class Place:
         self.presence.bind(self._signal)
         self.connections: list[Connection] = []
 
-    def _signal(
-        self, room: ChannelName, type_: str, data: dict[str, object], *, to: Callable[[Connection], bool]
-    ) -> None:
-        assert type_ == f"user:{data['status']}"
+    def _signal(self, signal: Signal) -> None:
+        data = signal.data
+        assert signal.type == f"user:{data['status']}"
         for connection in self.connections:
-            if room.text in connection.subscriptions and to(connection):
+            if signal.channel.text in connection.subscriptions and signal.reaches(connection):
                 connection.heard.append(f"{data['userId']} {data['status']}")
 
     def connect(self, user: str, *rooms: ChannelName) -> Connection:

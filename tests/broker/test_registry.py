@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
@@ -31,6 +31,9 @@ class FakeSource:
         self.queries = 0
         self.failing = False
         self.released = trio.Event()
+
+    async def catch_up(self, channels: Sequence[ChannelName]) -> None:
+        """Do nothing: there is one server."""
 
     def release(self) -> None:
         """Answer every query from now on."""

@@ -22,6 +22,7 @@ from relay.config.tree import Config
 from relay.docs import handbook
 from relay.ground.errors import Reason, RefusalReason
 from tests.running import config_for, running
+from tests.stores import url_for
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "relay/docs"
@@ -123,9 +124,12 @@ def test_no_option_is_invented() -> None:
 
 
 async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None:
-    """As a server that just started shows them; the page names no other."""
+    """As one of several nodes that just started shows them; the page names no other."""
     with trio.fail_after(20):
-        async with running(config_for(tmp_path)) as (_, address), httpx.AsyncClient() as client:
+        async with (
+            running(config_for(tmp_path, {"store.url": url_for(tmp_path)})) as (_, address),
+            httpx.AsyncClient() as client,
+        ):
             shown = (await client.get(f"http://{address}/metrics")).text
     page = text_of("metrics")
     names = {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE")}

@@ -122,7 +122,7 @@ def test_live_names_each_frame_that_a_client_may_send() -> None:
 
 def test_live_names_each_frame_that_the_server_sends() -> None:
     answers = arguments(trees("dialects/live"), "answer", 0)
-    signals = arguments([*trees("dialects/live"), *trees("chat"), *trees("broker")], "signal", 1)
+    signals = arguments([*trees("dialects/live"), *trees("chat"), *trees("broker")], "Signal", 1)
     presence = {f"user:{status}" for status in arguments(trees("broker"), "_notify", 2)}
     published = {kind.default_type for kind in KINDS if kind.name not in ("event", "task") and kind.default_type}
     assert {"auth:success", "subscribed"} <= answers

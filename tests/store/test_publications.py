@@ -12,6 +12,7 @@ import pytest
 
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
@@ -58,7 +59,8 @@ async def run(folder: Path, *, clean: bool = True, **settings: str) -> AsyncIter
         publications = store.publications
         await publications.open()
         broker = Broker(publications, Presence(Timers(), offline_grace=5.0), clock)
-        publications.bind(broker.delivered_offset, broker.receive)
+        received = Received(broker)
+        publications.bind(received.delivered_offset, received.receive, received.renew)
         write_behind = WriteBehind(broker, publications)
         yield Run(broker, publications, write_behind, clock)
         if clean:

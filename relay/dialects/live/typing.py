@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from relay.access.publishing import Publishing
-from relay.broker.subscription import Subscriber
+from relay.broker.signal import Signal
 from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName
 
@@ -35,9 +35,5 @@ class Typing:
             )
         elif timer is None:
             return  # the user was not typing, so the subscribers know already
-
-        def others(subscriber: Subscriber) -> bool:
-            return subscriber.user_id != user_id
-
         data: dict[str, object] = {"chatroomId": room.id, "userId": user_id, "isTyping": is_typing}
-        self._publishing.signal(room, "chat:typing", data, to=others)
+        self._publishing.signal(Signal(room, "chat:typing", data, except_user=user_id))

@@ -46,6 +46,7 @@ def open_socketio(core: Core) -> Dialect | None:
         blueprints=(server.blueprint(NAME),),
         queued_bytes={"polling": server.queued_bytes},
         drain=server.drain,
+        end_sessions=server.end_sessions,
     )
 
 

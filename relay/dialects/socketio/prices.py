@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,7 +57,6 @@ class Prices:
         self.core = core
         self.all_symbols = AllSymbols(core.subscriptions, list(self.channels.values()), encode)
         self._connections_per_user = connections_per_user
-        self._users: Counter[str] = Counter()
         self._updates: dict[str, tuple[Publication, bytes]] = {}  # the newest, by symbol
 
     async def connect(self, socket: Socket, payload: dict[str, Any] | None) -> PriceConnection:
@@ -70,7 +68,7 @@ class Prices:
         key = await self._key((payload or {}).get("apiKey"), socket.engine.address)
         if key.tier != "pro":
             raise Refused("Pro subscription required")
-        if self._users[key.user_id] >= self._connections_per_user:
+        if not await self.core.user_places.take(key.user_id, self._connections_per_user):
             raise Refused("Connection limit exceeded")
         return PriceConnection(self, socket, key)
 
@@ -83,16 +81,6 @@ class Prices:
         except RequestError as refusal:
             log.info("authentication refused", cause=refusal.message)
         raise Refused("Authentication failed")
-
-    def enter(self, user_id: str) -> None:
-        """Count a connection of a user."""
-        self._users[user_id] += 1
-
-    def leave(self, user_id: str) -> None:
-        """Count a connection of a user no more."""
-        self._users[user_id] -= 1
-        if not self._users[user_id]:
-            del self._users[user_id]
 
     def initial(self, snapshots: list[tuple[Position, list[Publication]]]) -> bytes:
         """Return the packet with the newest price of each channel."""
@@ -121,7 +109,6 @@ class PriceConnection:
         self._subscriber: Subscriber | None = None  # made once the client gets some symbols only
         self._frame_rate: FrameRateLimit | None = None  # made by the first event
         self._watch = prices.core.auth.keys.watch(key.id, self._key_changed)
-        prices.enter(key.user_id)
         prices.core.connections.identify(socket.engine, key.user_id)
 
     async def begin(self) -> None:
@@ -222,4 +209,4 @@ class PriceConnection:
         if self._subscriber is not None:
             self._prices.core.subscriptions.detach(self._subscriber)
         self._watch.close()
-        self._prices.leave(self._principal.user_id)
+        self._prices.core.user_places.give_back(self._principal.user_id)

@@ -70,8 +70,12 @@ class EngineServer:
     def drain(self) -> None:
         """End every session, and open no more."""
         self._draining = True
+        self.end_sessions(Reason.SHUTTING_DOWN)
+
+    def end_sessions(self, reason: Reason) -> None:
+        """End every session."""
         for engine in list(self._sessions.values()):
-            engine.close(Reason.SHUTTING_DOWN)
+            engine.close(reason)
 
     def _open(self, address: str, session: Session | None = None) -> Engine:
         engine = Engine(secrets.token_urlsafe(15), self._host, session, address=address)

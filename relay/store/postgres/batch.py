@@ -57,9 +57,7 @@ def run_loads(transaction: PostgresTransaction, loads: Sequence[Entry]) -> None:
         transaction.raw.execute(b"COMMIT")
 
 
-def run_writes(
-    transaction: PostgresTransaction, writes: Sequence[Entry], *, announce: Announce | None, notify_channel: str
-) -> None:
+def run_writes(transaction: PostgresTransaction, writes: Sequence[Entry], *, announce: Announce | None) -> None:
     """Run the writes in one transaction, and give every entry its result.
 
     Raises:
@@ -70,7 +68,7 @@ def run_writes(
     while True:
         tries += 1
         try:
-            _run_once(transaction, writes, announce, notify_channel, merged=merged)
+            _run_once(transaction, writes, announce, merged=merged)
         except (errors.DeadlockDetected, errors.SerializationFailure):
             _roll_back(transaction)
             if tries >= MAX_TRIES:
@@ -93,7 +91,6 @@ def _run_once(
     transaction: PostgresTransaction,
     writes: Sequence[Entry],
     announce: Announce | None,
-    notify_channel: str,
     *,
     merged: bool,
 ) -> None:
@@ -109,7 +106,7 @@ def _run_once(
         else:
             _run_alone(transaction, group[0])
     if announce is not None:
-        _announce(transaction, appends, announce, notify_channel)
+        _announce(transaction, appends, announce)
     _commit(transaction)
 
 
@@ -153,9 +150,7 @@ def _run_alone(transaction: PostgresTransaction, entry: Entry) -> None:
         transaction.raw.execute(b"RELEASE operation")
 
 
-def _announce(
-    transaction: PostgresTransaction, appends: Sequence[Entry], announce: Announce, notify_channel: str
-) -> None:
+def _announce(transaction: PostgresTransaction, appends: Sequence[Entry], announce: Announce) -> None:
     publications = [
         publication
         for entry in appends
@@ -163,9 +158,7 @@ def _announce(
         for publication in _appended(entry.result.value).publications
     ]
     if publications and (payloads := announce(publications)):
-        transaction.raw.execute(
-            "SELECT pg_notify(%s, p) FROM unnest(%s::text[]) AS p", (notify_channel, list(payloads))
-        )
+        transaction.notify(*payloads)
 
 
 def _appended(result: object) -> Appended:

@@ -44,6 +44,8 @@ PARAMETERS: dict[str, str | int] = {
     "target_session_attrs": "read-write",
 }
 """Parameters of libpq that hold unless the URL says otherwise: a lost peer is noticed, and a standby is passed over."""
+NOTIFY_CHANNEL = "relay"
+"""The channel of LISTEN and NOTIFY."""
 SESSION = "SET idle_in_transaction_session_timeout = '5s'; SET client_min_messages = warning"
 """Settings of each session. A node that is frozen in a transaction gives its locks back after that time."""
 WATCH = "SET client_connection_check_interval = '1s'"
@@ -71,6 +73,13 @@ class PostgresTransaction:
         """Run one statement for each of several lists of parameters, without waiting between them."""
         with self.raw.cursor() as cursor:
             cursor.executemany(_translated(sql), parameters)
+
+    def notify(self, *payloads: str) -> None:
+        """Send payloads to every node when the transaction is committed.
+
+        A payload has at most 7,999 bytes, and equal ones in one transaction arrive once.
+        """
+        self.raw.execute("SELECT pg_notify(%s, p) FROM unnest(%s::text[]) AS p", (NOTIFY_CHANNEL, list(payloads)))
 
 
 @lru_cache(maxsize=1000)

@@ -17,7 +17,14 @@ from relay.store.postgres.words import unusable
 
 @asynccontextmanager
 async def open_postgres(url: str, password_file: Path | None) -> AsyncIterator[Database]:
-    """Open and migrate a database. Its service, `run`, is the caller's to start.
+    """Open and migrate a database. Its service, `run`, is the caller's to start. Raises as `open_engine`."""
+    async with open_engine(url, password_file) as engine:
+        yield Database(engine)
+
+
+@asynccontextmanager
+async def open_engine(url: str, password_file: Path | None) -> AsyncIterator[PostgresEngine]:
+    """Migrate a database, and open it.
 
     Raises:
         StoreError: it cannot be opened, a newer Relay wrote it, or it is another program's.
@@ -30,7 +37,7 @@ async def open_postgres(url: str, password_file: Path | None) -> AsyncIterator[D
             await engine.open()
         except psycopg.Error as error:
             raise unusable(error) from error
-        yield Database(engine)
+        yield engine
     finally:
         await engine.close()
 

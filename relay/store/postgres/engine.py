@@ -1,13 +1,14 @@
 """PostgreSQL as the engine of a database: a connection that writes and one that reads, each opened again when lost.
 
-The bus between nodes uses it, too: `announce` makes the payloads that a batch sends with its commit, and an operation
-sends one with `notify`. `listener.py` receives them.
+It is the bus between nodes, too (see `relay.store.notices`): `announce` makes the payloads that a batch sends with its
+commit, and `listen` receives them.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -18,23 +19,22 @@ import trio
 
 from relay.ground import logs
 from relay.store.engine import Entry
-from relay.store.errors import unavailable
+from relay.store.errors import StoreError, unavailable
 from relay.store.meta import set_meta
 from relay.store.postgres.batch import OWN_ERRORS, Announce, LostAnswerError, run_loads, run_writes
-from relay.store.postgres.connection import Connection, PostgresTransaction
+from relay.store.postgres.connection import NOTIFY_CHANNEL, Connection, PostgresTransaction
 from relay.store.postgres.epochs import settle_epochs
+from relay.store.postgres.listener import Listener, open_listener
 from relay.store.postgres.schema import check_schema, check_server
 from relay.store.postgres.words import meaning
 from relay.store.transaction import Transaction
 
 PING_INTERVAL = 5.0
-"""Seconds after the last batch in which nothing was heard of the server; then it is asked for a sign of life."""
+"""Seconds between two signs of life, with a look at the schema: a node that is too old for it ends."""
 MIN_PROBE_INTERVAL = 0.1
 """Seconds until the first probe of a database that failed. Each later one waits twice as long."""
 MAX_PROBE_INTERVAL = 2.0
 """Seconds between two probes at most, so that the return of the database is noticed soon."""
-NOTIFY_CHANNEL = "relay"
-"""The channel of LISTEN and NOTIFY."""
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ class PostgresEngine:
 
     error: type[Exception] = psycopg.Error
     own_errors: tuple[type[Exception], ...] = OWN_ERRORS
+    errors: tuple[type[Exception], ...] = (psycopg.Error, StoreError)
 
     def __init__(self, url: str, password_file: Path | None) -> None:
         self.url = url
@@ -84,6 +85,10 @@ class PostgresEngine:
         await self.writer.close()
         await self._reader.close()
 
+    def listen(self) -> AbstractAsyncContextManager[Listener]:
+        """Connect and listen for as long as the block lasts. See `notices.Notices`."""
+        return open_listener(self.url, self.password_file, NOTIFY_CHANNEL)
+
     async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run a query on the reading connection. See `Engine`."""
         return await self._reader.run(partial(self._read, query))
@@ -112,7 +117,6 @@ class PostgresEngine:
         if self._failed and not writes and not self.writer.is_open:
             _refuse(loads)  # `probe` connects
             return None
-        self.maintain_at = trio.current_time() + PING_INTERVAL
         try:
             await self.writer.run(partial(self._execute, loads, writes))
         except psycopg.Error as error:
@@ -130,7 +134,7 @@ class PostgresEngine:
                 if loads:
                     run_loads(transaction, loads)
                 if writes:
-                    run_writes(transaction, writes, announce=self.announce, notify_channel=NOTIFY_CHANNEL)
+                    run_writes(transaction, writes, announce=self.announce)
             except LostAnswerError:
                 self.writer.close_now()  # PostgreSQL may still be at it: its answer must not be taken for a later one
                 raise
@@ -163,14 +167,6 @@ class PostgresEngine:
         self._failed = False
         self.maintain_at = trio.current_time() + PING_INTERVAL
         return None
-
-
-def notify(transaction: Transaction, payload: str) -> None:
-    """Send a payload to every node when the transaction is committed. Called in an operation of `Database.write`.
-
-    A payload has at most 7,999 bytes, and equal ones in one transaction arrive once.
-    """
-    transaction.execute("SELECT pg_notify(?, ?)", (NOTIFY_CHANNEL, payload))
 
 
 def _begin_session(transaction: PostgresTransaction) -> None:

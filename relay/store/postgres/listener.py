@@ -11,6 +11,7 @@ import psycopg
 import trio
 
 from relay.store.postgres.connection import connect
+from relay.store.postgres.text import unescape
 
 
 class Listener:
@@ -37,7 +38,7 @@ class Listener:
             self._raw.pgconn.consume_input()
             payloads = []
             while (notification := self._raw.pgconn.notifies()) is not None:
-                payloads.append(notification.extra.decode())
+                payloads.append(unescape(notification.extra.decode()))
             if payloads:
                 return payloads
 

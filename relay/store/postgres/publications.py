@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from relay.ground.clock import Clock
@@ -10,7 +11,8 @@ from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta
-from relay.store.postgres.append import Append, Appended
+from relay.store.postgres.append import Append, Appended, read_between
+from relay.store.postgres.connection import PostgresTransaction
 from relay.store.publications import (
     BEHIND_EPOCH,
     DURABLE_EPOCH,
@@ -19,6 +21,11 @@ from relay.store.publications import (
     Publications,
 )  # fmt: skip
 from relay.store.transaction import Transaction
+
+CATCH_UP_CHANNELS = 200
+"""Channels whose heads one transaction compares, and whose missed publications it reads."""
+
+_Missed = tuple[ChannelName, Position, list[Publication]]
 
 _DROP_KEYS = """
 DELETE FROM idempotency WHERE (scope, key) IN (
@@ -48,12 +55,46 @@ class PostgresPublications(Publications):
         super().__init__(database, clock)
         self._known: Callable[[ChannelName], int | None] = lambda _: None
         self._receive: Callable[[Sequence[Publication]], None] = lambda _: None
+        self._renew: Callable[[ChannelName, Position], None] = lambda *_: None
 
     def bind(
-        self, known: Callable[[ChannelName], int | None], receive: Callable[[Sequence[Publication]], None]
+        self,
+        known: Callable[[ChannelName], int | None],
+        receive: Callable[[Sequence[Publication]], None],
+        renew: Callable[[ChannelName, Position], None] = lambda *_: None,
     ) -> None:
         """Set the callbacks that fill gaps. See `Publications.bind`."""
-        self._known, self._receive = known, receive
+        self._known, self._receive, self._renew = known, receive, renew
+
+    async def catch_up(self, channels: Sequence[ChannelName]) -> None:
+        """Deliver what other nodes have committed. See `Publications`.
+
+        It takes its turn after the batch that is under way, so no commit of this node is delivered twice.
+        """
+        for start in range(0, len(channels), CATCH_UP_CHANNELS):
+            some = {channel.text: channel for channel in channels[start : start + CATCH_UP_CHANNELS]}
+            load: Callable[[Any], list[_Missed]] = partial(self._missed, some)
+            await self._database.load(load, on_loaded=self._caught_up)
+
+    def _missed(self, channels: Mapping[str, ChannelName], transaction: PostgresTransaction) -> list[_Missed]:
+        rows = transaction.raw.execute(
+            'SELECT id, name, "offset", epoch, durable FROM channels WHERE name = ANY(%s)', (list(channels),)
+        ).fetchall()
+        missed = []
+        for id_, name, offset, epoch, durable in rows:
+            channel = channels[name]
+            head = self._position(transaction, channel, (offset, epoch, durable))
+            known = self._known(channel)
+            found: list[Publication] = []
+            if known is not None and known < offset:
+                found = read_between(transaction, channel, id_, head.epoch, known, offset)
+            missed.append((channel, head, found))
+        return missed
+
+    def _caught_up(self, missed: list[_Missed]) -> None:
+        for channel, head, publications in missed:
+            self._receive(publications)
+            self._renew(channel, head)
 
     async def open(self) -> None:
         """Prove that the database can be written. Epochs are settled with each connection: see `epochs`."""

@@ -12,7 +12,7 @@ import psycopg
 
 from relay.store.errors import StoreError
 from relay.store.postgres.connection import PostgresTransaction, connect
-from relay.store.postgres.schema import MIGRATIONS, check_schema, check_server, stored_version
+from relay.store.postgres.schema import MIGRATIONS, RUNTIME_TABLES, check_schema, check_server, stored_version
 from relay.store.postgres.words import unusable
 from relay.store.tables import TABLES
 from relay.store.verification import Finding, bounded, offsets, rooms
@@ -44,7 +44,7 @@ def _schema(transaction: PostgresTransaction) -> Finding:
     rows = transaction.raw.execute(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
     ).fetchall()
-    missing = sorted({*TABLES, "survived"} - {name for (name,) in rows})
+    missing = sorted({*TABLES, *RUNTIME_TABLES} - {name for (name,) in rows})
     more = f"; the next start of the server brings it to {len(MIGRATIONS)}" if version < len(MIGRATIONS) else ""
     return Finding(f"schema: version {version}, {len(TABLES)} tables{more}", [f"{name} is missing" for name in missing])
 
@@ -90,7 +90,7 @@ def _check_may_create(transaction: PostgresTransaction) -> None:
 
 def _check_may_write(transaction: PostgresTransaction) -> None:
     user = transaction.raw.info.user
-    for table in (*TABLES, "survived"):
+    for table in (*TABLES, *RUNTIME_TABLES):
         [exists] = transaction.raw.execute("SELECT to_regclass(%s)::text", (table,)).fetchone() or (None,)
         if exists is None:
             raise StoreError(f"The database of store.url has lost its table {table}. Restore a backup.")

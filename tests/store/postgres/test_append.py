@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -18,7 +18,8 @@ from relay.store import rooms
 from relay.store.database import Database
 from relay.store.opening import Store
 from relay.store.postgres import batch
-from relay.store.postgres.engine import NOTIFY_CHANNEL, PostgresEngine, notify
+from relay.store.postgres.connection import NOTIFY_CHANNEL
+from relay.store.postgres.engine import PostgresEngine
 from relay.store.postgres.listener import open_listener
 from tests import stores
 from tests.parts import SetClock
@@ -212,7 +213,7 @@ async def test_a_batch_announces_itself_in_commit_order(tmp_path: Path) -> None:
                 nursery.start_soon(publish, node)
             while len(heard) < 200:
                 heard += await listener.receive()
-            await both[0].database.write(lambda c: notify(c, "a word"))
+            await both[0].database.write(lambda c: cast(Any, c).notify("a word"))
             assert await listener.receive() == ["a word"]
     assert heard == [f"task:1 {offset}" for offset in range(1, 201)]
 
@@ -221,13 +222,13 @@ async def test_a_batch_that_fails_announces_nothing(tmp_path: Path) -> None:
     async with nodes(tmp_path, 1) as [node]:
 
         def refuse(connection: Any) -> None:
-            notify(connection, "taken back")
+            connection.notify("taken back")
             raise RequestError(Code.CONFLICT, "no")
 
         async with open_listener(stores.url_for(tmp_path), None, NOTIFY_CHANNEL) as listener:
             with pytest.raises(RequestError):
                 await node.database.write(refuse)
-            await node.database.write(lambda c: notify(c, "kept"))
+            await node.database.write(lambda c: cast(Any, c).notify("kept"))
             assert await listener.receive() == ["kept"]
 
 

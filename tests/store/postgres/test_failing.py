@@ -14,6 +14,7 @@ import trio
 
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.broker.received import Received
 from relay.config.tree import StoreConfig
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
@@ -194,7 +195,8 @@ async def test_a_commit_whose_answer_is_lost(server: PostgresServer, monkeypatch
 
     async with opened(server) as store:
         broker = Broker(store.publications, Presence(Timers(), offline_grace=1.0), SetClock())
-        store.publications.bind(broker.delivered_offset, broker.receive)
+        received = Received(broker)
+        store.publications.bind(received.delivered_offset, received.receive, received.renew)
         await broker.publish(draft("first"))
         channel = await broker.channels.pin(COMMUNITY)
         assert channel.offset == 1

@@ -58,7 +58,7 @@ async def test_the_tables_are_those_of_both_engines(server: PostgresServer, name
     )
     found = {table: tuple(column for one, column, _, _ in rows if one == table) for table in TABLES}
     assert found == TABLES
-    assert {table: column for table, column, _, identity in rows if identity == "YES"} == COUNTED
+    assert {table: column for table, column, _, identity in rows if identity == "YES" and table in TABLES} == COUNTED
     assert {(table, column) for table, column, type_, _ in rows if type_ == "boolean" and table in TABLES} == BOOLEANS
 
 
@@ -80,7 +80,9 @@ async def test_a_step_that_old_nodes_can_live_with(
         newer.setattr(schema, "MIGRATIONS", (*MIGRATIONS, schema.Migration("ALTER TABLE users ADD x TEXT", needs=1)))
         await open_once(server.url(name))
     await open_once(server.url(name))
-    assert server.execute("SELECT version, needs FROM relay_schema", name) == [(len(MIGRATIONS) + 1, 1)]
+    assert server.execute("SELECT version, needs FROM relay_schema", name) == [
+        (len(MIGRATIONS) + 1, MIGRATIONS[-1].needs)
+    ]
 
 
 async def test_a_step_that_fails_leaves_nothing(

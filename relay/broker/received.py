@@ -1,0 +1,51 @@
+"""Publications that the store has and this server has not delivered: those of other servers on the same database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from relay.broker.broker import Broker
+from relay.broker.channel import Channel
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Position, Publication
+
+LOST = "publications were lost"
+"""The reason of subscriptions that end because the store no longer has what this server must deliver next."""
+
+
+class Received:
+    """Brings the channels in memory to the state of the store. Every method is synchronous."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def delivered_offset(self, name: ChannelName) -> int | None:
+        """Return the offset up to which a channel in memory was delivered, or None. It may be called in a thread."""
+        channel = self._broker.channels.get(name)
+        return None if channel is None else channel.offset
+
+    def receive(self, publications: Sequence[Publication]) -> None:
+        """Deliver publications that another node committed, or this node without an answer. Skip delivered ones.
+
+        The caller must have filled a gap before a publication, as far as the store keeps the missing ones. The
+        subscriptions to a channel of which it keeps too few end, because a client would miss some in silence.
+        """
+        for publication in publications:
+            channel = self._broker.channels.get(publication.channel)
+            if channel is None or (publication.epoch == channel.epoch and publication.offset <= channel.offset):
+                continue
+            if publication.offset > channel.offset + 1 or publication.epoch != channel.epoch:
+                self._lost(channel)
+            channel.receive(publication)
+
+    def renew(self, name: ChannelName, head: Position) -> None:
+        """Take the head from the store, if the channel got another epoch there, or what led to it is not kept."""
+        channel = self._broker.channels.get(name)
+        if channel is not None and (channel.epoch != head.epoch or channel.offset < head.offset):
+            self._lost(channel)
+            channel.renew(head)
+
+    def _lost(self, channel: Channel) -> None:
+        """End the subscriptions to a channel whose subscribers would miss publications in silence."""
+        if channel.name.namespace.history_size > 1:
+            self._broker.revoke(channel.name, LOST, of=lambda _: True)

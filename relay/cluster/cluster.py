@@ -1,0 +1,112 @@
+"""The parts of a node, put together, and what they do with the notices of others."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from relay.broker.broker import Broker
+from relay.cluster.bus import Bus
+from relay.cluster.delivery import Delivery
+from relay.cluster.node import NODES_LOST, Node
+from relay.cluster.places import ClusterPlaces
+from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
+from relay.cluster.signals import SIGNAL, from_data, to_data
+from relay.ground import logs
+from relay.ground.clock import Clock
+from relay.ground.timers import Timers
+from relay.model.namespaces import ChannelName, Namespaces
+from relay.store.database import Database
+from relay.store.notices import Notices
+from relay.store.publications import Publications
+
+MAX_RECHECKS = 10_000
+"""Channels and users whose rights wait to be checked again. With more, the rights of all subscribers are."""
+
+Recheck = Callable[[ChannelName, str, str | None], Awaitable[None]]
+"""Ends each subscription to a channel, for a reason, whose right was lost: of one user, or of all."""
+
+log = logs.get("relay.cluster")
+
+
+class Cluster:
+    """One node of a database."""
+
+    def __init__(
+        self,
+        database: Database,
+        namespaces: Namespaces,
+        timers: Timers,
+        clock: Clock,
+        *,
+        name: str,
+        offline_grace: float,
+    ) -> None:
+        """`name` is for people: in logs and `/readyz`. Nodes are told apart by an id of each start."""
+        self._database = database
+        self.namespaces = namespaces
+        self.timers = timers
+        self._clock = clock
+        self._id = secrets.token_hex(6)
+        self.presence = ClusterPresence(database, timers, namespaces, node_id=self._id, offline_grace=offline_grace)
+        self.places = ClusterPlaces(database, node_id=self._id)
+        self.node = Node(
+            database, self.presence, self.places, clock, id_=self._id, name=name, offline_grace=offline_grace
+        )
+        self.bus: Bus
+        self.delivery: Delivery
+        self._broker: Broker
+        self._recheck: Recheck
+        self._rechecks: dict[tuple[str, str | None], str] = {}
+        self._recheck_soon = trio.Event()
+
+    def connect(self, broker: Broker, publications: Publications, notices: Notices, recheck: Recheck) -> None:
+        """Join the broker to the bus. Call once, before anything is subscribed."""
+        self._broker, self._recheck = broker, recheck
+        self.delivery = Delivery(broker, publications, self._database, self._clock, node_id=self._id)
+        bus = self.bus = Bus(notices, self._database, self.delivery, self._clock, node_id=self._id)
+        broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
+        bus.on(SIGNAL, lambda data: broker.signal_here(from_data(data, self.namespaces)))
+        bus.on(MOVED, self.presence.take_moved)
+        bus.on(REPLACED, self.presence.read_soon)
+        bus.on(NODES_LOST, self.node.take_lost)
+        bus.on_lost(self.presence.read)
+        bus.on_lost(self._recheck_all)
+
+    def recheck(self, data: dict[str, Any]) -> None:
+        """Take note of the notice that users lost their right to a channel: `channel`, `reason`, `user`."""
+        self._rechecks[data["channel"], data["user"]] = data["reason"]
+        self._recheck_soon.set()
+
+    async def _recheck_all(self) -> None:
+        """Let the rights of all subscribers checked again, because notices may have been lost."""
+        for text in self._broker.channels.names():
+            channel = self._broker.channels.named(text)
+            if channel is not None and self._broker.subscribers(channel.name):
+                self._rechecks[text, None] = "the right was lost"
+        self._recheck_soon.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run every service until cancelled. The node hears and is known once this has started."""
+        async with trio.open_nursery() as nursery:
+            for service in (self.presence.run, self.places.run, self._check_rights, self.bus.run, self.node.run):
+                await nursery.start(service)
+            task_status.started()
+
+    async def _check_rights(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        while True:
+            await self._recheck_soon.wait()
+            self._recheck_soon = trio.Event()
+            if len(self._rechecks) > MAX_RECHECKS:
+                self._rechecks.clear()
+                await self._recheck_all()
+            while self._rechecks:
+                text, user_id = next(iter(self._rechecks))
+                reason = self._rechecks.pop((text, user_id))
+                channel = self._broker.channels.named(text)
+                name = self.namespaces.parse(text) if channel is None else channel.name
+                await self._recheck(name, reason, user_id)

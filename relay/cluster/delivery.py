@@ -1,0 +1,161 @@
+"""Delivers the publications of other nodes, in the order of each channel and without a gap.
+
+A publication is delivered if its offset follows the channel's head, and ignored if the channel has it. Otherwise some are
+missing: this node's own, whose commit is not called back yet, or others', which are fetched. Until then it is held back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import trio
+
+from relay.broker.broker import Broker
+from relay.broker.channel import Channel
+from relay.broker.received import Received
+from relay.cluster import wire
+from relay.cluster.wire import Announced
+from relay.ground import logs
+from relay.ground.clock import Clock
+from relay.ground.errors import RequestError
+from relay.model.publication import Publication
+from relay.store.database import Database
+from relay.store.publications import Publications
+
+MAX_HELD = 1000
+"""Publications of one channel that are held back. With one more they are dropped, and fetched later."""
+RETRY_INTERVAL = 0.2
+"""Seconds until missing publications are fetched again, after the database could not be read."""
+
+log = logs.get("relay.cluster")
+
+
+class Delivery:
+    """The publications of other nodes, on their way to the subscribers of this node."""
+
+    def __init__(
+        self, broker: Broker, publications: Publications, database: Database, clock: Clock, *, node_id: str
+    ) -> None:
+        self._broker = broker
+        self._received = Received(broker)
+        self._publications = publications
+        self._database = database
+        self._clock = clock
+        self._node_id = node_id
+        self._held: dict[str, list[Announced]] = {}
+        self._wakeup = trio.Event()
+        self.delivered = 0
+        """The number of publications of other nodes that were delivered from their notification."""
+        self.catch_ups = 0
+        """The number of times that the database was asked for missing publications."""
+
+    @property
+    def held_channels(self) -> int:
+        """The number of channels whose publications are held back."""
+        return len(self._held)
+
+    def announce(self, publications: Sequence[Publication]) -> Sequence[str]:
+        """Return the payloads that announce the publications of a batch. Called in the store's thread."""
+        return wire.pack(publications, node=self._node_id, now_ms=self._clock.now_ms())
+
+    def take(self, node: str, lines: Sequence[str]) -> None:
+        """Deliver or hold back the publications of a payload. Synchronous; payloads come in the order of the commits."""
+        own = node == self._node_id
+        for announced in wire.publications(lines):
+            channel = self._broker.channels.named(announced.channel)
+            if channel is None or _is_known(channel, announced):
+                continue
+            # An own one is delivered by its commit's callback, which has the sender's copy, unless the answer was lost.
+            if not own and announced.channel not in self._held and _follows(channel, announced):
+                self._deliver(channel, announced)
+            else:
+                self._hold(announced, own=own)
+
+    def _hold(self, announced: Announced, *, own: bool) -> None:
+        held = self._held.setdefault(announced.channel, [])
+        if len(held) >= MAX_HELD:
+            held.clear()
+        # Of an own one only the position counts: if its answer was lost, it is fetched.
+        held.append(attrs.evolve(announced, type=None, json=b"") if own else announced)
+        self._wakeup.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Deliver what is held back until cancelled: after the own commits, or from the database."""
+        task_status.started()
+        while True:
+            await self._wakeup.wait()
+            self._wakeup = trio.Event()
+            while self._held:
+                if self._database.busy:
+                    await self._database.wait_batch()
+                self._release()
+                if self._held:
+                    await self._fetch()
+
+    async def catch_up(self) -> None:
+        """Deliver all that the database has and the channels in memory miss, after notifications may have been lost.
+
+        Raises:
+            RequestError: the database cannot be read.
+        """
+        self.catch_ups += 1
+        channels = map(self._broker.channels.named, self._broker.channels.names())
+        await self._publications.catch_up([channel.name for channel in channels if channel is not None])
+
+    async def _fetch(self) -> None:
+        names = [channel.name for text in self._held if (channel := self._broker.channels.named(text)) is not None]
+        self.catch_ups += 1
+        held, self._held = self._held, {}
+        try:
+            await self._publications.catch_up(names)
+        except RequestError as refusal:
+            log.warning("cannot fetch publications, trying again", cause=refusal.message)
+            self._held = {**held, **self._held}
+            await trio.sleep(RETRY_INTERVAL)
+
+    def _release(self) -> None:
+        """Deliver each held publication that now follows, and forget each that is known."""
+        for text, held in list(self._held.items()):
+            channel = self._broker.channels.named(text)
+            rest = [] if channel is None else self._release_channel(channel, held)
+            if rest:
+                self._held[text] = rest
+            else:
+                del self._held[text]
+
+    def _release_channel(self, channel: Channel, held: list[Announced]) -> list[Announced]:
+        for number, announced in enumerate(held):
+            if _is_known(channel, announced):
+                continue
+            # Of a kind that keeps its newest value alone, what is between was never kept.
+            gap = channel.name.namespace.history_size > 1 and not _follows(channel, announced)
+            if announced.type is None or gap:
+                return held[number:]
+            self._deliver(channel, announced)
+        return []
+
+    def _deliver(self, channel: Channel, announced: Announced) -> None:
+        assert announced.type is not None
+        self.delivered += 1
+        self._received.receive(
+            [
+                Publication(
+                    channel.name,
+                    announced.type,
+                    announced.offset,
+                    announced.epoch,
+                    announced.published_ms,
+                    json=announced.json,
+                    publisher=announced.publisher,
+                )
+            ]
+        )
+
+
+def _is_known(channel: Channel, announced: Announced) -> bool:
+    return announced.epoch == channel.epoch and announced.offset <= channel.offset
+
+
+def _follows(channel: Channel, announced: Announced) -> bool:
+    return announced.type is not None and announced.epoch == channel.epoch and announced.offset == channel.offset + 1

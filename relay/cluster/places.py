@@ -1,0 +1,83 @@
+"""The connections of each user on all nodes. See `relay.admission.user_places`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import trio
+
+from relay.ground import logs
+from relay.ground.errors import RequestError
+from relay.store.database import Database
+from relay.store.postgres import places as store
+
+RETRY_INTERVAL = 1.0
+"""Seconds until the counts are written again, after the database failed."""
+
+log = logs.get("relay.cluster")
+
+
+class ClusterPlaces:
+    """The connections of this node's users, counted with those of the other nodes in the database."""
+
+    def __init__(self, database: Database, *, node_id: str) -> None:
+        self._database = database
+        self._node_id = node_id
+        self._taken: Counter[str] = Counter()
+        self._given_back: Counter[str] = Counter()
+        self._stale = False
+        self._wakeup = trio.Event()
+
+    async def take(self, user_id: str, maximum: int) -> bool:
+        """Count one more connection. Without the database, those of this node alone count. A checkpoint, not cancelled."""
+        operation = partial(store.take, node_id=self._node_id, user_id=user_id, maximum=maximum)
+        with trio.CancelScope(shield=True):
+            try:
+                taken = await self._database.write(operation, volatile=True)
+            except RequestError:
+                taken = self._taken[user_id] < maximum
+                self.replace()
+        if taken:
+            self._taken[user_id] += 1
+        return taken
+
+    def give_back(self, user_id: str) -> None:
+        """Count one connection less."""
+        self._taken[user_id] -= 1
+        self._given_back[user_id] += 1
+        self._wakeup.set()
+
+    def replace(self) -> None:
+        """Replace the node's rows by what is in memory, soon."""
+        self._stale = True
+        self._wakeup.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what was given back until cancelled."""
+        task_status.started()
+        while True:
+            await self._wakeup.wait()
+            self._wakeup = trio.Event()
+            try:
+                await self._work()
+            except RequestError as refusal:
+                log.debug("places cannot be written, trying again", cause=refusal.message)
+                self.replace()
+                await trio.sleep(RETRY_INTERVAL)
+
+    async def _work(self) -> None:
+        given_back, self._given_back = self._given_back, Counter()
+        if self._stale:
+            self._stale = False
+            taken = {user_id: count for user_id, count in self._taken.items() if count}
+            await self._database.write(
+                lambda connection: store.replace_node(connection, self._node_id, taken), volatile=True
+            )
+        elif given_back:
+            await self._database.write(
+                lambda connection: store.give_back(connection, self._node_id, given_back), volatile=True
+            )
+        for user_id in given_back:
+            if not self._taken[user_id]:
+                del self._taken[user_id]

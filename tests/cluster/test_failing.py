@@ -1,0 +1,270 @@
+"""Nodes whose bus or database fails: nothing acknowledged is lost or doubled, and every node has one order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from relay.cluster import node as node_module
+from relay.store import api_keys
+from tests.actions import join, make_room
+from tests.clients import Client, live
+from tests.cluster.nodes import Running, eventually, nodes
+from tests.postgres import PostgresServer
+from tests.running import bearer
+
+CUT_LISTENERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = 'relay' AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()
+"""
+CUT_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay'"
+
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
+
+@pytest.fixture
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of the test's own, which it may harm."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.close()
+
+
+class Crowd:
+    """Publishers that repeat what was not acknowledged, and a reader on every node."""
+
+    def __init__(self, started: list[Running], room: str) -> None:
+        self._started = started
+        self._room = room
+        self.acknowledged: list[str] = []
+        self.seen: list[list[tuple[int, str]]] = [[] for _ in started]
+        self.going_on = True
+
+    async def post(self, number: int) -> None:
+        """Post messages until all is said."""
+        address = self._started[number % len(self._started)].address
+        count = 0
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30, headers=bearer(f"s{number}")) as http:
+            while self.going_on:
+                text = f"{number} {count}"
+                body = {"message": text, "clientMessageId": text}
+                answer = await http.post(f"/v1/chatrooms/{self._room}/messages", json=body)
+                if answer.status_code == 503:
+                    await trio.sleep(0.05)
+                    continue
+                assert answer.status_code in (200, 201), answer.text
+                self.acknowledged.append(text)
+                count += 1
+
+    async def read(self, index: int, client: Client) -> None:
+        """Keep what a node's subscriber is sent."""
+        while True:
+            message = await client.receive_late()
+            assert message["type"] != "unsubscribed", message
+            if message["type"] == "chat:message":
+                self.seen[index].append((message["offset"], message["data"]["message"]))
+
+
+@asynccontextmanager
+async def crowd(folder: Path, postgres: PostgresServer, number: int = 2) -> AsyncIterator[tuple[Crowd, list[Running]]]:
+    """Have publishers and readers on nodes for the block, and compare what all have seen at its end."""
+    async with nodes(folder, number, postgres=postgres) as started:
+        room = await make_room(started[0].address)
+        those = Crowd(started, room)
+        async with trio.open_nursery() as reading:
+            for index, one in enumerate(started):
+                await reading.start(_read, those, index, one.address, room)
+            async with trio.open_nursery() as posting:
+                for sender in range(8):
+                    posting.start_soon(those.post, sender)
+                yield those, started
+                those.going_on = False
+            url: Any = started[0].server.core.config.store.url
+            name = url.removeprefix("postgresql:///").partition("?")[0]
+            rows = [text for (text,) in postgres.execute("SELECT text FROM messages ORDER BY seq", name)]
+            await eventually(lambda: all(len(seen) >= len(rows) for seen in those.seen))
+            await trio.sleep(0.2)
+            reading.cancel_scope.cancel()
+        assert len(those.acknowledged) > 20
+        assert set(those.acknowledged) <= set(rows)
+        assert len(set(rows)) == len(rows), "a message is there twice"
+        for seen in those.seen:
+            assert [offset for offset, _ in seen] == list(range(1, len(rows) + 1))
+            assert seen == those.seen[0]
+
+
+async def _read(those: Crowd, index: int, address: str, room: str, *, task_status: Any) -> None:
+    async with live(address, f"reader{index}") as client:
+        await join(client, room)
+        task_status.started()
+        await those.read(index, client)
+
+
+async def test_listeners_are_cut_while_all_publish(tmp_path: Path, postgres: PostgresServer) -> None:
+    """What was missed is fetched."""
+    with trio.fail_after(60):
+        async with crowd(tmp_path, postgres) as (_, started):
+            for _ in range(6):
+                await trio.sleep(0.3)
+                await trio.to_thread.run_sync(postgres.execute, CUT_LISTENERS)
+            await trio.sleep(0.5)
+            clusters = [one.server.cluster for one in started]
+            await eventually(lambda: all(cluster is not None and cluster.bus.connected for cluster in clusters))
+            assert all(cluster is not None and cluster.bus.reconnects >= 2 for cluster in clusters)
+
+
+async def test_every_connection_is_cut_while_all_publish(tmp_path: Path, postgres: PostgresServer) -> None:
+    with trio.fail_after(60):
+        async with crowd(tmp_path, postgres) as (_, started):
+            for _ in range(6):
+                await trio.sleep(0.3)
+                await trio.to_thread.run_sync(postgres.execute, CUT_ALL)
+            await trio.sleep(0.5)
+            assert len(started) == 2
+
+
+async def test_the_database_restarts_while_all_publish(tmp_path: Path, postgres: PostgresServer) -> None:
+    """By a stop in order, and by a crash."""
+    with trio.fail_after(90):
+        async with crowd(tmp_path, postgres) as (those, started):
+            for end in (postgres.stop, postgres.kill):
+                await trio.sleep(0.5)
+                await trio.to_thread.run_sync(end)
+                await trio.sleep(0.5)
+                await trio.to_thread.run_sync(postgres.start)
+                before = len(those.acknowledged)
+                await eventually(lambda before=before: len(those.acknowledged) > before + 20)
+            clusters = [one.server.cluster for one in started]
+            await eventually(lambda: all(cluster is not None and cluster.bus.connected for cluster in clusters))
+            await eventually(lambda: all(cluster is not None and len(cluster.node.names) == 2 for cluster in clusters))
+
+
+async def test_presence_is_true_again_after_a_crash_of_the_database(tmp_path: Path, postgres: PostgresServer) -> None:
+    """Its tables are not logged, so every node writes its own rows again; no user is said to be offline."""
+    with trio.fail_after(60):
+        async with nodes(tmp_path, 2, postgres=postgres) as (one, two):
+            room = await make_room(one.address)
+            async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
+                await join(alice, room)
+                await join(bob, room)
+                await alice.until("user:online")
+                await trio.to_thread.run_sync(postgres.kill)
+                await trio.to_thread.run_sync(postgres.start)
+                url: Any = one.server.core.config.store.url
+                name = url.removeprefix("postgresql:///").partition("?")[0]
+
+                def rows() -> list[Any]:
+                    return postgres.execute("SELECT user_id FROM presence WHERE room <> '' ORDER BY user_id", name)
+
+                with trio.fail_after(10):
+                    while rows() != [("alice",), ("bob",)]:
+                        await trio.sleep(0.1)
+                presences = [node.server.core.presence for node in (one, two)]
+                channel = one.server.core.namespaces["chatroom"].channel(room)
+                await eventually(lambda: all(sorted(p.users(channel)) == ["alice", "bob"] for p in presences))
+                with trio.move_on_after(1.5):
+                    while True:
+                        assert (await alice.receive_late())["type"] != "user:offline"
+
+
+async def test_a_node_that_is_cut_off_ends_its_sessions(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one goes on, and says that their users are offline; when the node is back, it serves again."""
+    monkeypatch.setattr(node_module, "LEASE_PERIOD", 1.5)
+    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.2)
+    with trio.fail_after(30):
+        async with nodes(tmp_path, 2, postgres=postgres, **{"dialects.live.offline_grace": 0.3}) as (one, two):
+            room = await make_room(one.address)
+            cluster: Any = two.server.cluster
+            await eventually(lambda: len(cluster.node.names) == 2)
+            async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
+                await join(alice, room)
+                await join(bob, room)
+                await alice.until("user:online")
+                engine = two.server.database._engine
+                url = engine.writer._url  # type: ignore[attr-defined]
+                for connection in (engine.writer, engine._reader):  # type: ignore[attr-defined]
+                    connection._url = "postgresql:///nowhere?host=/nonexistent"
+                    connection.cut()
+                code, _ = await bob.closed()
+                assert code == 1012
+                assert (await alice.until("user:offline"))["data"]["userId"] == "bob"
+                async with httpx.AsyncClient() as http:
+                    assert (await http.get(f"http://{two.address}/readyz")).status_code == 503
+                    assert (await http.get(f"http://{one.address}/readyz")).status_code == 200
+                for connection in (engine.writer, engine._reader):  # type: ignore[attr-defined]
+                    connection._url = url
+                await eventually(lambda: not cluster.node.cut_off)
+                async with live(two.address, "bob") as bob:
+                    await join(bob, room)
+                    assert (await alice.until("user:online"))["data"]["userId"] == "bob"
+
+
+async def test_a_node_that_is_alone_keeps_its_sessions(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no node that its clients could go to."""
+    monkeypatch.setattr(node_module, "LEASE_PERIOD", 0.5)
+    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.1)
+    with trio.fail_after(30):
+        async with nodes(tmp_path, 1, postgres=postgres) as [one], live(one.address, "alice") as alice:
+            await trio.to_thread.run_sync(postgres.kill)
+            await trio.sleep(1.5)
+            assert (await alice.ask(type="ping"))["type"] == "pong"
+            await trio.to_thread.run_sync(postgres.start)
+            await eventually(lambda: one.server.database.healthy)
+
+
+async def test_a_revoked_key_ends_sessions_on_every_node_at_once(tmp_path: Path) -> None:
+    """By a notice, before the next look at the database would find it."""
+    async with nodes(tmp_path, 2) as (one, two):
+
+        def create(connection: Any) -> Any:
+            return api_keys.create(
+                connection, prefix="rk", mode="live", user_id="u", tier="pro", scopes=("connect",), now_ms=0
+            )
+
+        made, secret = await one.server.database.write(create)
+        for node in (one, two):
+            assert (await node.server.core.auth.keys.find(secret)).id == made.id
+        told = trio.Event()
+        keys = two.server.core.auth.keys
+        with keys.watch(made.id, lambda key: told.set() if key is None else None):
+            await trio.sleep(1.2)  # the key was looked at once
+            assert not told.is_set()
+            began = trio.current_time()
+            await one.server.database.write(lambda connection: api_keys.revoke(connection, made.id, 1))
+            with trio.fail_after(0.5):
+                await told.wait()
+            assert trio.current_time() - began < 0.5
+
+
+async def test_places_of_users_count_on_all_nodes(tmp_path: Path) -> None:
+    """Also at the same moment, and what a node had is free when it is gone."""
+    async with nodes(tmp_path, 2) as started:
+        places = [node.server.core.user_places for node in started]
+        taken: list[int] = []
+
+        async def take(index: int) -> None:
+            if await places[index % 2].take("u", 3):
+                taken.append(index % 2)
+
+        async with trio.open_nursery() as nursery:
+            for index in range(20):
+                nursery.start_soon(take, index)
+        assert len(taken) == 3
+        assert await places[0].take("v", 1)
+        assert not await places[1].take("v", 1)
+        places[taken[0]].give_back("u")
+        with trio.fail_after(5):
+            while not await places[0].take("u", 3):
+                await trio.sleep(0.01)
+        assert not await places[1].take("u", 3)

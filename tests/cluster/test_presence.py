@@ -1,0 +1,172 @@
+"""Presence on several nodes: one truth, one signal for each change, and none when a user only moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.actions import join, make_room
+from tests.clients import Client, live
+from tests.cluster.nodes import Running, eventually, nodes, processes
+from tests.postgres import PostgresServer, shared_server
+
+GRACE = 0.6
+SETTINGS: dict[str, Any] = {"dialects.live.offline_grace": GRACE}
+
+
+async def present(client: Client, room: str) -> list[str]:
+    """Return the ids of the users that a node says are in a room."""
+    await client.send(type="presence", chatroomId=room)
+    return sorted(user["userId"] for user in (await client.until("presence"))["data"]["users"])
+
+
+async def signals(client: Client, seconds: float) -> list[str]:
+    """Return the changes of presence that a client is told within a time, as `user status`."""
+    heard: list[str] = []
+    with trio.move_on_after(seconds):
+        while True:
+            message = await client.receive_late()
+            if message["type"].startswith("user:"):
+                heard.append(f"{message['data']['userId']} {message['data']['status']}")
+    return heard
+
+
+async def test_users_of_both_nodes_are_in_the_room(tmp_path: Path) -> None:
+    async with nodes(tmp_path, 2) as (one, two):
+        room = await make_room(one.address)
+        async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
+            await join(alice, room)
+            await join(bob, room)
+            assert (await alice.until("user:online"))["data"]["userId"] == "bob"
+            with trio.fail_after(5):
+                while not (await present(alice, room)) == (await present(bob, room)) == ["alice", "bob"]:
+                    await trio.sleep(0.01)
+
+
+async def test_offline_is_said_once_after_the_grace(tmp_path: Path) -> None:
+    """On each node, by one node."""
+    async with nodes(tmp_path, 2, **SETTINGS) as (one, two):
+        room = await make_room(one.address)
+        async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
+            await join(alice, room)
+            await join(bob, room)
+            async with live(two.address, "carol") as carol:
+                await join(carol, room)
+                await heard_of(alice, "carol online")
+                await heard_of(bob, "carol online")
+            began = trio.current_time()
+            assert await heard_of(alice, "carol offline") == ["carol offline"]
+            assert trio.current_time() - began > GRACE * 0.8
+            assert await signals(alice, 0.5) == []
+            assert await signals(bob, 0.2) == ["carol offline"]
+
+
+async def heard_of(client: Client, wanted: str) -> list[str]:
+    """Return the changes that a client is told up to one, that one included."""
+    heard: list[str] = []
+    while not heard or heard[-1] != wanted:
+        message = await client.receive()
+        if message["type"].startswith("user:"):
+            heard.append(f"{message['data']['userId']} {message['data']['status']}")
+    return heard
+
+
+async def test_a_user_that_moves_does_not_flicker(tmp_path: Path) -> None:
+    """Within the grace, between any two nodes, several times."""
+    async with nodes(tmp_path, 3, **SETTINGS) as started:
+        room = await make_room(started[0].address)
+        async with live(started[0].address, "alice") as alice:
+            await join(alice, room)
+            async with live(started[1].address, "carol") as carol:
+                await join(carol, room)
+                await heard_of(alice, "carol online")
+            for index in (2, 0, 1, 2):
+                await trio.sleep(GRACE / 4)
+                async with live(started[index].address, "carol") as carol:
+                    await join(carol, room)
+                    await trio.sleep(GRACE / 4)
+            async with live(started[0].address, "carol") as carol:
+                await join(carol, room)
+                assert await signals(alice, 2.5 * GRACE) == []
+            assert await signals(alice, 2.5 * GRACE) == ["carol offline"]
+
+
+async def test_a_user_on_two_nodes_is_offline_when_both_are_gone(tmp_path: Path) -> None:
+    async with nodes(tmp_path, 2, **SETTINGS) as (one, two):
+        room = await make_room(one.address)
+        async with live(one.address, "alice") as alice:
+            await join(alice, room)
+            async with live(one.address, "carol") as here:
+                await join(here, room)
+                async with live(two.address, "carol") as there:
+                    await join(there, room)
+                    await heard_of(alice, "carol online")
+                assert await signals(alice, 2 * GRACE) == []
+            assert await signals(alice, 2 * GRACE) == ["carol offline"]
+
+
+def rows(node: Running, table: str) -> int:
+    """Return how many rows a table has."""
+    [[number]] = shared_server().execute(f"SELECT count(*) FROM {table}", database_of(node))
+    return int(number)
+
+
+def database_of(node: Running) -> str:
+    """Return the name of a node's database."""
+    url: Any = node.server.core.config.store.url
+    return str(url.removeprefix("postgresql:///").partition("?")[0])
+
+
+async def test_nothing_is_left_of_users_that_went(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"dialects.live.offline_grace": 0.1}
+    async with nodes(tmp_path, 2, **settings) as (one, two):
+        rooms = [await make_room(one.address) for _ in range(3)]
+        for _ in range(3):
+            async with live(one.address, "alice") as alice, live(two.address, "alice") as again:
+                for room in rooms:
+                    await join(alice, room)
+                    await join(again, room)
+                await alice.ask(type="unsubscribe", channel="chatroom", chatroomId=rooms[0])
+        await eventually(lambda: rows(one, "presence") == 0)
+        assert [node.server.core.presence.room_count for node in (one, two)] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+async def test_a_killed_node_says_nothing_and_its_users_go_offline(tmp_path: Path) -> None:
+    """Within ten seconds; a user who came to another node meanwhile stays, and is never said to be offline."""
+    server = PostgresServer()
+    server.start()
+    try:
+        async with processes(tmp_path, 3, server.url()) as (one, two, three):
+            room = await make_room(one.address)
+            async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
+                await join(alice, room)
+                await join(bob, room)
+                await heard_of(alice, "bob online")
+                async with live(three.address, "carol") as carol, live(three.address, "dave") as dave:
+                    await join(carol, room)
+                    await join(dave, room)
+                    while await present(alice, room) != ["alice", "bob", "carol", "dave"]:
+                        await trio.sleep(0.01)
+                    await trio.to_thread.run_sync(three.kill)
+                    killed = trio.current_time()
+                async with live(two.address, "dave") as dave:
+                    await join(dave, room)
+                    with trio.fail_after(12):
+                        while await present(alice, room) != ["alice", "bob", "dave"]:
+                            await trio.sleep(0.1)
+                    assert trio.current_time() - killed < 10
+                    assert [one for one in await signals(bob, 0.5) if "offline" in one] == ["carol offline"]
+                    assert await present(bob, room) == ["alice", "bob", "dave"]
+            async with httpx.AsyncClient() as http:
+                with trio.fail_after(5):
+                    while "relay_nodes 2.0" not in (await http.get(f"http://{one.address}/metrics")).text:
+                        await trio.sleep(0.1)
+            await trio.to_thread.run_sync(three.start)
+    finally:
+        server.close()
