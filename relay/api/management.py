@@ -80,7 +80,7 @@ def blueprint(core: Core) -> Blueprint:
         request.max_content_length = max_bytes
         return bytes(await request.body)
 
-    @routes.post(f"{PREFIX}<method>")
+    @routes.post(f"{PREFIX}<method>", strict_slashes=True)  # paths below it are not methods
     async def call(method: str) -> Response:
         transport_errors = _tells_status(request.headers.get(ERROR_MODE, "").encode("latin-1"))
         reply = await answer(

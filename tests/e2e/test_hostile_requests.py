@@ -191,6 +191,8 @@ async def test_paths_queries_and_methods(tmp_path: Path) -> None:
     async with unharmed(tmp_path) as subject, http_client(subject.address) as http:
         await make_room(subject, http)
         for (method, path), id_ in itertools.product(routes, ids):
+            if (path, id_) == ("/{}", ".."):
+                continue  # the client makes it the front page
             answer = await http.request(method, path.format(id_))
             assert 400 <= answer.status_code < 500, (method, path, id_, answer.status_code, answer.text)
             assert_error(answer, answer.status_code, (method, path, id_))
