@@ -16,7 +16,7 @@ from tests.running import bearer, config_for, running, token
 @pytest.mark.each_store
 async def test_two_clients_chat(tmp_path: Path) -> None:
     """A message reaches every subscriber once, with its offset; the sender's copy carries what it asked to have back."""
-    async with running(config_for(tmp_path)) as (_, address):
+    async with running(config_for(tmp_path)) as (server, address):
         room = await make_room(address)
         async with live(address, "alice") as alice, live(address, "bob") as bob:
             assert (await join(alice, room))["offset"] == 0
