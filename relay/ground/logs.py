@@ -102,31 +102,30 @@ def configure(
         return
     as_text = style == "text" or (style == "auto" and stream.isatty())
     handler = _Handler(stream)
-    handler.setFormatter(TextFormatter() if as_text else JSONFormatter())
-    if node is not None:
-        handler.addFilter(_Named(node))
+    handler.setFormatter(TextFormatter(node) if as_text else JSONFormatter(node))
     root.addHandler(handler)
 
 
-class _Named(logging.Filter):
-    """Adds the node's name to the fields of each line."""
+class _Formatter(logging.Formatter):
+    """Adds the node's name to the fields of each line. The record is not changed, because other handlers see it too."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str | None = None) -> None:
         super().__init__()
         self._node = node
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.fields = {**_fields(record), "node": self._node}
-        return True
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """Return the fields of a line."""
+        fields = dict(_fields(record))
+        return fields if self._node is None else {**fields, "node": self._node}
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """A line for people: time, level, logger, message and `key=value` for each field. A traceback is indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines. No logged value can produce a line that looks like another record."""
         line = f"{_time(record)} {record.levelname:<7} {record.name}: {printable(record.getMessage())}"
-        for name, value in _fields(record).items():
+        for name, value in self.fields(record).items():
             line += f" {name}={_shown(value)}"
         for traceback_line in _traceback(record).split("\n"):
             if traceback_line:
@@ -134,7 +133,7 @@ class TextFormatter(logging.Formatter):
         return line
 
 
-class JSONFormatter(logging.Formatter):
+class JSONFormatter(_Formatter):
     """A JSON object for machines, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -147,7 +146,7 @@ class JSONFormatter(logging.Formatter):
         }
         if traceback := _traceback(record):
             entry["exception"] = traceback
-        return _json({**{name: _plain(value) for name, value in _fields(record).items()}, **entry})
+        return _json({**{name: _plain(value) for name, value in self.fields(record).items()}, **entry})
 
 
 def printable(text: str) -> str:
