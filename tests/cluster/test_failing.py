@@ -27,7 +27,7 @@ WHERE application_name = 'relay' AND query LIKE 'LISTEN%' AND pid <> pg_backend_
 """
 CUT_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay'"
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which writes succeed again."""
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
