@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.terminal import blocks, terminal
 
 PAGE = Path(__file__).parents[2] / "relay/docs/getting-started.md"
