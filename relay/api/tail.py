@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import trio
 
-from relay.api.authentication import Caller, authenticate, check_admin, while_valid
+from relay.api.authentication import Caller, authenticate_operator, check_reader, while_valid
 from relay.api.draining import Draining
 from relay.api.params import Params
 from relay.broker.taps import Tap
@@ -40,7 +40,7 @@ async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchang
     Raises:
         RequestError: the caller may not, a parameter is wrong, or there are too many tails. `start` was not called.
     """
-    principal = check_admin(await authenticate(core, caller))
+    principal = check_reader(await authenticate_operator(core, caller))
     query = Params({name: values[-1] for name, values in parse_qs(exchange.head.query).items()})
     rate = query.optional("rate") or str(DEFAULT_RATE)
     if not (rate.isascii() and rate.isdigit() and len(rate) < 6 and 1 <= int(rate) <= MAX_RATE):
