@@ -1,5 +1,6 @@
 // Live plots of figures by uPlot. The newest values are text beside the plot, for a screen reader too.
 import { h } from '/console/dom.js'
+import { clock } from '/console/format.js'
 
 const HEIGHT = 150
 const KEPT = 300
@@ -56,6 +57,7 @@ export class Plot {
   }
 
   build() {
+    if (!window.uPlot) return // it did not load, and the newest values are there without it
     this.drawn?.destroy()
     const [ink, line] = [colour('--faint'), colour('--edge')]
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false } }
@@ -63,7 +65,7 @@ export class Plot {
       { label, stroke: colour(COLOURS[place % COLOURS.length]), width: 1.5, spanGaps: true, points: { show: false } }))
     const options = {
       width: this.canvas.clientWidth || 300, height: HEIGHT, series: [{}, ...series], legend: { show: false },
-      cursor: { show: false }, axes: [axis, { ...axis, size: 58, values: (_, ticks) => ticks.map(this.format) }],
+      cursor: { show: false }, axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((time) => clock(time * 1000)) }, { ...axis, size: 58, values: (_, ticks) => ticks.map(this.format) }],
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.1)] } },
     }
     this.drawn = new window.uPlot(options, [this.times, ...this.values], this.canvas)
