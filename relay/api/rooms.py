@@ -47,9 +47,10 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         principal = _as_admin(await reader_of(core, request))
         query, limit = page_query()
         skipped = number_cursor(query)
+        room = await core.rooms.get(principal, room_id)
         found, total = await core.rooms.members(principal, room_id, limit=limit, offset=skipped)
-        cursor = _next(skipped, len(found), total)
-        return success({"members": [_member_entry(one) for one in found], "cursor": cursor, "total": total})
+        cursor, shown = _next(skipped, len(found), total), [_member_entry(one) for one in found]
+        return success({"room": _room_entry(core, room), "members": shown, "cursor": cursor, "total": total})
 
 
 def _add_changes(routes: Blueprint, core: Core) -> None:

@@ -1,7 +1,8 @@
 // A headless Chromium that does what its stdin says: ["ada", "fill", "#name", "Ada"] calls that method of the page.
 //
 // `open` makes the page, in a context of its own with the options that follow. `audit` returns what axe-core finds in it,
-// and `shot` writes what it shows to a small file. Each line is answered with `done` and the value, or `failed`. What a page logs as an error (a refused script, too) is printed as `error`.
+// and `shot` writes what it shows to a small file. Each line is answered with `done` and the value, or `failed`. What a page
+// logs as an error (a refused script, too) is printed as `error`.
 import { readFile, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
@@ -12,7 +13,6 @@ const say = (...event) => console.log(JSON.stringify(event));
 // Of the package's own flags only what root and a machine without a display need: the others weaken the browser.
 const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'];
 const browser = await playwright.chromium.launch({ executablePath: await chromium.executablePath(), args });
-const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const pages = {};
 
 async function open(name, options) {
@@ -24,7 +24,7 @@ async function open(name, options) {
 }
 
 async function audit(page) {
-  await page.evaluate(axe);
+  await page.evaluate(await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8'));
   const { violations } = await page.evaluate(() => axe.run({ resultTypes: ['violations'] }));
   return violations.map(({ id, impact, nodes }) => `${impact}: ${id} at ${nodes.map(({ target }) => target).join(', ')}`);
 }

@@ -49,8 +49,12 @@ async function create() {
 }
 
 async function one(root, { argument, rights, signal }) {
+  const name = h('h2', {}, argument)
+  const about = h('p', { class: 'faint' })
   const load = async (cursor) => {
     const page = await get(path(argument), { cursor, limit: 50 }, signal)
+    name.textContent = page.room.name
+    about.textContent = `${page.room.type} room ${argument}, created by ${page.room.createdBy}`
     return { entries: page.members, cursor: page.cursor, total: page.total }
   }
   const columns = [
@@ -70,7 +74,7 @@ async function one(root, { argument, rights, signal }) {
     await list.refresh()
   }
   const channel = encodeURIComponent(`chatroom:${argument}`)
-  root.append(h('h2', {}, argument), h('p', { class: 'actions' }, h('a', { href: '#/rooms' }, 'All rooms'),
+  root.append(name, about, h('p', { class: 'actions' }, h('a', { href: '#/rooms' }, 'All rooms'),
     h('a', { href: `#/channels/${channel}` }, 'Messages'), h('a', { href: `#/tail/${channel}` }, 'Tail')))
   if (rights.acts) root.append(adding(argument, () => list.refresh()))
   root.append(h('h3', {}, 'Members'), list.element)

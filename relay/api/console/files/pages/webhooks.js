@@ -36,7 +36,7 @@ async function all(root, { signal }) {
   ]
   const list = new List('Webhooks', columns, load, () => h('div', {},
     empty('No webhook is configured.', 'A webhook tells a backend that a user came or left, and what happened in channels. Write one into ',
-      'relay.toml, and restart Relay:'), h('pre', {}, EXAMPLE)))
+      'relay.toml, and restart Relay:'), h('pre', { class: 'card' }, EXAMPLE)))
   root.append(list.element)
   await list.refresh()
 }
