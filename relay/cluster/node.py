@@ -78,7 +78,7 @@ class Node:
         self.report: Callable[[], dict[str, Any]] = dict
         """Return what this node tells the others with each heartbeat. Called synchronously."""
         self.reports: dict[str, dict[str, Any]] = {}
-        """What the other live nodes told last, by id."""
+        """The newest reports of the other live nodes, by id."""
         self.cut_off = False
         """Whether the lease has ended while other nodes may live: no session is served meanwhile."""
         self._on_cut_off: Callable[[], Awaitable[None]] | None = None

@@ -22,7 +22,7 @@ Kind = Literal["link", "session"]
 
 @attrs.frozen
 class ConsoleGrant:
-    """What a link or a session of the console gives. `ends_at` is in Unix milliseconds."""
+    """The user and the rights that a link or a session of the console gives. `ends_at` is in Unix milliseconds."""
 
     ends_at: int
     user_id: str
