@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from relay.api.authentication import Caller, authenticate_operator, check_reader, while_valid
+from relay.api.authentication import Caller, authenticate_operator, check_reader
 from relay.api.draining import Draining
 from relay.api.metrics import Sources
+from relay.api.streaming import StartStream, stream_while_valid
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
 from relay.ground.histogram import Histogram
-from relay.sessions.outbox import GONE
 from relay.transports.exchange import Exchange
 
 PATH = "/v1/admin/figures"
@@ -90,7 +89,7 @@ class Figures:
             self._sampled = trio.Event()
 
     async def stream(
-        self, core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: Callable[[], Awaitable[None]]
+        self, core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream
     ) -> None:
         """Stream samples until the client is gone, its right ends or the server stops. `start` writes the head.
 
@@ -103,26 +102,21 @@ class Figures:
             raise RequestError(Code.UNAVAILABLE, message, retry_after=RETRY_AFTER)
         self.streams += 1
         try:
-            with suppress(*GONE):
-                await start()
-                with suppress(RequestError), while_valid(core, principal):
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(_cancel_when_gone, exchange, nursery.cancel_scope)
-                        await self._write(exchange, draining)
-                        nursery.cancel_scope.cancel()
+            write = partial(self._write, exchange, draining)
+            await stream_while_valid(core, caller, principal, exchange, start, write)
         finally:
             self.streams -= 1
 
     async def _write(self, exchange: Exchange, draining: Draining) -> None:
+        """Write samples until the server drains."""
         sent = 0
-        with suppress(*GONE):
-            while not draining.begun:
-                new = min(self._taken - sent, len(self._lines))
-                sent = self._taken
-                if new:
-                    await exchange.send(b"".join(list(self._lines)[-new:]))
-                if sent == self._taken:
-                    await self._sampled.wait()
+        while not draining.begun:
+            new = min(self._taken - sent, len(self._lines))
+            sent = self._taken
+            if new:
+                await exchange.send(b"".join(list(self._lines)[-new:]))
+            if sent == self._taken:
+                await self._sampled.wait()
 
     def _sample(self, seconds: float) -> dict[str, Any]:
         """Return one sample. Rates are per second, and times are the means of the last interval in milliseconds."""
@@ -155,8 +149,3 @@ class Figures:
 def _memory() -> int:
     """Return the bytes of memory that the process has now."""
     return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE_BYTES
-
-
-async def _cancel_when_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
-    await exchange.wait_gone()
-    scope.cancel()

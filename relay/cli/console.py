@@ -14,9 +14,10 @@ from relay.ground.clock import Clock
 
 @click.command()
 @click.option("--read-only", is_flag=True, help="Sign in to see everything and to change nothing.")
+@click.option("--sign-out", is_flag=True, help="Print no link, and end every session and link instead.")
 @click.option("--url", metavar="URL", help="The URL of the server in the browser. Default: that of this machine.")
 @config_option
-def console(read_only: bool, url: str | None, config_file: Path | None) -> None:
+def console(read_only: bool, sign_out: bool, url: str | None, config_file: Path | None) -> None:
     """Print a link that opens the console of the local server. It works once, and for 60 seconds.
 
     The link gives every right to its holder, so do not share it. Without a browser on this machine, forward the port
@@ -27,8 +28,15 @@ def console(read_only: bool, url: str | None, config_file: Path | None) -> None:
       relay console
       relay console --read-only
       relay console --url https://relay.example.org
+      relay console --sign-out
     """
     config = load(config_file)
+    if sign_out:
+        from relay.store.console_sessions import remove_all
+
+        ended = transact(config, remove_all)
+        click.echo(f"{ended} {'session or link' if ended == 1 else 'sessions and links'} ended.", err=True)
+        return
     if config.console.enabled == "never":
         raise click.ClickException('the console is switched off: set enabled = "loopback" in [console], and restart')
     server = config.server

@@ -61,6 +61,14 @@ def remove(connection: Transaction, kind: Kind, secret: str) -> bool:
     return connection.execute("DELETE FROM meta WHERE key = ?", (_name(kind, secret),)).rowcount > 0
 
 
+def remove_all(connection: Transaction) -> int:
+    """Remove every link and every session. Return their number."""
+    kinds: tuple[Kind, ...] = ("link", "session")
+    return sum(
+        connection.execute("DELETE FROM meta WHERE key LIKE ?", (f"{_prefix(kind)}%",)).rowcount for kind in kinds
+    )
+
+
 def _prefix(kind: Kind) -> str:
     return f"console-{kind}:"
 

@@ -154,6 +154,10 @@ async def test_console(folder: Path) -> None:
             answer = await http.post("/console/session", json={"link": link})
             assert (answer.status_code, answer.json()["data"]["admin"]) == (201, admin)
             assert (await http.post("/console/session", json={"link": link})).status_code == 401
+        proof = {"X-Console-Proof": answer.json()["data"]["proof"]}
+        assert (await http.get("/v1/admin/server", headers=proof)).status_code == 200
+        assert await here.done("console", "--sign-out") == ""
+        assert (await http.get("/v1/admin/server", headers=proof)).status_code == 401
         elsewhere = await here.done("console", "--url", "https://relay.example.org/")
         assert elsewhere.startswith("https://relay.example.org/console#link=")
         assert "is not the URL of a server" in await here.failed("console", "--url", "relay.example.org", code=2)

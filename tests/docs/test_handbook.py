@@ -188,7 +188,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_pictures_are_there_and_small() -> None:
     """Each has a description, and none is left over."""
-    shown = {}
+    shown: dict[str, str] = {}
     for page in PAGES:
         for token in MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")):
             shown |= {str(one.attrGet("src")): one.content for one in token.children or () if one.type == "image"}

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import trio
 
+from relay.api import streaming
 from relay.auth.console_sessions import LINK_LIFETIME, SESSION_LIFETIME, link_grant, new_secret
 from relay.ground.clock import Clock
 from relay.model.principal import Principal
@@ -182,6 +183,9 @@ async def test_a_cookie_without_its_proof_is_nothing(tmp_path: Path) -> None:
             answer = await browser.get("/console/session", headers={"Sec-Fetch-Site": site})
             assert (answer.status_code, session["proof"] in answer.text) == (403, False)
         assert "access-control-allow-credentials" not in own.headers
+        for origin, status in ((f"http://{there.address}", 200), ("http://evil.example", 403), ("null", 403)):
+            answer = await browser.get("/console/session", headers={"Origin": origin})
+            assert (answer.status_code, session["proof"] in answer.text) == (status, status == 200), origin
 
 
 async def test_the_cookie(tmp_path: Path) -> None:
@@ -220,6 +224,24 @@ async def test_a_session_ends(tmp_path: Path) -> None:
         there.clock.ahead_ms += 6000
         assert (await two.get("/v1/admin/server")).status_code == 401
         assert (await two.get("/console/session")).status_code == 401
+
+
+async def test_the_streams_of_a_session_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures and tails are not shown on after a person has signed out."""
+    monkeypatch.setattr(streaming, "SESSION_INTERVAL", 0.05)
+    async with console(tmp_path) as there, there.browser() as browser, trio.open_nursery() as nursery:
+        await there.sign_in(browser, link=await there.link())
+
+        async def follow(path: str, *, task_status: trio.TaskStatus[None]) -> None:
+            async with browser.stream("GET", path, timeout=None) as answer:
+                assert answer.status_code == 200
+                task_status.started()
+                async for _ in answer.aiter_raw():
+                    pass
+
+        for path in ("/v1/admin/figures", "/v1/admin/tail"):
+            await nursery.start(follow, path)
+        assert (await browser.delete("/console/session")).status_code == 200
 
 
 async def test_a_link_works_once_and_soon(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from quart import Blueprint, Response, request
 
+from relay.admission.origins import OriginPolicy
 from relay.api import audit
 from relay.api.app import json_body, success
 from relay.api.authentication import COOKIE, SECURE_COOKIE, caller_of, check_reader, operator_caller
@@ -23,6 +24,8 @@ from relay.model.principal import Principal
 PATH = "/console/session"
 _OTHER_SITES = ("cross-site", "same-site")
 """Values of Sec-Fetch-Site for a request of a page of another site (Fetch Metadata, 2.3)."""
+_OWN_ORIGIN = OriginPolicy(())
+"""Allows the origin of this server alone."""
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -74,8 +77,11 @@ def blueprint(core: Core) -> Blueprint:
 
 
 def _check(core: Core) -> None:
+    """Raise unless the request may come from a page of this server, at a place that has the console."""
     check_place(core)
-    if request.headers.get("Sec-Fetch-Site") in _OTHER_SITES:
+    origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
+    own = origin is None or _OWN_ORIGIN.allows(origin.encode("latin-1"), host.encode("latin-1"))
+    if not own or request.headers.get("Sec-Fetch-Site") in _OTHER_SITES:
         raise RequestError(Code.FORBIDDEN, "Pages of other sites may not sign in.")
 
 

@@ -1,8 +1,8 @@
 // A headless Chromium that does what its stdin says: ["ada", "fill", "#name", "Ada"] calls that method of the page.
 //
-// `open` makes the page, in a context of its own with the options that follow. `audit` returns what axe-core finds in it,
-// and `shot` writes what it shows to a small file. Each line is answered with `done` and the value, or `failed`. What a page
-// logs as an error (a refused script, too) is printed as `error`.
+// `open` makes the page, in a context of its own with the options that follow. `audit` returns what axe-core finds in
+// it, and `shot` writes what it shows to a small file. Each line is answered with `done` and the value, or `failed`.
+// What a page logs as an error (a refused script, too) is printed as `error`.
 import { readFile, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
@@ -26,7 +26,7 @@ async function open(name, options) {
 async function audit(page) {
   await page.evaluate(await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8'));
   const { violations } = await page.evaluate(() => axe.run({ resultTypes: ['violations'] }));
-  return violations.map(({ id, impact, nodes }) => `${impact}: ${id} at ${nodes.map(({ target }) => target).join(', ')}`);
+  return violations.map(({ id, impact, nodes }) => `${impact}: ${id} at ${nodes.map((node) => node.target)}`);
 }
 
 async function shot(page, path) {
@@ -35,7 +35,7 @@ async function shot(page, path) {
   await writeFile(path, Buffer.from(data, 'base64'));
 }
 
-const own = { open: (name, ...values) => open(name, ...values), audit: (name) => audit(pages[name]), shot: (name, path) => shot(pages[name], path) };
+const own = { open, audit: (name) => audit(pages[name]), shot: (name, path) => shot(pages[name], path) };
 
 for await (const line of createInterface({ input: process.stdin })) {
   if (line === 'end') break;

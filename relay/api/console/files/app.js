@@ -52,7 +52,9 @@ async function begin(opened) {
   prove(opened.proof, () => stop('Your session has ended. Sign in again.'))
   rights = opened
   server = await get('/v1/admin/server')
-  nav.replaceChildren(...Object.entries(PAGES).map(([name, page]) => h('a', { href: `#/${name}`, 'data-page': name }, page.title)))
+  nav.replaceChildren(
+    ...Object.entries(PAGES).map(([name, page]) => h('a', { href: `#/${name}`, 'data-page': name }, page.title)),
+  )
   const role = rights.admin ? 'admin' : rights.acts ? 'may act' : 'may read'
   who.replaceChildren(h('span', {}, `${rights.user} (${role})`), button('Sign out', leave))
   nav.hidden = who.hidden = false

@@ -17,7 +17,12 @@ export function bytes(size) {
 /** Return a duration such as 3 h 20 min, of a number of seconds. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return '–'
-  const parts = [['d', 86400], ['h', 3600], ['min', 60], ['s', 1]]
+  const parts = [
+    ['d', 86400],
+    ['h', 3600],
+    ['min', 60],
+    ['s', 1],
+  ]
   const first = parts.findIndex(([, size]) => seconds >= size)
   if (first < 0) return '0 s'
   const [unit, size] = parts[first]

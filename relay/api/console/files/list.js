@@ -1,5 +1,4 @@
 // A table that the server fills page by page. On a narrow screen each row is a card.
-import { Refusal } from '/console/api.js'
 import { button, h } from '/console/dom.js'
 import { notice } from '/console/notice.js'
 
@@ -13,7 +12,11 @@ export class List {
     this.load = load
     this.empty = empty
     this.body = h('tbody')
-    const head = h('tr', {}, columns.map(([title]) => h('th', { scope: 'col' }, title || h('span', { class: 'unseen' }, 'Actions'))))
+    const head = h(
+      'tr',
+      {},
+      columns.map(([title]) => h('th', { scope: 'col' }, title || h('span', { class: 'unseen' }, 'Actions'))),
+    )
     this.table = h('table', {}, h('caption', { class: 'unseen' }, caption), h('thead', {}, head), this.body)
     this.place = h('div')
     this.more = button('More', () => this.next(), { hidden: true })
@@ -28,9 +31,10 @@ export class List {
     await this.fetch(null)
   }
 
-  /** Load the first page again every so many milliseconds, while the page is visible and shows no other, until `signal`. */
+  /** Load the first page again every `interval` milliseconds until `signal`, while it is visible and no other is shown. */
   async keepFresh(interval, signal) {
     await this.refresh()
+    if (signal.aborted) return
     const timer = setInterval(() => {
       const busy = this.body.contains(document.activeElement)
       if (!document.hidden && this.pages <= 1 && !busy) this.refresh()
@@ -48,14 +52,14 @@ export class List {
     try {
       page = await this.load(cursor)
     } catch (refusal) {
-      if (!(refusal instanceof Refusal) && refusal.name === 'AbortError') return
-      notice(refusal.message, 'failed')
+      if (refusal.name !== 'AbortError') notice(refusal.message, 'failed')
       return
     }
     if (turn !== this.turn) return // a later request has overtaken this one
     const rows = page.entries.map((entry) => this.row(entry))
-    if (cursor === null) [this.pages] = [1, this.body.replaceChildren(...rows)]
-    else [this.pages] = [this.pages + 1, this.body.append(...rows)]
+    if (cursor === null) this.body.replaceChildren(...rows)
+    else this.body.append(...rows)
+    this.pages = cursor === null ? 1 : this.pages + 1
     this.cursor = page.cursor
     this.more.hidden = !page.cursor
     const shown = this.body.rows.length
@@ -64,6 +68,10 @@ export class List {
   }
 
   row(entry) {
-    return h('tr', {}, this.columns.map(([title, cell]) => h('td', { 'data-title': title }, cell(entry))))
+    return h(
+      'tr',
+      {},
+      this.columns.map(([title, cell]) => h('td', { 'data-title': title }, cell(entry))),
+    )
   }
 }

@@ -3,10 +3,17 @@ import { button, h } from '/console/dom.js'
 
 const SHOWN = 6000
 
-/** Show a notice for some seconds. */
+/** Show a notice for some seconds. The same one is shown once at a time. */
 export function notice(text, kind = 'done') {
-  const shown = h('p', { class: `notice ${kind}` }, h('span', {}, text), button('×', () => shown.remove(), { 'aria-label': 'Close' }))
-  document.getElementById('notices').append(shown)
+  const place = document.getElementById('notices')
+  for (const other of place.children) if (other.firstChild.textContent === text) other.remove()
+  const shown = h(
+    'p',
+    { class: `notice ${kind}` },
+    h('span', {}, text),
+    button('×', () => shown.remove(), { 'aria-label': 'Close' }),
+  )
+  place.append(shown)
   setTimeout(() => shown.remove(), SHOWN)
 }
 

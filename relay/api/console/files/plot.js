@@ -38,7 +38,9 @@ export class Plot {
     this.names = names
     for (const [time, values] of samples) {
       this.times.push(time / 1000)
-      names.forEach((name, place) => (this.values[place] ??= Array(this.times.length - 1).fill(null)).push(values[name] ?? null))
+      names.forEach((name, place) =>
+        (this.values[place] ??= Array(this.times.length - 1).fill(null)).push(values[name] ?? null),
+      )
     }
     this.times.splice(0, this.times.length - KEPT)
     this.values.forEach((series) => series.splice(0, series.length - KEPT))
@@ -49,11 +51,13 @@ export class Plot {
 
   tell() {
     this.canvas.dataset.samples = this.times.length
-    this.legend.replaceChildren(...this.names.map((name, place) => {
-      const value = this.values[place].at(-1)
-      const mark = h('i', { class: `mark mark-${place % COLOURS.length}`, 'aria-hidden': 'true' })
-      return h('div', {}, mark, h('dt', {}, name), h('dd', {}, value === null ? '–' : this.format(value)))
-    }))
+    this.legend.replaceChildren(
+      ...this.names.map((name, place) => {
+        const value = this.values[place].at(-1)
+        const mark = h('i', { class: `mark mark-${place % COLOURS.length}`, 'aria-hidden': 'true' })
+        return h('div', {}, mark, h('dt', {}, name), h('dd', {}, value === null ? '–' : this.format(value)))
+      }),
+    )
   }
 
   build() {
@@ -61,11 +65,23 @@ export class Plot {
     this.drawn?.destroy()
     const [ink, line] = [colour('--faint'), colour('--edge')]
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false } }
-    const series = this.names.map((label, place) => (
-      { label, stroke: colour(COLOURS[place % COLOURS.length]), width: 1.5, spanGaps: true, points: { show: false } }))
+    const series = this.names.map((label, place) => ({
+      label,
+      stroke: colour(COLOURS[place % COLOURS.length]),
+      width: 1.5,
+      spanGaps: true,
+      points: { show: false },
+    }))
     const options = {
-      width: this.canvas.clientWidth || 300, height: HEIGHT, series: [{}, ...series], legend: { show: false },
-      cursor: { show: false }, axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((time) => clock(time * 1000)) }, { ...axis, size: 58, values: (_, ticks) => ticks.map(this.format) }],
+      width: this.canvas.clientWidth || 300,
+      height: HEIGHT,
+      series: [{}, ...series],
+      legend: { show: false },
+      cursor: { show: false },
+      axes: [
+        { ...axis, space: 90, values: (_, ticks) => ticks.map((time) => clock(time * 1000)) },
+        { ...axis, size: 58, values: (_, ticks) => ticks.map(this.format) },
+      ],
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.1)] } },
     }
     this.drawn = new window.uPlot(options, [this.times, ...this.values], this.canvas)

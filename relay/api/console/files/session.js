@@ -20,7 +20,14 @@ export async function end() {
 
 /** Show the form to sign in. `signedIn` is called with the session. */
 export function form(main, signedIn, problem = '') {
-  const key = h('input', { id: 'key', name: 'key', type: 'password', autocomplete: 'off', required: true, spellcheck: 'false' })
+  const key = h('input', {
+    id: 'key',
+    name: 'key',
+    type: 'password',
+    autocomplete: 'off',
+    required: true,
+    spellcheck: 'false',
+  })
   const alert = h('p', { class: 'problem', role: 'alert' }, problem)
   const onsubmit = async (event) => {
     event.preventDefault()
@@ -32,12 +39,35 @@ export function form(main, signedIn, problem = '') {
       key.select()
     }
   }
-  main.replaceChildren(h('div', { class: 'sign-in' },
-    h('h1', {}, 'Sign in'),
-    h('p', {}, 'On the machine of the server, run ', code('relay console'), ' and open the link that it prints.'),
-    h('p', {}, 'Or use an API key with the scope ', code('console'), ' (to read), ', code('console:write'), ' (to act) or ',
-      code('admin'), '.'),
-    h('form', { onsubmit }, field('API key', key), h('p', {}, button('Sign in', () => {}, { type: 'submit', class: 'primary' }))),
-    alert))
+  main.replaceChildren(
+    h(
+      'div',
+      { class: 'sign-in' },
+      h('h1', {}, 'Sign in'),
+      h('p', {}, 'On the machine of the server, run ', code('relay console'), ' and open the link that it prints.'),
+      h(
+        'p',
+        {},
+        'Or use an API key with the scope ',
+        code('console'),
+        ' (to read), ',
+        code('console:write'),
+        ' (to act) or ',
+        code('admin'),
+        '.',
+      ),
+      h(
+        'form',
+        { onsubmit },
+        field('API key', key),
+        h(
+          'p',
+          {},
+          button('Sign in', () => {}, { type: 'submit', class: 'primary' }),
+        ),
+      ),
+      alert,
+    ),
+  )
   key.focus()
 }

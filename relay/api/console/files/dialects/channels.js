@@ -4,8 +4,14 @@ export const path = ({ token }) => `/api/ws?token=${encodeURIComponent(token)}`
 export const credential = 'token'
 
 export const frames = {
-  subscribe: ({ channel }) => ({ type: 'subscribe', data: { channel: channel.replace(/^chatroom:/, 'conversation:') } }),
-  unsubscribe: ({ channel }) => ({ type: 'unsubscribe', data: { channel: channel.replace(/^chatroom:/, 'conversation:') } }),
+  subscribe: ({ channel }) => ({
+    type: 'subscribe',
+    data: { channel: channel.replace(/^chatroom:/, 'conversation:') },
+  }),
+  unsubscribe: ({ channel }) => ({
+    type: 'unsubscribe',
+    data: { channel: channel.replace(/^chatroom:/, 'conversation:') },
+  }),
   ping: () => ({ type: 'ping' }),
 }
 

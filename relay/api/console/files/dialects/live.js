@@ -7,7 +7,11 @@ export const credential = 'token'
 export const frames = {
   authenticate: ({ token }) => ({ type: 'auth', token }),
   subscribe: ({ channel }) => ({ type: 'subscribe', channel, last: 5 }),
-  'send a message': ({ channel }) => ({ type: 'chat:send', chatroomId: channel.replace(/^chatroom:/, ''), message: 'Hello' }),
+  'send a message': ({ channel }) => ({
+    type: 'chat:send',
+    chatroomId: channel.replace(/^chatroom:/, ''),
+    message: 'Hello',
+  }),
   presence: ({ channel }) => ({ type: 'presence', channel }),
   unsubscribe: ({ channel }) => ({ type: 'unsubscribe', channel }),
   ping: () => ({ type: 'ping' }),

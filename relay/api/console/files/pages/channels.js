@@ -16,10 +16,19 @@ export async function show(root, context) {
 }
 
 async function all(root, { signal, server }) {
-  const filter = h('form', { class: 'filter', role: 'search' },
-    field('Pattern', h('input', { id: 'pattern', name: 'pattern', placeholder: 'market:*' })), button('Show', () => {}, { type: 'submit' }))
+  const filter = h(
+    'form',
+    { class: 'filter', role: 'search' },
+    field('Pattern', h('input', { id: 'pattern', name: 'pattern', placeholder: 'market:*' })),
+    button('Show', () => {}, { type: 'submit' }),
+  )
   const name = h('input', { id: 'name', name: 'name', required: true, placeholder: 'market:BTC' })
-  const any = h('form', { class: 'filter' }, field('Any channel', name), button('Open', () => {}, { type: 'submit' }))
+  const any = h(
+    'form',
+    { class: 'filter' },
+    field('Any channel', name),
+    button('Open', () => {}, { type: 'submit' }),
+  )
   const load = async (cursor) => {
     const page = await get('/v1/admin/channels', { ...values(filter), cursor, limit: 50 }, signal)
     return { entries: page.channels, cursor: page.cursor }
@@ -29,12 +38,27 @@ async function all(root, { signal, server }) {
     ['Subscribers', (channel) => format.count(channel.subscribers)],
     ['Offset', (channel) => format.count(channel.offset)],
     ['Kept', (channel) => format.count(channel.kept)],
-    ['', (channel) => h('span', { class: 'actions' }, h('a', { href: `#/tail/${encodeURIComponent(channel.name)}` }, 'Tail'),
-      h('a', { href: `#/connections/${encodeURIComponent(channel.name)}` }, 'Connections'))],
+    [
+      '',
+      (channel) =>
+        h(
+          'span',
+          { class: 'actions' },
+          h('a', { href: `#/tail/${encodeURIComponent(channel.name)}` }, 'Tail'),
+          h('a', { href: `#/connections/${encodeURIComponent(channel.name)}` }, 'Connections'),
+        ),
+    ],
   ]
-  const list = new List('Channels', columns, load, () => empty('No channel with such a name has a subscriber now.',
-    'Subscribe a client on the page ', h('a', { href: '#/try' }, 'Try it'), ', or open any channel by its name above. Kinds here: ',
-    code(server.namespaces.join(', ')), '.'))
+  const list = new List('Channels', columns, load, () =>
+    empty(
+      'No channel with such a name has a subscriber now.',
+      'Subscribe a client on the page ',
+      h('a', { href: '#/try' }, 'Try it'),
+      ', or open any channel by its name above. Kinds here: ',
+      code(server.namespaces.join(', ')),
+      '.',
+    ),
+  )
   filter.addEventListener('submit', (event) => {
     event.preventDefault()
     list.refresh()
@@ -60,11 +84,20 @@ async function one(root, { argument, rights, signal }) {
     ['Type', (publication) => publication.type],
     ['Data', (publication) => h('pre', {}, format.pretty(publication.data))],
   ]
-  const history = new List('History, the newest first', columns, load,
-    () => empty('The history is empty.', 'Publish something: what the channel keeps appears here.'))
-  root.append(h('h2', {}, argument), about,
-    h('p', { class: 'actions' }, link('', 'All channels'), h('a', { href: `#/tail/${encodeURIComponent(argument)}` }, 'Tail'),
-      h('a', { href: `#/connections/${encodeURIComponent(argument)}` }, 'Connections')))
+  const history = new List('History, the newest first', columns, load, () =>
+    empty('The history is empty.', 'Publish something: what the channel keeps appears here.'),
+  )
+  root.append(
+    h('h2', {}, argument),
+    about,
+    h(
+      'p',
+      { class: 'actions' },
+      link('', 'All channels'),
+      h('a', { href: `#/tail/${encodeURIComponent(argument)}` }, 'Tail'),
+      h('a', { href: `#/connections/${encodeURIComponent(argument)}` }, 'Connections'),
+    ),
+  )
   if (rights.acts) root.append(publishing(argument, () => history.refresh()))
   root.append(h('h3', {}, 'History'), history.element, why(argument))
   await history.keepFresh(INTERVAL, signal)
@@ -72,9 +105,14 @@ async function one(root, { argument, rights, signal }) {
 
 function publishing(channel, published) {
   const data = h('textarea', { id: 'data', name: 'data', rows: 4, spellcheck: 'false', required: true }, '{}')
-  const form = h('form', { class: 'card', id: 'publish' }, h('h3', {}, 'Publish'),
-    field('Data, as JSON', data), field('Type (empty: that of the namespace)', h('input', { id: 'type', name: 'type' })),
-    button('Publish', () => {}, { type: 'submit', class: 'primary' }))
+  const form = h(
+    'form',
+    { class: 'card', id: 'publish' },
+    h('h3', {}, 'Publish'),
+    field('Data, as JSON', data),
+    field('Type (empty: that of the namespace)', h('input', { id: 'type', name: 'type' })),
+    button('Publish', () => {}, { type: 'submit', class: 'primary' }),
+  )
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
     let parsed
@@ -95,15 +133,31 @@ function publishing(channel, published) {
 
 function why(channel) {
   const answer = h('div', { 'aria-live': 'polite' })
-  const form = h('form', { class: 'filter' }, field('User', h('input', { id: 'why-user', name: 'user' })),
-    field('Action', select({ id: 'action', name: 'action' }, ['subscribe', 'publish'])), button('Explain', () => {}, { type: 'submit' }))
+  const form = h(
+    'form',
+    { class: 'filter' },
+    field('User', h('input', { id: 'why-user', name: 'user' })),
+    field('Action', select({ id: 'action', name: 'action' }, ['subscribe', 'publish'])),
+    button('Explain', () => {}, { type: 'submit' }),
+  )
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
     const found = await attempt(() => post('/v1/admin/why', { channel, ...values(form) }))
     if (!found) return
-    const steps = found.steps.map((step) => h('li', {}, Object.values(step).filter((text) => typeof text === 'string').join(': ')))
-    answer.replaceChildren(h('p', {}, h('strong', {}, found.allowed ? 'Allowed.' : `Refused: ${found.message}`)), h('ol', {}, steps),
-      found.change ? h('p', {}, found.change) : '')
+    const steps = found.steps.map((step) =>
+      h(
+        'li',
+        {},
+        Object.values(step)
+          .filter((text) => typeof text === 'string')
+          .join(': '),
+      ),
+    )
+    answer.replaceChildren(
+      h('p', {}, h('strong', {}, found.allowed ? 'Allowed.' : `Refused: ${found.message}`)),
+      h('ol', {}, steps),
+      found.change ? h('p', {}, found.change) : '',
+    )
   })
   return h('section', { class: 'card' }, h('h3', {}, 'Why may a user, or why not?'), form, answer)
 }

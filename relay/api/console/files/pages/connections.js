@@ -12,16 +12,32 @@ const INTERVAL = 4000
 export async function show(root, { rights, server, signal, argument }) {
   const dialects = select({ id: 'dialect', name: 'dialect' }, [['', 'all'], ...server.dialects])
   const channel = h('input', { id: 'channel', name: 'channel', value: argument ?? '', placeholder: 'market:BTC' })
-  const filter = h('form', { class: 'filter', role: 'search' },
-    field('User', h('input', { id: 'user', name: 'user' })), field('Dialect', dialects), field('Channel', channel),
-    button('Show', () => {}, { type: 'submit' }))
+  const filter = h(
+    'form',
+    { class: 'filter', role: 'search' },
+    field('User', h('input', { id: 'user', name: 'user' })),
+    field('Dialect', dialects),
+    field('Channel', channel),
+    button('Show', () => {}, { type: 'submit' }),
+  )
   const load = async (cursor) => {
     const page = await get('/v1/admin/connections', { ...values(filter), cursor, limit: 50 }, signal)
     return { entries: page.connections, cursor: page.cursor, total: page.total }
   }
-  const list = new List('Connections', columns(rights, () => list.refresh()), load, () => empty('No connection matches.',
-    'Open the page ', h('a', { href: '#/try' }, 'Try it'), ', or connect a client: the handbook has ',
-    h('a', { href: '/docs/getting-started' }, 'the first steps'), '.'))
+  const list = new List(
+    'Connections',
+    columns(rights, () => list.refresh()),
+    load,
+    () =>
+      empty(
+        'No connection matches.',
+        'Open the page ',
+        h('a', { href: '#/try' }, 'Try it'),
+        ', or connect a client: the handbook has ',
+        h('a', { href: '/docs/getting-started' }, 'the first steps'),
+        '.',
+      ),
+  )
   filter.addEventListener('submit', (event) => {
     event.preventDefault()
     list.refresh()
@@ -39,8 +55,16 @@ function columns(rights, changed) {
     ['Channels', (one) => format.count(one.subscriptions)],
     ['Sent', (one) => format.bytes(one.sentBytes)],
     ['Waiting', (one) => format.bytes(one.waitingBytes)],
-    ['', (one) => h('span', { class: 'actions' }, button('Details', () => details(one.id)),
-      rights.acts ? button('Disconnect', () => disconnect(one, changed), { class: 'danger' }) : null)],
+    [
+      '',
+      (one) =>
+        h(
+          'span',
+          { class: 'actions' },
+          button('Details', () => details(one.id)),
+          rights.acts ? button('Disconnect', () => disconnect(one, changed), { class: 'danger' }) : null,
+        ),
+    ],
   ]
   return shown
 }
@@ -49,17 +73,32 @@ async function details(id) {
   const one = await attempt(() => get(`/v1/admin/connections/${encodeURIComponent(id)}`))
   if (!one) return
   const channels = one.channels.length
-    ? h('ul', { class: 'names' }, one.channels.map((name) => h('li', {}, h('a', { href: `#/channels/${encodeURIComponent(name)}` }, name))))
+    ? h(
+        'ul',
+        { class: 'names' },
+        one.channels.map((name) => h('li', {}, h('a', { href: `#/channels/${encodeURIComponent(name)}` }, name))),
+      )
     : h('p', { class: 'faint' }, 'It has no subscription.')
-  open(`Connection of ${one.userId ?? 'a client without a user'}`, h('p', {}, 'Id ', code(one.id)), h('h3', {}, 'Channels'), channels)
+  open(
+    `Connection of ${one.userId ?? 'a client without a user'}`,
+    h('p', {}, 'Id ', code(one.id)),
+    h('h3', {}, 'Channels'),
+    channels,
+  )
 }
 
 async function disconnect(one, changed) {
   const again = h('input', { type: 'checkbox', name: 'reconnect', id: 'reconnect' })
-  const given = await ask(`Disconnect ${one.userId ?? one.id}?`, 'Disconnect',
+  const given = await ask(
+    `Disconnect ${one.userId ?? one.id}?`,
+    'Disconnect',
     h('p', {}, 'The connection closes at once. A client with a valid token may connect again.'),
-    h('p', {}, h('label', {}, again, ' Tell the client that it may come back')))
+    h('p', {}, h('label', {}, again, ' Tell the client that it may come back')),
+  )
   if (given === null) return
-  await attempt(() => post('/v1/admin/disconnect', { client: one.id, reconnect: given.has('reconnect') }), 'Disconnected.')
+  await attempt(
+    () => post('/v1/admin/disconnect', { client: one.id, reconnect: given.has('reconnect') }),
+    'Disconnected.',
+  )
   changed()
 }

@@ -18,7 +18,11 @@ const sum = (values) => Object.values(values).reduce((total, value) => total + v
 /** The plots, each with the values that it takes from one sample. */
 const PLOTS = [
   ['Connections by dialect', format.count, (sample) => sample.connections],
-  ['Publications and deliveries a second', rate, (sample) => ({ publications: sample.publications, deliveries: sum(sample.deliveries) })],
+  [
+    'Publications and deliveries a second',
+    rate,
+    (sample) => ({ publications: sample.publications, deliveries: sum(sample.deliveries) }),
+  ],
   ['Loop lag and commit time', milliseconds, (sample) => ({ 'loop lag': sample.lag, commit: sample.commit })],
   ['Memory', (value) => format.bytes(value), (sample) => ({ memory: sample.memory })],
 ]
@@ -35,19 +39,38 @@ const TILES = [
 ]
 
 export async function show(root, { server, signal }) {
-  const state = h('p', { id: 'server-state', 'data-ready': String(server.ready) },
+  const state = h(
+    'p',
+    { id: 'server-state', 'data-ready': String(server.ready) },
     server.ready ? 'Ready' : `Not ready: ${server.reason}`,
-    ` · Relay ${server.version} · node ${server.node} · ${server.store} · up ${format.duration(server.uptime)}`)
+    ` · Relay ${server.version} · node ${server.node} · ${server.store} · up ${format.duration(server.uptime)}`,
+  )
   const figures = TILES.map(([name]) => h('dd', { 'data-figure': name }, '–'))
-  const tiles = h('dl', { class: 'tiles' }, TILES.map(([name], place) => h('div', {}, h('dt', {}, name), figures[place])))
+  const tiles = h(
+    'dl',
+    { class: 'tiles' },
+    TILES.map(([name], place) => h('div', {}, h('dt', {}, name), figures[place])),
+  )
   const plots = PLOTS.map(([name, shown]) => new Plot(name, shown, signal))
   const nodes = nodesList()
-  root.append(state, tiles, h('div', { class: 'plots' }, plots.map((plot) => plot.element)),
-    h('h2', {}, 'Nodes'), nodes.about, nodes.list.element)
+  root.append(
+    state,
+    tiles,
+    h(
+      'div',
+      { class: 'plots' },
+      plots.map((plot) => plot.element),
+    ),
+    h('h2', {}, 'Nodes'),
+    nodes.about,
+    nodes.list.element,
+  )
   await nodes.list.keepFresh(NODES_INTERVAL, signal)
   await follow(signal, (samples) => {
     plots.forEach((plot, place) => plot.push(samples.map((sample) => [sample.at, PLOTS[place][2](sample)])))
-    TILES.forEach(([, shown], place) => { figures[place].textContent = shown(samples.at(-1)) })
+    TILES.forEach(([, shown], place) => {
+      figures[place].textContent = shown(samples.at(-1))
+    })
   })
 }
 
@@ -78,10 +101,11 @@ function nodesList() {
   const about = h('p', { class: 'faint' })
   const load = async () => {
     const { nodes, bus } = await get('/v1/admin/nodes')
-    about.textContent = bus === null
-      ? 'This server has its database alone. Several nodes need PostgreSQL: see the handbook, several-machines.'
-      : `Bus ${bus.connected ? 'connected' : 'lost'}, lag ${(bus.lag * 1000).toFixed(1)} ms, ${bus.reconnects} reconnects. ` +
-        `The lease of this node holds for ${bus.lease} s.`
+    about.textContent =
+      bus === null
+        ? 'This server has its database alone. Several nodes need PostgreSQL: see the handbook, several-machines.'
+        : `Bus ${bus.connected ? 'connected' : 'lost'}, lag ${milliseconds(bus.lag * 1000)}, ${bus.reconnects} reconnects. ` +
+          `The lease of this node holds for ${bus.lease} s.`
     return { entries: nodes, cursor: null }
   }
   const columns = [

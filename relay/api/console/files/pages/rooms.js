@@ -31,8 +31,14 @@ async function all(root, { rights, signal }) {
     ['Messages', (room) => format.count(room.messages)],
     ['Created', (room) => `${format.ago(room.createdAt)} by ${room.createdBy}`],
   ]
-  const list = new List('Rooms, the newest first', columns, load, () => empty('There is no such room.',
-    'Create one here, or let a backend do so with ', h('a', { href: '/docs/live#rest' }, 'POST /v1/chatrooms'), '.'))
+  const list = new List('Rooms, the newest first', columns, load, () =>
+    empty(
+      'There is no such room.',
+      'Create one here, or let a backend do so with ',
+      h('a', { href: '/docs/live#rest' }, 'POST /v1/chatrooms'),
+      '.',
+    ),
+  )
   type.addEventListener('change', () => list.refresh())
   if (rights.acts) filter.append(button('New room', () => create(), { class: 'primary' }))
   root.append(filter, list.element)
@@ -40,9 +46,19 @@ async function all(root, { rights, signal }) {
 }
 
 async function create() {
-  const given = await ask('New room', 'Create', field('Name', h('input', { id: 'room-name', name: 'name', required: true, maxlength: 100 })),
-    field('Type', select({ id: 'room-type', name: 'type' }, [['public', 'public: every user reads and joins'],
-      ['group', 'group: every user may join, members read'], ['private', 'private: seen by its members alone']])))
+  const given = await ask(
+    'New room',
+    'Create',
+    field('Name', h('input', { id: 'room-name', name: 'name', required: true, maxlength: 100 })),
+    field(
+      'Type',
+      select({ id: 'room-type', name: 'type' }, [
+        ['public', 'public: every user reads and joins'],
+        ['group', 'group: every user may join, members read'],
+        ['private', 'private: seen by its members alone'],
+      ]),
+    ),
+  )
   if (given === null) return
   const room = await attempt(() => post('/v1/admin/rooms', Object.fromEntries(given)), 'Created.')
   if (room) location.hash = `#/rooms/${encodeURIComponent(room.id)}`
@@ -63,27 +79,53 @@ async function one(root, { argument, rights, signal }) {
     ['Joined', (member) => format.ago(member.joinedAt)],
   ]
   if (rights.acts) {
-    columns.push(['', (member) => h('span', { class: 'actions' }, button('Remove', () => leave(member), { class: 'danger' }))])
+    columns.push([
+      '',
+      (member) =>
+        h(
+          'span',
+          { class: 'actions' },
+          button('Remove', () => leave(member), { class: 'danger' }),
+        ),
+    ])
   }
-  const list = new List('Members, in the order of joining', columns, load,
-    () => empty('The room has no member.', 'Add a user by its id, even one that has never connected.'))
+  const list = new List('Members, in the order of joining', columns, load, () =>
+    empty('The room has no member.', 'Add a user by its id, even one that has never connected.'),
+  )
   async function leave({ userId }) {
-    const given = await ask(`Remove ${userId}?`, 'Remove', h('p', {}, 'The user stays away from a room that is not public.'))
+    const given = await ask(
+      `Remove ${userId}?`,
+      'Remove',
+      h('p', {}, 'The user stays away from a room that is not public.'),
+    )
     if (given === null) return
     await attempt(() => remove(`${path(argument)}/${encodeURIComponent(userId)}`), 'Removed.')
     await list.refresh()
   }
   const channel = encodeURIComponent(`chatroom:${argument}`)
-  root.append(name, about, h('p', { class: 'actions' }, h('a', { href: '#/rooms' }, 'All rooms'),
-    h('a', { href: `#/channels/${channel}` }, 'Messages'), h('a', { href: `#/tail/${channel}` }, 'Tail')))
+  root.append(
+    name,
+    about,
+    h(
+      'p',
+      { class: 'actions' },
+      h('a', { href: '#/rooms' }, 'All rooms'),
+      h('a', { href: `#/channels/${channel}` }, 'Messages'),
+      h('a', { href: `#/tail/${channel}` }, 'Tail'),
+    ),
+  )
   if (rights.acts) root.append(adding(argument, () => list.refresh()))
   root.append(h('h3', {}, 'Members'), list.element)
   await list.refresh()
 }
 
 function adding(room, added) {
-  const form = h('form', { class: 'filter' }, field('User', h('input', { id: 'member', name: 'user', required: true })),
-    button('Add', () => {}, { type: 'submit' }))
+  const form = h(
+    'form',
+    { class: 'filter' },
+    field('User', h('input', { id: 'member', name: 'user', required: true })),
+    button('Add', () => {}, { type: 'submit' }),
+  )
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
     if (await attempt(() => post(path(room), values(form)), 'Added.')) form.reset()

@@ -9,12 +9,22 @@ const RATE = 50
 
 export async function show(root, { signal, argument }) {
   const pattern = h('input', { id: 'pattern', name: 'pattern', value: argument ?? '*', placeholder: 'market:*' })
-  const form = h('form', { class: 'filter' }, field('Channels', pattern), button('Follow', () => {}, { type: 'submit', class: 'primary' }))
+  const form = h(
+    'form',
+    { class: 'filter' },
+    field('Channels', pattern),
+    button('Follow', () => {}, { type: 'submit', class: 'primary' }),
+  )
   const pause = button('Pause', () => setPaused(!paused), { 'aria-pressed': 'false' })
   const clear = button('Clear', () => entries.replaceChildren())
   const state = h('p', { class: 'faint', id: 'tail-state', role: 'status' })
   const entries = h('ol', { class: 'tail', id: 'entries', 'aria-label': 'Publications, the newest first' })
-  const hint = empty('Nothing was published yet.', 'Publish on the page of a channel, on ', h('a', { href: '#/try' }, 'Try it'), ', or with relay publish.')
+  const hint = empty(
+    'Nothing was published yet.',
+    'Publish on the page of a channel, on ',
+    h('a', { href: '#/try' }, 'Try it'),
+    ', or with relay publish.',
+  )
   form.append(pause, clear)
   root.append(form, state, hint, entries)
 
@@ -23,7 +33,10 @@ export async function show(root, { signal, argument }) {
   let skipped = 0
   let following = new AbortController()
   const tell = (text) => {
-    const left = [skipped ? `${format.count(skipped)} left out, because a page takes ${RATE} a second` : '', held ? `${held} while paused` : '']
+    const left = [
+      skipped ? `${format.count(skipped)} left out, because a page takes ${RATE} a second` : '',
+      held ? `${held} while paused` : '',
+    ]
     state.textContent = [text, ...left.filter(Boolean)].join('; ')
   }
   function setPaused(value) {
@@ -45,7 +58,7 @@ export async function show(root, { signal, argument }) {
   }
   async function follow() {
     following.abort()
-    const own = following = new AbortController()
+    const own = (following = new AbortController())
     signal.addEventListener('abort', () => own.abort(), { once: true })
     skipped = 0
     setPaused(false)
@@ -66,6 +79,19 @@ export async function show(root, { signal, argument }) {
 function line(entry) {
   const channel = h('a', { href: `#/channels/${encodeURIComponent(entry.channel)}` }, entry.channel)
   const place = entry.offset ? ` ${entry.offset}` : ''
-  return h('li', {}, h('p', {}, h('time', { datetime: entry.publishedAt }, format.clock(entry.publishedAt)), ' ', channel, place, ' ',
-    h('b', {}, entry.type)), h('pre', {}, JSON.stringify(entry.data)))
+  return h(
+    'li',
+    {},
+    h(
+      'p',
+      {},
+      h('time', { datetime: entry.publishedAt }, format.clock(entry.publishedAt)),
+      ' ',
+      channel,
+      place,
+      ' ',
+      h('b', {}, entry.type),
+    ),
+    h('pre', {}, JSON.stringify(entry.data)),
+  )
 }

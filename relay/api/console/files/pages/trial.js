@@ -21,10 +21,25 @@ export async function show(root, { rights, server, signal }) {
   const keyField = field('API key of tier pro with scope connect', key)
   const frames = new Frames()
   const connect = button('Connect', () => {}, { type: 'submit', class: 'primary' })
-  const form = h('form', { class: 'filter', id: 'trial' }, field('Dialect', chosen), field('Channel', channel), tokenField, keyField, connect)
+  const form = h(
+    'form',
+    { class: 'filter', id: 'trial' },
+    field('Dialect', chosen),
+    field('Channel', channel),
+    tokenField,
+    keyField,
+    connect,
+  )
   const samples = h('p', { class: 'actions', id: 'samples' })
   const text = h('textarea', { id: 'frame', rows: 4, spellcheck: 'false' })
-  const sending = h('form', { class: 'card' }, h('h2', {}, 'Send'), samples, field('Frame', text), button('Send', () => {}, { type: 'submit' }))
+  const sending = h(
+    'form',
+    { class: 'card' },
+    h('h2', {}, 'Send'),
+    samples,
+    field('Frame', text),
+    button('Send', () => {}, { type: 'submit' }),
+  )
 
   let socket = null
   const given = () => ({ channel: '', token: '', key: '', ...values(form) })
@@ -38,10 +53,14 @@ export async function show(root, { rights, server, signal }) {
     tokenField.hidden = dialect.credential !== 'token'
     keyField.hidden = dialect.credential !== 'key'
     sending.hidden = !Object.keys(dialect.frames).length
-    samples.replaceChildren(...Object.entries(dialect.frames).map(([name, make]) => button(name, () => {
-      text.value = dialect.encode(make(given()))
-      text.focus()
-    })))
+    samples.replaceChildren(
+      ...Object.entries(dialect.frames).map(([name, make]) =>
+        button(name, () => {
+          text.value = dialect.encode(make(given()))
+          text.focus()
+        }),
+      ),
+    )
     text.value = ''
   }
   function open() {
@@ -60,7 +79,12 @@ export async function show(root, { rights, server, signal }) {
       if (answer !== null) send(answer)
     })
     own.addEventListener('close', ({ code, reason }) => {
-      frames.add('state', code === 1006 ? 'not connected: the server refused, or is away' : `closed with ${code}${reason && `: ${reason}`}`)
+      frames.add(
+        'state',
+        code === 1006
+          ? 'not connected: the server refused, or is away'
+          : `closed with ${code}${reason && `: ${reason}`}`,
+      )
       if (socket === own) [socket, connect.textContent] = [null, 'Connect']
     })
   }
@@ -75,7 +99,13 @@ export async function show(root, { rights, server, signal }) {
   })
   chosen.addEventListener('change', choose)
   signal.addEventListener('abort', () => socket?.close(1000))
-  root.append(h('p', { class: 'faint' }, 'A client of your browser. It has the rights of its token or key alone, and not those of the console.'))
+  root.append(
+    h(
+      'p',
+      { class: 'faint' },
+      'A client of your browser. It has the rights of its token or key alone, and not those of the console.',
+    ),
+  )
   if (rights.admin && server.signsTokens) root.append(tokenForm(token))
   root.append(form, h('div', { class: 'columns' }, sending, frames.element))
   choose()
@@ -83,11 +113,18 @@ export async function show(root, { rights, server, signal }) {
 
 /** Return the form that makes a short-lived token for a test user. */
 function tokenForm(token) {
-  const form = h('form', { class: 'filter', id: 'minting' },
-    field('Test user', h('input', { id: 'test-user', name: 'user', value: 'test-user', required: true })), button('Make a token', () => {}, { type: 'submit' }))
+  const form = h(
+    'form',
+    { class: 'filter', id: 'minting' },
+    field('Test user', h('input', { id: 'test-user', name: 'user', value: 'test-user', required: true })),
+    button('Make a token', () => {}, { type: 'submit' }),
+  )
   form.addEventListener('submit', async (event) => {
     event.preventDefault()
-    const made = await attempt(() => post('/v1/admin/token', values(form)), ({ seconds }) => `The token is valid for ${seconds / 60} minutes.`)
+    const made = await attempt(
+      () => post('/v1/admin/token', values(form)),
+      ({ seconds }) => `The token is valid for ${seconds / 60} minutes.`,
+    )
     if (made) token.value = made.token
   })
   return form

@@ -37,16 +37,30 @@ async function all(root, { signal }) {
     ['Dead', (hook) => format.count(hook.dead)],
     ['Last error', (hook) => (hook.lastError ? `${hook.lastError}, ${format.ago(hook.lastErrorAt)}` : '–')],
   ]
-  const list = new List('Webhooks', columns, load, () => h('div', {},
-    empty('No webhook is configured.', 'A webhook tells a backend that a user came or left, and what happened in channels. Make a secret with ',
-      code('relay webhooks secret'), ', write the webhook into relay.toml, and restart Relay:'), h('pre', { class: 'card' }, EXAMPLE)))
+  const list = new List('Webhooks', columns, load, () =>
+    h(
+      'div',
+      {},
+      empty(
+        'No webhook is configured.',
+        'A webhook tells a backend that a user came or left, and what happened in channels. Make a secret with ',
+        code('relay webhooks secret'),
+        ', write the webhook into relay.toml, and restart Relay:',
+      ),
+      h('pre', { class: 'card' }, EXAMPLE),
+    ),
+  )
   root.append(list.element)
   await list.keepFresh(INTERVAL, signal)
 }
 
 async function one(root, { argument, rights, signal }) {
   const path = `${PATH}/${encodeURIComponent(argument)}`
-  const state = select({ id: 'state', name: 'state' }, [['recent', 'newest attempts'], ['pending', 'pending'], ['dead', 'dead letters']])
+  const state = select({ id: 'state', name: 'state' }, [
+    ['recent', 'newest attempts'],
+    ['pending', 'pending'],
+    ['dead', 'dead letters'],
+  ])
   const load = async (cursor) => {
     const page = await get(`${path}/deliveries`, { state: state.value, cursor, limit: 50 }, signal)
     return { entries: page.deliveries, cursor: page.cursor }
@@ -63,24 +77,49 @@ async function one(root, { argument, rights, signal }) {
   const act = (action, body, done) => attempt(() => post(`${path}/${action}`, body), done).then(() => list.refresh())
   const replay = ({ id }) => act('replay', { id }, 'It is sent again.')
   if (rights.acts) {
-    columns.push(['', (event) => (event.deadAt ? h('span', { class: 'actions' }, button('Replay', () => replay(event))) : '')])
+    columns.push([
+      '',
+      (event) =>
+        event.deadAt
+          ? h(
+              'span',
+              { class: 'actions' },
+              button('Replay', () => replay(event)),
+            )
+          : '',
+    ])
   }
-  const list = new List('Deliveries', columns, load, () => empty('Nothing is here.',
-    'Events that were delivered are not kept. The newest attempts are those of this node since its start.'))
+  const list = new List('Deliveries', columns, load, () =>
+    empty(
+      'Nothing is here.',
+      'Events that were delivered are not kept. The newest attempts are those of this node since its start.',
+    ),
+  )
   state.addEventListener('change', () => list.refresh())
-  root.append(h('h2', {}, argument), h('p', {}, h('a', { href: '#/webhooks' }, 'All webhooks')),
-    h('form', { class: 'filter' }, field('Show', state), rights.acts ? actions(act) : null), list.element)
+  root.append(
+    h('h2', {}, argument),
+    h('p', {}, h('a', { href: '#/webhooks' }, 'All webhooks')),
+    h('form', { class: 'filter' }, field('Show', state), rights.acts ? actions(act) : null),
+    list.element,
+  )
   await list.keepFresh(INTERVAL, signal)
 }
 
 function actions(act) {
   const discard = async () => {
-    const given = await ask('Discard all dead letters?', 'Discard', h('p', {}, 'For good: the receiver never gets these events.'))
+    const given = await ask(
+      'Discard all dead letters?',
+      'Discard',
+      h('p', {}, 'For good: the receiver never gets these events.'),
+    )
     if (given !== null) act('discard', {}, ({ discarded }) => `${discarded} discarded.`)
   }
-  return h('span', { class: 'actions' },
+  return h(
+    'span',
+    { class: 'actions' },
     button('Send a test event', () => act('test', {}, 'A test event is on its way.')),
     button('Replay all dead letters', () => act('replay', {}, ({ replayed }) => `${replayed} are sent again.`)),
     button('Discard them', discard, { class: 'danger' }),
-    button('Enable', () => act('enable', {}, 'The webhook sends again.')))
+    button('Enable', () => act('enable', {}, 'The webhook sends again.')),
+  )
 }
