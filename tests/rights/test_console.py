@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -186,6 +187,37 @@ async def test_a_cookie_without_its_proof_is_nothing(tmp_path: Path) -> None:
         for origin, status in ((f"http://{there.address}", 200), ("http://evil.example", 403), ("null", 403)):
             answer = await browser.get("/console/session", headers={"Origin": origin})
             assert (answer.status_code, session["proof"] in answer.text) == (status, status == 200), origin
+
+
+async def test_no_page_of_another_origin_may_send_the_proof(tmp_path: Path) -> None:
+    """Its header is not one that a preflight allows, whatever the origins that may use Relay."""
+    async with console(tmp_path) as there, there.browser() as browser:
+        headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+        answer = await browser.options("/v1/admin/keys", headers=headers)
+        allowed = answer.headers["access-control-allow-headers"].lower()
+        assert "authorization" in allowed
+        assert "proof" not in allowed
+        assert "*" not in allowed
+
+
+async def test_no_secret_of_a_session_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Links, keys, cookies and proofs, right and wrong, at the lowest level."""
+    with caplog.at_level(logging.DEBUG):
+        async with console(tmp_path) as there, there.browser() as browser:
+            link, wrong = await there.link(), "wrong-" + new_secret()
+            _, key = await create_key(tmp_path, "console")
+            secrets = [link, wrong, key]
+            for credential in ({"link": link}, {"link": wrong}, {"key": key}, {"key": wrong}):
+                answer = await browser.post("/console/session", json=credential)
+                if answer.status_code == 201:
+                    secrets += [answer.json()["data"]["proof"], *dict(browser.cookies).values()]
+                    browser.headers["X-Console-Proof"] = answer.json()["data"]["proof"]
+                    assert (await browser.get("/v1/admin/server")).status_code == 200
+            browser.headers["X-Console-Proof"] = wrong
+            assert (await browser.get("/v1/admin/server")).status_code == 401
+    assert len(secrets) == 7
+    assert "signed in to the console" in caplog.text
+    assert [secret for secret in secrets if secret in caplog.text] == []
 
 
 async def test_the_cookie(tmp_path: Path) -> None:
