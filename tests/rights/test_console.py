@@ -216,8 +216,10 @@ async def test_no_secret_of_a_session_is_logged(tmp_path: Path, caplog: pytest.L
             browser.headers["X-Console-Proof"] = wrong
             assert (await browser.get("/v1/admin/server")).status_code == 401
     assert len(secrets) == 7
-    assert "signed in to the console" in caplog.text
-    assert [secret for secret in secrets if secret in caplog.text] == []
+    of_client = ("httpx", "httpcore")
+    text = "\n".join(str(vars(one)) for one in caplog.records if not one.name.startswith(of_client))
+    assert "signed in to the console" in text
+    assert [secret for secret in secrets if secret in text] == []
 
 
 async def test_the_cookie(tmp_path: Path) -> None:
