@@ -17,6 +17,8 @@ from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, ma
 from relay.config.dialects import DialectsConfig
 from relay.config.namespaces import Options, conflicts_between, entry
 from relay.config.setting import quoted, section, setting, table
+from relay.config.webhooks import WebhookConfig, too_many
+from relay.config.webhooks import entry as webhook
 
 
 @attrs.frozen
@@ -45,6 +47,12 @@ class ServerConfig:
     shutdown_grace: float = setting(
         10.0,
         "How long a stop waits for running requests before it ends them.",
+        unit="seconds",
+        check=seconds(HOUR, low=0),
+    )
+    restart_grace: float = setting(
+        60.0,
+        "How long users have to come back after a restart before webhooks tell that they have left.",
         unit="seconds",
         check=seconds(HOUR, low=0),
     )
@@ -339,6 +347,12 @@ class Config:
         entry,
         "Namespaces of your own: [namespaces.orders] adds the channels orders:<id>, and [namespaces.default] those "
         "without a colon. In a built-in namespace, such as [namespaces.trades], the history can be changed.",
+        name="orders",
+    )
+    webhooks: Mapping[str, WebhookConfig] = table(
+        webhook,
+        "Webhooks: [webhooks.backend] sends events to a backend, such as that a user has left.",
+        name="backend",
     )
     demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
     log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
@@ -347,3 +361,4 @@ class Config:
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts between sections."""
         yield from conflicts_between(self.namespaces, self.channels.entities, self.limits.max_outbox_bytes // 2)
+        yield from too_many(self.webhooks)

@@ -11,7 +11,10 @@ import attrs
 from relay.config.example import render_example
 from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import AuthConfig, Config
+from relay.config.webhooks import WebhookConfig
 from tests.config.loaded import SECRET, load, settings
+
+WEBHOOK_SECRET = "whsec_" + "c" * 32
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +29,11 @@ def test_the_example_as_it_is_gives_the_defaults(tmp_path: Path) -> None:
 
 def test_the_example_with_every_line_uncommented_has_every_setting_at_its_default(tmp_path: Path) -> None:
     text = re.sub(r"^# (?=\w+ = |\[[\w.]+\]$)", "", render_example(None), flags=re.MULTILINE)
-    assert load(tmp_path, text) == attrs.evolve(load(tmp_path), namespaces={"orders": NamespaceConfig()})
+    text = text.replace("whsec_...", WEBHOOK_SECRET)
+    webhook = WebhookConfig(url="https://app.example.org/relay", secret=WEBHOOK_SECRET)
+    assert load(tmp_path, text) == attrs.evolve(
+        load(tmp_path), namespaces={"orders": NamespaceConfig()}, webhooks={"backend": webhook}
+    )
     table = tomllib.loads(text)
     for path, _ in settings(Config):
         value = table
