@@ -20,6 +20,7 @@ from relay.chat.rooms import Rooms
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
+from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import Namespaces
 from relay.ops.metrics import Metrics
 from relay.sessions.connections import Connections
@@ -53,3 +54,5 @@ class Core:
     """Every open connection. Only its owner adds and removes it."""
     steering: Steering
     """For operators alone: check the right of the caller first."""
+    webhooks: Webhooks | None = None
+    """None if no webhook is configured. For operators alone, too."""

@@ -9,7 +9,7 @@ was told of has its end.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import attrs
@@ -75,6 +75,7 @@ class Ledger:
             tuple[str, str], Change
         ] = {}  # at most one for each holder, so no more than there are twice
         self._batch: list[Change] = []
+        self._writing = trio.Lock()
         self._wakeup = trio.Event()
         self._missing: dict[str, float] = {}
 
@@ -83,7 +84,7 @@ class Ledger:
         """The number of changes that are not written yet."""
         return len(self._waiting) + len(self._batch)
 
-    def began(self, kind: Kind, name: str, holder: str, *, key: str, data: dict[str, object]) -> None:
+    def began(self, kind: Kind, name: str, holder: str, *, key: str, data: Mapping[str, object]) -> None:
         """Record that a holder came. `data` must have a member."""
         change = Change(
             kind, f"{kind.name}:{name}", holder, self._clock.now_ms(), began=True, key=key,
@@ -118,8 +119,9 @@ class Ledger:
         Raises:
             RequestError: the database cannot be written. The next run writes the ends instead.
         """
-        while self._batch or self._waiting:
-            await self._write_some()
+        async with self._writing:
+            while self._batch or self._waiting:
+                await self._write_some()
 
     async def _write_changes(self) -> None:
         while True:

@@ -28,6 +28,7 @@ from relay.hooks.signing import signed_headers
 from relay.store import outbox
 from relay.store.database import Database
 from relay.store.outbox import Delivery
+from relay.store.transaction import Transaction
 
 MAX_ATTEMPTS = 10
 """Attempts of one event; then it is a dead letter. With the default interval the last one is made after about 54 hours."""
@@ -178,7 +179,7 @@ class Sender:
         wait = LOOK_INTERVAL if due_ms is None else max(due_ms - self._clock.now_ms(), 1) / 1000
         return trio.current_time() + min(wait, LOOK_INTERVAL)
 
-    def _claim(self, maximum: int, connection: outbox.Transaction) -> list[Delivery]:
+    def _claim(self, maximum: int, connection: Transaction) -> list[Delivery]:
         now_ms = self._clock.now_ms()
         until_ms = now_ms + int((self.config.timeout + CLAIM_MARGIN) * 1000)
         return outbox.claim(connection, self.name, node=self._node, now_ms=now_ms, until_ms=until_ms, maximum=maximum)

@@ -28,10 +28,13 @@ from relay.config.tree import AuthConfig, Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.namespaces import namespaces_of
+from relay.hooks.kinds import Kinds
+from relay.hooks.webhooks import Webhooks
+from relay.model.namespaces import Namespaces, namespaces_of
 from relay.ops.metrics import Metrics
 from relay.sessions.connections import Connections
 from relay.store.database import Database
+from relay.store.postgres import nodes
 from relay.store.publications import Publications
 
 
@@ -58,6 +61,7 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
+    webhooks = make_webhooks(config, namespaces, database, connections, clock, cluster)
     auth = Auth(
         make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
         ApiKeys(database),
@@ -86,8 +90,29 @@ def build_core(
         user_places=LocalPlaces() if cluster is None else cluster.places,
         connections=connections,
         steering=Steering(connections, broker, rooms, database),
+        webhooks=webhooks,
     )
     return core, broker
+
+
+def make_webhooks(
+    config: Config,
+    namespaces: Namespaces,
+    database: Database,
+    connections: Connections,
+    clock: Clock,
+    cluster: Cluster | None,
+) -> Webhooks | None:
+    """Return the webhooks of the configuration; None if there are none."""
+    if not config.webhooks:
+        return None
+    grace, lost_grace = config.dialects.live.offline_grace, config.server.restart_grace
+    # The users of a node that is lost go to another one, which serves them meanwhile.
+    kinds = Kinds.with_grace(grace, lost_grace if cluster is None else grace)
+    return Webhooks(
+        config.webhooks, namespaces, database, connections, clock, kinds=kinds,
+        node=None if cluster is None else cluster.node.id, living=None if cluster is None else nodes.names,
+    )  # fmt: skip
 
 
 def make_cluster(config: Config, database: Database, clock: Clock) -> Cluster:

@@ -17,7 +17,9 @@ from relay.store.transaction import Transaction
 
 MAX_PRUNED = 1000
 """Rows that one transaction prunes at most, so that pruning never delays a publisher for long."""
-_DELIVERY = "id, endpoint, key, seq, event_id, type, body, created_at, attempts, next_at, dead_at, last_status, last_error"
+_DELIVERY = (
+    "id, endpoint, key, seq, event_id, type, body, created_at, attempts, next_at, dead_at, last_status, last_error"
+)
 
 
 @attrs.frozen
@@ -66,8 +68,9 @@ class Count:
     """When the oldest pending event was written."""
 
 
-def append(connection: Transaction, events: Iterable[Event], now_ms: int) -> None:
-    """Write events. Those of one key keep their order, and get the next numbers of the key."""
+def append(connection: Transaction, events: Iterable[Event], now_ms: int) -> list[str]:
+    """Write events. Those of one key keep their order, and get the next numbers of the key. Return their ids, by key."""
+    ids: list[str] = []
     groups: dict[tuple[str, str], list[Event]] = {}
     for event in events:
         groups.setdefault((event.endpoint, event.key), []).append(event)
@@ -86,11 +89,13 @@ def append(connection: Transaction, events: Iterable[Event], now_ms: int) -> Non
             )
             for seq, event in enumerate(group, last - len(group) + 1)
         ]  # fmt: skip
+        ids += [str(row[3]) for row in rows]
         connection.executemany(
             "INSERT INTO webhook_events (endpoint, key, seq, event_id, type, body, created_at, next_at, attempts) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
             rows,
         )
+    return ids
 
 
 def _body(event: Event, seq: int) -> str:

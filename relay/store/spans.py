@@ -50,9 +50,7 @@ def hold(connection: Transaction, span: Span, holder: str, node: str) -> bool:
 
 def release(connection: Transaction, subject: str, holder: str, *, ends_ms: int | None, reason: str) -> Span | None:
     """Forget a holder. If it was the last one, the span ends at `ends_ms`; with None it ends now, and is returned."""
-    gone = connection.execute(
-        "DELETE FROM span_holders WHERE subject = ? AND holder = ?", (subject, holder)
-    ).rowcount
+    gone = connection.execute("DELETE FROM span_holders WHERE subject = ? AND holder = ?", (subject, holder)).rowcount
     if not gone or connection.execute("SELECT 1 FROM span_holders WHERE subject = ? LIMIT 1", (subject,)).fetchone():
         return None
     if ends_ms is not None:

@@ -1,0 +1,214 @@
+"""The webhooks of one server: what records events, what sends them, and what operators do with them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import trio
+
+from relay.broker.broker import Broker
+from relay.config.webhooks import PUBLICATION_CREATED, WEBHOOK_TEST, WebhookConfig
+from relay.ground import logs
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, RequestError
+from relay.ground.histogram import Histogram
+from relay.hooks.addresses import OWN_NETWORKS, networks
+from relay.hooks.egress import Target
+from relay.hooks.kinds import Kinds
+from relay.hooks.ledger import Ledger, Living
+from relay.hooks.outlet import Outlet
+from relay.hooks.routes import Routes
+from relay.hooks.sender import SECONDS_BOUNDS, Sender
+from relay.hooks.watch import Watch
+from relay.model.namespaces import Namespaces
+from relay.sessions.connections import Connections
+from relay.store import outbox
+from relay.store.database import Database
+from relay.store.outbox import Count, Delivery, Event
+from relay.store.publications import Publications
+
+COUNT_INTERVAL = 5.0
+"""Seconds between two counts of the pending events, which bound them."""
+PRUNE_INTERVAL = 600.0
+"""Seconds between two deletions of what is kept for a time alone."""
+LETTERS_PERIOD = 7 * 86_400.0
+"""Seconds for which a dead letter is kept."""
+KEYS_PERIOD = 30 * 86_400.0
+"""Seconds for which the number of a key's last event is kept. After that its numbers begin at 1 again."""
+MAX_REPLAYED = 1000
+"""Dead letters that one request replays or discards."""
+TEST_KEY = "test"
+"""The key of events that operators send."""
+
+log = logs.get("relay.webhooks")
+
+
+class Webhooks:
+    """All webhooks of a configuration."""
+
+    def __init__(
+        self,
+        configured: Mapping[str, WebhookConfig],
+        namespaces: Namespaces,
+        database: Database,
+        connections: Connections,
+        clock: Clock,
+        *,
+        kinds: Kinds,
+        node: str | None = None,
+        living: Living | None = None,
+        target: Callable[[WebhookConfig], Target] | None = None,
+    ) -> None:
+        """`node` is the id of this node, `living` as for `Ledger`. `target` makes the client of a webhook, in tests."""
+        node = node or secrets.token_hex(6)
+        self._database = database
+        self._clock = clock
+        self._routes = Routes(configured, namespaces)
+        self._outlet = Outlet(self._routes, on_written=self._wake)
+        self._ledger = Ledger(database, self._outlet, kinds, clock, node=node, living=living)
+        self._watch = Watch(self._ledger, kinds, self._routes, node=node, id_of=connections.id_of)
+        self._connections = connections
+        self._targets = {name: (target or _target)(config) for name, config in configured.items()}
+        self.seconds = Histogram(SECONDS_BOUNDS)
+        """The durations of requests."""
+        self.senders = {
+            name: Sender(name, config, self._targets[name], database, clock, node=node, seconds=self.seconds)
+            for name, config in configured.items()
+        }
+        """The webhooks by name."""
+        self.counts: dict[str, Count] = {}
+        """The numbers of events of each webhook, as of the last count."""
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """The events that were never sent, by webhook, because too many were pending."""
+        return {name: self._outlet.dropped[name] for name in self.senders}
+
+    @property
+    def waiting_count(self) -> int:
+        """The number of changes on this node that are not written yet."""
+        return self._ledger.waiting_count
+
+    def bind(self, broker: Broker, publications: Publications) -> None:
+        """Watch what some webhook asks for, and nothing else. Call it once, before anything is subscribed."""
+        if self._watch.watches_connections:
+            self._connections.watcher = self._watch
+        if self._watch.watches_subscriptions:
+            broker.watcher = self._watch
+        if self._routes.wants_any([PUBLICATION_CREATED]):
+            publications.record = self._outlet.record
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Record and send until cancelled. It has started once what earlier runs left open is settled."""
+        self._outlet.open()
+        forgotten = await self._database.load(lambda c: outbox.forgotten_endpoints(c, self.senders))
+        for name in forgotten:
+            log.warning("events wait for a webhook that is not configured", webhook=name)
+        with ExitStack() as stack:
+            for target in self._targets.values():
+                stack.enter_context(target)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._ledger.run)
+                for sender in self.senders.values():
+                    nursery.start_soon(sender.run)
+                nursery.start_soon(self._count)
+                nursery.start_soon(self._prune)
+                task_status.started()
+
+    async def flush(self) -> None:
+        """Write what has ended on this node. Raises RequestError if the database cannot be written."""
+        await self._ledger.flush()
+
+    def _wake(self) -> None:
+        for sender in self.senders.values():
+            sender.wake()
+
+    async def _count(self) -> None:
+        while True:
+            try:
+                await self._count_once()
+            except RequestError as refusal:
+                log.debug("events cannot be counted", cause=refusal.message)
+            await trio.sleep(COUNT_INTERVAL)
+
+    async def _count_once(self) -> None:
+        for name, sender in self.senders.items():
+            count = await self._database.read(partial(outbox.count, endpoint=name))
+            self.counts[name] = count
+            maximum = sender.config.max_pending
+            for level, bound in ((self._outlet.full, maximum), (self._outlet.overfull, 2 * maximum)):
+                if count.pending < bound:
+                    level.discard(name)
+                elif name not in level:
+                    level.add(name)
+                    log.error("too many events are pending for a webhook", webhook=name, pending=count.pending)
+
+    async def _prune(self) -> None:
+        while True:
+            await trio.sleep(PRUNE_INTERVAL)
+            now_ms = self._clock.now_ms()
+            for name in self.senders:
+                prune = partial(
+                    outbox.prune, endpoint=name, letters_before_ms=now_ms - int(LETTERS_PERIOD * 1000),
+                    keys_before_ms=now_ms - int(KEYS_PERIOD * 1000),
+                )  # fmt: skip
+                try:
+                    await self._database.write(prune)
+                except RequestError as refusal:
+                    log.debug("old events cannot be deleted", cause=refusal.message)
+
+    # -- for operators ------------------------------------------------------------------------------------------------
+
+    def sender(self, name: str) -> Sender:
+        """Return a webhook. Raises RequestError if there is none of this name."""
+        sender = self.senders.get(name)
+        if sender is None:
+            raise RequestError(Code.NOT_FOUND, "There is no webhook of this name.")
+        return sender
+
+    async def count(self, name: str) -> Count:
+        """Return how many events a webhook has. Raises RequestError if the database cannot be read."""
+        return await self._database.read(partial(outbox.count, endpoint=name))
+
+    async def page(self, name: str, *, dead: bool, after: int, limit: int) -> Sequence[Delivery]:
+        """Return pending events, or dead letters, the oldest first. Raises RequestError as `count`."""
+        return await self._database.read(
+            lambda connection: outbox.page(connection, name, dead=dead, after=after, limit=limit)
+        )
+
+    async def test(self, name: str) -> str:
+        """Send an event that says nothing, and return its id. Raises RequestError if the database cannot be written."""
+        now_ms = self._clock.now_ms()
+        event = Event(name, TEST_KEY, WEBHOOK_TEST, now_ms, '{"message":"This is a test."}')
+        [id_] = await self._database.write(lambda connection: outbox.append(connection, [event], now_ms))
+        self._wake()
+        return id_
+
+    async def replay(self, name: str, *, event_id: str | None, since_ms: int) -> int:
+        """Send dead letters again, one or all that were written since a time. Return how many, at most MAX_REPLAYED.
+
+        Raises:
+            RequestError: the database cannot be written.
+        """
+        now_ms = self._clock.now_ms()
+        replay = partial(
+            outbox.replay, endpoint=name, event_id=event_id, since_ms=since_ms, now_ms=now_ms, maximum=MAX_REPLAYED
+        )
+        count = await self._database.write(replay)
+        self._wake()
+        return count
+
+    async def discard(self, name: str, *, event_id: str | None) -> int:
+        """Delete dead letters, one or all, and return how many, at most MAX_REPLAYED. Raises as `replay`."""
+        return await self._database.write(
+            partial(outbox.discard, endpoint=name, event_id=event_id, maximum=MAX_REPLAYED)
+        )
+
+
+def _target(config: WebhookConfig) -> Target:
+    assert config.url is not None  # the configuration checks it
+    allowed = networks(OWN_NETWORKS) if config.allow_private else ()
+    return Target(config.url, allowed=allowed, max_connections=config.max_in_flight)
