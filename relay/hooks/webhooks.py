@@ -66,6 +66,8 @@ class Webhooks:
         node = node or secrets.token_hex(6)
         self._database = database
         self._clock = clock
+        self._node = node
+        self._is_alone = living is None
         self._routes = Routes(configured, namespaces)
         self._outlet = Outlet(self._routes, on_written=self._wake)
         self._ledger = Ledger(database, self._outlet, kinds, clock, node=node, living=living)
@@ -104,6 +106,8 @@ class Webhooks:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record and send until cancelled. It has started once what earlier runs left open is settled."""
         self._outlet.open()
+        if self._is_alone:
+            await self._database.write(lambda c: outbox.free_claims(c, self._node, self._clock.now_ms()))
         forgotten = await self._database.load(lambda c: outbox.forgotten_endpoints(c, self.senders))
         for name in forgotten:
             log.warning("events wait for a webhook that is not configured", webhook=name)

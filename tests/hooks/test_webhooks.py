@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import trio
 
+from relay.server.server import Server
 from tests.backend import Reply
 from tests.clients import live
-from tests.hooks.receiver import Event, receiver
+from tests.hooks.receiver import Event, Unreliable, receiver
 from tests.running import config_for, running
 from tests.waiting import until
 
@@ -40,3 +41,180 @@ async def test_users_connect_and_leave(tmp_path: Path) -> None:
         assert len(opened) == 2
         assert {one["dialect"] for one in opened.values()} == {"live"}
         assert backend.events[-1].type == "user.disconnected"
+
+
+async def test_a_user_that_comes_back_never_left(tmp_path: Path) -> None:
+    """Within the grace period nothing is told, and a restart gives users a longer one."""
+    async with receiver() as backend:
+        grace = {"dialects.live.offline_grace": 1.0, "server.restart_grace": 2.0}
+        config = config_for(tmp_path, {**grace, **backend.settings(events=["user.*"])})
+        async with running(config) as (server, address):
+            async with live(address, "alice"), live(address, "bob"):
+                await until(lambda: len(backend.events) == 2)
+            async with live(address, "alice"), live(address, "bob"):
+                await until(lambda: waiting(server) == 0)
+        async with running(config) as (_, address), live(address, "alice"):
+            await until(lambda: len(backend.events) == 3)
+        assert backend.summaries[2] == ("user.disconnected", "bob")
+        assert set(backend.summaries[:2]) == {("user.connected", "alice"), ("user.connected", "bob")}
+
+
+def waiting(server: Server) -> int:
+    """Return how many changes are not written yet."""
+    assert server.core.webhooks is not None
+    return server.core.webhooks.waiting_count
+
+
+async def test_channels_presence_and_publications(tmp_path: Path) -> None:
+    """A channel is occupied with its first subscriber; presence is told by user; publications have their position."""
+    namespaces = {
+        "namespaces.orders.subscribe": "users",
+        "namespaces.orders.publish": "users",
+        "namespaces.orders.presence": True,
+        "namespaces.other.subscribe": "users",
+    }
+    async with receiver() as backend:
+        events = ["channel.*", "presence.*", "publication.created"]
+        hook = backend.settings(events=events, channels=["orders:*"], bodies=True)
+        config = config_for(tmp_path, {**GRACE, **namespaces, **hook})
+        async with running(config) as (_, address):
+            async with live(address, "alice") as alice:
+                assert (await alice.ask(type="subscribe", channel="other:1"))["type"] == "subscribed"
+                assert (await alice.ask(type="subscribe", channel="orders:1"))["type"] == "subscribed"
+                await alice.send(type="publish", channel="orders:1", data={"n": [1, "ü"]})
+                published = (await alice.until("published"))["data"]
+                await until(lambda: len(backend.events) >= 3)
+                async with live(address, "bob") as bob:
+                    assert (await bob.ask(type="subscribe", channel="orders:1"))["type"] == "subscribed"
+                    await until(lambda: len(backend.events) >= 4)
+                    await bob.send(type="unsubscribe", channel="orders:1")
+                    await until(lambda: len(backend.events) >= 5)
+            await until(lambda: len(backend.events) >= 7)
+        by_type: dict[str, list[dict[str, Any]]] = {}
+        for event in backend.events:
+            by_type.setdefault(event.type, []).append(event.data)
+        [created] = by_type["publication.created"]
+        assert (created["offset"], created["epoch"]) == (published["offset"], published["epoch"])
+        assert created["data"] == {"n": [1, "ü"]}
+        assert created["publisher"]["user"] == "alice"
+        assert created["type"] == "orders:event"
+        assert [one["userId"] for one in by_type["presence.joined"]] == ["alice", "bob"]
+        reasons = {one["userId"]: one["reason"] for one in by_type["presence.left"]}
+        assert reasons == {"alice": "connection_closed", "bob": "unsubscribed"}
+        [occupied], [vacated] = by_type["channel.occupied"], by_type["channel.vacated"]
+        assert occupied["channel"] == vacated["channel"] == "orders:1"
+        assert occupied["spanId"] == vacated["spanId"]
+        assert [event.data["seq"] for event in backend.events] == list(range(1, 8))
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs", "redirects", "floods"])
+async def test_a_bad_receiver_costs_its_own_events_alone(tmp_path: Path, how: str) -> None:
+    """Whatever one receiver does, the other one gets its events, publishers are served, and every attempt ends."""
+    visited: list[str] = []
+
+    async def bad(event: Event) -> Reply | bytes | None:
+        if how == "hangs":
+            await trio.sleep_forever()
+        if how == "redirects":
+            return Reply(302, b"", {"Location": f"http://127.0.0.1:{good.backend.port}/stolen"})
+        if how == "floods":
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n" + bytes(8 * 1024 * 1024)
+        return Reply(500)
+
+    async with receiver() as good, receiver(bad) as other:
+        hooks = good.settings(events=["user.*"])
+        for name, value in other.settings(events=["user.*"], timeout=0.2, retry_interval=0.05).items():
+            hooks[name.replace("backend", "bad")] = value
+        config = config_for(tmp_path, {**GRACE, **hooks})
+        async with running(config) as (server, address):
+            for number in range(5):
+                async with live(address, f"user{number}"):
+                    pass
+            await until(lambda: len(good.events) >= 10)
+            assert server.core.webhooks is not None
+            sender = server.core.webhooks.senders["bad"]
+            await until(lambda: sender.attempts.total() >= 6)
+            assert sender.is_failing
+            words = {"refuses": "refused", "hangs": "timeout", "redirects": "redirect", "floods": "too_large"}
+            assert set(sender.attempts) == {words[how]}
+            await until(lambda: sender.in_flight <= 1)
+        assert not visited
+        assert {received.target for received in good.backend.received} == {"/hook"}
+
+
+async def test_half_of_all_requests_fail(tmp_path: Path) -> None:
+    """Each event arrives, in the order of its user, and a repeat has the id of the first."""
+    async with receiver(Unreliable(7)) as backend:
+        config = config_for(tmp_path, {**GRACE, **backend.settings(events=["user.*", "connection.*"])})
+        async with running(config) as (_, address):
+            async with trio.open_nursery() as nursery:
+                for number in range(8):
+                    nursery.start_soon(_come_and_go, address, f"user{number}")
+            await until(lambda: len(backend.once()) >= 8 * 4, timeout=30)
+        by_user: dict[str, list[int]] = {}
+        for event in backend.once():
+            by_user.setdefault(event.data["userId"], []).append(event.data["seq"])
+        assert by_user == {f"user{number}": list(range(1, len(by_user[f"user{number}"]) + 1)) for number in range(8)}
+        assert len(backend.requests) > len(backend.once())
+
+
+async def _come_and_go(address: str, user: str) -> None:
+    async with live(address, user):
+        await trio.sleep(0.05)
+
+
+async def test_a_receiver_that_was_down_gets_everything_after_a_restart(tmp_path: Path) -> None:
+    """Events wait in the store while nobody listens, and over a restart of the server."""
+    async with receiver() as backend:
+        port, settings = backend.backend.port, backend.settings(events=["user.*"])
+    config = config_for(tmp_path, {**GRACE, **settings})
+    async with running(config) as (server, address), live(address, "alice"):
+        assert server.core.webhooks is not None
+        sender = server.core.webhooks.senders["backend"]
+        await until(lambda: sender.attempts["connect"] >= 2)
+    async with receiver(port=port) as backend, running(config):
+        await until(lambda: len(backend.events) >= 2)
+        assert backend.summaries == [("user.connected", "alice"), ("user.disconnected", "alice")]
+
+
+async def test_gone_stops_a_webhook_until_it_is_resumed(tmp_path: Path) -> None:
+    """410 says that no more is wanted. The event waits, and is sent when an operator says so."""
+    answer = Reply(410)
+
+    async def answers(_: Event) -> Reply:
+        return answer
+
+    async with receiver(answers) as backend:
+        config = config_for(tmp_path, {**GRACE, **backend.settings(events=["user.*"])})
+        async with running(config) as (server, address), live(address, "alice"):
+            assert server.core.webhooks is not None
+            sender = server.core.webhooks.senders["backend"]
+            await until(lambda: sender.is_stopped)
+            requests = len(backend.requests)
+            async with live(address, "bob"):
+                await until(lambda: waiting(server) == 0)
+            assert len(backend.requests) == requests
+            answer = Reply(200)
+            sender.resume()
+            await until(lambda: len(backend.events) >= 2)
+
+
+async def test_private_addresses_are_refused(tmp_path: Path) -> None:
+    """Without allow_private a receiver on this machine is never connected to; the log and the attempts say why."""
+    async with receiver() as backend:
+        url = f"https://localhost:{backend.backend.port}/hook"
+        config = config_for(tmp_path, backend.settings(url=url, allow_private=False))
+        async with running(config) as (server, address), live(address, "alice"):
+            assert server.core.webhooks is not None
+            sender = server.core.webhooks.senders["backend"]
+            await until(lambda: sender.attempts["address"] >= 1)
+            assert "not public" in str(sender.recent[-1].error)
+        assert backend.backend.connections == 0
+
+
+async def test_without_webhooks_nothing_watches(tmp_path: Path) -> None:
+    """No webhook, no cost: neither connections nor the broker nor the store call anything."""
+    async with running(config_for(tmp_path)) as (server, _):
+        assert server.core.webhooks is None
+        assert server.core.connections.watcher is None
+        assert server.broker.watcher is None
