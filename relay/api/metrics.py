@@ -104,6 +104,7 @@ class RelayCollector(Collector):
         yield from self._outboxes()
         yield from self._store()
         yield from self._cluster()
+        yield from self._webhooks()
         yield from self._memory()
         yield _histogram(
             "relay_loop_lag_seconds",
@@ -232,6 +233,44 @@ class RelayCollector(Collector):
         yield _total(
             "relay_bus_catch_ups", "Times the database was asked for publications that were missed.", delivery.catch_ups
         )
+
+    def _webhooks(self) -> Iterator[Metric]:
+        webhooks = self._sources.core.webhooks
+        if webhooks is None:
+            return
+        pending = GaugeMetricFamily(
+            "relay_webhook_pending", "Events that wait to be sent, counted every five seconds.", labels=["webhook"]
+        )
+        oldest = GaugeMetricFamily(
+            "relay_webhook_oldest_seconds", "Age of the oldest event that waits; 0 if none does.", labels=["webhook"]
+        )
+        dead = GaugeMetricFamily(
+            "relay_webhook_dead", "Events that were given up and can be replayed.", labels=["webhook"]
+        )
+        stopped = GaugeMetricFamily(
+            "relay_webhook_stopped", "1 while nothing is sent, because the receiver answered 410.", labels=["webhook"]
+        )
+        dropped = CounterMetricFamily(
+            "relay_webhook_dropped", "Events that were never sent, because too many waited.", labels=["webhook"]
+        )
+        attempts = CounterMetricFamily(
+            "relay_webhook_attempts",
+            "Requests by outcome: delivered, or why not (refused, timeout, connect ...).",
+            labels=["webhook", "outcome"],
+        )
+        now_ms = self._sources.core.clock.now_ms()
+        for name, sender in webhooks.senders.items():
+            count = webhooks.counts.get(name)
+            since_ms = None if count is None else count.oldest_ms
+            pending.add_metric([name], 0 if count is None else count.pending)
+            oldest.add_metric([name], 0 if since_ms is None else max(now_ms - since_ms, 0) / 1000)
+            dead.add_metric([name], 0 if count is None else count.dead)
+            stopped.add_metric([name], int(sender.is_stopped))
+            dropped.add_metric([name], webhooks.dropped[name])
+            for outcome, number in sender.attempts.items():
+                attempts.add_metric([name, outcome], number)
+        yield from (pending, oldest, dead, stopped, dropped, attempts)
+        yield _histogram("relay_webhook_seconds", "Duration of requests to receivers.", webhooks.seconds)
 
     def _memory(self) -> Iterator[Metric]:
         core, broker = self._sources.core, self._sources.broker

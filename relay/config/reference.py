@@ -63,8 +63,8 @@ namespace has fewer options:
 )
 
 _WEBHOOKS = """\
-The environment cannot set these. [Webhooks](webhooks.md) explains each option and each event. `url` and `secret` must be
-set.
+The environment cannot set these. [Webhooks](webhooks.md) explains each option and each event. `url` and `secret` must
+be set.
 """
 
 _NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES, "webhooks": _WEBHOOKS}

@@ -25,7 +25,7 @@ PARTS = {
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
-        *("operations", "management", "metrics"),
+        *("operations", "management", "webhooks", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),

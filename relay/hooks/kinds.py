@@ -7,7 +7,8 @@ import attrs
 from relay.config.webhooks import CHANNEL_EVENTS, CONNECTION_EVENTS, PRESENCE_EVENTS, USER_EVENTS
 
 VACANT_PERIOD = 5.0
-"""Seconds for which a channel has no subscriber before it counts as vacated, so that a page that is loaded again is no event."""
+"""Seconds for which a channel has no subscriber before it counts as vacated, so that a page that is loaded
+again makes no event."""
 
 
 @attrs.frozen

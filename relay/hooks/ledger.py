@@ -1,9 +1,9 @@
-"""Records in the store what begins and ends on this node, and writes the events of it in the same transaction.
+"""Records in the store what begins and ends on this node, with its events in the same transaction.
 
-A connection or a channel is a holder of a span (`relay.store.spans`). What happens on this node waits in memory until the
-next transaction, some milliseconds. What begins and ends meanwhile is no event. If the process dies, what was written has
-its end written by the next run, or by another node once the lease of this one has ended. So each beginning that a receiver
-was told of has its end.
+A connection or a node is a holder of a span (`relay.store.spans`). A change waits in memory until the next transaction,
+some milliseconds. A holder that comes and goes meanwhile makes no event. If the process dies, the next run writes the end
+of each span that was written, or another node does once the lease of this one has ended. So each beginning that a
+receiver was told of has its end.
 """
 
 from __future__ import annotations

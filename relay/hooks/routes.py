@@ -20,7 +20,7 @@ IsOwn = Callable[[str], bool]
 
 @attrs.frozen
 class Route:
-    """What one webhook wants to be told."""
+    """The events that one webhook asks for."""
 
     endpoint: str
     types: frozenset[str]

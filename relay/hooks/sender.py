@@ -61,7 +61,7 @@ log = logs.get("relay.webhooks")
 
 
 class Receiver(Protocol):
-    """What a webhook is sent to. `relay.hooks.egress.Target` is one."""
+    """The receiver of a webhook. `relay.hooks.egress.Target` is one."""
 
     async def post(self, body: bytes, *, timeout: float, headers: Mapping[str, str]) -> Response:
         """Send a request and return the response. Raises EgressError."""

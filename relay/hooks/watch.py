@@ -25,7 +25,7 @@ DISCONNECTED = "connection_closed"
 
 
 class Watch:
-    """What is open on this node, as far as a webhook asks for it."""
+    """The connections and channels of this node, as far as a webhook asks for them."""
 
     def __init__(
         self, ledger: Ledger, kinds: Kinds, routes: Routes, *, node: str, id_of: Callable[[Peer], str]

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, tail
+from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, tail, webhooks
 from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
@@ -300,10 +300,11 @@ def _create_app(
         inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
+    core = inside.core
     own = (
-        publish.blueprint(inside.core), channels.blueprint(inside.core), management.blueprint(inside.core),
-        admin.blueprint(inside.core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
-        client.blueprint(), demo.blueprint(inside.core),
+        publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
+        webhooks.blueprint(core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
+        client.blueprint(), demo.blueprint(core),
     )  # fmt: skip
     return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 

@@ -100,6 +100,12 @@ POST /v1/admin/unsubscribe                      401    403     403     403    40
 GET /v1/admin/keys                              401    403     403     403    403   200    403     403     200
 POST /v1/admin/keys                             401    403     403     403    403   201    403     403     201
 DELETE /v1/admin/keys/{key}                     401    403     403     403    403   404    403     403     404
+GET /v1/admin/webhooks                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/webhooks/{hook}/deliveries        401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/test             401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/replay           401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/discard          401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/enable           401    403     403     403    403   404    403     403     404
 GET /                                           200    200     200     200    200   200    200     200     200
 GET /v1/channels/{room}/history                 401    404     404     200    200   200    403     403     200
 GET /v1/channels/{room}/presence                401    404     404     200    200   200    403     403     200
@@ -144,6 +150,7 @@ def body_of(row: str, cell: Cell) -> Any:
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
     named = {"member": "member", "owner": "owner", "note": cell.notification, "page": "security", "key": "key_nothing"}
+    named |= {"hook": "nothing"}
     named |= {"room": f"chatroom:{cell.rooms['private']}", "channel": "market:BTC"}
     method = "publish" if row.endswith(" publish") else "info"
     path = row.split()[1].format(**cell.rooms, **named, method=method)
