@@ -54,5 +54,5 @@ class Core:
     """Every open connection. Only its owner adds and removes it."""
     steering: Steering
     """For operators alone: check the right of the caller first."""
-    webhooks: Webhooks | None = None
-    """None if no webhook is configured. For operators alone, too."""
+    webhooks: Webhooks
+    """For operators alone, too."""

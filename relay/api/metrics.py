@@ -236,7 +236,7 @@ class RelayCollector(Collector):
 
     def _webhooks(self) -> Iterator[Metric]:
         webhooks = self._sources.core.webhooks
-        if webhooks is None:
+        if not webhooks.senders:
             return
         pending = GaugeMetricFamily(
             "relay_webhook_pending", "Events that wait to be sent, counted every five seconds.", labels=["webhook"]

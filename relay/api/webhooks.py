@@ -15,7 +15,7 @@ from relay.api.authentication import admin_of, caller_of
 from relay.api.params import Params
 from relay.core import Core
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, RequestError, invalid_field
+from relay.ground.errors import invalid_field
 from relay.hooks.sender import Attempt, Sender
 from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import MAX_ID_CHARACTERS
@@ -37,11 +37,9 @@ def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("")
     async def webhooks() -> Response:
         await admin_of(core, request)
-        entries = []
-        if core.webhooks is not None:
-            for name, sender in core.webhooks.senders.items():
-                dropped = core.webhooks.dropped[name]
-                entries.append(_webhook_entry(core, sender, await core.webhooks.count(name), dropped))
+        hooks, entries = core.webhooks, []
+        for name, sender in list(hooks.senders.items()):
+            entries.append(_webhook_entry(core, sender, await hooks.count(name)))
         return success({"webhooks": entries})
 
     @routes.get("/<name>/deliveries")
@@ -92,8 +90,6 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
 
 
 def _webhooks(core: Core, name: str) -> Webhooks:
-    if core.webhooks is None:
-        raise RequestError(Code.NOT_FOUND, "No webhook is configured.")
     core.webhooks.sender(name)
     return core.webhooks
 
@@ -118,7 +114,7 @@ def _since_ms(params: Params) -> int:
     return int(at.timestamp() * 1000)
 
 
-def _webhook_entry(core: Core, sender: Sender, count: Count, dropped: int) -> Mapping[str, Any]:
+def _webhook_entry(core: Core, sender: Sender, count: Count) -> Mapping[str, Any]:
     """Return what is told about one webhook: everything but its secrets. `attempts` and `lastError` are of this node."""
     failed = next((one for one in reversed(sender.recent) if one.error is not None), None)
     state = "stopped" if sender.is_stopped else "failing" if sender.is_failing else "ok"
@@ -132,7 +128,7 @@ def _webhook_entry(core: Core, sender: Sender, count: Count, dropped: int) -> Ma
         "pending": count.pending,
         "oldestSeconds": None if oldest_ms is None else max(core.clock.now_ms() - oldest_ms, 0) / 1000,
         "dead": count.dead,
-        "dropped": dropped,
+        "dropped": core.webhooks.dropped.get(sender.name, 0),
         "inFlight": sender.in_flight,
         "attempts": dict(sender.attempts),
         "lastError": None if failed is None else failed.error,

@@ -78,6 +78,7 @@ class Ledger:
         self._writing = trio.Lock()
         self._wakeup = trio.Event()
         self._missing: dict[str, float] = {}
+        self._active = trio.Event()
 
     @property
     def waiting_count(self) -> int:
@@ -98,11 +99,16 @@ class Ledger:
 
     def _add(self, change: Change) -> None:
         place = (change.subject, change.holder)
-        if place in self._waiting:
+        waiting = self._waiting.get(place)
+        if waiting is not None and waiting.began is not change.began:
             del self._waiting[place]  # it came and went, or went and came back, before anything was written
         else:
             self._waiting[place] = change
             self._wakeup.set()
+
+    def activate(self) -> None:
+        """Look for spans that have ended from now on. Before that nothing is looked for, so no webhook costs nothing."""
+        self._active.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write changes and ends until cancelled. It has started once the holders of earlier runs are settled."""
@@ -212,6 +218,7 @@ class Ledger:
         log.info("settled what a lost server had left open", node=node, holders=lost)
 
     async def _look(self) -> None:
+        await self._active.wait()
         while True:
             await trio.sleep(LOOK_INTERVAL)
             try:

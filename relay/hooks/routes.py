@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from relay.config.webhooks import EVENTS, PUBLICATION_CREATED, WebhookConfig
+from relay.config.webhooks import EVENTS, WebhookConfig
 from relay.ground.errors import RequestError
 from relay.model.grants import Patterns, compile_patterns
 from relay.model.namespaces import Namespaces
@@ -33,34 +33,42 @@ class Route:
         return is_own(channel) if self.channels is None else self.channels.match(channel)
 
 
+class _Table:
+    """The webhooks of one configuration by type, and what was found by channel."""
+
+    def __init__(self, webhooks: Mapping[str, WebhookConfig]) -> None:
+        routes = [_route(name, config) for name, config in webhooks.items()]
+        self.by_type = {type_: [one for one in routes if type_ in one.types] for type_ in EVENTS}
+        self.found: dict[tuple[str, str], list[Route]] = {}
+
+
 class Routes:
     """The webhooks of each type of event. Any thread may ask."""
 
     def __init__(self, webhooks: Mapping[str, WebhookConfig], namespaces: Namespaces) -> None:
-        self._routes = [_route(name, config) for name, config in webhooks.items()]
         self._namespaces = namespaces
-        self._by_type = {type_: [one for one in self._routes if type_ in one.types] for type_ in EVENTS}
-        self._cached: dict[tuple[str, str], list[Route]] = {}
+        self._table = _Table(webhooks)
+
+    def take_up(self, webhooks: Mapping[str, WebhookConfig]) -> None:
+        """Use other webhooks from now on. Forgets which channels are of configured namespaces."""
+        self._table = _Table(webhooks)
 
     def wants_any(self, types: Iterable[str]) -> bool:
         """Return whether a webhook asks for one of these types."""
-        return any(self._by_type[type_] for type_ in types)
+        return any(self._table.by_type[type_] for type_ in types)
 
     def of(self, type_: str, channel: str | None) -> list[Route]:
         """Return the webhooks that an event is for. `channel` is None for events of users and connections."""
+        table = self._table  # read once, because another thread may replace it
         if channel is None:
-            return self._by_type[type_]
-        found = self._cached.get((type_, channel))
+            return table.by_type[type_]
+        found = table.found.get((type_, channel))
         if found is None:
-            if len(self._cached) >= MAX_CACHED:
-                self._cached.clear()
-            found = [one for one in self._by_type[type_] if one.wants(channel, self._is_own)]
-            self._cached[type_, channel] = found
+            if len(table.found) >= MAX_CACHED:
+                table.found.clear()
+            found = [one for one in table.by_type[type_] if one.wants(channel, self._is_own)]
+            table.found[type_, channel] = found
         return found
-
-    def wants_publication(self, channel: str) -> bool:
-        """Return whether a webhook is told of the publications of a channel."""
-        return bool(self.of(PUBLICATION_CREATED, channel))
 
     def _is_own(self, channel: str) -> bool:
         try:

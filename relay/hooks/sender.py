@@ -8,11 +8,13 @@ at a time.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import TracebackType
 from typing import Protocol
 
 import attrs
@@ -61,7 +63,15 @@ log = logs.get("relay.webhooks")
 
 
 class Receiver(Protocol):
-    """The receiver of a webhook. `relay.hooks.egress.Target` is one."""
+    """The receiver of a webhook, and the connections to it. `relay.hooks.egress.Target` is one."""
+
+    def __enter__(self) -> object:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Close the connections."""
 
     async def post(self, body: bytes, *, timeout: float, headers: Mapping[str, str]) -> Response:
         """Send a request and return the response. Raises EgressError."""
@@ -110,7 +120,7 @@ class Sender:
         """`spread` returns a number between two others, at random: tests make it certain."""
         self.name = name
         self.config = config
-        self._receiver = receiver
+        self.receiver = receiver
         self._database = database
         self._clock = clock
         self._node = node
@@ -120,6 +130,7 @@ class Sender:
         self._wakeup = trio.Event()
         self._failures = 0
         self._rests_until = 0.0
+        self._is_retired = False
         self.in_flight = 0
         """Requests that are under way."""
         self.is_stopped = False
@@ -144,14 +155,19 @@ class Sender:
         self._rests_until = 0.0
         self.wake()
 
+    def retire(self) -> None:
+        """End `run` once the requests that are under way have ended."""
+        self._is_retired = True
+        self.wake()
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Send until cancelled. A request that is cancelled is made again later."""
+        """Send until cancelled or retired. A request that is cancelled is made again later."""
         async with trio.open_nursery() as nursery:
             task_status.started()
-            while True:
+            while not self._is_retired:
                 self._wakeup = trio.Event()
                 until = await self._start_some(nursery)
-                with trio.move_on_at(until):
+                with trio.move_on_at(-math.inf if self._is_retired else until):
                     await self._wakeup.wait()
 
     async def _start_some(self, nursery: trio.Nursery) -> float:
@@ -210,7 +226,7 @@ class Sender:
         timestamp = self._clock.now_ms() // 1000
         headers = signed_headers(self._keys, delivery.event_id, timestamp, body)
         try:
-            response = await self._receiver.post(body, timeout=self.config.timeout, headers=headers)
+            response = await self.receiver.post(body, timeout=self.config.timeout, headers=headers)
         except EgressError as error:
             return _Outcome(error.failure.value, error=str(error))
         status = response.status

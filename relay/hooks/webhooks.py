@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 
 import trio
@@ -68,18 +67,17 @@ class Webhooks:
         self._clock = clock
         self._node = node
         self._is_alone = living is None
+        self._make_target = target or _target
         self._routes = Routes(configured, namespaces)
         self._outlet = Outlet(self._routes, on_written=self._wake)
         self._ledger = Ledger(database, self._outlet, kinds, clock, node=node, living=living)
-        self._watch = Watch(self._ledger, kinds, self._routes, node=node, id_of=connections.id_of)
-        self._connections = connections
-        self._targets = {name: (target or _target)(config) for name, config in configured.items()}
+        self._watch = Watch(self._ledger, kinds, self._routes, connections, node=node)
+        self._broker: Broker
+        self._publications: Publications
+        self._nursery: trio.Nursery | None = None
         self.seconds = Histogram(SECONDS_BOUNDS)
         """The durations of requests."""
-        self.senders = {
-            name: Sender(name, config, self._targets[name], database, clock, node=node, seconds=self.seconds)
-            for name, config in configured.items()
-        }
+        self.senders = {name: self._make_sender(name, config) for name, config in configured.items()}
         """The webhooks by name."""
         self.counts: dict[str, Count] = {}
         """The numbers of events of each webhook, as of the last count."""
@@ -96,12 +94,44 @@ class Webhooks:
 
     def bind(self, broker: Broker, publications: Publications) -> None:
         """Watch what some webhook asks for, and nothing else. Call it once, before anything is subscribed."""
-        if self._watch.watches_connections:
-            self._connections.watcher = self._watch
-        if self._watch.watches_subscriptions:
-            broker.watcher = self._watch
-        if self._routes.wants_any([PUBLICATION_CREATED]):
-            publications.record = self._outlet.record
+        self._broker, self._publications = broker, publications
+        self._begin()
+
+    def _begin(self) -> None:
+        self._watch.begin(self._broker)
+        wants = self._routes.wants_any([PUBLICATION_CREATED])
+        self._publications.record = self._outlet.record if wants else None
+
+    def take_up(self, configured: Mapping[str, WebhookConfig]) -> None:
+        """Use other webhooks from now on, while they run. Called synchronously.
+
+        Requests that are under way end as they began. Events of a webhook that is gone stay in the database.
+        """
+        self._routes.take_up(configured)
+        for name, sender in list(self.senders.items()):
+            if configured.get(name) != sender.config:
+                sender.retire()
+        senders = dict(self.senders)
+        self.senders = {}
+        for name, config in configured.items():
+            last = senders.get(name)
+            if last is not None and last.config == config:
+                self.senders[name] = last
+            else:
+                self.senders[name] = self._make_sender(name, config, last)
+                self._start(self.senders[name])
+        self._begin()
+
+    def _make_sender(self, name: str, config: WebhookConfig, last: Sender | None = None) -> Sender:
+        target = self._make_target(config)
+        sender = Sender(name, config, target, self._database, self._clock, node=self._node, seconds=self.seconds)
+        if last is not None:
+            sender.attempts, sender.recent = last.attempts, last.recent
+        return sender
+
+    def _start(self, sender: Sender) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(_send, sender)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Record and send until cancelled. It has started once what earlier runs left open is settled."""
@@ -111,16 +141,13 @@ class Webhooks:
         forgotten = await self._database.load(lambda c: outbox.forgotten_endpoints(c, self.senders))
         for name in forgotten:
             log.warning("events wait for a webhook that is not configured", webhook=name)
-        with ExitStack() as stack:
-            for target in self._targets.values():
-                stack.enter_context(target)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._ledger.run)
-                for sender in self.senders.values():
-                    nursery.start_soon(sender.run)
-                nursery.start_soon(self._count)
-                nursery.start_soon(self._prune)
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._ledger.run)
+            for sender in self.senders.values():
+                self._start(sender)
+            self._nursery.start_soon(self._count)
+            self._nursery.start_soon(self._prune)
+            task_status.started()
 
     async def flush(self) -> None:
         """Write what has ended on this node. Raises RequestError if the database cannot be written."""
@@ -139,7 +166,7 @@ class Webhooks:
             await trio.sleep(COUNT_INTERVAL)
 
     async def _count_once(self) -> None:
-        for name, sender in self.senders.items():
+        for name, sender in list(self.senders.items()):
             count = await self._database.read(partial(outbox.count, endpoint=name))
             self.counts[name] = count
             maximum = sender.config.max_pending
@@ -154,7 +181,7 @@ class Webhooks:
         while True:
             await trio.sleep(PRUNE_INTERVAL)
             now_ms = self._clock.now_ms()
-            for name in self.senders:
+            for name in list(self.senders):
                 prune = partial(
                     outbox.prune, endpoint=name, letters_before_ms=now_ms - int(LETTERS_PERIOD * 1000),
                     keys_before_ms=now_ms - int(KEYS_PERIOD * 1000),
@@ -210,6 +237,11 @@ class Webhooks:
         return await self._database.write(
             partial(outbox.discard, endpoint=name, event_id=event_id, maximum=MAX_REPLAYED)
         )
+
+
+async def _send(sender: Sender) -> None:
+    with sender.receiver:
+        await sender.run()
 
 
 def _target(config: WebhookConfig) -> Target:

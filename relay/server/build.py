@@ -102,10 +102,8 @@ def make_webhooks(
     connections: Connections,
     clock: Clock,
     cluster: Cluster | None,
-) -> Webhooks | None:
-    """Return the webhooks of the configuration; None if there are none."""
-    if not config.webhooks:
-        return None
+) -> Webhooks:
+    """Return the webhooks of the configuration, of which there may be none."""
     grace, lost_grace = config.dialects.live.offline_grace, config.server.restart_grace
     # The users of a node that is lost go to another one, which serves them meanwhile.
     kinds = Kinds.with_grace(grace, lost_grace if cluster is None else grace)

@@ -229,13 +229,11 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(cluster.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
-        if core.webhooks is not None:
-            core.webhooks.bind(broker, publications)
-            await services.start(core.webhooks.run)
+        core.webhooks.bind(broker, publications)
+        await services.start(core.webhooks.run)
         yield _Inside(core, broker, database, flusher, services, cluster, own_secret=own_secret is not None)
         try:
-            if core.webhooks is not None:
-                await core.webhooks.flush()
+            await core.webhooks.flush()
             if cluster is not None:
                 await cluster.node.stop()
             await write_behind.write()

@@ -41,7 +41,6 @@ async def test_the_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     async with receiver(answer) as backend, running(config_for(folder, backend.settings())) as (server, address):
         port = address.rpartition(":")[2]
         (folder / "relay.toml").write_text(f'[server]\nport = {port}\n[auth]\njwt_secret = "{SECRET}"\n')
-        assert server.core.webhooks is not None
         sender = server.core.webhooks.senders["backend"]
         ids = [(await run("test", "backend")).strip() for _ in range(2)]
         await until(lambda: sender.attempts["refused"] == 2 and not sender.in_flight)

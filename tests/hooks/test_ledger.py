@@ -70,6 +70,7 @@ async def run(database: VirtualDatabase, node: str = "n1", living: Living | None
     """Run a ledger, and end it as a crash does."""
     async with trio.open_nursery() as nursery:
         one = Run(database, node, living)
+        one.ledger.activate()
         await nursery.start(one.ledger.run)
         yield one
         nursery.cancel_scope.cancel()

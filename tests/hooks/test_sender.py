@@ -39,6 +39,12 @@ class MemoryReceiver:
         self.most_running = 0
         self.begun = trio.current_time()
 
+    def __enter__(self) -> MemoryReceiver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     async def post(self, body: bytes, *, timeout: float, headers: Mapping[str, str]) -> Response:
         """Take a request."""
         id_ = headers["webhook-id"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from relay.server.server import Server
+from tests import stores
 from tests.backend import Reply
 from tests.clients import live
 from tests.hooks.receiver import Event, Unreliable, receiver
@@ -61,7 +63,6 @@ async def test_a_user_that_comes_back_never_left(tmp_path: Path) -> None:
 
 def waiting(server: Server) -> int:
     """Return how many changes are not written yet."""
-    assert server.core.webhooks is not None
     return server.core.webhooks.waiting_count
 
 
@@ -131,7 +132,6 @@ async def test_a_bad_receiver_costs_its_own_events_alone(tmp_path: Path, how: st
                 async with live(address, f"user{number}"):
                     pass
             await until(lambda: len(good.events) >= 10)
-            assert server.core.webhooks is not None
             sender = server.core.webhooks.senders["bad"]
             await until(lambda: sender.attempts.total() >= 6)
             assert sender.is_failing
@@ -169,7 +169,6 @@ async def test_a_receiver_that_was_down_gets_everything_after_a_restart(tmp_path
         port, settings = backend.backend.port, backend.settings(events=["user.*"])
     config = config_for(tmp_path, {**GRACE, **settings})
     async with running(config) as (server, address), live(address, "alice"):
-        assert server.core.webhooks is not None
         sender = server.core.webhooks.senders["backend"]
         await until(lambda: sender.attempts["connect"] >= 2)
     async with receiver(port=port) as backend, running(config):
@@ -187,7 +186,6 @@ async def test_gone_stops_a_webhook_until_it_is_resumed(tmp_path: Path) -> None:
     async with receiver(answers) as backend:
         config = config_for(tmp_path, {**GRACE, **backend.settings(events=["user.*"])})
         async with running(config) as (server, address), live(address, "alice"):
-            assert server.core.webhooks is not None
             sender = server.core.webhooks.senders["backend"]
             await until(lambda: sender.is_stopped)
             requests = len(backend.requests)
@@ -205,7 +203,6 @@ async def test_private_addresses_are_refused(tmp_path: Path) -> None:
         url = f"https://localhost:{backend.backend.port}/hook"
         config = config_for(tmp_path, backend.settings(url=url, allow_private=False))
         async with running(config) as (server, address), live(address, "alice"):
-            assert server.core.webhooks is not None
             sender = server.core.webhooks.senders["backend"]
             await until(lambda: sender.attempts["address"] >= 1)
             assert "not public" in str(sender.recent[-1].error)
@@ -215,6 +212,63 @@ async def test_private_addresses_are_refused(tmp_path: Path) -> None:
 async def test_without_webhooks_nothing_watches(tmp_path: Path) -> None:
     """No webhook, no cost: neither connections nor the broker nor the store call anything."""
     async with running(config_for(tmp_path)) as (server, _):
-        assert server.core.webhooks is None
+        assert not server.core.webhooks.senders
         assert server.core.connections.watcher is None
         assert server.broker.watcher is None
+        assert server.core.webhooks.waiting_count == 0
+
+
+async def test_other_webhooks_without_a_restart(tmp_path: Path) -> None:
+    """A webhook that comes is told of what is there already, one that changes goes on, and one that goes is told no more."""
+    async with receiver() as first, receiver() as second:
+        config = config_for(
+            tmp_path, {**GRACE, "namespaces.orders.subscribe": "users", **first.settings(events=["user.*"])}
+        )
+        async with running(config) as (server, address), live(address, "ann") as ann:
+            assert (await ann.ask(type="subscribe", channel="orders:1"))["type"] == "subscribed"
+            await until(lambda: len(first.events) == 1)
+            hooks, [old] = server.core.webhooks, config.webhooks.values()
+            other = attrs.evolve(old, url=second.backend.url(), events=("connection.*", "channel.*"))
+            hooks.take_up({"backend": old, "other": other})
+            await until(lambda: len(second.events) == 2)
+            assert sorted(second.summaries) == [("channel.occupied", "orders:1"), ("connection.opened", "ann")]
+            hooks.take_up({"backend": attrs.evolve(old, url=second.backend.url(), events=("user.*",))})
+            async with live(address, "bob"):
+                await until(lambda: len(second.events) == 3)
+            await until(lambda: len(second.events) == 4)
+            assert second.summaries[2:] == [("user.connected", "bob"), ("user.disconnected", "bob")]
+            hooks.take_up({})
+            assert server.core.connections.watcher is None
+            assert server.broker.watcher is None
+            await until(lambda: waiting(server) == 0)
+        assert len(first.events) == 1
+        assert stores.problems(tmp_path) == []
+
+
+async def test_too_many_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the bound only the newest event of a user waits, and publications are dropped; both are counted."""
+    monkeypatch.setattr("relay.hooks.webhooks.COUNT_INTERVAL", 0.02)
+
+    async def refuse(_: Event) -> Reply:
+        return Reply(500)
+
+    async with receiver(refuse) as backend:
+        options = {"events": ["connection.*", "publication.created"], "max_pending": 4, "retry_interval": 60.0}
+        config = config_for(tmp_path, {**GRACE, "namespaces.orders.publish": "users", **backend.settings(**options)})
+        async with running(config) as (server, address), live(address, "ann") as ann:
+            hooks = server.core.webhooks
+
+            async def publish(number: int) -> None:
+                for _ in range(number):
+                    await ann.send(type="publish", channel="orders:1", data=1)
+                    assert (await ann.until("published"))["type"] == "published"
+
+            await publish(10)
+            await until(lambda: hooks.counts["backend"].pending == 11)
+            await publish(3)
+            assert hooks.dropped == {"backend": 3}
+            for _ in range(4):
+                async with live(address, "bob"):
+                    await until(lambda: waiting(server) == 0)
+            await until(lambda: hooks.dropped["backend"] > 3)
+            assert hooks.counts["backend"].pending <= 13
