@@ -19,7 +19,7 @@ from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import Rooms
-from relay.ground.errors import RefusalReason, RequestError
+from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
@@ -183,7 +183,8 @@ class Subscriptions:
     async def recheck_channel(self, channel: ChannelName, reason: str, user_id: str | None = None) -> None:
         """End each subscription to a channel whose principal may not have it any more: of one user, or of all.
 
-        A subscription whose right cannot be looked up ends too.
+        Raises:
+            RequestError: `UNAVAILABLE`; the store cannot read. Subscriptions that were not checked stay.
         """
         for subscriber in self._broker.subscribers(channel):
             principal = subscriber.principal
@@ -194,7 +195,9 @@ class Subscriptions:
                 continue  # as for `recheck`
             try:
                 await check_subscribe(self._rooms, principal, channel)
-            except RequestError:
+            except RequestError as refusal:
+                if refusal.code is Code.UNAVAILABLE:
+                    raise
                 self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:

@@ -87,7 +87,7 @@ async def _publish_array(core: Core, items: list[object], scope: str, body: byte
         raise RequestError(Code.TOO_LARGE, f"An array may have at most {maximum} publications.")
     checked: list[Draft | RequestError] = []
     # Splitting costs as much as reading, so the items are split only if the way in which one is written counts.
-    documents = strictjson.elements(body) if any(map(core.publishing.keeps_form, items)) else None
+    documents = strictjson.elements(body) if _any_keeps_form(core, items) else None
     for number, item in enumerate(items, 1):
         # What an item came in is not known by itself; it is measured only where it could be too large.
         document = None if documents is None else documents[number - 1]
@@ -104,6 +104,11 @@ async def _publish_array(core: Core, items: list[object], scope: str, body: byte
     drafts = [draft for draft in checked if isinstance(draft, Draft)]
     outcomes = iter(await core.publishing.publish_many(drafts) if drafts else [])
     return [_result(draft, next(outcomes)) if isinstance(draft, Draft) else _refusal(draft) for draft in checked]
+
+
+def _any_keeps_form(core: Core, items: list[object]) -> bool:
+    names = {item.get("channel") for item in items if isinstance(item, dict) and isinstance(item.get("channel"), str)}
+    return any(core.publishing.keeps_form({"channel": name}) for name in names)
 
 
 def _result(draft: Draft, outcome: Outcome) -> dict[str, Any]:

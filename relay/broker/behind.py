@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 
-import attrs
 import trio
 
 from relay.broker.channel import Channel
@@ -13,8 +11,6 @@ from relay.broker.idempotency import IdempotencyCache
 from relay.broker.registry import ChannelRegistry
 from relay.ground.errors import RequestError
 from relay.model.publication import Draft, Outcome, Position, Published
-
-Publish = Callable[[Draft], Published]
 
 NOWHERE = Position(0, "")
 """The position of a publication that is not kept."""
@@ -31,13 +27,18 @@ class BehindPublisher:
         self._idempotency = idempotency
         self._publications = publications
 
+    def publish_at_once(self, draft: Draft) -> Published | None:
+        """Publish one draft, unless the store must be asked first: then return None."""
+        channel = self._channels.get(draft.channel)
+        if draft.channel.namespace.history_size and (channel is None or _misses_version(channel, draft)):
+            return None
+        return self._once(channel, draft)
+
     async def publish(self, draft: Draft) -> Outcome:
-        """Publish one draft and return its outcome. A checkpoint only if the store is asked."""
+        """Ask the store for what is missing of the channel, publish one draft and return its outcome."""
         try:
-            if not draft.channel.namespace.history_size:
-                return self._once(draft, self._pass_on)
             channel = self._channels.get(draft.channel) or await self._channels.load(draft.channel)
-            if draft.version is not None and not channel.version_known:
+            if _misses_version(channel, draft):
                 channel.pin()
                 try:
                     await self._channels.load_version(channel)
@@ -45,21 +46,23 @@ class BehindPublisher:
                     channel.unpin()
         except RequestError as refusal:
             return refusal
-        return self._once(draft, lambda draft: self._publish(channel, draft))
+        return self._once(channel, draft)
 
-    def _once(self, draft: Draft, publish: Publish) -> Published:
+    def _once(self, channel: Channel | None, draft: Draft) -> Published:
         key = draft.idempotency
         if key is None:
-            return publish(draft)
+            return self._publish(channel, draft)
         now = trio.current_time()
         earlier = self._idempotency.get(key.scope, key.key, now)
         if earlier is not None:
-            return attrs.evolve(earlier, repeated=True)
-        published = publish(draft)
+            return earlier._replace(repeated=True)
+        published = self._publish(channel, draft)
         self._idempotency.put(key.scope, key.key, published, now, key.period)
         return published
 
-    def _publish(self, channel: Channel, draft: Draft) -> Published:
+    def _publish(self, channel: Channel | None, draft: Draft) -> Published:
+        if channel is None or not draft.channel.namespace.history_size:
+            return self._pass_on(channel, draft)
         if draft.version is not None and channel.version is not None and draft.version <= channel.version:
             return Published(channel.position, skipped=True)
         position = Position(channel.offset + 1, channel.epoch)
@@ -69,12 +72,15 @@ class BehindPublisher:
         channel.publish(draft, position, written=False)
         return Published(position)
 
-    def _pass_on(self, draft: Draft) -> Published:
+    def _pass_on(self, channel: Channel | None, draft: Draft) -> Published:
         self._publications[draft.channel.namespace.name] += 1
         self._channels.taps.take(draft, NOWHERE)
-        channel = self._channels.get(draft.channel)
         if channel is not None:
             channel.pass_on(draft, NOWHERE)
         elif draft.origin is not None:
             draft.origin.receive(draft.at(NOWHERE))
         return Published(NOWHERE)
+
+
+def _misses_version(channel: Channel, draft: Draft) -> bool:
+    return draft.version is not None and not channel.version_known

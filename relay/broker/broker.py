@@ -114,7 +114,7 @@ class Broker:
         for i, draft in enumerate(drafts):
             if outcomes[i] is not None:
                 continue
-            outcomes[i] = await self._behind.publish(draft)
+            outcomes[i] = self._behind.publish_at_once(draft) or await self._behind.publish(draft)
             published_bytes += ITEM_BYTES + draft.size
             if published_bytes >= YIELD_BYTES:
                 published_bytes = 0
@@ -122,11 +122,9 @@ class Broker:
         if not durable:
             await trio.lowlevel.checkpoint()
         result = [outcome for outcome in outcomes if outcome is not None]
-        unavailable = [
-            outcome for outcome in result if isinstance(outcome, RequestError) and outcome.code is Code.UNAVAILABLE
-        ]
-        if unavailable and len(unavailable) == len(drafts):
-            raise unavailable[0]
+        first = result[0] if result else None
+        if isinstance(first, RequestError) and all(map(_is_unavailable, result)):
+            raise first
         return result
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
@@ -387,6 +385,10 @@ class Broker:
         if subscription.present:
             subscription.present = False
             self._presence.left(subscriber, name)
+
+
+def _is_unavailable(outcome: Outcome) -> bool:
+    return isinstance(outcome, RequestError) and outcome.code is Code.UNAVAILABLE
 
 
 def _goes_to_store(draft: Draft, writes_behind: bool) -> bool:

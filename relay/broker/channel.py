@@ -181,6 +181,8 @@ class Channel:
 
     def _deliver(self, publication: Publication, except_for: object) -> None:
         """Deliver to every subscriber but the one with the sink `except_for`."""
+        if not self._audiences and not self.name.namespace.latest:
+            return
         namespace = self.name.namespace
         key = None
         if namespace.latest:

@@ -17,6 +17,7 @@ from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
 from relay.cluster.signals import SIGNAL, from_data, to_data
 from relay.ground import logs
 from relay.ground.clock import Clock
+from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.store.database import Database
@@ -26,8 +27,14 @@ from relay.store.publications import Publications
 MAX_RECHECKS = 10_000
 """Channels and users whose rights wait to be checked again. With more, the rights of all subscribers are."""
 
+RECHECK_DELAY = 1.0
+"""Seconds until rights are checked again that could not be looked up. Meanwhile the database gives and takes none."""
+
 Recheck = Callable[[ChannelName, str, str | None], Awaitable[None]]
-"""Ends each subscription to a channel, for a reason, whose right was lost: of one user, or of all."""
+"""Ends each subscription to a channel, for a reason, whose right was lost: of one user, or of all.
+
+Raises RequestError if the store cannot read.
+"""
 
 log = logs.get("relay.cluster")
 
@@ -109,4 +116,11 @@ class Cluster:
                 reason = self._rechecks.pop((text, user_id))
                 channel = self._broker.channels.named(text)
                 name = self.namespaces.parse(text) if channel is None else channel.name
-                await self._recheck(name, reason, user_id)
+                try:
+                    await self._recheck(name, reason, user_id)
+                except RequestError as refusal:
+                    log.warning("cannot check rights, trying again", channel=text, cause=refusal.message)
+                    self._rechecks.setdefault((text, user_id), reason)
+                    self._recheck_soon.set()
+                    await trio.sleep(RECHECK_DELAY)
+                    break

@@ -227,7 +227,7 @@ def complete(channel: ChannelName, type_: str | None, data: Any) -> tuple[str, A
         raise invalid_field("type", f"must be {TYPE_RULE}")
     if not namespace.built_in:
         return type_, data
-    if not isinstance(data, Mapping):
+    if not isinstance(data, dict):
         raise invalid_field("data", "is required and must be an object")
     completed = dict(data)
     if namespace.id_fields is not None:

@@ -15,8 +15,7 @@ MAX_CLIENT_MESSAGE_ID_CHARACTERS = 128
 """Length of the id under which a client's message counts once. It is opaque, and never trimmed."""
 
 
-@attrs.frozen
-class Position:
+class Position(NamedTuple):
     """A position in one channel: after the publication with this offset. The first publication has offset 1."""
 
     offset: int
@@ -190,8 +189,7 @@ class Draft:
         )
 
 
-@attrs.frozen
-class Published:
+class Published(NamedTuple):
     """The outcome of a published draft: its position, and whether an earlier draft with the same key has it.
 
     A draft that was skipped for its version was not published: `position` is the head of its channel.

@@ -195,6 +195,7 @@ async def test_limits_in_force(tmp_path: Path) -> None:
         assert found["places"]["live"][0]["used"] == 1
 
 
+@pytest.mark.slow
 async def test_keys(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin:
         created = await admin.post("/keys", 201, user="back", scopes=["publish"], tier="pro")
@@ -326,6 +327,7 @@ async def test_a_tail_shows_what_matches(tmp_path: Path) -> None:
                 await trio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_tail_drops_and_counts(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin, tailed(admin, "rate=2") as lines:
         items = [{"channel": "trades", "data": {"n": number}} for number in range(10)]
@@ -346,6 +348,7 @@ async def test_tails_are_bounded(tmp_path: Path) -> None:
         assert "Retry-After" in refused.headers
 
 
+@pytest.mark.slow
 async def test_a_tail_needs_an_admin_and_ends_with_its_key(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin:
         _, publisher = await create_key(tmp_path, "publish")

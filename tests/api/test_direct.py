@@ -267,6 +267,7 @@ async def test_a_refusal_leaves_the_connection_where_its_body_comes(tmp_path: Pa
         assert (await connection.answer()).status == 200
 
 
+@pytest.mark.slow
 async def test_a_refusal_ends_the_connection_where_its_body_does_not_come(tmp_path: Path) -> None:
     async with connected(tmp_path) as (_, connection, _):
         await connection.head("POST", "/v1/publish", f"Content-Length: {len(ITEM)}")
@@ -310,6 +311,7 @@ async def test_a_later_head_that_stalls_is_let_go(tmp_path: Path) -> None:
         assert await connection.ended() == b""
 
 
+@pytest.mark.slow
 async def test_a_connection_without_requests_is_let_go(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, connection, key):
         server.http.keep_alive_timeout = 0.2
@@ -345,6 +347,7 @@ async def test_a_drain_closes_kept_connections_and_lets_a_request_finish(
             assert await busy.ended() == b""
 
 
+@pytest.mark.slow
 async def test_a_drain_waits_for_a_body_no_longer_than_it_comes(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, connection, key):
         request = post(ITEM, key)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.store import postgres
 from relay.store.location import require_psycopg
 from tests.cli.commands import done, failed
 from tests.postgres import PostgresServer, shared_server
@@ -89,6 +90,7 @@ def test_a_url_of_another_database(monkeypatch: pytest.MonkeyPatch, value: str, 
 
 
 def test_without_the_library(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.postgres", postgres)  # what is imported below replaces it
     for name in [name for name in sys.modules if name.startswith(("psycopg", "relay.store.postgres"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)

@@ -29,7 +29,7 @@ LISTEN_CUT = (
 )
 GONE = (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError)
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 class Chaos:

@@ -11,8 +11,10 @@ import httpx
 import pytest
 import trio
 
+from relay.access.rules import check_subscribe
 from relay.cluster import node as node_module
 from relay.store import api_keys
+from relay.store.errors import unavailable
 from tests.actions import join, make_room
 from tests.clients import Client, live
 from tests.cluster.nodes import Running, eventually, nodes
@@ -25,7 +27,7 @@ WHERE application_name = 'relay' AND query LIKE 'LISTEN%' AND pid <> pg_backend_
 """
 CUT_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay'"
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -268,3 +270,27 @@ async def test_places_of_users_count_on_all_nodes(tmp_path: Path) -> None:
             while not await places[0].take("u", 3):
                 await trio.sleep(0.01)
         assert not await places[1].take("u", 3)
+
+
+async def test_rights_that_cannot_be_looked_up_are_checked_later(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its listener was cut off a node checks all rights; a database that fails once more ends no subscription."""
+    monkeypatch.setattr("relay.cluster.cluster.RECHECK_DELAY", 0.05)
+    refusals = [unavailable()] * 3
+
+    async def failing(*args: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        await check_subscribe(*args)
+
+    with trio.fail_after(60):
+        async with nodes(tmp_path, 1, postgres=postgres) as [one]:
+            room = await make_room(one.address)
+            async with live(one.address, "ann") as client:
+                await join(client, room)
+                monkeypatch.setattr("relay.access.subscribing.check_subscribe", failing)
+                await trio.to_thread.run_sync(postgres.execute, CUT_LISTENERS)
+                await eventually(lambda: not refusals)
+                await client.send(type="chat:send", chatroomId=room, message="still here")
+                assert (await client.until("chat:message"))["data"]["message"] == "still here"

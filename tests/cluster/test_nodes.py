@@ -39,6 +39,7 @@ async def test_a_message_reaches_the_other_node(tmp_path: Path) -> None:
             await bob.nothing()
 
 
+@pytest.mark.slow
 async def test_one_order_on_three_nodes(tmp_path: Path) -> None:
     """Senders on every node, one room: each node's reader sees the same messages in the same order, dense."""
     each, senders = 30, 4
@@ -196,6 +197,7 @@ async def test_rights_and_rooms_end_on_every_node(tmp_path: Path) -> None:
             assert (await bob.until("chatroom:deleted"))["data"]["chatroomId"] == other
 
 
+@pytest.mark.slow
 async def test_each_node_says_its_name(tmp_path: Path) -> None:
     """In `/readyz`, and `/metrics` counts the nodes."""
     async with nodes(tmp_path, 2) as (one, two), httpx.AsyncClient() as http:

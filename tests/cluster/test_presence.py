@@ -47,6 +47,7 @@ async def test_users_of_both_nodes_are_in_the_room(tmp_path: Path) -> None:
                     await trio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_offline_is_said_once_after_the_grace(tmp_path: Path) -> None:
     """On each node, by one node."""
     async with nodes(tmp_path, 2, **SETTINGS) as (one, two):
@@ -75,6 +76,7 @@ async def heard_of(client: Client, wanted: str) -> list[str]:
     return heard
 
 
+@pytest.mark.slow
 async def test_a_user_that_moves_does_not_flicker(tmp_path: Path) -> None:
     """Within the grace, between any two nodes, several times."""
     async with nodes(tmp_path, 3, **SETTINGS) as started:
@@ -95,6 +97,7 @@ async def test_a_user_that_moves_does_not_flicker(tmp_path: Path) -> None:
             assert await signals(alice, 2.5 * GRACE) == ["carol offline"]
 
 
+@pytest.mark.slow
 async def test_a_user_on_two_nodes_is_offline_when_both_are_gone(tmp_path: Path) -> None:
     async with nodes(tmp_path, 2, **SETTINGS) as (one, two):
         room = await make_room(one.address)
@@ -121,6 +124,7 @@ def database_of(node: Running) -> str:
     return str(url.removeprefix("postgresql:///").partition("?")[0])
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_users_that_went(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"dialects.live.offline_grace": 0.1}
     async with nodes(tmp_path, 2, **settings) as (one, two):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.actions import make_room
@@ -42,6 +43,7 @@ async def until(connection: RawConnection, opcode: int) -> bytes:
     raise AssertionError("the connection ended")
 
 
+@pytest.mark.slow
 async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_path: Path) -> None:
     config = config_for(tmp_path, IMPATIENT)
     async with running(config) as (server, address):
@@ -79,6 +81,7 @@ async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_pat
                 await trio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_a_large_resume_slowly_is_not_idle(tmp_path: Path) -> None:
     settings = {**IMPATIENT, "dialects.live.idle_timeout": 2 * IDLE_TIMEOUT}
     async with running(config_for(tmp_path, settings)) as (server, address), http_client(address) as http:

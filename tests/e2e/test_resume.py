@@ -26,6 +26,8 @@ pytestmark = pytest.mark.slow
 
 PUBLICATIONS = int(os.environ.get("RELAY_PUBLICATIONS", "1200"))
 BATCH = 20
+PACE = 0.04
+"""Seconds between two batches, so that clients are cut off some times while they flow, also where publishing is fast."""
 WANDERERS = 3
 """Clients of each way to listen."""
 FEW_PINGS = {
@@ -183,6 +185,7 @@ async def test_clients_that_are_cut_off_at_random_moments(tmp_path: Path) -> Non
                 numbers = range(first, min(first + BATCH, PUBLICATIONS + 1))
                 await publish(http, *(chat(room, number) for number in numbers))
                 await publish(http, *({"channel": "trades", "data": {"n": number}} for number in numbers))
+                await trio.sleep(PACE)
             done.set()
             for sleeper in sleepers:
                 async with connect(address, sleeper.way.path(sleeper.user)) as client:

@@ -16,7 +16,6 @@ WARM_UP = 300
 TIMEOUT = 120.0
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 async def test_nothing_of_1500_guests_stays(tmp_path: Path) -> None:
     with trio.fail_after(TIMEOUT):

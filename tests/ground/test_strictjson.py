@@ -175,6 +175,7 @@ def test_only_protocol_errors_leave(document: str | bytes) -> None:
 # -- how a value is written --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=5), st.sampled_from([None, 0, 2]), st.booleans())
 def test_a_member_is_found_as_it_is_written(value: dict[str, object], indent: int | None, ascii_only: bool) -> None:
     document = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
@@ -184,6 +185,7 @@ def test_a_member_is_found_as_it_is_written(value: dict[str, object], indent: in
         assert b"\n" not in found
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, max_size=5), st.sampled_from([None, 0, 2]))
 def test_elements_are_found_as_they_are_written(value: list[object], indent: int | None) -> None:
     found = strictjson.elements(json.dumps(value, indent=indent).encode())

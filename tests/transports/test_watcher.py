@@ -91,6 +91,7 @@ async def test_pings_pongs_and_the_close_of_a_busy_connection() -> None:
         await busy.websocket.close(1000, "")  # there is nothing left to say
 
 
+@pytest.mark.slow
 async def test_a_busy_connection_whose_client_is_gone() -> None:
     async with scene() as busy:
         await busy.client.send_all(frame(TEXT, b"last"))
@@ -99,6 +100,7 @@ async def test_a_busy_connection_whose_client_is_gone() -> None:
         assert [await busy.websocket.receive() for _ in range(2)] == ["last", None]
 
 
+@pytest.mark.slow
 async def test_what_is_read_ahead_is_bounded() -> None:
     """The rest stays with the client, and comes in order when the handler takes what waits."""
     payloads = [b"%06d" % number + b"x" * 994 for number in range(4000)]
@@ -114,6 +116,7 @@ async def test_what_is_read_ahead_is_bounded() -> None:
         assert inbox.size == 0
 
 
+@pytest.mark.slow
 async def test_a_message_is_not_lost_where_its_receiver_gives_up() -> None:
     async with scene() as busy:
         with trio.move_on_after(0.01):
@@ -126,6 +129,7 @@ async def test_a_message_is_not_lost_where_its_receiver_gives_up() -> None:
         assert [await busy.websocket.receive() for _ in range(2)] == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handler_is_busy", [True, False])
 async def test_pings_of_a_client_that_does_not_read(handler_is_busy: bool) -> None:
     """Answers take no room that is not there; once there is, the newest ping is answered (RFC 6455, 5.5.3)."""

@@ -245,7 +245,7 @@ class LiveSession:
 
         def first(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
             positions = {
-                name.id: attrs.asdict(position) for name, (position, _) in zip(target.channels, snapshots, strict=True)
+                name.id: position._asdict() for name, (position, _) in zip(target.channels, snapshots, strict=True)
             }
             data = {"channel": "market", "symbols": [name.id for name in self._market()], "positions": positions}
             frames = [text_frame(protocol.answer("subscribed", data, request_id))]

@@ -317,7 +317,7 @@ def _by_caller(items: Sequence[_Item], appends: Sequence[Append], missed: list[P
         outcome = item.outcome
         if item.same_as is not None:
             assert isinstance(item.same_as.outcome, Published)
-            outcome = attrs.evolve(item.same_as.outcome, repeated=True)
+            outcome = item.same_as.outcome._replace(repeated=True)
         assert outcome is not None
         results[item.owner].outcomes.append(outcome)
         if isinstance(outcome, Published) and not outcome.repeated and not outcome.skipped:

@@ -23,6 +23,9 @@ FAILURES = (errors.UndefinedTable, errors.UndefinedColumn, errors.InsufficientPr
 OWN_ERRORS = (psycopg.IntegrityError, psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError)
 """Errors about one operation's values or calls, except FAILURES; all others are the database's."""
 
+UNCOMMITTED = (errors.DeadlockDetected, errors.SerializationFailure, errors.IdleInTransactionSessionTimeout)
+"""Errors of COMMIT after which nothing was committed. PostgreSQL ends an idle session before it reads another statement."""
+
 Announce = Callable[[Sequence[Publication]], Sequence[str]]
 """Makes the payloads that tell other nodes about publications. Called in the store's thread, before the commit."""
 
@@ -169,7 +172,7 @@ def _appended(result: object) -> Appended:
 def _commit(transaction: PostgresTransaction) -> None:
     try:
         status = transaction.raw.execute(b"COMMIT").statusmessage
-    except (errors.DeadlockDetected, errors.SerializationFailure):
+    except UNCOMMITTED:
         raise
     except psycopg.Error as error:
         raise LostAnswerError(str(error)) from error

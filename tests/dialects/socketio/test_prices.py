@@ -129,6 +129,7 @@ async def test_refusals(tmp_path: Path) -> None:
         await until_listeners(world, 0)
 
 
+@pytest.mark.slow
 async def test_two_sockets_a_user(tmp_path: Path) -> None:
     """Two sockets of a user count, over whichever transport and key; each end of one, of every sort, gives its place back."""
     async with pricing(tmp_path) as world:

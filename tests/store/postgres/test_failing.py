@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -33,7 +34,7 @@ RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which writes succeed again."""
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -181,6 +182,34 @@ async def test_stopped_for_some_seconds(
 
         await senders.run(20, harm)
         assert bool(senders.refused) is (timeout < 5)
+        await trio.to_thread.run_sync(senders.audit, server)
+
+
+@pytest.mark.parametrize("where", ["_begin", "_commit"])
+async def test_stopped_in_a_transaction(server: PostgresServer, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """The server ends the session of a node that seemed idle in its transaction, and the batch runs again."""
+    monkeypatch.setattr(connection, "SESSION", "SET idle_in_transaction_session_timeout = '1s'")
+    real: Any = getattr(batch, where)
+    stopped = threading.Event()
+
+    def stop_first(*arguments: Any) -> Any:
+        if not stopped.is_set():
+            server.signal_all(signal.SIGSTOP)
+            stopped.set()
+        return real(*arguments)
+
+    async with opened(server) as store:
+        senders = Senders(store)
+
+        async def harm() -> None:
+            monkeypatch.setattr(batch, where, stop_first)
+            await trio.to_thread.run_sync(stopped.wait, 5.0)
+            await trio.sleep(1.5)
+            server.signal_all(signal.SIGCONT)
+            await recovered(store)
+
+        await senders.run(20, harm)
+        assert senders.refused == 0
         await trio.to_thread.run_sync(senders.audit, server)
 
 

@@ -96,6 +96,7 @@ async def test_a_step_that_fails_leaves_nothing(
     assert server.execute("SELECT count(*) FROM pg_class WHERE relname IN ('more', 'relay_schema')", name) == [(0,)]
 
 
+@pytest.mark.slow
 async def test_a_newer_schema_is_refused_and_ends_a_node_that_runs(server: PostgresServer, name: str) -> None:
     url = server.url(name)
     with trio.fail_after(30):

@@ -833,6 +833,7 @@ async def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> N
         assert other.execute("SELECT name FROM sqlite_schema").fetchall() == [("users",)]
 
 
+@pytest.mark.slow
 async def test_what_is_delivered_survives_a_killed_process(tmp_path: Path) -> None:
     script = """
 import sys, trio
