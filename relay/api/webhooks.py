@@ -53,8 +53,8 @@ def _add_views(routes: Blueprint, core: Core) -> None:
             attempts = [_attempt_entry(one) for one in reversed(hooks.sender(name).recent)]
             return success({"deliveries": attempts, "cursor": None})
         after, limit = _number(query, "cursor", 0, 10**15), _number(query, "limit", MAX_PAGE, MAX_PAGE)
-        found = await hooks.page(name, dead=state == "dead", after=after, limit=max(limit, 1))
-        cursor = str(found[-1].id) if len(found) == limit else None
+        found, more = await hooks.page(name, dead=state == "dead", after=after, limit=max(limit, 1))
+        cursor = str(found[-1].id) if more else None
         return success({"deliveries": [_delivery_entry(one) for one in found], "cursor": cursor})
 
 

@@ -164,13 +164,15 @@ class Sender:
         """Send until cancelled or retired. A request that is cancelled is made again later."""
         async with trio.open_nursery() as nursery:
             task_status.started()
+            woken = True
             while not self._is_retired:
                 self._wakeup = trio.Event()
-                until = await self._start_some(nursery)
+                until = await self._start_some(nursery, woken=woken)
                 with trio.move_on_at(-math.inf if self._is_retired else until):
                     await self._wakeup.wait()
+                woken = self._wakeup.is_set()
 
-    async def _start_some(self, nursery: trio.Nursery) -> float:
+    async def _start_some(self, nursery: trio.Nursery, *, woken: bool) -> float:
         """Begin as many requests as may run and are due. Return the time of the next look."""
         now = trio.current_time()
         maximum = 1 if self.is_failing else self.config.max_in_flight
@@ -180,8 +182,9 @@ class Sender:
         if now < self._rests_until:
             return self._rests_until
         try:
-            claimed = await self._database.write(partial(self._claim, free))
-            due_ms = None if claimed else await self._database.load(lambda c: outbox.next_due(c, self.name))
+            # A wakeup promises an event, so it is claimed at once. Otherwise a look costs no transaction.
+            claimed = await self._database.write(partial(self._claim, free)) if woken or await self._is_due() else []
+            due_ms = None if claimed else await self._next_due()
         except RequestError as refusal:
             log.debug("the outbox cannot be used, trying again", webhook=self.name, cause=refusal.message)
             return trio.current_time() + LOOK_INTERVAL
@@ -194,6 +197,13 @@ class Sender:
             return trio.current_time()
         wait = LOOK_INTERVAL if due_ms is None else max(due_ms - self._clock.now_ms(), 1) / 1000
         return trio.current_time() + min(wait, LOOK_INTERVAL)
+
+    async def _next_due(self) -> int | None:
+        return await self._database.read(lambda connection: outbox.next_due(connection, self.name))
+
+    async def _is_due(self) -> bool:
+        due_ms = await self._next_due()
+        return due_ms is not None and due_ms <= self._clock.now_ms()
 
     def _claim(self, maximum: int, connection: Transaction) -> list[Delivery]:
         now_ms = self._clock.now_ms()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 
 import trio
 
@@ -39,6 +40,8 @@ KEYS_PERIOD = 30 * 86_400.0
 """Seconds for which the number of a key's last event is kept. After that its numbers begin at 1 again."""
 MAX_REPLAYED = 1000
 """Dead letters that one request replays or discards."""
+MAX_PAGE_BYTES = 262_144
+"""Characters of bodies in one page of events."""
 TEST_KEY = "test"
 """The key of events that operators send."""
 
@@ -204,11 +207,24 @@ class Webhooks:
         """Return how many events a webhook has. Raises RequestError if the database cannot be read."""
         return await self._database.read(partial(outbox.count, endpoint=name))
 
-    async def page(self, name: str, *, dead: bool, after: int, limit: int) -> Sequence[Delivery]:
-        """Return pending events, or dead letters, the oldest first. Raises RequestError as `count`."""
-        return await self._database.read(
+    async def page(self, name: str, *, dead: bool, after: int, limit: int) -> tuple[Sequence[Delivery], bool]:
+        """Return pending events, or dead letters, the oldest first, and whether there may be more.
+
+        A page has MAX_PAGE_BYTES of bodies at most, but one event if there is one.
+
+        Raises:
+            RequestError: as `count`.
+        """
+        found = await self._database.read(
             lambda connection: outbox.page(connection, name, dead=dead, after=after, limit=limit)
         )
+        sizes = accumulate(len(one.body) for one in found)
+        fitting = [
+            one
+            for number, (one, size) in enumerate(zip(found, sizes, strict=True))
+            if not number or size <= MAX_PAGE_BYTES
+        ]
+        return fitting, len(found) == limit or len(fitting) < len(found)
 
     async def test(self, name: str) -> str:
         """Send an event that says nothing, and return its id. Raises RequestError if the database cannot be written."""

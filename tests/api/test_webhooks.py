@@ -131,6 +131,30 @@ async def test_test_replay_discard_and_enable(
         assert any(action in one for one in actions), action
 
 
+async def test_pages_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page ends where its bodies are too many, and the next one goes on."""
+    monkeypatch.setattr("relay.hooks.webhooks.MAX_PAGE_BYTES", 250)
+    monkeypatch.setattr("relay.hooks.sender.MAX_ATTEMPTS", 1)
+    async with world(tmp_path) as here:
+        here.status = 500
+        sent = [(await here.post("/backend/test"))["id"] for _ in range(5)]
+
+        async def pages() -> list[list[str]]:
+            found: list[list[str]] = []
+            cursor: str | None = ""
+            while cursor is not None:
+                page = await here.get("/backend/deliveries", state="dead", cursor=cursor)
+                found.append([one["id"] for one in page["deliveries"]])
+                cursor = page["cursor"]
+            return found
+
+        async def all_dead() -> bool:
+            return sum(map(len, await pages())) == 5
+
+        await until(all_dead)
+        assert await pages() == [sent[:2], sent[2:4], sent[4:]]
+
+
 async def test_bad_requests(tmp_path: Path) -> None:
     """A name that no webhook has is not found, and a parameter that cannot be is named."""
     async with world(tmp_path) as here:

@@ -1,7 +1,7 @@
 """No end is lost when a server is killed: each beginning that a receiver was told of has its end, once.
 
-A few kills; `RELAY_WEBHOOK_KILLS=200 pytest -s -n 0 tests/hooks/test_killed.py` for more. `RELAY_SEED` repeats the same points
-in time, as far as processes let it.
+A few kills; `RELAY_WEBHOOK_KILLS=200 pytest -s -n 0 -o faulthandler_timeout=0 tests/hooks/test_killed.py` for more.
+`RELAY_SEED` repeats the same points in time, as far as processes let it.
 """
 
 from __future__ import annotations
