@@ -13,6 +13,7 @@ from functools import partial
 
 import trio
 
+from relay.access.rights import Rights
 from relay.access.rules import check_publish, check_subscribe
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
@@ -35,10 +36,13 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, *, maximum: int) -> None:
+    def __init__(
+        self, broker: Broker, rooms: Rooms, rights: Rights, timers: Timers, auth: Auth, *, maximum: int
+    ) -> None:
         """`maximum`: counted subscriptions of one connection."""
         self._auth = auth
         self._broker = broker
+        self._rights = rights
         self._rooms = rooms
         self._timers = timers
         self._maximum = maximum
@@ -82,7 +86,8 @@ class Subscriptions:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
 
         `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
-        with the reason `token_expired` when it expires, unless a later call brings a fresh one.
+        with the reason `token_expired` when it expires, unless a later call brings a fresh one. The answer of a backend
+        hook counts like a token, with the reason `backend_expired`.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
         the first frame; see `Broker.subscribe`, also for `last`. `counted=False` exempts the subscription from the maximum.
@@ -91,17 +96,19 @@ class Subscriptions:
         Raises:
             RequestError: there are too many subscriptions, the right is missing or lost meanwhile, or the store cannot
                 read.
-            Disconnect: the reader is so slow that the history went past its position.
+            Disconnect: the reader is so slow that the history went past its position, or a backend hook ends the
+                connection.
         """
         maximum = self._maximum
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
             proof = None
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
-            await check_subscribe(self._rooms, principal, channel, proof)
+            proof = await self._rights.check_subscribe(principal, channel, proof, subscriber=subscriber)
             if proof is not subscription.token:
                 subscription.token = proof
-                subscription.deadline = math.inf if proof is None else self._auth.deadline_at(proof.expires_at)
+                expires_at = None if proof is None else proof.expires_at
+                subscription.deadline = math.inf if expires_at is None else self._auth.deadline_at(expires_at)
                 self._expect_end(subscriber)
             await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, last=last, answer=answer)
 
@@ -173,7 +180,9 @@ class Subscriptions:
         now = trio.current_time()
         for subscription in list(subscriber.subscriptions.values()):
             if subscription.deadline <= now:
-                self._end(subscriber, subscription.channel, RefusalReason.TOKEN_EXPIRED.value)
+                token = subscription.token
+                reason = RefusalReason.TOKEN_EXPIRED if token is None else token.end_reason
+                self._end(subscriber, subscription.channel, reason.value)
         self._expect_end(subscriber)
 
     def _end(self, subscriber: Subscriber, channel: ChannelName, reason: str) -> None:

@@ -88,7 +88,9 @@ def _add_views(routes: Blueprint, core: Core) -> None:
             if refusal.code is not Code.UNAUTHORIZED:
                 raise
             return success(_explanation_entry(explain_token(refusal)))
-        explanation = await explain(core.namespaces, core.rooms, principal, channel, publishing=action == "publish")
+        explanation = await explain(
+            core.namespaces, core.rooms, core.rights, principal, channel, publishing=action == "publish"
+        )
         return success(_explanation_entry(explanation))
 
 

@@ -89,6 +89,7 @@ def _connection(principal: Principal, namespaces: Namespaces) -> Iterator[str]:
 
 def _subscription(proof: SubscriptionToken) -> Iterator[str]:
     """Yield the lines on a subscription token."""
+    assert proof.expires_at is not None  # a token always ends
     yield f"ok    It is a subscription token that this server accepts, until {proof.expires_at:%Y-%m-%d %H:%M:%S} UTC."
     yield f"      Channel: {proof.channel}. User: {proof.user_id or 'a client without a token'}."
 

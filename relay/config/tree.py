@@ -15,6 +15,8 @@ import attrs
 from relay.config import certificate, checks, public_key
 from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
 from relay.config.dialects import DialectsConfig
+from relay.config.hooks import HookConfig, wrong_hooks
+from relay.config.hooks import entry as hook
 from relay.config.namespaces import Options, conflicts_between, entry
 from relay.config.setting import quoted, section, setting, table
 
@@ -171,6 +173,10 @@ class AuthConfig:
     anonymous: bool = setting(
         True,
         'Whether clients without a token may read the namespaces with subscribe = "anyone". false: those are for users.',
+    )
+    connect_hook: str | None = setting(
+        None,
+        "The backend hook, from [hooks.<name>], that is asked which user a client without a token is. Empty: none is asked.",
     )
     leeway: float = setting(
         0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
@@ -339,6 +345,13 @@ class Config:
         entry,
         "Namespaces of your own: [namespaces.orders] adds the channels orders:<id>, and [namespaces.default] those "
         "without a colon. In a built-in namespace, such as [namespaces.trades], the history can be changed.",
+        name="orders",
+    )
+    hooks: Mapping[str, HookConfig] = table(
+        hook,
+        "Backend hooks: [hooks.backend] is a backend that decides which clients may connect, subscribe and publish. "
+        "auth.connect_hook, and subscribe_hook and publish_hook of a namespace, name the hook to ask.",
+        name="backend",
     )
     demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
     log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
@@ -347,3 +360,4 @@ class Config:
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts between sections."""
         yield from conflicts_between(self.namespaces, self.channels.entities, self.limits.max_outbox_bytes // 2)
+        yield from wrong_hooks(self.hooks, self.auth.connect_hook, self.namespaces, self.server.allowed_origins)

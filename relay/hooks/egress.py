@@ -109,6 +109,10 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept. Idempotent."""
         while self._idle:
             self._idle.pop().close()
 

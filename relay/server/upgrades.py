@@ -59,6 +59,7 @@ class Upgrades:
         self._draining = draining
         self._origins = OriginPolicy(core.config.server.allowed_origins)
         self._trusted = core.trusted_proxies
+        self._header_names = core.connecting.header_names
         self._sessions: dict[Session, WebSocket] = {}
         self._ending: Reason | None = None
         self.ends = trio.Semaphore(ENDS_PER_TURN)
@@ -103,6 +104,8 @@ class Upgrades:
             await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies)
             return None
         connection = Connection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
+        if self._header_names:
+            connection.session.headers = _chosen(head, self._header_names)
         connection.session.outbox.send_nowait(answer)
         return connection
 
@@ -234,6 +237,12 @@ class Connection:
 
     def _end_slow(self) -> None:
         self.session.disconnect(Reason.TOO_SLOW)
+
+
+def _chosen(head: RequestHead, names: Sequence[str]) -> dict[str, str]:
+    """Return the headers of these names that the client sent, each with all of its values."""
+    found = ((name, head.get(name.encode())) for name in names)
+    return {name: value.decode("latin-1") for name, value in found if value is not None}
 
 
 async def _drain(session: Session) -> None:
