@@ -213,8 +213,6 @@ class RelayCollector(Collector):
 
     def _hooks(self) -> Iterator[Metric]:
         hooks = self._sources.core.hooks
-        if not hooks:
-            return
         questions = CounterMetricFamily(
             "relay_hook_questions",
             "Questions to backend hooks, by outcome: allowed, refused, cached, unreachable (no clear answer in time), busy.",
