@@ -11,6 +11,7 @@ from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName, Namespaces, PublishRule
 from relay.model.principal import Principal
 from relay.model.publication import Draft
+from relay.model.subscription_token import SubscriptionToken
 
 
 @attrs.frozen
@@ -36,17 +37,28 @@ class Explanation:
 
 
 async def explain(
-    namespaces: Namespaces, rooms: Rooms, rights: Rights, principal: Principal | None, name: str, *, publishing: bool
+    namespaces: Namespaces,
+    rooms: Rooms,
+    rights: Rights,
+    principal: Principal | None,
+    name: str,
+    *,
+    publishing: bool,
+    token: SubscriptionToken | None = None,
 ) -> Explanation:
     """Explain what would be answered if the principal subscribed to the channel, or published to it.
 
     It asks the same rules and backends as a client, so that the explanation cannot differ from them. A backend that
-    decides on publications is asked for one with the data null. A checkpoint only if the store or a backend is asked.
+    decides on publications is asked for one with the data null. `token` is a subscription token that comes with the
+    request. A checkpoint only if the store or a backend is asked.
 
     Raises:
         RequestError: `UNAVAILABLE`; the store cannot read.
     """
     steps = [Step("caller", _described(principal))]
+    if token is not None:
+        found = f"a subscription token for {token.channel}: it comes with subscribe, and authenticates no connection"
+        steps.append(Step("token", found))
     try:
         channel = namespaces.parse(name)
     except RequestError as refusal:
@@ -58,7 +70,7 @@ async def explain(
     steps.append(Step("namespace", f"{channel.text} belongs to {namespace.name}, which is {origin}"))
     steps += _rule_steps(principal, channel, publishing=publishing)
     try:
-        basis = await _basis(rooms, rights, principal, channel, publishing=publishing)
+        basis = await _basis(rooms, rights, principal, channel, token, publishing=publishing)
     except RequestError as refusal:
         if refusal.code is Code.UNAVAILABLE and refusal.reason is None:
             raise
@@ -70,12 +82,29 @@ async def explain(
 
 def explain_token(refusal: RequestError) -> Explanation:
     """Explain that a token is not accepted, for the reason of this refusal."""
-    change = "Get a fresh token from the backend that makes them, or print one with: relay token USER"
+    match refusal.reason:
+        case RefusalReason.TOKEN_EXPIRED:
+            change = "Get a fresh token from the backend that makes them, or print one with: relay token USER"
+        case RefusalReason.GRANTS_INVALID:
+            change = (
+                "Mend the claim that the message names, in the backend that makes the tokens: relay docs namespaces"
+            )
+        case _:
+            change = (
+                "Sign the token with the secret or key of this server, and with the issuer and the audience of [auth]; "
+                "relay token check shows what is in it, and relay token USER prints a good one."
+            )
     return _refused(refusal, change, [Step("token", refusal.message)])
 
 
 async def _basis(
-    rooms: Rooms, rights: Rights, principal: Principal | None, channel: ChannelName, *, publishing: bool
+    rooms: Rooms,
+    rights: Rights,
+    principal: Principal | None,
+    channel: ChannelName,
+    token: SubscriptionToken | None,
+    *,
+    publishing: bool,
 ) -> str:
     """Return why the principal has the right, in words. Raises as the checks of `rules` and `Rights`."""
     if publishing and principal is not None and not channel.namespace.built_in:
@@ -84,9 +113,10 @@ async def _basis(
             await rights.allow_publication(hook, principal, Draft(channel, "", None, 0), None, why=True)
             return f"the backend of the hook {hook.name} said yes"
     try:
-        basis = check_without_rooms(channel, principal, None, publishing=publishing)
+        basis = check_without_rooms(channel, principal, token, publishing=publishing)
     except RequestError as refusal:
-        if publishing or channel.namespace.subscribe_hook is None or refusal.reason not in ASKED:
+        asks = channel.namespace.subscribe_hook is not None and token is None and refusal.reason in ASKED
+        if publishing or not asks:
             raise
         await rights.check_subscribe(principal, channel, why=True)
         return f"the backend of the hook {channel.namespace.subscribe_hook} said yes"
@@ -102,6 +132,9 @@ def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing
     steps = []
     if publishing:
         steps.append(Step("rule", f"clients that may publish: {namespace.publish.value}"))
+        if namespace.publish is PublishRule.SUBSCRIBERS and not namespace.built_in:
+            found = "the connection must be subscribed at that moment, else it is refused with not_subscribed"
+            steps.append(Step("connection", found))
         if principal is not None and is_backend(principal):
             steps.append(Step("scope", "the caller is a backend, so the rule is not asked"))
     if not publishing or namespace.publish is PublishRule.SUBSCRIBERS:
@@ -116,6 +149,9 @@ def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing
         steps.append(
             Step("hook", f"the backend of the hook {namespace.subscribe_hook} decides if rule and grants say no")
         )
+    if not publishing and not namespace.built_in:
+        kept = "may be asked for" if namespace.presence else "is not kept, so asking for it is refused with no_presence"
+        steps.append(Step("presence", f"{kept}: presence = {str(namespace.presence).lower()}"))
     return steps
 
 
@@ -140,7 +176,11 @@ def _cure(refusal: RequestError, channel: ChannelName, *, publishing: bool) -> s
     section = f"[namespaces.{channel.namespace.name}]"
     match refusal.reason:
         case RefusalReason.NOT_AUTHENTICATED:
-            return "Authenticate with a token first."
+            return "Authenticate with a token first: relay token USER prints one."
+        case RefusalReason.TOKEN_OTHER_USER:
+            return "Sign the subscription token for the user of the connection: its claim sub must be that user's id."
+        case RefusalReason.TOKEN_OTHER_CHANNEL:
+            return f"Sign the subscription token for {channel.text}: its claim channel must be that name."
         case RefusalReason.PUBLISH_NOT_ALLOWED:
             return "Publish with an API key of the scope publish or admin, or with the token of an admin."
         case RefusalReason.CLOSED:
