@@ -20,17 +20,22 @@ class Connecting:
     def __init__(self, broker: Broker, hooks: Mapping[str, BackendHook], name: str | None) -> None:
         """`name` is that of the hook; None if there is none."""
         self._broker = broker
-        self._hook = None if name is None else hooks[name]
+        self._hooks = hooks
+        self._name = name
+
+    def take_up(self, name: str | None) -> None:
+        """Ask the hook of this name from now on; None: ask none. Called synchronously, with the hooks."""
+        self._name = name
 
     @property
     def has_hook(self) -> bool:
         """Whether a backend is asked for the user of a client without a token."""
-        return self._hook is not None
+        return self._name is not None
 
     @property
     def header_names(self) -> tuple[str, ...]:
         """The headers of an upgrade that the backend is sent, in lower case."""
-        return () if self._hook is None else self._hook.header_names
+        return () if self._name is None else self._hooks[self._name].config.headers
 
     async def ask(self, subscriber: Subscriber, headers: Mapping[str, str]) -> Principal | None:
         """Return the user that the backend names; None if it names none, so that the client is anonymous.
@@ -41,7 +46,7 @@ class Connecting:
             RequestError: `UNAUTHORIZED` if the backend says no, `UNAVAILABLE` if it gives no clear answer in time.
             Disconnect: the backend ends the connection.
         """
-        assert self._hook is not None
+        assert self._name is not None
         peer = subscriber.connection
         question = Question(
             Kind.CONNECT,
@@ -50,7 +55,7 @@ class Connecting:
             address=None if peer is None else peer.address,
             headers=headers or None,
         )
-        return await self._hook.ask(question, read_principal, connected=True)
+        return await self._hooks[self._name].ask(question, read_principal, connected=True)
 
 
 def read_principal(yes: Yes) -> Principal | None:

@@ -56,8 +56,7 @@ class BackendHook:
     def __init__(self, name: str, config: HookConfig, clock: Clock, *, target: Sender | None = None) -> None:
         assert config.url is not None  # the configuration was checked
         self.name = name
-        self.header_names = config.headers
-        """The headers of an upgrade that the backend is sent, in lower case."""
+        self.config = config
         self.outcomes: Counter[tuple[Kind, str]] = Counter()
         """Questions by kind and outcome: allowed, refused, cached, unreachable or busy."""
         self.durations = Histogram(BOUNDS)
@@ -176,7 +175,9 @@ class BackendHooks(Mapping[str, BackendHook]):
     """The hooks of the configuration, by name. A `with` block closes their connections at its end."""
 
     def __init__(self, configured: Mapping[str, HookConfig], clock: Clock) -> None:
-        self._hooks = {name: BackendHook(name, config, clock) for name, config in configured.items()}
+        self._clock = clock
+        self._hooks: dict[str, BackendHook] = {}
+        self.take_up(configured)
 
     def __getitem__(self, name: str) -> BackendHook:
         return self._hooks[name]
@@ -186,6 +187,21 @@ class BackendHooks(Mapping[str, BackendHook]):
 
     def __len__(self) -> int:
         return len(self._hooks)
+
+    def take_up(self, configured: Mapping[str, HookConfig]) -> None:
+        """Become the hooks of another configuration. One with the same options stays, with its connections and answers.
+
+        Questions under way are answered by the old ones. Called synchronously.
+        """
+        before = self._hooks
+        self._hooks = {
+            name: before.pop(name)
+            if name in before and before[name].config == config
+            else BackendHook(name, config, self._clock)
+            for name, config in configured.items()
+        }
+        for hook in before.values():
+            hook.close()
 
     def __enter__(self) -> BackendHooks:
         return self

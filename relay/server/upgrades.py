@@ -59,7 +59,6 @@ class Upgrades:
         self._draining = draining
         self._origins = OriginPolicy(core.config.server.allowed_origins)
         self._trusted = core.trusted_proxies
-        self._header_names = core.connecting.header_names
         self._sessions: dict[Session, WebSocket] = {}
         self._ending: Reason | None = None
         self.ends = trio.Semaphore(ENDS_PER_TURN)
@@ -104,8 +103,8 @@ class Upgrades:
             await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies)
             return None
         connection = Connection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
-        if self._header_names:
-            connection.session.headers = _chosen(head, self._header_names)
+        if header_names := self._core.connecting.header_names:
+            connection.session.headers = _chosen(head, header_names)
         connection.session.outbox.send_nowait(answer)
         return connection
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -514,6 +515,32 @@ async def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch
     await ask("u9")
     await ask("u0")
     assert hook.outcomes == {(Kind.SUBSCRIBE, "allowed"): 11, (Kind.SUBSCRIBE, "cached"): 1}
+
+
+async def test_other_hooks_are_taken_up_while_questions_are_under_way(tmp_path: Path) -> None:
+    """A hook that did not change keeps its connections; the old one answers what it was asked, and keeps nothing open."""
+    async with hooked(tmp_path) as here, live(here.address, "u1") as client:
+        await client.ask(type="subscribe", channel="orders:1")
+        hooks = here.server.core.hooks
+        before, config = hooks["backend"], hooks["backend"].config
+        hooks.take_up({"backend": attrs.evolve(config)})
+        assert hooks["backend"] is before
+        release = trio.Event()
+
+        async def answer(request: Received) -> Reply:
+            await release.wait()
+            return result({"result": {}})
+
+        here.backend.answer = answer
+        await client.send(type="subscribe", channel="orders:2")
+        await until(lambda: len(here.backend.received) == 2)
+        hooks.take_up({"backend": attrs.evolve(config, timeout=2.0), "other": config})
+        assert hooks["backend"] is not before
+        release.set()
+        assert (await client.receive())["type"] == "subscribed"
+        await until(lambda: here.backend.open == 0)
+        assert (await client.ask(type="subscribe", channel="orders:3"))["type"] == "subscribed"
+        assert here.backend.connections == 2
 
 
 class Failing:
