@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from relay.access.rights import ASKED, Rights
+from relay.access.rights import Rights, asked_to_subscribe
 from relay.access.rules import check_publish, check_subscribe, check_without_rooms, is_backend
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
@@ -107,19 +107,19 @@ async def _basis(
     publishing: bool,
 ) -> str:
     """Return why the principal has the right, in words. Raises as the checks of `rules` and `Rights`."""
-    if publishing and principal is not None and not channel.namespace.built_in:
-        hook = None if channel.namespace.publish_hook is None else await rights.check_publish(principal, channel)
+    if publishing and principal is not None and channel.namespace.publish_hook is not None:
+        hook = await rights.check_publish(principal, channel)
         if hook is not None:
             await rights.allow_publication(hook, principal, Draft(channel, "", None, 0), None, why=True)
             return f"the backend of the hook {hook.name} said yes"
     try:
         basis = check_without_rooms(channel, principal, token, publishing=publishing)
     except RequestError as refusal:
-        asks = channel.namespace.subscribe_hook is not None and token is None and refusal.reason in ASKED
-        if publishing or not asks:
+        name = None if publishing else asked_to_subscribe(principal, channel, token, refusal)
+        if name is None:
             raise
         await rights.check_subscribe(principal, channel, why=True)
-        return f"the backend of the hook {channel.namespace.subscribe_hook} said yes"
+        return f"the backend of the hook {name} said yes"
     if basis is not None:
         return basis.value
     await (check_publish if publishing else check_subscribe)(rooms, principal, channel)

@@ -22,6 +22,19 @@ ASKED = (RefusalReason.NO_GRANT, RefusalReason.NOT_OWNER)
 """The refusals of the rules that a backend hook may turn into a yes."""
 
 
+def asked_to_subscribe(
+    principal: Principal | None, channel: ChannelName, token: SubscriptionToken | None, refusal: RequestError
+) -> str | None:
+    """Return the name of the hook that decides after the rules refused a subscriber; None if the refusal stands."""
+    may_ask = principal is not None and token is None and refusal.reason in ASKED
+    return channel.namespace.subscribe_hook if may_ask else None
+
+
+def asked_to_publish(principal: Principal | None, channel: ChannelName) -> str | None:
+    """Return the name of the hook that decides on a publication, in place of the rule; None if the rule decides."""
+    return None if principal is None or is_backend(principal) else channel.namespace.publish_hook
+
+
 class Rights:
     """The rights of all callers."""
 
@@ -52,8 +65,8 @@ class Rights:
         try:
             await check_subscribe(self._rooms, principal, channel, token)
         except RequestError as refusal:
-            name = channel.namespace.subscribe_hook
-            if name is None or principal is None or token is not None or refusal.reason not in ASKED:
+            name = asked_to_subscribe(principal, channel, token, refusal)
+            if name is None or principal is None:
                 raise
         else:
             return token
@@ -69,8 +82,8 @@ class Rights:
         The hook stands in the place of the rule; None if the rule has said yes. `subscribed` and errors as for
         `rules.check_publish`.
         """
-        name = channel.namespace.publish_hook
-        if name is None or principal is None or is_backend(principal):
+        name = asked_to_publish(principal, channel)
+        if name is None:
             await check_publish(self._rooms, principal, channel, subscribed=subscribed)
             return None
         return self._hooks[name]
