@@ -61,10 +61,8 @@ def _sample(field: attrs.Attribute[Any]) -> Iterator[str]:
 
 def options(field: attrs.Attribute[Any]) -> Sequence[attrs.Attribute[Any]]:
     """Return the settings of a section of a table with free names."""
-    found: Sequence[attrs.Attribute[Any]] = attrs.fields(
-        attrs.resolve_types(field.metadata["entry"](field.metadata["name"]))
-    )
-    return found
+    cls: type[Any] = attrs.resolve_types(field.metadata["entry"](field.metadata["name"]))
+    return tuple(attrs.fields(cls))
 
 
 def reason(field: attrs.Attribute[Any]) -> str:

@@ -44,8 +44,8 @@ def section(cls: Callable[[], object], reason: str) -> Any:
 def table(entry: Callable[[str], type[Any]], reason: str, *, name: str) -> Any:
     """Declare a table of sections with free names, empty by default.
 
-    `name` is the one of a section in the example file and in the handbook. `entry` returns the class of the section with
-    a name. It raises ValueError for a name that no section can have.
+    `name` is the one of a section in the example file and in the handbook. `entry` returns the class of the section with a
+    name. It raises ValueError for a name that no section can have.
     """
     return attrs.field(
         factory=dict, metadata={"reason": reason, "unit": None, "instead_of": None, "entry": entry, "name": name}
