@@ -18,13 +18,14 @@ from relay.access.rules import check_publish, check_subscribe
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
-from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.broker.subscription import MakeAnswer, Subscriber, Subscription
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
+from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import PatientSink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
@@ -105,11 +106,7 @@ class Subscriptions:
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
             proof = await self._rights.check_subscribe(principal, channel, proof, subscriber=subscriber)
-            if proof is not subscription.token:
-                subscription.token = proof
-                expires_at = None if proof is None else proof.expires_at
-                subscription.deadline = math.inf if expires_at is None else self._auth.deadline_at(expires_at)
-                self._expect_end(subscriber)
+            self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, last=last, answer=answer)
 
     async def subscribe_all(
@@ -128,10 +125,12 @@ class Subscriptions:
 
         Raises:
             RequestError: a right is missing or lost meanwhile, or the store cannot read.
+            Disconnect: a backend hook ends the connection.
         """
         with self._broker.reserved(subscriber, channels, maximum=0, counted=False) as subscriptions:
-            for channel in channels:
-                await check_subscribe(self._rooms, principal, channel)
+            for channel, subscription in zip(channels, subscriptions, strict=True):
+                proof = await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
+                self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe_from_history(subscriber, subscriptions, outbox=outbox, first=first)
 
     async def check_reader(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
@@ -168,6 +167,14 @@ class Subscriptions:
             except RequestError as refusal:
                 reason = None if channel.namespace.built_in else refusal.reason
                 self._end(subscriber, channel, "no longer an admin" if reason is None else reason.value)
+
+    def _rest_on(self, proof: SubscriptionToken | None, subscriber: Subscriber, subscription: Subscription) -> None:
+        """Let a subscription rest on a token, or on a backend's yes, and end with it."""
+        if proof is not subscription.token:
+            subscription.token = proof
+            expires_at = None if proof is None else proof.expires_at
+            subscription.deadline = math.inf if expires_at is None else self._auth.deadline_at(expires_at)
+            self._expect_end(subscriber)
 
     def _expect_end(self, subscriber: Subscriber) -> None:
         """Set the subscriber's one timer to the earliest end of a subscription token."""
