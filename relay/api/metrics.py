@@ -103,6 +103,7 @@ class RelayCollector(Collector):
         yield from self._publications()
         yield from self._outboxes()
         yield from self._store()
+        yield from self._hooks()
         yield from self._cluster()
         yield from self._webhooks()
         yield from self._memory()
@@ -211,6 +212,26 @@ class RelayCollector(Collector):
             broker.channels.dirty_count,
         )
 
+    def _hooks(self) -> Iterator[Metric]:
+        hooks = self._sources.core.hooks
+        questions = CounterMetricFamily(
+            "relay_hook_questions",
+            "Questions to backend hooks, by outcome: allowed, refused, cached, unreachable (no clear answer in time), busy.",
+            labels=["hook", "kind", "outcome"],
+        )
+        pending = GaugeMetricFamily("relay_hook_pending", "Questions that wait for a backend hook.", labels=["hook"])
+        seconds = HistogramMetricFamily(
+            "relay_hook_seconds",
+            "Duration of questions to backend hooks, the wait for a free connection included.",
+            labels=["hook"],
+        )
+        for name, hook in hooks.items():
+            for (kind, outcome), number in hook.outcomes.items():
+                questions.add_metric([name, kind.value, outcome], number)
+            pending.add_metric([name], hook.pending)
+            seconds.add_metric([name], _buckets(hook.durations), hook.durations.sum)
+        yield from (questions, pending, seconds)
+
     def _cluster(self) -> Iterator[Metric]:
         cluster = self._sources.cluster
         if cluster is None:
@@ -299,6 +320,7 @@ class RelayCollector(Collector):
             "user_profiles": core.auth.users.remembered_count,
             "channel_names": core.publishing.cached_count,
             "timers": len(core.timers),
+            "hook_answers": sum(hook.cached_count for hook in core.hooks.values()),
             **{name: count() for name, count in core.metrics.tables.items()},
         }
         entries = GaugeMetricFamily("relay_table_entries", "Entries of tables in memory.", labels=["table"])
@@ -323,9 +345,13 @@ def _counter(name: str, documentation: str, label: str, counts: Mapping[str, int
 
 
 def _histogram(name: str, documentation: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, documentation, buckets=_buckets(histogram), sum_value=histogram.sum)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     buckets: list[tuple[str, float]] = []
     total = 0
     for bound, number in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
         total += number
         buckets.append((bound, total))
-    return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=histogram.sum)
+    return buckets

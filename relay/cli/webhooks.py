@@ -159,7 +159,7 @@ def secret() -> None:
     Example:
       relay webhooks secret
     """
-    from relay.config.webhooks import new_secret
+    from relay.config.backends import new_secret
 
     click.echo(new_secret())
 

@@ -67,7 +67,11 @@ The environment cannot set these. [Webhooks](webhooks.md) explains each option a
 be set.
 """
 
-_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES, "webhooks": _WEBHOOKS}
+_HOOKS = """\
+The environment cannot set these. [Backend hooks](hooks.md) explains them with examples. `url` and `secret` must be set.
+"""
+
+_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES, "hooks": _HOOKS, "webhooks": _WEBHOOKS}
 
 
 def render_reference() -> str:

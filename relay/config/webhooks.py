@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 import attrs
 
+from relay.config.backends import backend_secret, backend_url, secret_bytes
 from relay.config.checks import HOUR, count, each, listed, seconds
 from relay.config.setting import quoted, setting
 
@@ -19,12 +17,6 @@ MAX_WEBHOOKS = 20
 """Webhooks of one configuration. Each event is written once for each webhook that it is for."""
 NAME_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
 """The form of a webhook's name."""
-SECRET_PREFIX = "whsec_"  # noqa: S105 - the beginning of every secret
-"""The beginning of a secret (Standard Webhooks 1.0)."""
-NEW_SECRET_BYTES = 32
-"""Random bytes of a secret that Relay makes: as many as the hash has."""
-SECRET_BYTES = (24, 64)
-"""The least and the most bytes of a secret (Standard Webhooks 1.0)."""
 
 CONNECTION_EVENTS = ("connection.opened", "connection.closed")
 USER_EVENTS = ("user.connected", "user.disconnected")
@@ -53,46 +45,6 @@ def _channels(_instance: object, _attribute: object, value: str) -> None:
         )
 
 
-def _url(_instance: object, _attribute: object, value: str) -> None:
-    try:
-        url = urlsplit(value)
-        host, _ = url.hostname, url.port
-    except ValueError:
-        host = None
-    if not host or url.scheme not in ("http", "https") or not value.isascii() or any(c in value for c in " \\#"):
-        raise ValueError("is not a URL; use one such as https://app.example.org/relay")
-    if url.username is not None or url.password is not None:
-        raise ValueError("contains a user name or a password, which Relay does not send; remove it")
-
-
-def secret_bytes(secret: str) -> bytes:
-    """Return the key in a secret.
-
-    Raises:
-        ValueError: it is not one of `whsec_` and base64. The message does not repeat it.
-    """
-    try:
-        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    low, high = SECRET_BYTES
-    if not secret.startswith(SECRET_PREFIX) or not low <= len(key) <= high:
-        raise ValueError(
-            f"is not a secret for webhooks: {SECRET_PREFIX} and {low} to {high} bytes in base64; "
-            "create one with: relay webhooks secret"
-        )
-    return key
-
-
-def new_secret() -> str:
-    """Return a new secret."""
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(NEW_SECRET_BYTES)).decode()
-
-
-def _secret(_instance: object, _attribute: object, value: str) -> None:
-    secret_bytes(value)
-
-
 @attrs.frozen
 class WebhookConfig:
     """The options of one webhook."""
@@ -102,20 +54,20 @@ class WebhookConfig:
     url: str | None = setting(
         None,
         "The URL that events are sent to, by POST. https, unless allow_private is set.",
-        check=_url,
+        check=backend_url,
         sample="https://app.example.org/relay",
     )
     secret: str | None = setting(
         None,
         "The secret that signs requests. `relay webhooks secret` makes one.",
-        check=_secret,
+        check=backend_secret,
         secret=True,
         sample="whsec_...",
     )
     secret_previous: str | None = setting(
         None,
         "The previous secret. Requests are signed with both while this is set, so that receivers can change theirs.",
-        check=_secret,
+        check=backend_secret,
         secret=True,
     )
     events: tuple[str, ...] = setting(
@@ -158,6 +110,11 @@ class WebhookConfig:
         "Whether the URL may be http, and its host may have a loopback or private address. Addresses of cloud metadata "
         "services are never used.",
     )
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The keys of the secrets, the current one first."""
+        return [secret_bytes(secret) for secret in (self.secret, self.secret_previous) if secret]
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield what is missing, and what contradicts another option."""

@@ -14,6 +14,7 @@ PARTS = {
             "getting-started",
             "javascript",
             "namespaces",
+            "hooks",
             "publishing",
             "resume",
             "live",

@@ -102,6 +102,7 @@ class Target:
         self._resolve = resolve
         self._slots = trio.CapacityLimiter(max_connections)
         self._idle: list[_Connection] = []
+        self._closed = False
 
     def __enter__(self) -> Target:
         return self
@@ -109,6 +110,11 @@ class Target:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept, and keep no more. Requests under way go on. Idempotent."""
+        self._closed = True
         while self._idle:
             self._idle.pop().close()
 
@@ -181,7 +187,7 @@ class Target:
         reusable = False
         try:
             response = await connection.exchange(request, body, max_bytes)
-            reusable = connection.begin_again()
+            reusable = not self._closed and connection.begin_again()
         finally:
             if reusable:
                 self._idle.append(connection)

@@ -20,7 +20,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from relay.config.webhooks import WebhookConfig, secret_bytes
+from relay.config.webhooks import WebhookConfig
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
@@ -126,7 +126,7 @@ class Sender:
         self._node = node
         self._seconds = seconds
         self._spread = spread
-        self._keys = [secret_bytes(one) for one in (config.secret, config.secret_previous) if one is not None]
+        self._keys = config.keys
         self._wakeup = trio.Event()
         self._failures = 0
         self._rests_until = 0.0

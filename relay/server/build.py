@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
+from relay.access.connecting import Connecting
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
+from relay.access.rights import Rights
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -28,6 +30,7 @@ from relay.config.tree import AuthConfig, Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
+from relay.hooks.backend import BackendHooks
 from relay.hooks.kinds import Kinds
 from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import Namespaces, namespaces_of
@@ -70,6 +73,8 @@ def build_core(
     )
     publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
     limits = make_limits(config.limits)
+    hooks = BackendHooks(config.hooks, clock)
+    rights = Rights(rooms, broker, hooks)
     core = Core(
         config=config,
         clock=clock,
@@ -82,13 +87,16 @@ def build_core(
         messages=messages,
         notifications=notifications,
         publishing=publishing,
-        client_publishing=ClientPublishing(publishing, broker, rooms, limits.publications),
-        reading=Reading(broker, rooms, presence),
-        subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
+        client_publishing=ClientPublishing(publishing, broker, rights, limits.publications),
+        reading=Reading(broker, rights, presence),
+        subscriptions=Subscriptions(broker, rooms, rights, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
         user_places=LocalPlaces() if cluster is None else cluster.places,
         connections=connections,
+        hooks=hooks,
+        rights=rights,
+        connecting=Connecting(broker, hooks, config.auth.connect_hook),
         steering=Steering(connections, broker, rooms, database),
         webhooks=webhooks,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 import trio
@@ -202,7 +202,7 @@ class _Inside:
 @asynccontextmanager
 async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
     """Start the store, the core and its services, and stop them in the opposite order."""
-    async with open_store(config.store, clock) as store, trio.open_nursery() as services:
+    async with open_store(config.store, clock) as store, trio.open_nursery() as services, AsyncExitStack() as opened:
         database, publications = store.database, store.publications
         await services.start(database.run)
         try:
@@ -213,6 +213,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         cluster = None if store.notices is None else make_cluster(config, database, clock)
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)
+        opened.enter_context(core.hooks)
         received = Received(broker)
         publications.bind(received.delivered_offset, received.receive, received.renew)
         flusher = Flusher(lambda: database.busy)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from relay.config.webhooks import secret_bytes
+from relay.config.backends import secret_bytes
 from tests.backend import Reply
 from tests.cli.commands import done, failed
 from tests.hooks.receiver import Event, receiver

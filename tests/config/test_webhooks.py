@@ -50,7 +50,7 @@ def test_mistakes(tmp_path: Path, text: str, place: str, message: str) -> None:
     ("url", "message"),
     [
         ("http://app.example.org/", "use https, or set allow_private"),
-        ("ftp://app.example.org/", "is not a URL"),
+        ("ftp://app.example.org/", "begins with"),
         ("https:///path", "is not a URL"),
         ("https://u:p@app.example.org/", "contains a user name"),
         ("https://app.example.org:99999/", "is not a URL"),
