@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
@@ -58,6 +58,8 @@ SLOW_DOWN = frozenset({429, 502, 503, 504})
 """The statuses of a receiver that is overloaded: its other events wait, too."""
 SECONDS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """The bounds of the histogram of requests, in seconds."""
+
+T = TypeVar("T")
 
 log = logs.get("relay.webhooks")
 
@@ -183,7 +185,7 @@ class Sender:
             return self._rests_until
         try:
             # A wakeup promises an event, so it is claimed at once. Otherwise a look costs no transaction.
-            claimed = await self._database.write(partial(self._claim, free)) if woken or await self._is_due() else []
+            claimed = await self._write(partial(self._claim, free)) if woken or await self._is_due() else []
             due_ms = None if claimed else await self._next_due()
         except RequestError as refusal:
             log.debug("the outbox cannot be used, trying again", webhook=self.name, cause=refusal.message)
@@ -197,6 +199,10 @@ class Sender:
             return trio.current_time()
         wait = LOOK_INTERVAL if due_ms is None else max(due_ms - self._clock.now_ms(), 1) / 1000
         return trio.current_time() + min(wait, LOOK_INTERVAL)
+
+    async def _write(self, operation: Callable[[Transaction], T]) -> T:
+        """Write what may be lost with the database server: then an event is sent again."""
+        return await self._database.write(operation, volatile=True)
 
     async def _next_due(self) -> int | None:
         return await self._database.read(lambda connection: outbox.next_due(connection, self.name))
@@ -256,7 +262,7 @@ class Sender:
             if self._failures:
                 log.info("webhook takes events again", webhook=self.name)
             self._failures = 0
-            await self._database.write(lambda c: outbox.delivered(c, delivery.id, now_ms))
+            await self._write(lambda c: outbox.delivered(c, delivery.id, now_ms))
             return
         self._note_failure(delivery, outcome)
         status, error = outcome.status, outcome.error
@@ -268,7 +274,7 @@ class Sender:
             return
         wait = max(self.wait_after(delivery.attempts), outcome.retry_after or 0.0)
         next_ms = now_ms + int(wait * 1000)
-        await self._database.write(lambda c: outbox.failed(c, delivery.id, next_ms=next_ms, status=status, error=error))
+        await self._write(lambda c: outbox.failed(c, delivery.id, next_ms=next_ms, status=status, error=error))
 
     def _note_failure(self, delivery: Delivery, outcome: _Outcome) -> None:
         self._failures += 1
