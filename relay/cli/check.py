@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import click
@@ -147,7 +148,10 @@ def _hooks(config: Config) -> Iterator[str]:
             for option in ("subscribe_hook", "publish_hook"):
                 if getattr(options, option, None) == name:
                     named.append(f"namespaces.{namespace}.{option}")
-        yield f"Backend hook {name}: {hook.url}, {hook.timeout:g} s at most, asked for {', '.join(named)}."
+        url = urlsplit(hook.url or "")
+        plain = url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1")
+        where = f"{hook.url} (not encrypted)" if plain else hook.url
+        yield f"Backend hook {name}: {where}, {hook.timeout:g} s at most, asked for {', '.join(named)}."
 
 
 def _certificate(certificate: Certificate) -> str:

@@ -27,6 +27,7 @@ BACKENDS = {
 """The command and the file of each backend. PHP runs where it is installed."""
 
 
+@pytest.mark.slow
 async def test_the_configuration_of_the_page(tmp_path: Path) -> None:
     """`relay check` takes it, and names the settings that ask the hook."""
     [text] = blocks(PAGE, "toml")
