@@ -16,9 +16,19 @@ Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 MAX_LOOKUPS = 8
 """Names that are looked up at once in the whole process. A thread cannot be cancelled; so a slow DNS holds 8 at most."""
 
-OWN_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-"""Loopback and private networks, where a backend of the operator usually is. Link-local addresses, which cloud providers
-use for their metadata, are not among them."""
+OWN_NETWORKS = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",  # shared addresses (RFC 6598): some overlay networks and clusters use them
+    "fc00::/7",
+)
+"""Loopback and private networks, where a backend of the operator usually is. Link-local addresses are not among them."""
+
+METADATA = frozenset(map(ip_address, ("100.100.100.200", "fd00:ec2::254", "fd20:ce::254")))
+"""Addresses in these networks at which cloud providers tell a machine its secrets. Others are link-local."""
 
 _COMPATIBLE = IPv6Network("::/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -53,12 +63,12 @@ def _lookup(host: str) -> list[Address]:
 
 
 def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
-    """Return whether a request may go to an address: a public one, or one of a network that is allowed.
+    """Return whether a request may go to an address: a public one, or one of a network that is allowed, but for METADATA.
 
     An IPv6 address that carries IPv4 addresses (mapped, NAT64, 6to4, Teredo) is judged by each of them.
     """
     return all(
-        any(one in network for network in allowed) or (one.is_global and not one.is_multicast)
+        one not in METADATA and (any(one in network for network in allowed) or (one.is_global and not one.is_multicast))
         for one in _carried(address)
     )
 
