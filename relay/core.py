@@ -5,8 +5,10 @@ from __future__ import annotations
 import attrs
 
 from relay.access.client_publishing import ClientPublishing
+from relay.access.connecting import Connecting
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
+from relay.access.rights import Rights
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
@@ -20,6 +22,8 @@ from relay.chat.rooms import Rooms
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
+from relay.hooks.backend import BackendHooks
+from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import Namespaces
 from relay.ops.metrics import Metrics
 from relay.sessions.connections import Connections
@@ -51,5 +55,12 @@ class Core:
     """The connections of each user, where their number is limited."""
     connections: Connections
     """Every open connection. Only its owner adds and removes it."""
+    hooks: BackendHooks
+    """The backends that are asked for decisions."""
+    rights: Rights
+    connecting: Connecting
+    """Asks a backend for the user of a client without a token."""
     steering: Steering
     """For operators alone: check the right of the caller first."""
+    webhooks: Webhooks
+    """For operators alone, too."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import attrs
 
-from relay.access.rules import check_subscribe
+from relay.access.rights import Rights
 from relay.broker.attendance import Present
 from relay.broker.broker import Broker
 from relay.broker.paging import Page, read_page
 from relay.broker.presence import PresenceTable
 from relay.broker.subscription import Subscriber
-from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
@@ -34,9 +33,9 @@ class PresentUsers:
 class Reading:
     """Reads for callers, after it checked that they may."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, presence: PresenceTable) -> None:
+    def __init__(self, broker: Broker, rights: Rights, presence: PresenceTable) -> None:
         self._broker = broker
-        self._rooms = rooms
+        self._rights = rights
         self._presence = presence
 
     async def history(
@@ -80,4 +79,4 @@ class Reading:
             subscription = subscriber.subscriptions.get(channel.text)
             if subscription is not None and subscription.live:
                 return
-        await check_subscribe(self._rooms, principal, channel)
+        await self._rights.check_subscribe(principal, channel, subscriber=subscriber)

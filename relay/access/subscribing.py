@@ -13,17 +13,19 @@ from functools import partial
 
 import trio
 
+from relay.access.rights import Rights
 from relay.access.rules import check_publish, check_subscribe
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
-from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.broker.subscription import MakeAnswer, Subscriber, Subscription
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
+from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import PatientSink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
@@ -35,10 +37,13 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, *, maximum: int) -> None:
+    def __init__(
+        self, broker: Broker, rooms: Rooms, rights: Rights, timers: Timers, auth: Auth, *, maximum: int
+    ) -> None:
         """`maximum`: counted subscriptions of one connection."""
         self._auth = auth
         self._broker = broker
+        self._rights = rights
         self._rooms = rooms
         self._timers = timers
         self._maximum = maximum
@@ -82,7 +87,8 @@ class Subscriptions:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
 
         `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
-        with the reason `token_expired` when it expires, unless a later call brings a fresh one.
+        with the reason `token_expired` when it expires, unless a later call brings a fresh one. The answer of a backend
+        hook counts like a token, with the reason `backend_expired`.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
         the first frame; see `Broker.subscribe`, also for `last`. `counted=False` exempts the subscription from the maximum.
@@ -91,18 +97,16 @@ class Subscriptions:
         Raises:
             RequestError: there are too many subscriptions, the right is missing or lost meanwhile, or the store cannot
                 read.
-            Disconnect: the reader is so slow that the history went past its position.
+            Disconnect: the reader is so slow that the history went past its position, or a backend hook ends the
+                connection.
         """
         maximum = self._maximum
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
             proof = None
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
-            await check_subscribe(self._rooms, principal, channel, proof)
-            if proof is not subscription.token:
-                subscription.token = proof
-                subscription.deadline = math.inf if proof is None else self._auth.deadline_at(proof.expires_at)
-                self._expect_end(subscriber)
+            proof = await self._rights.check_subscribe(principal, channel, proof, subscriber=subscriber)
+            self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, last=last, answer=answer)
 
     async def subscribe_all(
@@ -121,10 +125,12 @@ class Subscriptions:
 
         Raises:
             RequestError: a right is missing or lost meanwhile, or the store cannot read.
+            Disconnect: a backend hook ends the connection.
         """
         with self._broker.reserved(subscriber, channels, maximum=0, counted=False) as subscriptions:
-            for channel in channels:
-                await check_subscribe(self._rooms, principal, channel)
+            for channel, subscription in zip(channels, subscriptions, strict=True):
+                proof = await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
+                self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe_from_history(subscriber, subscriptions, outbox=outbox, first=first)
 
     async def check_reader(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
@@ -162,6 +168,14 @@ class Subscriptions:
                 reason = None if channel.namespace.built_in else refusal.reason
                 self._end(subscriber, channel, "no longer an admin" if reason is None else reason.value)
 
+    def _rest_on(self, proof: SubscriptionToken | None, subscriber: Subscriber, subscription: Subscription) -> None:
+        """Let a subscription rest on a token, or on a backend's yes, and end with it."""
+        if proof is not subscription.token:
+            subscription.token = proof
+            expires_at = None if proof is None else proof.expires_at
+            subscription.deadline = math.inf if expires_at is None else self._auth.deadline_at(expires_at)
+            self._expect_end(subscriber)
+
     def _expect_end(self, subscriber: Subscriber) -> None:
         """Set the subscriber's one timer to the earliest end of a subscription token."""
         deadline = min((one.deadline for one in subscriber.subscriptions.values()), default=math.inf)
@@ -173,7 +187,9 @@ class Subscriptions:
         now = trio.current_time()
         for subscription in list(subscriber.subscriptions.values()):
             if subscription.deadline <= now:
-                self._end(subscriber, subscription.channel, RefusalReason.TOKEN_EXPIRED.value)
+                token = subscription.token
+                reason = RefusalReason.TOKEN_EXPIRED if token is None else token.end_reason
+                self._end(subscriber, subscription.channel, reason.value)
         self._expect_end(subscriber)
 
     def _end(self, subscriber: Subscriber, channel: ChannelName, reason: str) -> None:

@@ -20,9 +20,10 @@ from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, Reason, RequestError, invalid_field
+from relay.ground.errors import Code, Reason, RefusalReason, RequestError, invalid_field
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
+from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.connections import Peer
 
 PREFIX = "/v1/admin"
@@ -84,12 +85,14 @@ def _add_views(routes: Blueprint, core: Core) -> None:
             raise invalid_field("action", "must be subscribe or publish")
         channel = params.text("channel")
         try:
-            principal = await _principal_asked_about(core, params)
+            principal, token = await _asked_about(core, params)
         except RequestError as refusal:
             if refusal.code is not Code.UNAUTHORIZED:
                 raise
             return success(_explanation_entry(explain_token(refusal)))
-        explanation = await explain(core.namespaces, core.rooms, principal, channel, publishing=action == "publish")
+        explanation = await explain(
+            core.namespaces, core.rooms, core.rights, principal, channel, publishing=action == "publish", token=token
+        )
         return success(_explanation_entry(explanation))
 
 
@@ -159,8 +162,10 @@ def _target(params: Params) -> tuple[str | None, str | None]:
     return user, client
 
 
-async def _principal_asked_about(core: Core, params: Params) -> Principal | None:
+async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, SubscriptionToken | None]:
     """Return the principal of a token, of a key's id, or of a user id; None for a client that is not authenticated.
+
+    The second is the token if it is a subscription token.
 
     Raises:
         RequestError: `UNAUTHORIZED`, the token is not accepted; `INVALID_REQUEST`, it is another user's, or no key is valid
@@ -168,17 +173,24 @@ async def _principal_asked_about(core: Core, params: Params) -> Principal | None
     """
     secret, user = params.long_text("token"), params.optional("user")
     if secret is not None:
-        principal = await core.auth.tokens.authenticate(secret)
+        try:
+            principal = await core.auth.tokens.authenticate(secret)
+        except RequestError as refusal:
+            if refusal.reason is not RefusalReason.WRONG_TOKEN:
+                raise
+            token = await core.auth.tokens.subscription(secret)
+            name = token.user_id if user is None else user
+            return None if name is None else Principal(name), token
         if user not in (None, principal.user_id):
             raise invalid_field("token", f"is one of the user {principal.user_id}")
-        return principal
+        return principal, None
     key_id = params.optional("key")
     if key_id is not None:
         key = await core.auth.keys.get(key_id)
         if key is None or key.revoked_at is not None:
             raise invalid_field("key", "is not the id of a key that is valid")
-        return principal_of_key(key)
-    return None if user is None else Principal(user)
+        return principal_of_key(key), None
+    return None if user is None else Principal(user), None
 
 
 def connection_entry(core: Core, peer: Peer) -> dict[str, Any]:

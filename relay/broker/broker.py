@@ -22,7 +22,7 @@ from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.signal import Signal
-from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
+from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription, Watcher
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
@@ -78,6 +78,8 @@ class Broker:
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], None] | None = None
         """Called synchronously with each signal of this server, where other servers share the database."""
+        self.watcher: Watcher | None = None
+        """Set it before anything is subscribed."""
         presence.bind(self.signal)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
@@ -254,6 +256,8 @@ class Broker:
                 # The subscription is live already: the resume must not overtake or repeat delivered publications.
                 channel.leave(subscriber)
                 subscription.live = False
+                if self.watcher is not None:
+                    self.watcher.left(subscriber, channel.name)
                 self.pending.add(subscriber, subscription)
             frame = answer(position, recovered)
             if frame is not None:
@@ -332,6 +336,8 @@ class Broker:
         subscription.live = True
         self.pending.discard(subscriber, subscription)
         channel.join(subscriber)
+        if self.watcher is not None:
+            self.watcher.joined(subscriber, channel.name)
         if channel.name.namespace.presence and subscriber.user_id is not None and not subscription.present:
             subscription.present = True
             self._presence.entered(subscriber, channel.name)
@@ -373,6 +379,8 @@ class Broker:
             channel = self.channels.get(name)
             assert channel is not None  # it is in use
             channel.leave(subscriber)
+            if self.watcher is not None:
+                self.watcher.left(subscriber, name)
             self.channels.unload_if_empty(channel)
         if subscription.present:
             subscription.present = False

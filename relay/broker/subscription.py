@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import attrs
 
@@ -119,6 +120,16 @@ class Subscriber:
         self._timer = timer
         if self.connection is not None:
             self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
+
+
+class Watcher(Protocol):
+    """Is told of live subscriptions. Called synchronously; it must not raise."""
+
+    def joined(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """Take note that a subscription is live."""
+
+    def left(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """Take note that a subscription is not live any more."""
 
 
 class Pending:

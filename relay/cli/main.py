@@ -25,6 +25,7 @@ from relay.cli.serve import serve
 from relay.cli.store import store
 from relay.cli.tail import tail
 from relay.cli.token import token
+from relay.cli.webhooks import webhooks
 from relay.cli.why import why
 
 __all__ = ["main"]
@@ -62,6 +63,6 @@ def main() -> None:
 
 for command in (
     *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
-    *(console, ps, tail, why, disconnect, backup, store, bench, docs),
+    *(console, ps, tail, why, disconnect, webhooks, backup, store, bench, docs),
 ):
     main.add_command(command)

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from relay.config.example import SAMPLE_NAME, reason
+from relay.config.example import options, reason
 from relay.config.namespaces import BUILT_IN
 from relay.config.setting import quoted
 from relay.config.tree import Config
@@ -62,7 +62,16 @@ namespace has fewer options:
     for name, may in BUILT_IN.items()
 )
 
-_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES}
+_WEBHOOKS = """\
+The environment cannot set these. [Webhooks](webhooks.md) explains each option and each event. `url` and `secret` must
+be set.
+"""
+
+_HOOKS = """\
+The environment cannot set these. [Backend hooks](hooks.md) explains them with examples. `url` and `secret` must be set.
+"""
+
+_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES, "hooks": _HOOKS, "webhooks": _WEBHOOKS}
 
 
 def render_reference() -> str:
@@ -77,8 +86,9 @@ def _section(cls: type[Any], path: str) -> Iterator[str]:
             yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]))
             if key_path in _NOTES:
                 yield from ("", _NOTES[key_path].rstrip("\n"))
-            for option in attrs.fields(attrs.resolve_types(field.metadata["entry"](SAMPLE_NAME))):
-                yield from ("", f"### {key_path}.{SAMPLE_NAME}.{option.name}", "", *_wrapped(reason(option)), "")
+            for option in options(field):
+                name = f"{key_path}.{field.metadata['name']}.{option.name}"
+                yield from ("", f"### {name}", "", *_wrapped(reason(option)), "")
                 yield from (*_toml(option), f"Unit: {option.metadata['unit'] or 'none'}.")
             continue
         if field.type is not None and attrs.has(field.type):

@@ -15,8 +15,12 @@ import attrs
 from relay.config import certificate, checks, public_key
 from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
 from relay.config.dialects import DialectsConfig
+from relay.config.hooks import HookConfig, wrong_hooks
+from relay.config.hooks import entry as hook
 from relay.config.namespaces import Options, conflicts_between, entry
 from relay.config.setting import quoted, section, setting, table
+from relay.config.webhooks import WebhookConfig, too_many
+from relay.config.webhooks import entry as webhook
 
 
 @attrs.frozen
@@ -45,6 +49,12 @@ class ServerConfig:
     shutdown_grace: float = setting(
         10.0,
         "How long a stop waits for running requests before it ends them.",
+        unit="seconds",
+        check=seconds(HOUR, low=0),
+    )
+    restart_grace: float = setting(
+        60.0,
+        "How long users have to come back after a restart before webhooks tell that they have left.",
         unit="seconds",
         check=seconds(HOUR, low=0),
     )
@@ -171,6 +181,10 @@ class AuthConfig:
     anonymous: bool = setting(
         True,
         'Whether clients without a token may read the namespaces with subscribe = "anyone". false: those are for users.',
+    )
+    connect_hook: str | None = setting(
+        None,
+        "The backend hook, from [hooks.<name>], that is asked which user a client without a token is. Empty: none is asked.",
     )
     leeway: float = setting(
         0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
@@ -348,6 +362,18 @@ class Config:
         entry,
         "Namespaces of your own: [namespaces.orders] adds the channels orders:<id>, and [namespaces.default] those "
         "without a colon. In a built-in namespace, such as [namespaces.trades], the history can be changed.",
+        name="orders",
+    )
+    hooks: Mapping[str, HookConfig] = table(
+        hook,
+        "Backend hooks: [hooks.backend] is a backend that decides which clients may connect, subscribe and publish. "
+        "auth.connect_hook, and subscribe_hook and publish_hook of a namespace, name the hook to ask.",
+        name="backend",
+    )
+    webhooks: Mapping[str, WebhookConfig] = table(
+        webhook,
+        "Webhooks: [webhooks.backend] sends events to a backend, such as that a user has left.",
+        name="backend",
     )
     demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
     console: ConsoleConfig = section(ConsoleConfig, "The console at /console, for operators.")
@@ -357,3 +383,5 @@ class Config:
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts between sections."""
         yield from conflicts_between(self.namespaces, self.channels.entities, self.limits.max_outbox_bytes // 2)
+        yield from too_many(self.webhooks)
+        yield from wrong_hooks(self.hooks, self.auth.connect_hook, self.namespaces, self.server.allowed_origins)

@@ -14,6 +14,7 @@ PARTS = {
             "getting-started",
             "javascript",
             "namespaces",
+            "hooks",
             "publishing",
             "resume",
             "live",
@@ -25,7 +26,7 @@ PARTS = {
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
-        *("operations", "console", "management", "metrics"),
+        *("operations", "console", "management", "webhooks", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),

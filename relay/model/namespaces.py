@@ -92,6 +92,10 @@ class Namespace:
     publish: PublishRule = PublishRule.NOBODY
     max_data_bytes: int = MAX_BUILT_IN_DATA_BYTES
     """Bytes of one publication's data as JSON."""
+    subscribe_hook: str | None = None
+    """The backend hook that decides where the rule and the grants say no; None if there is none."""
+    publish_hook: str | None = None
+    """The backend hook that decides on each publication of a client, in place of `publish`; None if there is none."""
     built_in: bool = True
     """Whether Relay defines it. Such a namespace takes objects as data, and no grant changes its rights."""
     record: Record | None = None
@@ -307,6 +311,7 @@ def _own(name: str, options: NamespaceConfig, period: float, *, anonymous: bool)
         history_period=period if options.history_period is None else options.history_period,
         latest=options.slow_readers == "latest", presence=options.presence, join_leave=options.join_leave,
         publish=PublishRule(options.publish), max_data_bytes=options.max_data_bytes, built_in=False,
+        subscribe_hook=options.subscribe_hook, publish_hook=options.publish_hook,
     )  # fmt: skip
 
 

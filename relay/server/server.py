@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 import trio
@@ -25,6 +25,7 @@ from relay.api import (
     publish,
     rooms,
     tail,
+    webhooks,
 )
 from relay.api.app import create_app
 from relay.api.console import pages, signing_in, tokens
@@ -226,7 +227,7 @@ class _Inside:
 @asynccontextmanager
 async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
     """Start the store, the core and its services, and stop them in the opposite order."""
-    async with open_store(config.store, clock) as store, trio.open_nursery() as services:
+    async with open_store(config.store, clock) as store, trio.open_nursery() as services, AsyncExitStack() as opened:
         database, publications = store.database, store.publications
         await services.start(database.run)
         try:
@@ -237,6 +238,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         cluster = None if store.notices is None else make_cluster(config, database, clock)
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)
+        opened.enter_context(core.hooks)
         received = Received(broker)
         publications.bind(received.delivered_offset, received.receive, received.renew)
         flusher = Flusher(lambda: database.busy)
@@ -253,8 +255,11 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(cluster.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
+        core.webhooks.bind(broker, publications)
+        await services.start(core.webhooks.run)
         yield _Inside(core, broker, database, flusher, services, cluster, secret, own_secret=own_secret is not None)
         try:
+            await core.webhooks.flush()
             if cluster is not None:
                 await cluster.node.stop()
             await write_behind.write()
@@ -315,7 +320,7 @@ def _create_app(
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (
         publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
-        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret),
+        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
         nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
         signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
         docs.blueprint(), client.blueprint(), demo.blueprint(core),

@@ -103,6 +103,8 @@ class Upgrades:
             await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies)
             return None
         connection = Connection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
+        if header_names := self._core.connecting.header_names:
+            connection.session.headers = _chosen(head, header_names)
         connection.session.outbox.send_nowait(answer)
         return connection
 
@@ -234,6 +236,12 @@ class Connection:
 
     def _end_slow(self) -> None:
         self.session.disconnect(Reason.TOO_SLOW)
+
+
+def _chosen(head: RequestHead, names: Sequence[str]) -> dict[str, str]:
+    """Return the headers of these names that the client sent, each with all of its values."""
+    found = ((name, head.get(name.encode())) for name in names)
+    return {name: value.decode("latin-1") for name, value in found if value is not None}
 
 
 async def _drain(session: Session) -> None:

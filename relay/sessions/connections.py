@@ -56,8 +56,22 @@ class Peer(Protocol):
     def sent_bytes(self) -> int | None:
         """The bytes that the client's machine has acknowledged; None if the transport cannot tell."""
 
+    @property
+    def reason(self) -> Reason | None:
+        """Why the server ended it, once it did; None if the client did, or is gone."""
+
     def disconnect(self, reason: Reason) -> None:
         """End the connection. Called synchronously; only the first reason counts."""
+
+
+class Watcher(Protocol):
+    """Is told of the connections of users. Called synchronously; it must not raise."""
+
+    def identified(self, peer: Peer) -> None:
+        """Take note that a connection has a user from now on."""
+
+    def ended(self, peer: Peer) -> None:
+        """Take note that a connection with a user has ended, or has another user from now on."""
 
 
 class Connections:
@@ -66,6 +80,8 @@ class Connections:
     def __init__(self) -> None:
         self.node = secrets.token_hex(4)
         """The id of this run of the server: the first part of each connection's id, so that no id comes again."""
+        self.watcher: Watcher | None = None
+        """Set it before the first connection opens."""
         self._began_at = time.monotonic()
         self._last = 0
         self._numbers = array("Q")
@@ -101,6 +117,8 @@ class Connections:
         self._peers[index] = None
         self._ended += 1
         if peer.user_id is not None:
+            if self.watcher is not None:
+                self.watcher.ended(peer)
             self._forget_user(peer, peer.user_id)
         if self._ended > COMPACT_ENTRIES and self._ended * 2 > len(self._peers):
             self._peers = [one for one in self._peers if one is not None]
@@ -112,8 +130,12 @@ class Connections:
         if peer.user_id == user_id:
             return
         if peer.user_id is not None:
+            if self.watcher is not None:
+                self.watcher.ended(peer)
             self._forget_user(peer, peer.user_id)
         peer.user_id = user_id
+        if self.watcher is not None:
+            self.watcher.identified(peer)
         known = self._users.get(user_id)
         if known is None:
             self._users[user_id] = peer

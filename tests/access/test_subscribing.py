@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from relay.access.rights import Rights
 from relay.access.subscribing import Subscriptions
 from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
@@ -51,7 +52,9 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Parts, Subscriptions, Subs
         creator = admin("creator")
         await parts.rooms.create(creator, name="Den", description=None, type_="private", id_="den")
         await parts.rooms.add_member(creator, "den", "member")
-        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), parts.auth, maximum=MAXIMUM)
+        subscriptions = Subscriptions(
+            parts.broker, parts.rooms, Rights(parts.rooms, parts.broker, {}), Timers(), parts.auth, maximum=MAXIMUM
+        )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield parts, subscriptions, subscriber, outbox
@@ -95,7 +98,9 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
         parts, _, subscriber, outbox = world
         rooms = GatedRooms(parts.database, parts.broker, parts.presence, parts.namespaces, parts.clock)
         rooms.asked, rooms.gate = trio.Event(), trio.Event()
-        gated = Subscriptions(parts.broker, rooms, Timers(), parts.auth, maximum=MAXIMUM)
+        gated = Subscriptions(
+            parts.broker, rooms, Rights(rooms, parts.broker, {}), Timers(), parts.auth, maximum=MAXIMUM
+        )
         refusals: list[Code] = []
         told: list[str] = []
         subscriber.call_when_revoked(lambda name, reason: told.append(f"{name.text}: {reason}"))

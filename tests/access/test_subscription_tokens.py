@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from relay.access.rights import Rights
 from relay.access.subscribing import Subscriptions
 from relay.broker.subscription import Subscriber
 from relay.config.namespaces import NamespaceConfig
@@ -59,7 +60,9 @@ async def opened(folder: Path) -> AsyncIterator[World]:
     async with open_parts(folder, CONFIGURED) as parts, trio.open_nursery() as nursery:
         timers = Timers()
         await nursery.start(timers.run)
-        subscriptions = Subscriptions(parts.broker, parts.rooms, timers, parts.auth, maximum=10)
+        subscriptions = Subscriptions(
+            parts.broker, parts.rooms, Rights(parts.rooms, parts.broker, {}), timers, parts.auth, maximum=10
+        )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield World(parts, subscriptions, subscriber, outbox)

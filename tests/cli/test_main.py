@@ -35,6 +35,8 @@ COMMANDS = [
     "tail",
     "why",
     "disconnect",
+    "webhooks",
+    *(f"webhooks {name}" for name in ("list", "deliveries", "test", "replay", "discard", "enable", "secret")),
     "backup",
     "store",
     "store copy",

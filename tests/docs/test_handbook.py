@@ -41,6 +41,8 @@ REGENERATE = (
     "python -c 'import pathlib, relay.config.reference as reference; "
     'pathlib.Path("relay/docs/configuration.md").write_text(reference.render_reference(), encoding="utf-8")\''
 )
+WEBHOOK = {"webhooks.backend.url": "https://192.0.2.1/", "webhooks.backend.secret": "whsec_" + "c" * 32}
+"""A webhook that nothing is sent to, so that its metrics are shown."""
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "relay").rglob("*.py")))
 
 
@@ -129,7 +131,7 @@ async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None
     """As one of several nodes that just started shows them; the page names no other."""
     with trio.fail_after(20):
         async with (
-            running(config_for(tmp_path, {"store.url": url_for(tmp_path)})) as (_, address),
+            running(config_for(tmp_path, {"store.url": url_for(tmp_path), **WEBHOOK})) as (_, address),
             httpx.AsyncClient() as client,
         ):
             shown = (await client.get(f"http://{address}/metrics")).text

@@ -37,6 +37,12 @@ GET /v1/admin/nodes                                     401   200   200   200
 GET /v1/admin/keys                                      401   200   200   200
 GET /v1/admin/rooms                                     401   200   200   200
 GET /v1/admin/rooms/{room}/members                      401   200   200   200
+GET /v1/admin/webhooks                                  401   200   200   200
+GET /v1/admin/webhooks/{hook}/deliveries                401   404   404   404
+POST /v1/admin/webhooks/{hook}/test                     401   403   404   404
+POST /v1/admin/webhooks/{hook}/replay                   401   403   404   404
+POST /v1/admin/webhooks/{hook}/discard                  401   403   404   404
+POST /v1/admin/webhooks/{hook}/enable                   401   403   404   404
 POST /v1/admin/why                                      401   200   200   200
 POST /v1/admin/disconnect                               401   403   200   200
 POST /v1/admin/unsubscribe                              401   403   200   200
@@ -112,7 +118,7 @@ async def console(folder: Path, **overrides: Any) -> AsyncIterator[Console]:
 async def answers(browser: httpx.AsyncClient, row: str, room: str) -> tuple[int, str]:
     """Make a row's request; returns the status and what was said."""
     method, path = row.split()
-    path = path.format(room=room, connection="none-1", key="key_none", member="guest")
+    path = path.format(room=room, connection="none-1", key="key_none", member="guest", hook="nothing")
     return await answered(browser, method, path, BODY.get(row, BODIES.get(row)))
 
 

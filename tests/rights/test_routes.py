@@ -118,6 +118,12 @@ GET /console/{file}                             404    404     404     404    40
 GET /console/session                            404    404     404     404    404   404    404     404     404
 POST /console/session                           404    404     404     404    404   404    404     404     404
 DELETE /console/session                         404    404     404     404    404   404    404     404     404
+GET /v1/admin/webhooks                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/webhooks/{hook}/deliveries        401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/test             401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/replay           401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/discard          401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/enable           401    403     403     403    403   404    403     403     404
 GET /                                           200    200     200     200    200   200    200     200     200
 GET /v1/channels/{room}/history                 401    404     404     200    200   200    403     403     200
 GET /v1/channels/{room}/presence                401    404     404     200    200   200    403     403     200
@@ -168,6 +174,7 @@ def body_of(row: str, cell: Cell) -> Any:
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
     named = {"member": "member", "owner": "owner", "note": cell.notification, "page": "security", "key": "key_nothing"}
+    named |= {"hook": "nothing"}
     named |= {"room": f"chatroom:{cell.rooms['private']}", "channel": "market:BTC"}
     named |= {"connection": "none-1", "file": "app.js", "picture": "overview-light.webp"}
     method = "publish" if row.endswith(" publish") else "info"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.ground.errors import Reason
 from relay.sessions import connections as module
-from relay.sessions.connections import Connections
+from relay.sessions.connections import Connections, Peer
 
 USERS = ("ann", "bob", "cid")
 STEPS = st.lists(
@@ -29,6 +29,7 @@ class FakePeer:
     opened_at = 0.0
     waiting_bytes = 0
     sent_bytes: int | None = None
+    reason: Reason | None = None
 
     def __init__(self) -> None:
         self.number = 0
@@ -84,3 +85,26 @@ def test_an_id_of_another_run_or_of_nothing_finds_nothing() -> None:
         Connections().id_of(peer),
     ):
         assert connections.get(wrong) is None, wrong
+
+
+def test_a_watcher_is_told_of_users_alone() -> None:
+    """It hears when a connection gets a user, when it gets another one, and when it ends; and of no anonymous one."""
+    heard: list[tuple[str, str | None]] = []
+
+    class Watcher:
+        def identified(self, peer: Peer) -> None:
+            heard.append(("identified", peer.user_id))
+
+        def ended(self, peer: Peer) -> None:
+            heard.append(("ended", peer.user_id))
+
+    connections, named, anonymous = Connections(), FakePeer(), FakePeer()
+    connections.watcher = Watcher()
+    connections.add(named)
+    connections.add(anonymous)
+    connections.identify(named, "ann")
+    connections.identify(named, "ann")
+    connections.identify(named, "bob")
+    connections.remove(anonymous)
+    connections.remove(named)
+    assert heard == [("identified", "ann"), ("ended", "ann"), ("identified", "bob"), ("ended", "bob")]

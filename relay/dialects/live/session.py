@@ -83,7 +83,10 @@ class LiveSession:
                 timestamp = iso_ms(self._core.clock.now_ms())
                 await self._session.send(protocol.answer("pong", {"timestamp": timestamp}, request_id))
             case protocol.Auth(token):
-                await (self._begin_anonymous(request_id) if token is None else self._authenticate(token, request_id))
+                if token is None and not self._core.connecting.has_hook:
+                    await self._begin_anonymous(request_id)
+                else:
+                    await self._authenticate(token, request_id)
             case (
                 protocol.Subscribe()
                 | protocol.Unsubscribe()
@@ -182,11 +185,19 @@ class LiveSession:
         }
         await self._session.send(protocol.answer("auth:success", data, request_id))
 
-    async def _authenticate(self, token: str, request_id: protocol.RequestId) -> None:
+    async def _authenticate(self, token: str | None, request_id: protocol.RequestId) -> None:
+        """Authenticate the client by its token; by the connect hook if it has none."""
         core, session, before = self._core, self._session, self._user.principal
         try:
             with core.limits.auth_failures.counted(session.address):
-                principal = await core.auth.tokens.authenticate(token)
+                if token is None:
+                    found = await core.connecting.ask(self._user.subscriber, session.headers)
+                    if found is None:
+                        await self._begin_anonymous(request_id)
+                        return
+                    principal = found
+                else:
+                    principal = await core.auth.tokens.authenticate(token)
             if before is not None and principal.user_id != before.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
