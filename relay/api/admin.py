@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import attrs
 import trio
@@ -11,13 +11,28 @@ from quart import Blueprint, Response, request
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.access.steering import MAX_PAGE
 from relay.api import audit
+from relay.api.admin_views import (
+    ChannelsView,
+    ConnectionsView,
+    ConnectionView,
+    DisconnectedView,
+    ExplanationView,
+    KeysView,
+    KeyView,
+    LimitsView,
+    NewKeyView,
+    NothingView,
+    UnsubscribedView,
+)
 from relay.api.app import json_body, success
 from relay.api.authentication import Caller, admin_of, caller_of
-from relay.api.params import Params
+from relay.api.operation import ADMIN, describe
+from relay.api.params import CHANNEL, FLAG, LONG_TEXT, OPTIONAL, TEXT, TEXTS, Params
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
+from relay.ground.schema import Fields, Param
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.sessions.connections import Peer
@@ -25,6 +40,15 @@ from relay.store.api_keys import SCOPES, ApiKey, Tier
 
 PREFIX = "/v1/admin"
 TIERS = ("free", "pro")
+
+_PAGE: Fields = {
+    "limit": Param({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": MAX_PAGE}),
+    "cursor": Param({"type": "string", "maxLength": MAX_ID_CHARACTERS, "description": "The cursor of the last page."}),
+}
+_QUERY_TEXT = Param({"type": "string", "maxLength": MAX_ID_CHARACTERS})
+_QUERY_CHANNEL = Param(CHANNEL.schema)
+_NUMBER = Param({"type": "string", "pattern": "^[0-9]{0,15}$", "description": "The cursor of the last page."})
+_TARGET: Fields = {"user": OPTIONAL, "client": OPTIONAL}
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -38,6 +62,13 @@ def blueprint(core: Core) -> Blueprint:
 
 def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("/connections")
+    @describe(
+        "List the connections.",
+        ADMIN,
+        query={**_PAGE, "cursor": _NUMBER, "user": _QUERY_TEXT, "dialect": _QUERY_TEXT, "channel": _QUERY_CHANNEL},
+        answer=ConnectionsView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def connections() -> Response:
         await admin_of(core, request)
         query, limit = _query()
@@ -57,6 +88,9 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"connections": data, "cursor": cursor, "total": len(core.connections)})
 
     @routes.get("/channels")
+    @describe(
+        "List the channels with a subscriber.", ADMIN, query={**_PAGE, "pattern": _QUERY_TEXT}, answer=ChannelsView
+    )
     async def channels() -> Response:
         await admin_of(core, request)
         query, limit = _query()
@@ -66,6 +100,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
 
     @routes.get("/limits")
+    @describe("Return the limits, and the places that are taken.", ADMIN, answer=LimitsView)
     async def limits() -> Response:
         await admin_of(core, request)
         places = {
@@ -75,6 +110,18 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"limits": attrs.asdict(core.config.limits), "places": places})
 
     @routes.post("/why")
+    @describe(
+        "Explain why a user may or may not subscribe or publish.",
+        ADMIN,
+        body={
+            "channel": TEXT,
+            "action": Param({"enum": ["subscribe", "publish", "", None]}),
+            "user": OPTIONAL,
+            "token": LONG_TEXT,
+            "key": OPTIONAL,
+        },
+        answer=ExplanationView,
+    )
     async def why() -> Response:
         await admin_of(core, request)
         params = Params(await json_body())
@@ -94,6 +141,9 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 
 def _add_changes(routes: Blueprint, core: Core) -> None:
     @routes.post("/disconnect")
+    @describe(
+        "End connections.", ADMIN, body={**_TARGET, "whitelist": TEXTS, "reconnect": FLAG}, answer=DisconnectedView
+    )
     async def disconnect() -> Response:
         principal, caller = await _admin(core)
         params = Params(await json_body())
@@ -105,6 +155,13 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         return success({"disconnected": ended})
 
     @routes.post("/unsubscribe")
+    @describe(
+        "End subscriptions.",
+        ADMIN,
+        body={**_TARGET, "channel": CHANNEL},
+        answer=UnsubscribedView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def unsubscribe() -> Response:
         principal, caller = await _admin(core)
         params = Params(await json_body())
@@ -115,6 +172,7 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
 
 def _add_keys(routes: Blueprint, core: Core) -> None:
     @routes.get("/keys")
+    @describe("List the API keys.", ADMIN, query=_PAGE, answer=KeysView)
     async def keys() -> Response:
         await admin_of(core, request)
         query, limit = _query()
@@ -123,6 +181,18 @@ def _add_keys(routes: Blueprint, core: Core) -> None:
         return success({"keys": [key_entry(key) for key in found], "cursor": cursor})
 
     @routes.post("/keys")
+    @describe(
+        "Create an API key.",
+        ADMIN,
+        body={
+            "user": Param({**TEXT.schema, "format": "user-id", "pattern": r"\S"}, required=True),
+            "scopes": Param({**TEXTS.schema, "items": {"enum": list(SCOPES)}}),
+            "tier": Param({"enum": [*TIERS, "", None]}),
+            "test": FLAG,
+        },
+        answer=NewKeyView,
+        status=201,
+    )
     async def create() -> Response:
         principal, caller = await _admin(core)
         params = Params(await json_body())
@@ -149,6 +219,7 @@ def _add_keys(routes: Blueprint, core: Core) -> None:
         return success({**key_entry(key), "secret": secret}, 201)
 
     @routes.delete("/keys/<key_id>")
+    @describe("Revoke an API key.", ADMIN, answer=NothingView, errors=[Code.NOT_FOUND])
     async def revoke(key_id: str) -> Response:
         principal, caller = await _admin(core)
         audit.record(principal, caller, "key revoked", revoked=key_id[:MAX_ID_CHARACTERS])
@@ -198,7 +269,7 @@ async def _principal_asked_about(core: Core, params: Params) -> Principal | None
     return None if user is None else Principal(user)
 
 
-def connection_entry(core: Core, peer: Peer) -> dict[str, Any]:
+def connection_entry(core: Core, peer: Peer) -> ConnectionView:
     """Return what is told about one connection. `sentBytes` counts what the client's machine has acknowledged."""
     age_ms = (trio.current_time() - peer.opened_at) * 1000
     return {
@@ -213,7 +284,7 @@ def connection_entry(core: Core, peer: Peer) -> dict[str, Any]:
     }
 
 
-def key_entry(key: ApiKey) -> dict[str, Any]:
+def key_entry(key: ApiKey) -> KeyView:
     """Return what is told about one key: everything but its secret."""
     return {
         "id": key.id,
@@ -226,11 +297,11 @@ def key_entry(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _explanation_entry(explanation: Explanation) -> dict[str, Any]:
+def _explanation_entry(explanation: Explanation) -> ExplanationView:
     return {
         "allowed": explanation.allowed,
         "code": None if explanation.code is None else explanation.code.value,
         "message": explanation.message,
         "change": explanation.change,
-        "steps": [attrs.asdict(step) for step in explanation.steps],
+        "steps": [{"check": step.check, "found": step.found} for step in explanation.steps],
     }

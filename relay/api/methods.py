@@ -7,13 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import trio
 
 from relay.access.steering import MAX_NAMED_CHANNELS
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
+from relay.api.method_views import (
+    BatchReply,
+    BatchResult,
+    BroadcastResult,
+    ChannelsResult,
+    HistoryResult,
+    InfoResult,
+    MethodError,
+    NodeView,
+    NoResult,
+    PresenceResult,
+    PresenceStatsResult,
+    PublishResult,
+)
 from relay.api.params import Params
 from relay.api.publish import scope_of
 from relay.broker.signal import Signal
@@ -52,7 +66,7 @@ NUMBERS = {
 }
 """The number of each error, as Centrifugo numbers errors, and its status for a client that asks for one."""
 
-Method = Callable[["Request", Params], Awaitable[dict[str, Any]]]
+Method = Callable[["Request", Params], Awaitable[Mapping[str, Any]]]
 
 
 class Request:
@@ -76,12 +90,12 @@ class Request:
         return self.core.namespaces.parse(params.text("channel"))
 
 
-def error_of(refusal: RequestError) -> dict[str, Any]:
+def error_of(refusal: RequestError) -> MethodError:
     """Return an error as this API writes it."""
     return {"code": NUMBERS[refusal.code][0], "message": refusal.message}
 
 
-async def call(request: Request, method: str, params: object) -> dict[str, Any]:
+async def call(request: Request, method: str, params: object) -> Mapping[str, Any]:
     """Call a method and return its result. Most are a checkpoint.
 
     Raises:
@@ -145,17 +159,17 @@ async def _publish_all(
     return results
 
 
-async def _publish(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+async def _publish(request: Request, params: Mapping[str, Any]) -> PublishResult:
     signal = Params(params).flag("skip_history")
     [result] = await _publish_all(
         request, [_draft(request, params, params.get("channel"), request.size)], signals=[signal]
     )
     if isinstance(result, RequestError):
         raise result
-    return dict(result)
+    return cast(PublishResult, result)
 
 
-async def _broadcast(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+async def _broadcast(request: Request, params: Mapping[str, Any]) -> BroadcastResult:
     channels = Params(params).texts("channels")
     maximum = request.core.config.limits.max_publish_items
     if not channels or len(channels) > maximum:
@@ -171,21 +185,21 @@ async def _broadcast(request: Request, params: Mapping[str, Any]) -> dict[str, A
     return {"responses": [_reply("result", result) for result in results]}
 
 
-async def _batch(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+async def _batch(request: Request, params: Mapping[str, Any]) -> BatchResult:
     commands = params.get("commands")
     maximum = min(MAX_COMMANDS, request.core.config.limits.max_publish_items)
     if not isinstance(commands, list) or len(commands) > maximum:
         raise invalid_field("commands", f"must be a list of at most {maximum} commands")
     if sum(bool(_READS & set(one)) for one in commands if isinstance(one, dict)) > MAX_READS:
         raise invalid_field("commands", f"may have {MAX_READS} of presence, history and channels at most")
-    replies: list[dict[str, Any]] = []
+    replies: list[BatchReply] = []
     for first, command in enumerate(commands):
         if first >= len(replies):
             replies += await _publications(request, commands[first:]) or [await _command(request, command)]
     return {"replies": replies}
 
 
-async def _publications(request: Request, commands: Sequence[Any]) -> list[dict[str, Any]]:
+async def _publications(request: Request, commands: Sequence[Any]) -> list[BatchReply]:
     """Publish the commands up to the first that is not `publish`, in one transaction, and return their replies."""
     drafts: list[Draft | RequestError] = []
     signals: list[bool] = []
@@ -204,7 +218,7 @@ async def _publications(request: Request, commands: Sequence[Any]) -> list[dict[
     return [_reply("publish", result) for result in await _publish_all(request, drafts, signals=signals)]
 
 
-async def _command(request: Request, command: object) -> dict[str, Any]:
+async def _command(request: Request, command: object) -> BatchReply:
     try:
         if not isinstance(command, dict) or len(command) != 1:
             raise RequestError(Code.INVALID_REQUEST, "A command must be an object with one method.")
@@ -212,12 +226,12 @@ async def _command(request: Request, command: object) -> dict[str, Any]:
         if method == "batch":
             raise RequestError(Code.INVALID_REQUEST, "A batch cannot hold a batch.")
         check_right(request.principal, method)
-        return {method: await call(request, method, params)}
+        return cast(BatchReply, {method: await call(request, method, params)})
     except RequestError as refusal:
         return {"error": error_of(refusal)}
 
 
-def _reply(name: str, result: Any) -> dict[str, Any]:
+def _reply(name: str, result: Any) -> Any:
     return {"error": error_of(result)} if isinstance(result, RequestError) else {name: result}
 
 
@@ -235,7 +249,7 @@ def check_right(principal: Principal, method: str) -> None:
 # -- connections ----------------------------------------------------------------------------------------------------------
 
 
-async def _subscribe(request: Request, params: Params) -> dict[str, Any]:
+async def _subscribe(request: Request, params: Params) -> NoResult:
     params.refuse("info", "b64info", "data", "b64data", "session", "override", "expire_at")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     since = params.position("recover_since")
@@ -244,7 +258,7 @@ async def _subscribe(request: Request, params: Params) -> dict[str, Any]:
     return {}
 
 
-async def _unsubscribe(request: Request, params: Params) -> dict[str, Any]:
+async def _unsubscribe(request: Request, params: Params) -> NoResult:
     params.refuse("session")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     request.audit("unsubscribe", user=user, client=client, channel=channel.text)
@@ -252,7 +266,7 @@ async def _unsubscribe(request: Request, params: Params) -> dict[str, Any]:
     return {}
 
 
-async def _disconnect(request: Request, params: Params) -> dict[str, Any]:
+async def _disconnect(request: Request, params: Params) -> NoResult:
     params.refuse("session")
     user, client, spared = params.text("user"), params.optional("client"), params.texts("whitelist")
     code = params.object("disconnect").integer("code", _TERMINAL_CODES[0].start)
@@ -262,7 +276,7 @@ async def _disconnect(request: Request, params: Params) -> dict[str, Any]:
     return {}
 
 
-async def _refresh(request: Request, params: Params) -> dict[str, Any]:
+async def _refresh(request: Request, params: Params) -> NoResult:
     params.refuse("session")
     user, client = params.text("user"), params.optional("client")
     expired, expire_at = params.flag("expired"), params.integer("expire_at", 0)
@@ -278,18 +292,18 @@ async def _refresh(request: Request, params: Params) -> dict[str, Any]:
 # -- channels -------------------------------------------------------------------------------------------------------------
 
 
-async def _presence(request: Request, params: Params) -> dict[str, Any]:
+async def _presence(request: Request, params: Params) -> PresenceResult:
     present = await request.core.steering.present(request.channel(params))
     return {"presence": {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in present}}
 
 
-async def _presence_stats(request: Request, params: Params) -> dict[str, Any]:
+async def _presence_stats(request: Request, params: Params) -> PresenceStatsResult:
     channel, steering = request.channel(params), request.core.steering
     users = await steering.user_count(channel)
     return {"num_clients": steering.client_count(channel), "num_users": users}
 
 
-async def _history(request: Request, params: Params) -> dict[str, Any]:
+async def _history(request: Request, params: Params) -> HistoryResult:
     channel, limit = request.channel(params), params.integer("limit", 0)
     limit = MAX_HISTORY if limit < 0 else min(limit, MAX_HISTORY)
     position, publications = await request.core.steering.history(
@@ -302,14 +316,14 @@ async def _history(request: Request, params: Params) -> dict[str, Any]:
     }
 
 
-async def _history_remove(request: Request, params: Params) -> dict[str, Any]:
+async def _history_remove(request: Request, params: Params) -> NoResult:
     channel = request.channel(params)
     request.audit("history removed", channel=channel.text)
     await request.core.steering.remove_history(channel)
     return {}
 
 
-async def _channels(request: Request, params: Params) -> dict[str, Any]:
+async def _channels(request: Request, params: Params) -> ChannelsResult:
     pattern = params.optional("pattern") or "*"
     found = await request.core.steering.channels(pattern, limit=MAX_NAMED_CHANNELS + 1)
     if len(found) > MAX_NAMED_CHANNELS:
@@ -317,11 +331,11 @@ async def _channels(request: Request, params: Params) -> dict[str, Any]:
     return {"channels": {one.name: {"num_clients": one.subscribers} for one in found}}
 
 
-async def _info(request: Request, params: Params) -> dict[str, Any]:
+async def _info(request: Request, params: Params) -> InfoResult:
     return {"nodes": [node_of(request.core)]}
 
 
-def node_of(core: Core) -> dict[str, Any]:
+def node_of(core: Core) -> NodeView:
     """Return what this API tells about the server."""
     connections, steering = core.connections, core.steering
     return {
@@ -351,3 +365,8 @@ METHODS: Mapping[str, Method] = {
 """Every method but `publish`, `broadcast` and `batch`."""
 NAMES = ("publish", "broadcast", "batch", *METHODS)
 """Every method."""
+RESULTS: Mapping[str, Any] = {
+    name: get_type_hints(function)["return"]
+    for name, function in {"publish": _publish, "broadcast": _broadcast, "batch": _batch, **METHODS}.items()
+}
+"""The type of the result of each method."""

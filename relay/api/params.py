@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay.ground.errors import invalid_field
+from relay.ground.schema import MAX_INTEGER, Param, reference
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.publication import Position
 
@@ -13,6 +14,28 @@ MAX_LONG_CHARACTERS = 16_384
 """Length of a token."""
 MAX_LISTED = 1000
 """Texts in one list."""
+
+
+TEXT = Param({"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARACTERS}, required=True)
+"""The schemas of what the methods of `Params` read: this one of `text`, the next ones in their order."""
+OPTIONAL = Param({"type": ["string", "null"], "maxLength": MAX_ID_CHARACTERS})
+LONG_TEXT = Param({"type": ["string", "null"], "maxLength": MAX_LONG_CHARACTERS})
+TEXTS = Param({"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_LISTED})
+FLAG = Param({"type": ["boolean", "null"]})
+INTEGER = Param({"type": ["integer", "null"], "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER})
+POSITION = Param(
+    {
+        "type": ["object", "null"],
+        "properties": {
+            "offset": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_INTEGER},
+            "epoch": OPTIONAL.schema,
+        },
+    }
+)
+UNSUPPORTED = Param({"description": "Not supported: a value is refused.", "enum": [None]})
+"""The schema of a parameter that `refuse` names."""
+CHANNEL = Param(reference("Channel"), required=True)
+"""The schema of the full name of a channel."""
 
 
 class Params:

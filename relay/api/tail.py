@@ -9,13 +9,16 @@ from urllib.parse import parse_qs
 import trio
 
 from relay.api.authentication import Caller, authenticate, check_admin, while_valid
+from relay.api.direct import LINES
 from relay.api.draining import Draining
-from relay.api.params import Params
+from relay.api.operation import ADMIN, describe
+from relay.api.params import OPTIONAL, Params
 from relay.broker.taps import Tap
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import RequestError, invalid_field
+from relay.ground.schema import Param
 from relay.model.publication import Publication
 from relay.sessions.outbox import GONE
 from relay.transports.exchange import Exchange
@@ -34,6 +37,12 @@ MAX_RATE = 1000
 StartStream = Callable[[], Awaitable[None]]
 
 
+@describe(
+    "Stream what is published, a line each, until the caller closes.",
+    ADMIN,
+    query={"pattern": Param(OPTIONAL.schema), "rate": Param({"type": "integer", "minimum": 1, "maximum": MAX_RATE})},
+    media={LINES: str},
+)
 async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream) -> None:
     """Stream publications until the client is gone, its right ends or the server stops. `start` writes the head.
 

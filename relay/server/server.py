@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, tail
+from relay.api import admin, channels, client, demo, descriptions, docs, front, management, metrics, publish, tail
 from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
@@ -50,6 +50,9 @@ ARRIVAL_TIMEOUT = 1.0
 """Seconds that a connection, accepted before a stop, has to send its request."""
 SESSIONS_TIMEOUT = 5.0
 """Seconds for which a stop waits for sessions. Each session ends within its close timeout by itself."""
+
+STREAMS = {("GET", tail.PATH): tail.tail}
+"""The requests that are answered with a stream, by method and path."""
 
 log = logs.get("relay")
 
@@ -163,7 +166,7 @@ async def open_server(
             core,
             readiness.draining,
             {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            {("GET", tail.PATH): tail.tail},
+            STREAMS,
         )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
@@ -298,7 +301,7 @@ def _create_app(
     own = (
         publish.blueprint(inside.core), channels.blueprint(inside.core), management.blueprint(inside.core),
         admin.blueprint(inside.core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
-        client.blueprint(), demo.blueprint(inside.core),
+        client.blueprint(), demo.blueprint(inside.core), descriptions.blueprint(STREAMS),
     )  # fmt: skip
     return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 

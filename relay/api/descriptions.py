@@ -1,0 +1,74 @@
+"""`GET /openapi.json` and `/asyncapi.json`: the descriptions of the REST API and of the WebSocket APIs, for tools.
+
+Each is made when it is first asked for, from the tables of the code, and kept. Pages of any origin may load them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import trio
+from quart import Blueprint, Quart, Response, request
+
+from relay.api import files, management, openapi
+from relay.api.operation import OPENAPI_PATH, PUBLIC, describe, operation_of
+from relay.ground import strictjson
+
+CONTENT_TYPE = "application/json"
+_HEADERS = {
+    "Cache-Control": "no-cache",  # a new release is a restart, and the ETag makes asking again cheap
+    "X-Content-Type-Options": "nosniff",
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+_DOCUMENT = {"type": "object", "additionalProperties": True}
+
+Handlers = Mapping[tuple[str, str], Any]
+"""The functions that answer requests without Quart, by method and path. `describe` decorates them too."""
+
+
+def blueprint(handlers: Handlers) -> Blueprint:
+    """Return the two routes. `handlers` are described routes that Quart does not know."""
+    routes = Blueprint("descriptions", __name__)
+    app: Quart | None = None
+
+    def bind(state: Any) -> None:
+        nonlocal app
+        app = state.app
+
+    routes.record(bind)
+
+    @cache
+    def rest() -> files.Document:
+        assert app is not None
+        return files.document(strictjson.dumps(openapi.build(routes_of(app, handlers))))
+
+    @routes.get(OPENAPI_PATH)
+    @describe("Return this description of the REST API.", PUBLIC, media={CONTENT_TYPE: _DOCUMENT})
+    async def openapi_json() -> Response:
+        return await _respond(rest)
+
+    return routes
+
+
+def routes_of(app: Quart, handlers: Handlers) -> Iterator[openapi.Route]:
+    """Yield every described route of the application, each method of the management API, and the handlers."""
+    for rule in app.url_map.iter_rules():
+        operation = operation_of(app.view_functions[rule.endpoint])
+        if operation is not None:
+            [method] = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            yield openapi.Route(method, rule.rule, app.view_functions[rule.endpoint].__name__, operation)
+    for (method, path), described in management.operations().items():
+        yield openapi.Route(method, path, path.removeprefix(management.PREFIX), described)
+    for (method, path), handler in handlers.items():
+        operation = operation_of(handler)
+        if operation is not None:
+            yield openapi.Route(method, path, handler.__name__, operation)
+
+
+async def _respond(make: Callable[[], files.Document]) -> Response:
+    # In a thread: the first caller waits some 20 ms for it, and no session should.
+    found = await trio.to_thread.run_sync(make)
+    return files.respond_with(request, found, CONTENT_TYPE, _HEADERS)
