@@ -140,7 +140,7 @@ class Publishing:
         version, exclude = item.get("version"), item.get("exclude")
         if version is not None and not draft.channel.namespace.history_size:
             raise invalid_field("version", "cannot be compared in a namespace that keeps nothing (history_size = 0)")
-        draft.version = version
+        draft.version = None if version is None else int(version)
         if exclude is not None:
             self.exclude(draft, exclude)
 
@@ -190,6 +190,8 @@ def _check_size(draft: Draft) -> None:
 
 
 def _is_version(value: object) -> bool:
+    if isinstance(value, float):  # JSON has one kind of number, and 1.0 is an integer in it
+        return value.is_integer() and 0 <= value <= MAX_VERSION
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_VERSION
 
 

@@ -27,7 +27,7 @@ from relay.api.admin_views import (
 from relay.api.app import json_body, success
 from relay.api.authentication import Caller, admin_of, caller_of
 from relay.api.operation import ADMIN, describe
-from relay.api.params import CHANNEL, FLAG, LONG_TEXT, OPTIONAL, TEXT, TEXTS, Params
+from relay.api.params import CHANNEL, FLAG, LONG_TEXT, OPTIONAL, TEXT, TEXTS, USER_OR_CLIENT, Params
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground.clock import iso_ms
@@ -46,9 +46,9 @@ _PAGE: Fields = {
     "cursor": Param({"type": "string", "maxLength": MAX_ID_CHARACTERS, "description": "The cursor of the last page."}),
 }
 _QUERY_TEXT = Param({"type": "string", "maxLength": MAX_ID_CHARACTERS})
-_QUERY_CHANNEL = Param(CHANNEL.schema)
+_QUERY_CHANNEL = Param({"type": "string", "format": "channel", "maxLength": MAX_ID_CHARACTERS})
 _NUMBER = Param({"type": "string", "pattern": "^[0-9]{0,15}$", "description": "The cursor of the last page."})
-_TARGET: Fields = {"user": OPTIONAL, "client": OPTIONAL}
+_TARGET: Fields = {"user": USER_OR_CLIENT, "client": USER_OR_CLIENT}
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -142,7 +142,10 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 def _add_changes(routes: Blueprint, core: Core) -> None:
     @routes.post("/disconnect")
     @describe(
-        "End connections.", ADMIN, body={**_TARGET, "whitelist": TEXTS, "reconnect": FLAG}, answer=DisconnectedView
+        "End connections.",
+        ADMIN,
+        body={**_TARGET, "whitelist": TEXTS, "reconnect": FLAG},
+        answer=DisconnectedView,
     )
     async def disconnect() -> Response:
         principal, caller = await _admin(core)

@@ -92,8 +92,8 @@ def _operation(name: str) -> Operation:
         f"Call the method `{name}` of the management API.",
         BACKEND if name in ("publish", "broadcast", "batch") else ADMIN,
         body=method_views.PARAMETERS[name],
-        body_required=False,
-        headers={ERROR_MODE: {"type": "string", "enum": ["transport"]}},
+        body_required=any(param.required for param in method_views.PARAMETERS[name].values()),
+        headers={ERROR_MODE: {"type": "string", "description": "`transport`: the status tells errors, too."}},
         media={CONTENT_TYPE: AnyOf(answer, Failed)},
         others={status: {CONTENT_TYPE: AnyOf(*types)} for status, types in shapes.items()},
     )

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from relay.api.params import CHANNEL, FLAG, INTEGER, OPTIONAL, POSITION, TEXT, TEXTS, UNSUPPORTED
-from relay.ground.schema import Fields, Param, reference
+from relay.config.namespaces import TYPE_PATTERN
+from relay.ground.schema import Fields, Param, Schema, reference
 
 
 class MethodError(TypedDict):
@@ -128,11 +129,15 @@ class InfoResult(TypedDict):
     nodes: list[NodeView]
 
 
+_TAGS: Schema = {
+    "type": ["object", "null"],
+    "properties": {"type": {"type": ["string", "null"], "pattern": f"^{TYPE_PATTERN}$"}},
+    "additionalProperties": False,
+    "description": "`type` is the type of the publication. There are no other tags.",
+}
 _ITEM: Fields = {
     "data": Param(reference("Json"), required=True),
-    "tags": Param(
-        {"type": ["object", "null"], "properties": {"type": {"type": "string"}}, "additionalProperties": False}
-    ),
+    "tags": Param(_TAGS),
     "idempotency_key": Param({"type": ["string", "null"], "maxLength": 128}),
     "skip_history": FLAG,
     "b64data": UNSUPPORTED,
@@ -140,20 +145,34 @@ _ITEM: Fields = {
     "version": UNSUPPORTED,
     "version_epoch": UNSUPPORTED,
 }
+_EXPIRE_AT = Param({**INTEGER.schema, "description": "Unix seconds, after 0. Required unless `expired` is true."})
+_COMMANDS: Schema = {
+    "type": "array",
+    "maxItems": 1000,
+    "items": {
+        "description": "An object with one field: the name of a method, and its parameters. Another value is answered "
+        "with an error in its place."
+    },
+}
+_CHANNELS: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 1000,
+    "items": {
+        "type": "string",
+        "format": "channel",
+        "description": "A wrong name is answered with an error in its place.",
+    },
+}
 _TARGET: Fields = {"user": TEXT, "client": OPTIONAL, "session": UNSUPPORTED}
 
 PARAMETERS: Mapping[str, Fields] = {
     "publish": {"channel": CHANNEL, **_ITEM},
     "broadcast": {
-        "channels": Param({"type": "array", "items": CHANNEL.schema, "minItems": 1, "maxItems": 1000}, required=True),
+        "channels": Param(_CHANNELS, required=True),
         **_ITEM,
     },
-    "batch": {
-        "commands": Param(
-            {"type": "array", "items": {"type": "object", "minProperties": 1, "maxProperties": 1}, "maxItems": 1000},
-            required=True,
-        )
-    },
+    "batch": {"commands": Param(_COMMANDS, required=True)},
     "subscribe": {
         **_TARGET,
         "channel": CHANNEL,
@@ -166,7 +185,7 @@ PARAMETERS: Mapping[str, Fields] = {
         "whitelist": TEXTS,
         "disconnect": Param({"type": ["object", "null"], "properties": {"code": INTEGER.schema}}),
     },
-    "refresh": {**_TARGET, "expired": FLAG, "expire_at": INTEGER},
+    "refresh": {**_TARGET, "expired": FLAG, "expire_at": _EXPIRE_AT},
     "presence": {"channel": CHANNEL},
     "presence_stats": {"channel": CHANNEL},
     "history": {"channel": CHANNEL, "limit": INTEGER, "since": POSITION, "reverse": FLAG},

@@ -118,16 +118,24 @@ async def call(request: Request, method: str, params: object) -> Mapping[str, An
 # -- publishing -----------------------------------------------------------------------------------------------------------
 
 
-def _draft(request: Request, params: Mapping[str, Any], channel: object, size: int) -> Draft:
-    tags = params.get("tags") or {}
-    if not isinstance(tags, dict) or set(tags) - {"type"}:
+def _check_item(params: Mapping[str, Any]) -> None:
+    """Raise RequestError unless a publication has data, and nothing that Relay does not support."""
+    tags = params.get("tags")
+    if tags is not None and (not isinstance(tags, dict) or set(tags) - {"type"}):
         raise invalid_field("tags", "may have the tag type alone, which is the type of the publication")
     Params(params).refuse("b64data", "delta", "version", "version_epoch")
-    item = {"channel": channel, "data": params.get("data")}
+    if "data" not in params:
+        raise invalid_field("data", "is required")
+
+
+def _draft(request: Request, params: Mapping[str, Any], channel: object, size: int) -> Draft:
+    _check_item(params)
+    item = {"channel": channel, "data": params["data"]}
+    tags, key = params.get("tags") or {}, params.get("idempotency_key")
     if "type" in tags:
         item["type"] = tags["type"]
-    if params.get("idempotency_key"):
-        item["idempotencyKey"] = params["idempotency_key"]
+    if key is not None and key != "":
+        item["idempotencyKey"] = key
     return request.core.publishing.draft(item, scope=scope_of(request.principal), size=size)
 
 
@@ -175,6 +183,7 @@ async def _broadcast(request: Request, params: Mapping[str, Any]) -> BroadcastRe
     if not channels or len(channels) > maximum:
         raise invalid_field("channels", f"must have 1 to {maximum} channels")
     signal = Params(params).flag("skip_history")
+    _check_item(params)
     drafts: list[Draft | RequestError] = []
     for channel in channels:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from relay.access.publishing import ITEM
 from relay.api.answers import CONTENT_TYPE
 from relay.api.operation import Access, Operation, Success
 from relay.ground.errors import Code, RefusalReason
@@ -30,8 +31,8 @@ CHANNEL: Schema = {
     "type": "string",
     "format": "channel",
     "minLength": 1,
-    "description": "The name of a channel: a namespace of this server, a colon and an id of 1 to 256 printable characters.",
-    "examples": ["market:BTC"],
+    "description": "The name of a channel: a namespace of this server, a colon, and an id of 1 to 256 printable "
+    "characters, as in `market:BTC`.",
 }
 PATH_SCHEMAS: Mapping[str, Schema] = {"name": reference("Channel")}
 """The schemas of the parts of a path that are more than an id, by the name of the part."""
@@ -63,7 +64,7 @@ class Route:
 def build(routes: Iterable[Route]) -> dict[str, Any]:
     """Return the document of these routes."""
     schemas = Schemas()
-    schemas.named["Channel"] = CHANNEL
+    schemas.named |= {"Channel": CHANNEL, "Item": ITEM}
     paths: dict[str, dict[str, Any]] = {}
     for route in sorted(routes, key=lambda route: (route.path, route.method)):
         paths.setdefault(template(route.path), {})[route.method.lower()] = _operation(route, schemas)

@@ -18,6 +18,10 @@ MAX_LISTED = 1000
 
 TEXT = Param({"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARACTERS}, required=True)
 """The schemas of what the methods of `Params` read: this one of `text`, the next ones in their order."""
+USER_OR_CLIENT = Param(
+    {"type": ["string", "null"], "maxLength": MAX_ID_CHARACTERS, "description": "`user` or `client` must be given."}
+)
+"""The schema of `optional`, in a body that must name a user or a connection."""
 OPTIONAL = Param({"type": ["string", "null"], "maxLength": MAX_ID_CHARACTERS})
 LONG_TEXT = Param({"type": ["string", "null"], "maxLength": MAX_LONG_CHARACTERS})
 TEXTS = Param({"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_LISTED})
@@ -32,7 +36,7 @@ POSITION = Param(
         },
     }
 )
-UNSUPPORTED = Param({"description": "Not supported: a value is refused.", "enum": [None]})
+UNSUPPORTED = Param({"description": "Not supported: a value is refused.", "enum": [None, False, 0, "", [], {}]})
 """The schema of a parameter that `refuse` names."""
 CHANNEL = Param(reference("Channel"), required=True)
 """The schema of the full name of a channel."""
@@ -88,8 +92,10 @@ class Params:
         value = self._given.get(name)
         if value is None:
             return default
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise invalid_field(name, "must be an integer")
+        if isinstance(value, float) and value.is_integer():  # JSON has one kind of number, and 1.0 is an integer in it
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_INTEGER:
+            raise invalid_field(name, "must be an integer of 64 bits")
         return value
 
     def object(self, name: str) -> Params:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import trio
 from quart import Blueprint, Response, request
 
-from relay.access.publishing import ITEM, MAX_ITEM_BYTES, Publishing, too_large
+from relay.access.publishing import MAX_ITEM_BYTES, Publishing, too_large
 from relay.api.answers import decode_json
 from relay.api.app import success
 from relay.api.authentication import caller_of, publisher_of, while_valid
@@ -19,6 +19,7 @@ from relay.api.read_ahead import work_through
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.ground.schema import Schema, reference
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Outcome
 
@@ -27,6 +28,13 @@ MAX_ERRORS = 100
 """Bad lines that the answer names; all are counted."""
 ITEMS_PER_TURN = 100
 """Items, or lines, that are checked before other tasks run."""
+
+
+_ITEMS: Schema = {
+    "type": "array",
+    "items": {"anyOf": [reference("Item"), reference("Json")]},
+    "description": "An item that is not valid is refused in its place. The others are published.",
+}
 
 
 class RefusalView(TypedDict):
@@ -74,7 +82,7 @@ def blueprint(core: Core) -> Blueprint:
     @describe(
         "Publish one item, an array of items, or a stream of lines.",
         BACKEND,
-        body={"anyOf": [ITEM, {"type": "array", "items": ITEM, "maxItems": core.config.limits.max_publish_items}]},
+        body={"anyOf": [reference("Item"), {**_ITEMS, "maxItems": core.config.limits.max_publish_items}]},
         bodies={LINES: {"type": "string", "description": "An item a line, each published as it arrives."}},
         media={"application/json": Success(list[ItemView | RefusedView] | LinesView)},
         errors=[Code.UNKNOWN_CHANNEL, Code.NOT_FOUND, Code.CONFLICT],

@@ -25,15 +25,9 @@ from relay.ground.structure import Check
 Schema = dict[str, Any]
 
 MAX_INTEGER = 2**63 - 1
-"""The largest integer in a JSON text that Relay takes and that every dialect passes on unchanged."""
+"""The largest integer that a field may have."""
 JSON: Schema = {
-    "description": "Any JSON value. Integers have at most 64 bits; the whole text has at most 128 levels.",
-    "anyOf": [
-        {"type": ["null", "boolean", "string"]},
-        {"type": "number", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
-        {"type": "array", "items": {"$ref": "#/components/schemas/Json"}},
-        {"type": "object", "additionalProperties": {"$ref": "#/components/schemas/Json"}},
-    ],
+    "description": "Any JSON value. Integers have at most 64 bits, and the whole text at most 128 levels.",
 }
 """The schema of data that passes through unread."""
 _JSON_REF: Schema = {"$ref": "#/components/schemas/Json"}
@@ -150,7 +144,7 @@ class Schemas:
                 hints = get_type_hints(cls, include_extras=True)
                 described = _object(
                     {key: self.of(_bare(hint)) for key, hint in hints.items()},
-                    [key for key in hints if key in cls.__required_keys__],
+                    [key for key, hint in hints.items() if _is_required(cls, key, hint)],
                 )
             else:
                 described = _object(*self.properties(attrs.resolve_types(cls)))
@@ -198,3 +192,8 @@ def _any_of(options: list[Schema]) -> Schema:
 
 def _bare(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) in (NotRequired, Required) else hint
+
+
+def _is_required(cls: Any, key: str, hint: Any) -> bool:
+    # With postponed annotations the class itself cannot tell.
+    return key in cls.__required_keys__ and get_origin(hint) is not NotRequired
