@@ -5,15 +5,16 @@ Each is made when it is first asked for, from the tables of the code, and kept. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import trio
 from quart import Blueprint, Quart, Response, request
 
-from relay.api import files, management, openapi
-from relay.api.operation import OPENAPI_PATH, PUBLIC, describe, operation_of
+from relay.api import asyncapi, files, management, openapi
+from relay.api.frames import WireApi
+from relay.api.operation import ASYNCAPI_PATH, OPENAPI_PATH, PUBLIC, describe, operation_of
 from relay.ground import strictjson
 
 CONTENT_TYPE = "application/json"
@@ -29,8 +30,8 @@ Handlers = Mapping[tuple[str, str], Any]
 """The functions that answer requests without Quart, by method and path. `describe` decorates them too."""
 
 
-def blueprint(handlers: Handlers) -> Blueprint:
-    """Return the two routes. `handlers` are described routes that Quart does not know."""
+def blueprint(handlers: Handlers, apis: Sequence[WireApi]) -> Blueprint:
+    """Return the two routes. `handlers` are described routes that Quart does not know; `apis`: the WebSocket endpoints."""
     routes = Blueprint("descriptions", __name__)
     app: Quart | None = None
 
@@ -45,10 +46,19 @@ def blueprint(handlers: Handlers) -> Blueprint:
         assert app is not None
         return files.document(strictjson.dumps(openapi.build(routes_of(app, handlers))))
 
+    @cache
+    def wire() -> files.Document:
+        return files.document(strictjson.dumps(asyncapi.build(apis)))
+
     @routes.get(OPENAPI_PATH)
     @describe("Return this description of the REST API.", PUBLIC, media={CONTENT_TYPE: _DOCUMENT})
     async def openapi_json() -> Response:
         return await _respond(rest)
+
+    @routes.get(ASYNCAPI_PATH)
+    @describe("Return the description of the WebSocket APIs.", PUBLIC, media={CONTENT_TYPE: _DOCUMENT})
+    async def asyncapi_json() -> Response:
+        return await _respond(wire)
 
     return routes
 

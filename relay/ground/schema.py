@@ -132,6 +132,10 @@ class Schemas:
         described = dict(given)
         if "properties" in described:
             described["properties"] = {name: self.of(inner) for name, inner in described["properties"].items()}
+        if "items" in described:
+            items = described["items"]
+            # A list is a tuple, as JSON Schema wrote it up to draft 7, which AsyncAPI 3.0 uses.
+            described["items"] = [self.of(one) for one in items] if isinstance(items, list) else self.of(items)
         return described
 
     def _named(self, cls: Any) -> Schema:

@@ -298,10 +298,11 @@ def _create_app(
         inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
     )
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
+    described = [api for dialect in dialects for api in dialect.described]
     own = (
         publish.blueprint(inside.core), channels.blueprint(inside.core), management.blueprint(inside.core),
         admin.blueprint(inside.core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
-        client.blueprint(), demo.blueprint(inside.core), descriptions.blueprint(STREAMS),
+        client.blueprint(), demo.blueprint(inside.core), descriptions.blueprint(STREAMS, described),
     )  # fmt: skip
     return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 

@@ -101,6 +101,7 @@ GET /v1/admin/keys                              401    403     403     403    40
 POST /v1/admin/keys                             401    403     403     403    403   201    403     403     201
 DELETE /v1/admin/keys/{key}                     401    403     403     403    403   404    403     403     404
 GET /openapi.json                               200    200     200     200    200   200    200     200     200
+GET /asyncapi.json                              200    200     200     200    200   200    200     200     200
 GET /                                           200    200     200     200    200   200    200     200     200
 GET /v1/channels/{room}/history                 401    404     404     200    200   200    403     403     200
 GET /v1/channels/{room}/presence                401    404     404     200    200   200    403     403     200
