@@ -14,7 +14,10 @@ from relay.server.server import STREAMS
 from tests.running import config_for, running
 
 SETTINGS = {
-    **{f"namespaces.orders.{name}": value for name, value in {"publish": "users", "presence": True}.items()},
+    **{
+        f"namespaces.orders.{name}": value
+        for name, value in {"subscribe": "users", "publish": "users", "presence": True}.items()
+    },
     **{
         f"limits.{kind}_per_minute": 1_000_000
         for kind in ("frames", "messages", "handshakes", "requests", "publications", "auth_failures")

@@ -224,7 +224,12 @@ SERVER = (
         [
             {
                 "type": "auth:error",
-                "data": {"code": "unauthorized", "message": "The token is not valid.", "reason": "token_invalid"},
+                "data": {
+                    "code": "unauthorized",
+                    "message": "The token is not valid.",
+                    "reason": "token_invalid",
+                    "requestId": 1,
+                },
             }
         ],
     ),
