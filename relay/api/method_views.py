@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
+from relay.access.publishing import MAX_KEY_CHARACTERS
 from relay.api.params import CHANNEL, FLAG, INTEGER, OPTIONAL, POSITION, TEXT, TEXTS, UNSUPPORTED
 from relay.config.namespaces import TYPE_PATTERN
 from relay.ground.schema import Fields, Param, Schema, reference
@@ -138,7 +139,7 @@ _TAGS: Schema = {
 _ITEM: Fields = {
     "data": Param(reference("Json"), required=True),
     "tags": Param(_TAGS),
-    "idempotency_key": Param({"type": ["string", "null"], "maxLength": 128}),
+    "idempotency_key": Param({"type": ["string", "null"], "maxLength": MAX_KEY_CHARACTERS}),
     "skip_history": FLAG,
     "b64data": UNSUPPORTED,
     "delta": UNSUPPORTED,

@@ -11,6 +11,7 @@ from typing import Any, cast, get_type_hints
 
 import trio
 
+from relay.access.publishing import MAX_KEY_CHARACTERS
 from relay.access.steering import MAX_NAMED_CHANNELS
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
@@ -34,7 +35,7 @@ from relay.broker.signal import Signal
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
-from relay.model.namespaces import ChannelName
+from relay.model.namespaces import TYPE_RULE, ChannelName, is_type
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Published
 
@@ -120,9 +121,13 @@ async def call(request: Request, method: str, params: object) -> Mapping[str, An
 
 def _check_item(params: Mapping[str, Any]) -> None:
     """Raise RequestError unless a publication has data, and nothing that Relay does not support."""
-    tags = params.get("tags")
+    tags, key = params.get("tags"), params.get("idempotency_key")
     if tags is not None and (not isinstance(tags, dict) or set(tags) - {"type"}):
         raise invalid_field("tags", "may have the tag type alone, which is the type of the publication")
+    if tags and tags["type"] is not None and not (isinstance(tags["type"], str) and is_type(tags["type"])):
+        raise invalid_field("tags", f"must have as type {TYPE_RULE}")
+    if key is not None and not (isinstance(key, str) and len(key) <= MAX_KEY_CHARACTERS):
+        raise invalid_field("idempotency_key", f"must be a text of at most {MAX_KEY_CHARACTERS} characters")
     Params(params).refuse("b64data", "delta", "version", "version_epoch")
     if "data" not in params:
         raise invalid_field("data", "is required")
@@ -134,7 +139,7 @@ def _draft(request: Request, params: Mapping[str, Any], channel: object, size: i
     tags, key = params.get("tags") or {}, params.get("idempotency_key")
     if "type" in tags:
         item["type"] = tags["type"]
-    if key is not None and key != "":
+    if key:
         item["idempotencyKey"] = key
     return request.core.publishing.draft(item, scope=scope_of(request.principal), size=size)
 

@@ -12,6 +12,7 @@ from jsonschema import Draft7Validator
 
 from relay.api import asyncapi
 from relay.api.frames import WireApi
+from relay.api.openapi import CHANNEL
 from relay.dialects.channels import frames as channels
 from relay.dialects.channels.protocol import ERROR_CODES as CHANNELS_CODES
 from relay.dialects.feeds import frames as feeds
@@ -104,7 +105,7 @@ def test_every_example_fits_its_schema(api: WireApi) -> None:
     for frame in (*api.client, *api.server):
         assert frame.examples, frame.type
         schema = asyncapi.payload(frame, schemas)
-        schemas.named |= {"Channel": asyncapi.CHANNEL, "Reason": asyncapi.REASON}
+        schemas.named |= {"Channel": CHANNEL, "Reason": asyncapi.REASON}
         validator = Draft7Validator({**schema, "components": {"schemas": schemas.named}})
         for example in frame.examples:
             assert [error.message for error in validator.iter_errors(example)] == [], frame.type
@@ -191,7 +192,7 @@ def check(played: Played) -> None:
     assert [one for frame in api.client for one in frame.examples if one not in played.sent] == []
     for frame, value in played.received:
         schema = asyncapi.payload(frame, schemas)
-        schemas.named |= {"Channel": asyncapi.CHANNEL, "Reason": asyncapi.REASON}
+        schemas.named |= {"Channel": CHANNEL, "Reason": asyncapi.REASON}
         validator = Draft7Validator({**schema, "components": {"schemas": schemas.named}})
         assert [error.message for error in validator.iter_errors(value)] == [], value
     never = {
