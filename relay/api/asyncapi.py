@@ -60,7 +60,7 @@ def _server(protocol: str) -> dict[str, Any]:
 
 def _channel(api: WireApi, schemas: Schemas) -> dict[str, Any]:
     query = {name: schemas.of(field.schema) for name, field in api.query.items()}
-    binding: dict[str, Any] = {"method": "GET", "bindingVersion": "0.1.0"}
+    binding: dict[str, Any] = {"method": "GET"}
     if query:
         binding["query"] = {"type": "object", "properties": query}
     channel: dict[str, Any] = {

@@ -53,7 +53,7 @@ class WireApi:
     client: Sequence[Frame] = ()
     """The frames of the client."""
     parameters: Mapping[str, str] = attrs.field(factory=dict)
-    """What each part of the path in braces means."""
+    """The meaning of each part of the path in braces."""
     query: Fields = attrs.field(factory=dict)
     """The query of the handshake."""
 

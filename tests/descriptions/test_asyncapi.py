@@ -118,9 +118,9 @@ def test_live_describes_every_frame() -> None:
     known = live_types()
     wanted = known.answers | known.signals | known.presence | known.published
     assert live_sent() - types(live.CLIENT) == set(), "add them to CLIENT of relay/dialects/live/frames.py"
-    assert wanted - types(live.SERVER) == set(), "add them to SERVER of relay/dialects/live/frames.py"
+    assert wanted - types(live.API.server) == set(), "add them to SERVER of relay/dialects/live/server_frames.py"
     assert types(live.CLIENT) - live_sent() == set()
-    assert types(live.SERVER) - wanted == {"skipped", "publication", "presence:join", "presence:leave"}
+    assert types(live.API.server) - wanted == {"skipped", "publication", "presence:join", "presence:leave"}
 
 
 def test_channels_describes_every_frame() -> None:
@@ -167,7 +167,7 @@ def test_live_describes_every_field_that_it_reads() -> None:
             assert recorder.read - frame.fields.keys() == set(), f"{frame.type}: add them to its fields"
 
 
-@pytest.mark.parametrize(("frames", "codes"), [(live.SERVER, LIVE_CODES), (channels.SERVER, CHANNELS_CODES)])
+@pytest.mark.parametrize(("frames", "codes"), [(live.API.server, LIVE_CODES), (channels.SERVER, CHANNELS_CODES)])
 def test_the_errors_have_every_code(frames: Any, codes: dict[Any, str]) -> None:
     for frame in frames:
         if frame.type in ("error", "auth:error"):
