@@ -55,6 +55,7 @@ def blueprint(core: Core) -> Blueprint:
     """Return the routes. Each checks the right of the caller before it reads a parameter."""
     routes = Blueprint("admin", __name__, url_prefix=PREFIX)
     _add_views(routes, core)
+    _add_why(routes, core)
     _add_changes(routes, core)
     _add_keys(routes, core)
     return routes
@@ -109,6 +110,8 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         }
         return success({"limits": attrs.asdict(core.config.limits), "places": places})
 
+
+def _add_why(routes: Blueprint, core: Core) -> None:
     @routes.post("/why")
     @describe(
         "Explain why a user may or may not subscribe or publish.",

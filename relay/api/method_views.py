@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from relay.access.publishing import MAX_KEY_CHARACTERS
-from relay.api.params import CHANNEL, FLAG, INTEGER, OPTIONAL, POSITION, TEXT, TEXTS, UNSUPPORTED
+from relay.api.params import CHANNEL, FLAG, INTEGER, OPTIONAL, POSITION, TEXT, TEXTS
 from relay.config.namespaces import TYPE_PATTERN
 from relay.ground.schema import Fields, Param, Schema, reference
 
@@ -141,10 +141,6 @@ _ITEM: Fields = {
     "tags": Param(_TAGS),
     "idempotency_key": Param({"type": ["string", "null"], "maxLength": MAX_KEY_CHARACTERS}),
     "skip_history": FLAG,
-    "b64data": UNSUPPORTED,
-    "delta": UNSUPPORTED,
-    "version": UNSUPPORTED,
-    "version_epoch": UNSUPPORTED,
 }
 _EXPIRE_AT = Param({**INTEGER.schema, "description": "Unix seconds, after 0. Required unless `expired` is true."})
 _COMMANDS: Schema = {
@@ -165,7 +161,7 @@ _CHANNELS: Schema = {
         "description": "A wrong name is answered with an error in its place.",
     },
 }
-_TARGET: Fields = {"user": TEXT, "client": OPTIONAL, "session": UNSUPPORTED}
+_TARGET: Fields = {"user": TEXT, "client": OPTIONAL}
 
 PARAMETERS: Mapping[str, Fields] = {
     "publish": {"channel": CHANNEL, **_ITEM},
@@ -178,7 +174,6 @@ PARAMETERS: Mapping[str, Fields] = {
         **_TARGET,
         "channel": CHANNEL,
         "recover_since": POSITION,
-        **dict.fromkeys(("info", "b64info", "data", "b64data", "override", "expire_at"), UNSUPPORTED),
     },
     "unsubscribe": {**_TARGET, "channel": CHANNEL},
     "disconnect": {
@@ -194,4 +189,4 @@ PARAMETERS: Mapping[str, Fields] = {
     "channels": {"pattern": OPTIONAL},
     "info": {},
 }
-"""The parameters of each method."""
+"""The parameters of each method. The handbook names those of Centrifugo that are refused."""

@@ -36,8 +36,6 @@ POSITION = Param(
         },
     }
 )
-UNSUPPORTED = Param({"description": "Not supported: a value is refused.", "enum": [None, False, 0, "", [], {}]})
-"""The schema of a parameter that `refuse` names."""
 CHANNEL = Param(reference("Channel"), required=True)
 """The schema of the full name of a channel."""
 

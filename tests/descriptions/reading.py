@@ -10,9 +10,7 @@ from typing import Any
 
 import attrs
 
-READERS = frozenset(
-    {"text", "optional", "long_text", "texts", "flag", "integer", "object", "position", "refuse", "get"}
-)
+READERS = frozenset({"text", "optional", "long_text", "texts", "flag", "integer", "object", "position", "get"})
 """Methods that read a field by its name: those of `Params`, and `request.args.get`."""
 NAMESPACES = frozenset({"params", "query", "request.args"})
 """The names by which routes call a body or a query that they read by hand."""

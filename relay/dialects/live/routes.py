@@ -82,6 +82,11 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
         await core.rooms.delete(await user_of(core, request), room_id)
         return success(None, message="The chatroom was deleted.")
 
+
+def _add_members(routes: Blueprint, core: Core) -> None:
+    def answer(room: Room) -> Response:
+        return success(shown.room(room, core.rooms.active_now(room.id)))
+
     @routes.post(f"{ROOM}/join")
     @describe("Join a room. Idempotent.", USER, answer=shown.RoomView, errors=HIDDEN)
     async def join(room_id: str) -> Response:
@@ -104,8 +109,6 @@ def _add_rooms(routes: Blueprint, core: Core) -> None:
     async def remove_member(room_id: str, user_id: str) -> Response:
         return answer(await core.rooms.remove_member(await user_of(core, request), room_id, user_id))
 
-
-def _add_members(routes: Blueprint, core: Core) -> None:
     @routes.get(f"{ROOM}/members")
     @describe("List members.", USER, query=rest.PageQuery, answer=list[shown.MemberView], more=PAGED, errors=HIDDEN)
     async def list_members(room_id: str) -> Response:
