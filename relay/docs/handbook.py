@@ -21,7 +21,7 @@ PARTS = {
             "feeds",
             "socketio",
         ),
-        "errors",
+        *("errors", "descriptions"),
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
