@@ -123,8 +123,9 @@ async def test_every_status_that_a_role_is_answered_is_described(tmp_path: Path)
         method, path = row.split()[0].lower(), row.split()[1].partition("?")[0]
         if path.startswith(("/docs", "/demo", "/relay.", "/socket.io/", "/nothing", "/api/")):
             continue
-        operation = by_shape[re.sub(r"\{\w+\}", "{}", path)][method]
-        assert set(cells.values()) - operation["responses"].keys() == set(), row
+        operation = by_shape.get(re.sub(r"\{\w+\}", "{}", path), {}).get(method)
+        if operation is not None:  # another test finds those that are missing
+            assert set(cells.values()) - operation["responses"].keys() == set(), row
 
 
 async def test_every_error_code_and_reason_is_in_the_document(tmp_path: Path) -> None:
