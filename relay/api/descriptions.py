@@ -66,10 +66,10 @@ def blueprint(handlers: Handlers, apis: Sequence[WireApi]) -> Blueprint:
 def routes_of(app: Quart, handlers: Handlers) -> Iterator[openapi.Route]:
     """Yield every described route of the application, each method of the management API, and the handlers."""
     for rule in app.url_map.iter_rules():
-        operation = operation_of(app.view_functions[rule.endpoint])
-        if operation is not None:
-            [method] = (rule.methods or set()) - {"HEAD", "OPTIONS"}
-            yield openapi.Route(method, rule.rule, app.view_functions[rule.endpoint].__name__, operation)
+        view = app.view_functions[rule.endpoint]
+        if (operation := operation_of(view)) is not None:
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                yield openapi.Route(method, rule.rule, view.__name__, operation)
     for (method, path), described in management.operations().items():
         yield openapi.Route(method, path, path.removeprefix(management.PREFIX), described)
     for (method, path), handler in handlers.items():
