@@ -110,7 +110,14 @@ def _add_members(routes: Blueprint, core: Core) -> None:
         return answer(await core.rooms.remove_member(await user_of(core, request), room_id, user_id))
 
     @routes.get(f"{ROOM}/members")
-    @describe("List members.", USER, query=rest.PageQuery, answer=list[shown.MemberView], more=PAGED, errors=HIDDEN)
+    @describe(
+        "List the members, the first to join first.",
+        USER,
+        query=rest.PageQuery,
+        answer=list[shown.MemberView],
+        more=PAGED,
+        errors=HIDDEN,
+    )
     async def list_members(room_id: str) -> Response:
         principal = await user_of(core, request)
         page = rest.page_of(request.args, DEFAULT_MEMBERS)
@@ -153,7 +160,13 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
 
 def _add_notifications(routes: Blueprint, core: Core) -> None:
     @routes.get(NOTIFICATIONS)
-    @describe("List the caller's own.", USER, query=rest.PageQuery, answer=list[shown.NotificationView], more=PAGED)
+    @describe(
+        "List the caller's notifications, the newest first.",
+        USER,
+        query=rest.PageQuery,
+        answer=list[shown.NotificationView],
+        more=PAGED,
+    )
     async def list_notifications() -> Response:
         principal = await user_of(core, request)
         page = rest.page_of(request.args, DEFAULT_NOTIFICATIONS)
@@ -173,13 +186,13 @@ def _add_notifications(routes: Blueprint, core: Core) -> None:
         return success(sent, 201)
 
     @routes.put(f"{NOTIFICATIONS}/<notification_id>/read")
-    @describe("Mark one as read.", USER, answer=shown.NotificationView, errors=[Code.NOT_FOUND])
+    @describe("Mark a notification as read.", USER, answer=shown.NotificationView, errors=[Code.NOT_FOUND])
     async def mark_read(notification_id: str) -> Response:
         principal = await user_of(core, request)
         return success(shown.notification(await core.notifications.mark_read(principal.user_id, notification_id)))
 
     @routes.put(f"{NOTIFICATIONS}/read-all")
-    @describe("Mark all as read.", USER, answer=shown.UpdatedView)
+    @describe("Mark all notifications as read.", USER, answer=shown.UpdatedView)
     async def mark_all_read() -> Response:
         principal = await user_of(core, request)
         return success({"updated": await core.notifications.mark_all_read(principal.user_id)})
