@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
 
 import attrs
 import trio
@@ -11,16 +10,44 @@ from quart import Blueprint, Response, request
 
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.api import audit
+from relay.api.admin_views import (
+    AdminHistoryView,
+    AdminPublicationView,
+    ChannelsView,
+    ConnectionsView,
+    ConnectionView,
+    DisconnectedView,
+    ExplanationView,
+    LimitsView,
+    OneConnectionView,
+    UnsubscribedView,
+)
 from relay.api.answers import decode_json
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
-from relay.api.params import Params, number_cursor, page_query
-from relay.api.views import published
+from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
+from relay.api.params import (
+    CHANNEL,
+    FLAG,
+    LONG_TEXT,
+    NUMBERED_PAGE,
+    OPTIONAL,
+    PAGE,
+    TEXT,
+    TEXTS,
+    USER_OR_CLIENT,
+    Params,
+    number_cursor,
+    page_query,
+)
+from relay.api.views import PublishedView, published
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Reason, RefusalReason, RequestError, invalid_field
+from relay.ground.schema import Fields, Param, reference
+from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.model.subscription_token import SubscriptionToken
@@ -30,11 +57,16 @@ PREFIX = "/v1/admin"
 MAX_NAMED = 200
 """Channels that the answer about one connection names."""
 
+_QUERY_TEXT = Param({"type": "string", "maxLength": MAX_ID_CHARACTERS})
+_QUERY_CHANNEL = Param({"type": "string", "format": "channel", "maxLength": MAX_ID_CHARACTERS})
+_TARGET: Fields = {"user": USER_OR_CLIENT, "client": USER_OR_CLIENT}
+
 
 def blueprint(core: Core) -> Blueprint:
     """Return the routes. Each checks the right of the caller before it reads a parameter."""
     routes = Blueprint("admin", __name__, url_prefix=PREFIX)
     _add_views(routes, core)
+    _add_why(routes, core)
     _add_connection(routes, core)
     _add_changes(routes, core)
     _add_publish(routes, core)
@@ -43,6 +75,13 @@ def blueprint(core: Core) -> Blueprint:
 
 def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("/connections")
+    @describe(
+        "List the connections.",
+        CONSOLE_READER,
+        query={**NUMBERED_PAGE, "user": _QUERY_TEXT, "dialect": _QUERY_TEXT, "channel": _QUERY_CHANNEL},
+        answer=ConnectionsView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def connections() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -59,6 +98,12 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"connections": data, "cursor": cursor, "total": len(core.connections)})
 
     @routes.get("/channels")
+    @describe(
+        "List the channels with a subscriber.",
+        CONSOLE_READER,
+        query={**PAGE, "pattern": _QUERY_TEXT},
+        answer=ChannelsView,
+    )
     async def channels() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -68,6 +113,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
 
     @routes.get("/limits")
+    @describe("Return the limits, and the places that are taken.", CONSOLE_READER, answer=LimitsView)
     async def limits() -> Response:
         await reader_of(core, request)
         places = {
@@ -76,7 +122,21 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         }
         return success({"limits": attrs.asdict(core.config.limits), "places": places})
 
+
+def _add_why(routes: Blueprint, core: Core) -> None:
     @routes.post("/why")
+    @describe(
+        "Explain why a user may or may not subscribe or publish.",
+        CONSOLE_READER,
+        body={
+            "channel": TEXT,
+            "action": Param({"enum": ["subscribe", "publish", "", None]}),
+            "user": OPTIONAL,
+            "token": LONG_TEXT,
+            "key": OPTIONAL,
+        },
+        answer=ExplanationView,
+    )
     async def why() -> Response:
         await reader_of(core, request)
         params = Params(await json_body())
@@ -98,6 +158,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 
 def _add_connection(routes: Blueprint, core: Core) -> None:
     @routes.get("/connections/<connection_id>")
+    @describe("Show one connection.", CONSOLE_READER, answer=OneConnectionView, errors=[Code.NOT_FOUND])
     async def connection(connection_id: str) -> Response:
         await reader_of(core, request)
         peer = core.connections.get(connection_id)
@@ -108,6 +169,13 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
         return success({**connection_entry(core, peer), "channels": names})
 
     @routes.get("/history")
+    @describe(
+        "List the publications of a channel that are kept, the newest first.",
+        CONSOLE_READER,
+        query={**NUMBERED_PAGE, "channel": CHANNEL},
+        answer=AdminHistoryView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def history() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -122,6 +190,12 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
 
 def _add_changes(routes: Blueprint, core: Core) -> None:
     @routes.post("/disconnect")
+    @describe(
+        "End connections.",
+        CONSOLE_OPERATOR,
+        body={**_TARGET, "whitelist": TEXTS, "reconnect": FLAG},
+        answer=DisconnectedView,
+    )
     async def disconnect() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         params = Params(await json_body())
@@ -133,6 +207,13 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         return success({"disconnected": ended})
 
     @routes.post("/unsubscribe")
+    @describe(
+        "End subscriptions.",
+        CONSOLE_OPERATOR,
+        body={**_TARGET, "channel": CHANNEL},
+        answer=UnsubscribedView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def unsubscribe() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         params = Params(await json_body())
@@ -143,6 +224,13 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
 
 def _add_publish(routes: Blueprint, core: Core) -> None:
     @routes.post("/publish")
+    @describe(
+        "Publish one item.",
+        CONSOLE_OPERATOR,
+        body=reference("Item"),
+        answer=PublishedView,
+        errors=[Code.UNKNOWN_CHANNEL, Code.NOT_FOUND, Code.CONFLICT],
+    )
     async def publish() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         body = await request.body
@@ -193,7 +281,7 @@ async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, Su
     return None if user is None else Principal(user), None
 
 
-def connection_entry(core: Core, peer: Peer) -> dict[str, Any]:
+def connection_entry(core: Core, peer: Peer) -> ConnectionView:
     """Return what is told about one connection. `sentBytes` counts what the client's machine has acknowledged."""
     age_ms = (trio.current_time() - peer.opened_at) * 1000
     return {
@@ -208,7 +296,7 @@ def connection_entry(core: Core, peer: Peer) -> dict[str, Any]:
     }
 
 
-def history_entry(publication: Publication) -> dict[str, Any]:
+def history_entry(publication: Publication) -> AdminPublicationView:
     """Return what is told about one publication of a channel."""
     return {
         "type": publication.type,
@@ -218,11 +306,11 @@ def history_entry(publication: Publication) -> dict[str, Any]:
     }
 
 
-def _explanation_entry(explanation: Explanation) -> dict[str, Any]:
+def _explanation_entry(explanation: Explanation) -> ExplanationView:
     return {
         "allowed": explanation.allowed,
         "code": None if explanation.code is None else explanation.code.value,
         "message": explanation.message,
         "change": explanation.change,
-        "steps": [attrs.asdict(step) for step in explanation.steps],
+        "steps": [{"check": step.check, "found": step.found} for step in explanation.steps],
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -75,7 +75,7 @@ class Node:
         self._lease_ends_at = 0.0
         self.names: dict[str, str] = {}
         """The names of the live nodes by id, this one's included."""
-        self.report: Callable[[], dict[str, Any]] = dict
+        self.report: Callable[[], Mapping[str, object]] = dict
         """Return what this node tells the others with each heartbeat. Called synchronously."""
         self.reports: dict[str, dict[str, Any]] = {}
         """The newest reports of the other live nodes, by id."""
@@ -143,7 +143,7 @@ class Node:
             log.info("the lease is held again")
         return True
 
-    def _write_beat(self, report: dict[str, Any], connection: Transaction) -> _Beat:
+    def _write_beat(self, report: Mapping[str, object], connection: Transaction) -> _Beat:
         known = nodes.renew(connection, self.id, self.name, LEASE_PERIOD)
         expired = nodes.take_expired(connection)
         if expired:

@@ -22,7 +22,7 @@ PARTS = {
             "feeds",
             "socketio",
         ),
-        "errors",
+        *("errors", "descriptions"),
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),

@@ -15,6 +15,7 @@ from relay.api import (
     channels,
     client,
     demo,
+    descriptions,
     docs,
     figures,
     front,
@@ -181,12 +182,13 @@ async def open_server(
         )
         sampled = figures.Figures(sources)
         await services.start(sampled.run)
-        app = _create_app(inside, enabled, sources, readiness)
+        streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream}
+        app = _create_app(inside, enabled, sources, readiness, streams)
         direct = DirectRoutes(
             core,
             readiness.draining,
             {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream},
+            streams,
         )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
@@ -314,16 +316,21 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
 
 
 def _create_app(
-    inside: _Inside, dialects: Sequence[Dialect], sources: metrics.Sources, readiness: Readiness
+    inside: _Inside,
+    dialects: Sequence[Dialect],
+    sources: metrics.Sources,
+    readiness: Readiness,
+    streams: descriptions.Handlers,
 ) -> Application:
     core = inside.core
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
+    described = [api for dialect in dialects for api in dialect.described]
     own = (
         publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
         keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
         nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
         signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
-        docs.blueprint(), client.blueprint(), demo.blueprint(core),
+        docs.blueprint(), client.blueprint(), demo.blueprint(core), descriptions.blueprint(streams, described),
     )  # fmt: skip
     return create_app(core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 

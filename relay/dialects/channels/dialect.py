@@ -8,6 +8,7 @@ from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects.base import Dialect, pinged
 from relay.dialects.channels import protocol
+from relay.dialects.channels.frames import API
 from relay.dialects.channels.session import ChannelsSession
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
@@ -30,7 +31,7 @@ def open_channels(core: Core) -> Dialect | None:
             principal = await _authenticate(core, session, subscriber)
             await ChannelsSession(core, session, subscriber, principal).run()
 
-    return pinged("channels", PATH, handle, settings, core, encoders=[protocol.encode])
+    return pinged("channels", PATH, handle, settings, core, encoders=[protocol.encode], described=API)
 
 
 async def _authenticate(core: Core, session: Session, subscriber: Subscriber) -> Principal:

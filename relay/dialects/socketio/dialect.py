@@ -13,6 +13,7 @@ from relay.api.authentication import address_of
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.dialects.socketio.engine import Engine, Settings
+from relay.dialects.socketio.frames import API
 from relay.dialects.socketio.namespaces import Namespaces, SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
@@ -47,6 +48,7 @@ def open_socketio(core: Core) -> Dialect | None:
         queued_bytes={"polling": server.queued_bytes},
         drain=server.drain,
         end_sessions=server.end_sessions,
+        described=(API,),
     )
 
 
