@@ -29,6 +29,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Publication
+from relay.sessions.connections import Connections
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database
@@ -69,6 +70,7 @@ class Parts:
     notifications: Notifications
     users: Users
     auth: Auth
+    connections: Connections
 
 
 @asynccontextmanager
@@ -88,7 +90,9 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         publications.bind(received.delivered_offset, received.receive, received.renew)
         users = Users(database, clock)
         auth = Auth(Tokens(TokenVerifier(secrets=[SECRET]), clock), ApiKeys(database), users, clock)
-        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)
+        yield Parts(
+            database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth, Connections()
+        )
         await publications.close()
 
 

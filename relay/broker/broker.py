@@ -16,7 +16,6 @@ import trio
 
 from relay.broker.behind import BehindPublisher
 from relay.broker.channel import Channel
-from relay.broker.connections import Connections
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import PresenceTable
@@ -73,7 +72,6 @@ class Broker:
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
         self._behind = BehindPublisher(self.channels, self.idempotency, self.publications)
-        self.connections = Connections()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], None] | None = None
@@ -173,7 +171,6 @@ class Broker:
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
-        self.connections.discard(subscriber)
         subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)

@@ -48,7 +48,7 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "connection_id", "encode", "holds", "is_admin", "is_closed", "principal",
+        "_leave", "_on_revoked", "_timer", "connection", "encode", "holds", "is_admin", "is_closed", "principal",
         "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
@@ -72,8 +72,6 @@ class Subscriber:
         self.is_admin = False
         self.user_id: str | None = None
         """The id of that user. The members of its rooms see the user as present."""
-        self.connection_id: str | None = None
-        """The id by which a publisher can exclude this connection. See `connections.Connections`."""
         self.skip: Encoder | None = None
         """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
@@ -119,6 +117,12 @@ class Subscriber:
         self._timer = timer
         if self.connection is not None:
             self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
+
+
+def own_subscriber(peer: Peer | None) -> Subscriber | None:
+    """Return the subscriber of a connection; None if it has none of its own, because it shares one or has ended."""
+    subscriber = None if peer is None else peer.subscriber
+    return subscriber if isinstance(subscriber, Subscriber) and subscriber.connection is peer else None
 
 
 class Pending:

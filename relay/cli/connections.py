@@ -86,7 +86,7 @@ def disconnect(remote: Remote, user: str, client: str | None, reconnect: bool) -
     \b
     Example:
       relay disconnect alice
-      relay disconnect alice --client 5f0a61c2-17 --reconnect
+      relay disconnect alice --client 7c1e4f0a92d35b68e0f1a7c4b59d2e36 --reconnect
     """
     ended = remote.post("/v1/admin/disconnect", user=user, client=client, reconnect=reconnect)["disconnected"]
     click.echo(f"{ended} {'connection' if ended == 1 else 'connections'} of {printable(user)} ended.", err=True)

@@ -64,7 +64,7 @@ def build_core(
         Users(database, clock),
         clock,
     )
-    publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
+    publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
     limits = make_limits(config.limits)
     core = Core(
         config=config,
@@ -78,8 +78,8 @@ def build_core(
         messages=messages,
         notifications=notifications,
         publishing=publishing,
-        client_publishing=ClientPublishing(publishing, broker, rooms, limits.publications),
-        reading=Reading(broker, rooms, presence),
+        client_publishing=ClientPublishing(publishing, broker, rooms, connections, limits.publications),
+        reading=Reading(broker, rooms, presence, connections),
         subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),

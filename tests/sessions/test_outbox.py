@@ -161,9 +161,7 @@ class Model:
         self.wire.unsent = lambda: self.unsent
         self.frames = Frames()
         self.log: list[bytes] = []  # every frame that was queued and not dropped
-        self.newest: dict[
-            str, int
-        ] = {}  # of each key, in the log, since the kernel refused bytes and the last direct answer
+        self.newest: dict[str, int] = {}  # of each key, in the log, since the last direct answer
         self.sealed = False
         self.overflowed = False
         self.waiting: list[tuple[trio.CancelScope, Callable[[], bool]]] = []  # with whether it waits rightly
@@ -209,12 +207,8 @@ class Model:
     def push_latest(self, size: int, key: str) -> None:
         """Push a broadcast of which only the newest counts."""
         frame = self.frames.make(size)
-        if not self.blocked:
-            self.newest.clear()
-            self._push(frame, lambda: self.outbox.push_latest(key, frame))
-            return
         index = self.newest.get(key)
-        if not self.sealed and index is not None and not self.started(index):
+        if self.blocked and not self.sealed and index is not None and not self.started(index):
             if self.unsent + size - len(self.log[index]) <= MAX_BYTES:
                 self.outbox.push_latest(key, frame)
                 self.log[index] = frame
