@@ -64,13 +64,20 @@ class Publishing:
         self._clock = clock
         self._idempotency_period = idempotency_period
         self._channels: dict[str, ChannelName] = {}
-        self.max_item_bytes = max(MAX_ITEM_BYTES, *(row.max_data_bytes + MAX_OTHER_BYTES for row in namespaces))
+
+    @property
+    def max_item_bytes(self) -> int:
         """Bytes of one item in the namespace that allows the most."""
+        return max(MAX_ITEM_BYTES, self._namespaces.max_data_bytes + MAX_OTHER_BYTES)
 
     @property
     def cached_count(self) -> int:
         """The number of parsed channel names in the cache."""
         return len(self._channels)
+
+    def forget_channels(self) -> None:
+        """Forget the parsed channel names, because the namespaces have changed."""
+        self._channels.clear()
 
     def draft(self, item: object, *, scope: str, size: int, document: bytes | None = None) -> Draft:
         """Return the draft of one decoded item, which came in `size` bytes.

@@ -13,7 +13,8 @@ from functools import partial
 
 import trio
 
-from relay.access.rules import check_publish, check_subscribe
+from relay.access.rules import basis_to_subscribe, check_publish, check_subscribe
+from relay.admission.limits import Limits
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
@@ -21,12 +22,15 @@ from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
-from relay.model.namespaces import ChannelName
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.sessions.audience import PatientSink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
+
+RECHECKED_PER_TURN = 200
+"""Subscriptions that are checked again, and ended, before other tasks run: a few milliseconds."""
 
 First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 """Makes the frames that several subscriptions begin with. See `Broker.subscribe_from_history`."""
@@ -35,13 +39,12 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, *, maximum: int) -> None:
-        """`maximum`: counted subscriptions of one connection."""
+    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, limits: Limits) -> None:
         self._auth = auth
         self._broker = broker
         self._rooms = rooms
         self._timers = timers
-        self._maximum = maximum
+        self._limits = limits
 
     def attach(self, sink: PatientSink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
         """Return a new subscriber for a `with` block, whose end ends all its subscriptions.
@@ -93,7 +96,7 @@ class Subscriptions:
                 read.
             Disconnect: the reader is so slow that the history went past its position.
         """
-        maximum = self._maximum
+        maximum = self._limits.max_subscriptions
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
             proof = None
             if token is not None and not channel.namespace.built_in:
@@ -199,6 +202,33 @@ class Subscriptions:
                 if refusal.code is Code.UNAVAILABLE:
                     raise
                 self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
+
+    async def recheck_all(self, namespaces: Namespaces) -> None:
+        """End each subscription that the present namespaces do not allow any more, and report it as revoked.
+
+        Its channel may belong to no namespace now, or to another one. A client without a user is looked at, too. Rights
+        to rooms are not, because no configuration changes them. Other tasks run between slices.
+        """
+        looked_at = 0
+        for name in self._broker.subscribed_channels():
+            stays = namespaces.of(name.text) is name.namespace
+            if stays and name.namespace.built_in:
+                continue
+            for subscriber in self._broker.subscribers(name):
+                subscription = subscriber.subscriptions.get(name.text)
+                if subscription is None:
+                    continue
+                if not stays:
+                    self._end(subscriber, name, RefusalReason.UNKNOWN_NAMESPACE.value)
+                else:
+                    try:
+                        basis_to_subscribe(subscriber.principal, name, subscription.token)
+                    except RequestError as refusal:
+                        reason = refusal.reason or RefusalReason.REVOKED
+                        self._end(subscriber, name, reason.value)
+                looked_at += 1
+                if looked_at % RECHECKED_PER_TURN == 0:
+                    await trio.lowlevel.checkpoint()
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """End a subscription. Idempotent."""

@@ -350,6 +350,10 @@ class Broker:
         """Return the subscribers of a channel, with those that are pending."""
         return [*self.channels.listeners(name), *self.pending.of(name)]
 
+    def subscribed_channels(self) -> list[ChannelName]:
+        """Return the channels that have a subscriber, with those that are pending."""
+        return [*self.channels.listened(), *self.pending.channels()]
+
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""
         for subscriber in self.subscribers(name):

@@ -151,6 +151,10 @@ class Pending:
         """Return the subscribers with a pending subscription to a channel."""
         return self._subscribers.get(name.text, ())
 
+    def channels(self) -> list[ChannelName]:
+        """Return the channels with a pending subscription."""
+        return [next(iter(waiting)).subscriptions[text].channel for text, waiting in self._subscribers.items()]
+
     def resuming(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers that are resuming a channel they were already subscribed to."""
         return [subscriber for subscriber in self.of(name) if subscriber.subscriptions[name.text].present]

@@ -20,6 +20,7 @@ from relay.cli.docs import docs
 from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
+from relay.cli.reload import reload
 from relay.cli.serve import serve
 from relay.cli.store import store
 from relay.cli.tail import tail
@@ -61,6 +62,6 @@ def main() -> None:
 
 for command in (
     *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
-    *(ps, tail, why, disconnect, backup, store, bench, docs),
+    *(reload, ps, tail, why, disconnect, backup, store, bench, docs),
 ):
     main.add_command(command)

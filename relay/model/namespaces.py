@@ -68,9 +68,15 @@ class Record(enum.Enum):
 Check = Callable[[Mapping[str, Any]], FieldError | None]
 
 
-@attrs.frozen(eq=False)
+FIXED = ("durable", "history_size", "presence")
+"""Options that stay while the server runs, because channels in memory and in the store rely on them."""
+MAX_REMOVED = 1000
+"""Removed namespaces that are remembered. Channels of the oldest ones have left memory long ago."""
+
+
+@attrs.define(eq=False)
 class Namespace:
-    """One namespace: what holds for each of its channels."""
+    """One namespace: what holds for each of its channels. `Namespaces.take_up` alone changes it."""
 
     name: str
     default_type: str | None
@@ -151,6 +157,7 @@ class Namespaces:
         Without `anonymous`, a namespace of the configuration that is for anyone is for users only.
         """
         self.entities = frozenset(entities)
+        self._removed: dict[str, Namespace] = {}
         table = [*_built_in(history_period), *(_entity(name, history_period) for name in sorted(self.entities))]
         forced = frozenset(durable)
         self._namespaces = {row.name: attrs.evolve(row, durable=row.durable or row.name in forced) for row in table}
@@ -159,12 +166,44 @@ class Namespaces:
                 self._namespaces[name] = _own(name, options, history_period, anonymous=anonymous)
             else:
                 self._namespaces[name] = _changed(self._namespaces[name], options)
+        self.max_data_bytes = self._largest()
+        """Bytes of one publication's data in the namespace that allows the most."""
 
     def __getitem__(self, name: str) -> Namespace:
         return self._namespaces[name]
 
     def __iter__(self) -> Iterator[Namespace]:
         return iter(self._namespaces.values())
+
+    def take_up(self, other: Namespaces) -> list[str]:
+        """Become another table, and return the key paths of the options that would need a restart, which stay.
+
+        A row that is known by its name stays the same object, so each channel and subscription has its new options at
+        once. `other` must not be used afterwards. A removed row is known when it comes again.
+        """
+        waiting: list[str] = []
+        table: dict[str, Namespace] = {}
+        for name, row in other._namespaces.items():
+            known = self._namespaces.pop(name, None) or self._removed.pop(name, None)
+            if known is None:
+                table[name] = row
+                continue
+            for option in FIXED:
+                if getattr(known, option) != getattr(row, option):
+                    waiting.append(f"namespaces.{name}.{option}")
+                    setattr(row, option, getattr(known, option))
+            for field in attrs.fields(Namespace):
+                setattr(known, field.name, getattr(row, field.name))
+            table[name] = known
+        self._removed |= self._namespaces
+        for name in list(self._removed)[:-MAX_REMOVED]:
+            del self._removed[name]
+        self._namespaces, self.entities = table, other.entities
+        self.max_data_bytes = self._largest()
+        return waiting
+
+    def _largest(self) -> int:
+        return max(row.max_data_bytes for row in self)
 
     @property
     def has_anonymous_readers(self) -> bool:

@@ -8,7 +8,8 @@ from relay.access.reading import Reading
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
-from relay.admission.limits import make_limits
+from relay.admission.limits import Limits
+from relay.admission.origins import OriginPolicy
 from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
@@ -65,7 +66,7 @@ def build_core(
         clock,
     )
     publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
-    limits = make_limits(config.limits)
+    limits = Limits(config.limits)
     core = Core(
         config=config,
         clock=clock,
@@ -80,7 +81,8 @@ def build_core(
         publishing=publishing,
         client_publishing=ClientPublishing(publishing, broker, rooms, connections, limits.publications),
         reading=Reading(broker, rooms, presence, connections),
-        subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
+        subscriptions=Subscriptions(broker, rooms, timers, auth, limits),
+        origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
         user_places=LocalPlaces() if cluster is None else cluster.places,

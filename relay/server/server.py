@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, tail
+from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, reload, tail
 from relay.api.app import create_app
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
@@ -19,6 +19,7 @@ from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
 from relay.chat.rooms import DELETED, RIGHTS_LOST
 from relay.cluster.cluster import Cluster
+from relay.config.reloading import Source
 from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory, error_bodies_of
@@ -31,6 +32,7 @@ from relay.ops.janitor import Janitor
 from relay.ops.open_files import RESERVED_FILES, max_sessions
 from relay.ops.systemd import Notifier
 from relay.server.build import build_core, make_cluster
+from relay.server.reloading import Reloader, TakeUp
 from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
 from relay.store.api_keys import CHANGED
@@ -64,7 +66,7 @@ class Server:
     core: Core
     broker: Broker
     database: Database
-    certificates: Certificates | None
+    reloader: Reloader
     cluster: Cluster | None
     """This node, if several share the database."""
     _readiness: Readiness
@@ -85,7 +87,9 @@ class Server:
         if self._readiness.reason is not None:
             return f"Not ready: {self._readiness.reason}"
         urls = ", ".join(self.urls)
-        return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
+        mistakes = self.reloader.mistakes
+        reload = f"; the configuration was not reloaded, mistakes: {mistakes}" if mistakes else ""
+        return f"Listening at {urls}; sessions: {self.upgrades.session_count}{reload}"
 
     async def prove_alive(self) -> None:
         """Return once the store's writer has worked, which proves that both the writer and the loop run.
@@ -130,10 +134,12 @@ async def open_server(
     clock: Clock | None = None,
     passed: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
+    source: Source | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, and stop it when the block ends: sessions first, then services, the store last.
 
     `passed` are listening sockets to use instead of the configured address. `notifier` is sent signs of life.
+    `source` loads the configuration again; None: a reload changes nothing but the certificate.
 
     Raises:
         OSError: the server cannot listen on the address.
@@ -158,7 +164,9 @@ async def open_server(
         await services.start(upgrades.watcher.run)
         if cluster is not None:
             cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
-        app = _create_app(inside, enabled, upgrades, connections, readiness)
+        parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
+        reloader = Reloader(core, source, parts, certificates)
+        app = _create_app(inside, enabled, upgrades, connections, readiness, reloader)
         direct = DirectRoutes(
             core,
             readiness.draining,
@@ -174,7 +182,7 @@ async def open_server(
                 await services.start(GcTuning(lambda: upgrades.session_count).run)
                 server = Server(
                     [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
-                    certificates, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
+                    reloader, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
                 )  # fmt: skip
                 _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
                 if notifier is not None:
@@ -284,12 +292,18 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
     return None if cert is None or key is None else Certificates(cert, key, clock.now)
 
 
+def _limits_of(dialect: Dialect) -> TakeUp:
+    """Return the function that takes up a dialect's limits."""
+    return lambda config: dialect.take_up(config.limits)
+
+
 def _create_app(
     inside: _Inside,
     dialects: Sequence[Dialect],
     upgrades: Upgrades,
     connections: ConnectionCounter,
     readiness: Readiness,
+    reloader: Reloader,
 ) -> Application:
     sources = metrics.Sources(
         inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
@@ -297,7 +311,8 @@ def _create_app(
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (
         publish.blueprint(inside.core), channels.blueprint(inside.core), management.blueprint(inside.core),
-        admin.blueprint(inside.core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
+        admin.blueprint(inside.core), reload.blueprint(inside.core, reloader), front.blueprint(readiness),
+        metrics.blueprint(sources), docs.blueprint(),
         client.blueprint(), demo.blueprint(inside.core),
     )  # fmt: skip
     return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import trio
 
 from relay.admission.addresses import client_address, limit_key
-from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint, error_bodies_of
@@ -57,7 +56,7 @@ class Upgrades:
         self._flusher = flusher
         self._all = ConnectionCounter(max_sessions)
         self._draining = draining
-        self._origins = OriginPolicy(core.config.server.allowed_origins)
+        self._origins = core.origins
         self._trusted = core.trusted_proxies
         self._sessions: dict[Session, WebSocket] = {}
         self._ending: Reason | None = None

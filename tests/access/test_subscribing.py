@@ -10,8 +10,10 @@ import pytest
 import trio
 
 from relay.access.subscribing import Subscriptions
+from relay.admission.limits import Limits
 from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
+from relay.config.tree import LimitsConfig
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
 from relay.model.principal import Principal
@@ -51,7 +53,9 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Parts, Subscriptions, Subs
         creator = admin("creator")
         await parts.rooms.create(creator, name="Den", description=None, type_="private", id_="den")
         await parts.rooms.add_member(creator, "den", "member")
-        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), parts.auth, maximum=MAXIMUM)
+        subscriptions = Subscriptions(
+            parts.broker, parts.rooms, Timers(), parts.auth, Limits(LimitsConfig(max_subscriptions=MAXIMUM))
+        )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield parts, subscriptions, subscriber, outbox
@@ -95,7 +99,9 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
         parts, _, subscriber, outbox = world
         rooms = GatedRooms(parts.database, parts.broker, parts.presence, parts.namespaces, parts.clock)
         rooms.asked, rooms.gate = trio.Event(), trio.Event()
-        gated = Subscriptions(parts.broker, rooms, Timers(), parts.auth, maximum=MAXIMUM)
+        gated = Subscriptions(
+            parts.broker, rooms, Timers(), parts.auth, Limits(LimitsConfig(max_subscriptions=MAXIMUM))
+        )
         refusals: list[Code] = []
         told: list[str] = []
         subscriber.call_when_revoked(lambda name, reason: told.append(f"{name.text}: {reason}"))

@@ -14,8 +14,10 @@ import trio
 import trio.testing
 
 from relay.access.subscribing import Subscriptions
+from relay.admission.limits import Limits
 from relay.broker.subscription import Subscriber
 from relay.config.namespaces import NamespaceConfig
+from relay.config.tree import LimitsConfig
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.grants import read_grants
@@ -59,7 +61,9 @@ async def opened(folder: Path) -> AsyncIterator[World]:
     async with open_parts(folder, CONFIGURED) as parts, trio.open_nursery() as nursery:
         timers = Timers()
         await nursery.start(timers.run)
-        subscriptions = Subscriptions(parts.broker, parts.rooms, timers, parts.auth, maximum=10)
+        subscriptions = Subscriptions(
+            parts.broker, parts.rooms, timers, parts.auth, Limits(LimitsConfig(max_subscriptions=10))
+        )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield World(parts, subscriptions, subscriber, outbox)
