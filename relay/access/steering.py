@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import trio
 
+from relay.access.busiest import Busiest
 from relay.access.rules import check_subscribe
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
@@ -66,6 +67,8 @@ class Steering:
         self._broker = broker
         self._rooms = rooms
         self._database = database
+        self.busiest = Busiest(broker.channels)
+        """The channels with the most deliveries."""
 
     @property
     def channel_count(self) -> int:

@@ -8,6 +8,7 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
+from relay.access.busiest import PERIOD
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.access.steering import MAX_PAGE
 from relay.api import audit
@@ -64,6 +65,13 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         found = await core.steering.channels(pattern, after=after, limit=limit)
         cursor = found[-1].name if len(found) == limit else None
         return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
+
+    @routes.get("/busiest")
+    async def busiest() -> Response:
+        await admin_of(core, request)
+        _, limit = _query()
+        found = await core.steering.busiest.find(limit)
+        return success({"seconds": PERIOD, "channels": [attrs.asdict(one) for one in found]})
 
     @routes.get("/limits")
     async def limits() -> Response:

@@ -25,6 +25,7 @@ from relay.cli.serve import serve
 from relay.cli.store import store
 from relay.cli.tail import tail
 from relay.cli.token import token
+from relay.cli.top import top
 from relay.cli.why import why
 
 __all__ = ["main"]
@@ -62,6 +63,6 @@ def main() -> None:
 
 for command in (
     *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
-    *(reload, ps, tail, why, disconnect, backup, store, bench, docs),
+    *(reload, top, ps, tail, why, disconnect, backup, store, bench, docs),
 ):
     main.add_command(command)
