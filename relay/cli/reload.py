@@ -1,4 +1,4 @@
-"""`relay reload`: has a running server take up its changed configuration."""
+"""`relay reload`: asks a running server to take up its changed configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.ground.logs import printable
 @click.command()
 @remote_options
 def reload(remote: Remote) -> None:
-    """Have the server take up its changed configuration, without a restart and without a dropped connection.
+    """Ask the server to take up its changed configuration, without a restart and without a dropped connection.
 
     Prints each change that is in force now, and each that needs a restart. With a mistake in the file nothing changes,
     each mistake is printed, and the exit code is 1. The server reads the file that it was started with.
