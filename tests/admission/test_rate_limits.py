@@ -248,3 +248,20 @@ async def test_a_counter_says_when_all_places_are_given_back() -> None:
             assert empty == []
             counter.give_back()
         assert empty == [0, 0]
+
+
+# -- changes of a rate -------------------------------------------------------------------------------------------------
+
+
+def test_buckets_follow_a_change_of_their_rate() -> None:
+    """Known and new ones: a smaller capacity takes tokens away, a larger one fills at the new speed."""
+    limit = RateLimit(10, 1)
+    assert limit.take("ann", 0.0) == 0.0
+    limit.rate.change(2, 0.5)
+    assert [limit.take("ann", 0.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    assert [limit.take("bob", 0.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    limit.rate.change_per_minute(600)
+    assert limit.take("ann", 0.0) == pytest.approx(0.1)
+    assert limit.take("ann", 0.1) == 0.0
+    with pytest.raises(ValueError, match="would never grant any"):
+        limit.rate.change(0, 1)
