@@ -179,12 +179,13 @@ class Namespaces:
         """Become another table, and return the key paths of the options that would need a restart, which stay.
 
         A row that is known by its name stays the same object, so each channel and subscription has its new options at
-        once. `other` must not be used afterwards. A removed row is known when it comes again.
+        once. `other` must not be used afterwards. A removed row is known when it comes again. Threads of the store that
+        look a name up meanwhile find the old table or the new one.
         """
         waiting: list[str] = []
         table: dict[str, Namespace] = {}
         for name, row in other._namespaces.items():
-            known = self._namespaces.pop(name, None) or self._removed.pop(name, None)
+            known = self._namespaces.get(name) or self._removed.pop(name, None)
             if known is None:
                 table[name] = row
                 continue
@@ -195,7 +196,7 @@ class Namespaces:
             for field in attrs.fields(Namespace):
                 setattr(known, field.name, getattr(row, field.name))
             table[name] = known
-        self._removed |= self._namespaces
+        self._removed |= {name: row for name, row in self._namespaces.items() if name not in table}
         for name in list(self._removed)[:-MAX_REMOVED]:
             del self._removed[name]
         self._namespaces, self.entities = table, other.entities
