@@ -39,8 +39,11 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, limits: Limits) -> None:
+    def __init__(
+        self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, namespaces: Namespaces, limits: Limits
+    ) -> None:
         self._auth = auth
+        self._namespaces = namespaces
         self._broker = broker
         self._rooms = rooms
         self._timers = timers
@@ -98,6 +101,7 @@ class Subscriptions:
         """
         maximum = self._limits.max_subscriptions
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+            self._namespaces.check(channel)
             proof = None
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
@@ -127,6 +131,7 @@ class Subscriptions:
         """
         with self._broker.reserved(subscriber, channels, maximum=0, counted=False) as subscriptions:
             for channel in channels:
+                self._namespaces.check(channel)
                 await check_subscribe(self._rooms, principal, channel)
             await self._broker.subscribe_from_history(subscriber, subscriptions, outbox=outbox, first=first)
 
@@ -203,7 +208,7 @@ class Subscriptions:
                     raise
                 self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
 
-    async def recheck_all(self, namespaces: Namespaces) -> None:
+    async def recheck_all(self) -> None:
         """End each subscription that the present namespaces do not allow any more, and report it as revoked.
 
         Its channel may belong to no namespace now, or to another one. A client without a user is looked at, too. Rights
@@ -211,7 +216,7 @@ class Subscriptions:
         """
         looked_at = 0
         for name in self._broker.subscribed_channels():
-            stays = namespaces.of(name.text) is name.namespace
+            stays = self._namespaces.of(name.text) is name.namespace
             if stays and name.namespace.built_in:
                 continue
             for subscriber in self._broker.subscribers(name):

@@ -81,7 +81,7 @@ def build_core(
         publishing=publishing,
         client_publishing=ClientPublishing(publishing, broker, rooms, connections, limits.publications),
         reading=Reading(broker, rooms, presence, connections),
-        subscriptions=Subscriptions(broker, rooms, timers, auth, limits),
+        subscriptions=Subscriptions(broker, rooms, timers, auth, namespaces, limits),
         origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),

@@ -107,5 +107,5 @@ class Reloader:
         log.info("configuration reloaded", changed=", ".join(reloaded.taken) or "nothing")
         if reloaded.waiting:
             log.warning("changes that need a restart", settings=", ".join(reloaded.waiting))
-        await core.subscriptions.recheck_all(core.namespaces)
+        await core.subscriptions.recheck_all()
         return reloaded

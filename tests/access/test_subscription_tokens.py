@@ -62,7 +62,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
         timers = Timers()
         await nursery.start(timers.run)
         subscriptions = Subscriptions(
-            parts.broker, parts.rooms, timers, parts.auth, Limits(LimitsConfig(max_subscriptions=10))
+            parts.broker, parts.rooms, timers, parts.auth, parts.namespaces, Limits(LimitsConfig(max_subscriptions=10))
         )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay.config.namespaces import BuiltInConfig, NamespaceConfig
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model import namespaces as module
+from relay.model.data_checks import is_number
 from relay.model.namespaces import (
     MAX_ID_CHARACTERS,
     ChannelName,
@@ -18,7 +19,6 @@ from relay.model.namespaces import (
     PublishRule,
     SubscribeRule,
     complete,
-    is_number,
 )
 
 PERIOD = 86400.0

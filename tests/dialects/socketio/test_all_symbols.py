@@ -44,7 +44,12 @@ class Market:
         self.parts = parts
         self.channels = [parts.namespaces["market"].channel(symbol) for symbol in SYMBOLS]
         subscriptions = Subscriptions(
-            parts.broker, parts.rooms, Timers(), parts.auth, Limits(LimitsConfig(max_subscriptions=100))
+            parts.broker,
+            parts.rooms,
+            Timers(),
+            parts.auth,
+            parts.namespaces,
+            Limits(LimitsConfig(max_subscriptions=100)),
         )
         self.all = AllSymbols(subscriptions, self.channels, encode)
         settings = Settings("/", 25.0, 20.0, 1000, 1000)
