@@ -303,9 +303,8 @@ async def _history(request: Request, params: Params) -> dict[str, Any]:
     )
     if since is not None and since.epoch not in ("", page.head.epoch):
         raise RequestError(Code.CONFLICT, "The epoch of this position has ended.")
-    after = (
-        0 if reverse or since is None else since.offset
-    )  # without a resume, the page begins with the first that is kept
+    # If something is missing after a position, the page begins with the first publication that is kept.
+    after = 0 if reverse or since is None else since.offset
     return {
         "publications": [
             {"data": one.data, "offset": one.offset, "tags": {"type": one.type}}

@@ -93,7 +93,7 @@ def _section(cls: type[Any], path: str) -> Iterator[str]:
 
 
 def _reloads(field: attrs.Attribute[Any], changes: str) -> list[str]:
-    return ["", f"A reload takes up {changes}."] if field.metadata["reload"] else []
+    return ["", f"A reload takes up {changes}."] if field.metadata.get("reload") else []
 
 
 def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:

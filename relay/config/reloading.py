@@ -19,8 +19,8 @@ class Source:
 
     file: Path | None
     """The file that was loaded at the start, if there was one."""
-    environ: Mapping[str, str]
-    overrides: Mapping[str, object]
+    environ: Mapping[str, str] = attrs.field(repr=False)  # it may hold secrets
+    overrides: Mapping[str, object] = attrs.field(repr=False)
 
     def load(self) -> Config:
         """Load the configuration. Reads files, so call it in a thread.
@@ -63,7 +63,7 @@ def _merge(old: Any, new: Any, path: str, outcome: Reloaded, *, reload: bool) ->
     changes: dict[str, Any] = {}
     for field in attrs.fields(type(old)):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        key_path, reloads = f"{path}{field.name}", reload or field.metadata["reload"]
+        key_path, reloads = f"{path}{field.name}", reload or field.metadata.get("reload", False)
         if attrs.has(type(before)) and "entry" not in field.metadata:
             changes[field.name] = _merge(before, after, f"{key_path}.", outcome, reload=reloads)
         elif before != after:
