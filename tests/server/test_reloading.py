@@ -16,6 +16,7 @@ import trio
 from relay.config.reloading import Reloaded, Source
 from relay.server import reloading
 from relay.server.server import Server
+from tests import stores
 from tests.api.probe import create_key
 from tests.clients import Client, connect, live
 from tests.running import SECRET, bearer, running, token
@@ -23,6 +24,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
+HEAD = "[server]\n"
 BASE = """
 [namespaces.notes]
 subscribe = "users"
@@ -44,12 +46,11 @@ class Running:
     http: httpx.AsyncClient
     """As an admin."""
     file: Path
-    head: str
 
     def write(self, text: str) -> None:
         """Replace the file, as an editor should."""
         beside = self.file.with_suffix(".new")
-        beside.write_text(self.head + text)
+        beside.write_text(HEAD + text)
         beside.rename(self.file)
 
     async def reload(self, text: str) -> Reloaded:
@@ -73,14 +74,13 @@ class Running:
 async def reloadable(folder: Path, text: str = BASE) -> AsyncIterator[Running]:
     """Run a server on a file."""
     file = folder / "relay.toml"
-    head = f'[server]\nport = 0\n[store]\npath = "{folder}/relay.db"\n[auth]\njwt_secret = "{SECRET}"\n'
-    file.write_text(head + text)
-    source = Source(file, {}, {})
+    file.write_text(HEAD + text)
+    source = Source(file, {}, {"server.port": 0, "auth.jwt_secret": SECRET, **stores.settings_for(folder)})
     with trio.fail_after(60):
         async with running(source.load(), source=source) as (server, address):
             _, key = await create_key(folder, "admin")
             async with httpx.AsyncClient(base_url=f"http://{address}", headers={"X-API-Key": key}) as http:
-                yield Running(server, address, http, file, head)
+                yield Running(server, address, http, file)
 
 
 async def subscribed(client: Client, channel: str) -> None:
@@ -153,7 +153,7 @@ async def test_origins(tmp_path: Path) -> None:
         assert allowed == "*"
         relay.write(BASE)
         relay.file.write_text(
-            relay.file.read_text().replace("port = 0", 'port = 0\nallowed_origins = ["https://b.example.org"]')
+            relay.file.read_text().replace(HEAD, HEAD + 'allowed_origins = ["https://b.example.org"]')
         )
         assert (await relay.server.reloader.reload()).taken == ["server.allowed_origins"]
         assert (await relay.http.get(polling, headers=page)).status_code == 403
