@@ -23,6 +23,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_it_holds_what_a_list_holds(steps: list[tuple[str, int, str]]) -> None:

@@ -5,7 +5,7 @@ One whole exchange: `>` from the client, `<` from the server, `!` published by a
     /v1/live
     > {"type": "auth", "token": "eyJ..."}
     < {"type": "auth:success", "data": {"userId": "u1", "expiresAt": "2025-10-21T13:00:00.000Z",
-       "connectionId": "7c1e"}}
+       "connectionId": "5f0c"}}
     > {"type": "subscribe", "channel": "chatroom", "chatroomId": "room_1", "since": {"offset": 7, "epoch": "9f2c"}, "requestId": 1}
     < {"type": "subscribed", "data": {"channel": "chatroom", "chatroomId": "room_1", "offset": 7, "epoch": "9f2c",
        "recovered": true, "requestId": 1}}
