@@ -75,6 +75,22 @@ class Reading:
             RequestError: as `check_subscribe`.
         """
         await self._check(principal, channel, subscriber)
+        return await self.page(channel, limit=limit, before=before, since=since, max_bytes=max_bytes)
+
+    async def page(
+        self,
+        channel: ChannelName,
+        *,
+        limit: int,
+        before: int | None = None,
+        since: Position | None = None,
+        max_bytes: int = MAX_PAGE_BYTES,
+    ) -> Page:
+        """Return a page as `history`, for an operator: the caller has checked its right to read every channel.
+
+        Raises:
+            RequestError: the store cannot read.
+        """
         return await read_page(
             self._broker.channels, channel, limit=min(limit, MAX_PAGE), before=before, since=since, max_bytes=max_bytes
         )

@@ -13,6 +13,7 @@ from relay.admission.origins import OriginPolicy
 from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
 from relay.auth.tokens import Tokens
@@ -59,9 +60,11 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
+    keys = ApiKeys(database)
     auth = Auth(
         make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
-        ApiKeys(database),
+        keys,
+        ConsoleSessions(database, keys, clock),
         Users(database, clock),
         clock,
     )

@@ -10,8 +10,25 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, reload, tail
+from relay.api import (
+    admin,
+    channels,
+    client,
+    demo,
+    docs,
+    figures,
+    front,
+    keys,
+    management,
+    metrics,
+    nodes,
+    publish,
+    reload,
+    rooms,
+    tail,
+)
 from relay.api.app import create_app
+from relay.api.console import pages, signing_in, tokens
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
@@ -163,15 +180,21 @@ async def open_server(
         )  # fmt: skip
         await services.start(upgrades.watcher.run)
         if cluster is not None:
+            cluster.node.report = nodes.reporter(core)
             cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
+        sources = metrics.Sources(
+            core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, cluster
+        )
+        sampled = figures.Figures(sources)
+        await services.start(sampled.run)
         parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
         reloader = Reloader(core, source, parts, certificates)
-        app = _create_app(inside, enabled, upgrades, connections, readiness, reloader)
+        app = _create_app(inside, enabled, sources, readiness, reloader)
         direct = DirectRoutes(
             core,
             readiness.draining,
             {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            {("GET", tail.PATH): tail.tail},
+            {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream},
         )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
@@ -203,8 +226,10 @@ class _Inside:
     services: trio.Nursery
     cluster: Cluster | None
     """This node, if several share the database."""
+    secret: str | None
+    """The secret that signs tokens; None if another issuer alone does."""
     own_secret: bool
-    """Whether tokens are signed with a secret that Relay made."""
+    """Whether Relay made that secret."""
 
 
 @asynccontextmanager
@@ -237,7 +262,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(cluster.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
-        yield _Inside(core, broker, database, flusher, services, cluster, own_secret=own_secret is not None)
+        yield _Inside(core, broker, database, flusher, services, cluster, secret, own_secret=own_secret is not None)
         try:
             if cluster is not None:
                 await cluster.node.stop()
@@ -300,22 +325,20 @@ def _limits_of(dialect: Dialect) -> TakeUp:
 def _create_app(
     inside: _Inside,
     dialects: Sequence[Dialect],
-    upgrades: Upgrades,
-    connections: ConnectionCounter,
+    sources: metrics.Sources,
     readiness: Readiness,
     reloader: Reloader,
 ) -> Application:
-    sources = metrics.Sources(
-        inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
-    )
+    core = inside.core
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (
-        publish.blueprint(inside.core), channels.blueprint(inside.core), management.blueprint(inside.core),
-        admin.blueprint(inside.core), reload.blueprint(inside.core, reloader), front.blueprint(readiness),
-        metrics.blueprint(sources), docs.blueprint(),
-        client.blueprint(), demo.blueprint(inside.core),
+        publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
+        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), reload.blueprint(core, reloader),
+        nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
+        signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
+        docs.blueprint(), client.blueprint(), demo.blueprint(core),
     )  # fmt: skip
-    return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
+    return create_app(core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 
 
 def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:

@@ -32,6 +32,7 @@ COMMANDS = [
     "publish",
     "reload",
     "top",
+    "console",
     "ps",
     "tail",
     "why",
