@@ -18,7 +18,9 @@ from relay.server import reloading
 from relay.server.server import Server
 from tests import stores
 from tests.api.probe import create_key
+from tests.backend import Backend, Received, Reply, backend, result
 from tests.clients import Client, connect, live
+from tests.hooks.hooked import SECRET as HOOK_SECRET
 from tests.running import SECRET, bearer, running, token
 from tests.waiting import until
 
@@ -392,3 +394,49 @@ async def test_only_admins_reload(tmp_path: Path, caplog: pytest.LogCaptureFixtu
             assert (await http.post(url, headers=bearer("ann", admin=True))).status_code == 200
         [line] = [vars(one)["fields"] for one in caplog.records if one.name == "relay.audit"]
         assert line["by"] == "ann"
+
+
+# -- backend hooks -----------------------------------------------------------------------------------------------------
+
+
+async def test_hooks_come_and_go(tmp_path: Path) -> None:
+    """With the settings that name them; and what rests on the yes of a backend ends when no backend decides any more."""
+
+    async def yes(request: Received) -> Reply:
+        return result({"result": {"user": "ann"} if request.headers["relay-hook"] == "connect" else {}})
+
+    async with backend(yes) as first, backend(yes) as second, reloadable(tmp_path) as relay:
+
+        def hooked(running: Backend) -> str:
+            hook = f'[hooks.shop]\nurl = "{running.url()}"\nsecret = "{HOOK_SECRET}"\ntimeout = 10.0\n'
+            return f'{BASE}subscribe_hook = "shop"\npublish_hook = "shop"\n{hook}'
+
+        async with live(relay.address, "ann") as ann:
+            assert (await ann.ask(type="subscribe", channel="mine:1"))["data"]["reason"] == "no_grant"
+            reloaded = await relay.reload(hooked(first))
+            assert reloaded.waiting == []
+            assert set(reloaded.taken) == {
+                "namespaces.mine.subscribe_hook",
+                "namespaces.mine.publish_hook",
+                "hooks.shop",
+            }
+            await subscribed(ann, "mine:1")
+            await relay.reload(hooked(second))
+            await subscribed(ann, "mine:2")
+            assert (await ann.ask(type="publish", channel="mine:3", data=1))["type"] == "published"
+            assert (len(first.received), len(second.received)) == (1, 2)
+            assert await relay.refused(f'{BASE}subscribe_hook = "shop"\n') == [
+                ("namespaces.mine.subscribe_hook", '"shop" is not a hook of [hooks]; add a section [hooks.shop]')
+            ]
+            await subscribed(ann, "mine:4")
+            await relay.reload(BASE)
+            ended = {
+                (frame["data"]["channel"], frame["data"]["reason"]) for frame in [await ann.receive() for _ in range(3)]
+            }
+            assert ended == {(f"mine:{number}", "no_grant") for number in (1, 2, 4)}
+            assert (await ann.ask(type="publish", channel="mine:3", data=1))["type"] == "published"
+            assert (len(first.received), len(second.received)) == (1, 3)
+        reloaded = await relay.reload(f'{hooked(first)}[auth]\nconnect_hook = "shop"\n')
+        assert "auth.connect_hook" in reloaded.taken
+        async with live(relay.address) as client:
+            assert (await client.ask(type="auth"))["data"]["userId"] == "ann"
