@@ -9,6 +9,7 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
+from relay.access.busiest import PERIOD
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.api import audit
 from relay.api.answers import decode_json
@@ -22,7 +23,7 @@ from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Reason, RefusalReason, RequestError, invalid_field
 from relay.model.principal import Principal
-from relay.model.publication import Position, Publication
+from relay.model.publication import Publication
 from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.connections import Peer
 
@@ -66,6 +67,13 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         found = await core.steering.channels(pattern, after=after, limit=limit)
         cursor = found[-1].name if len(found) == limit else None
         return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
+
+    @routes.get("/busiest")
+    async def busiest() -> Response:
+        await reader_of(core, request)
+        _, limit = page_query()
+        found = await core.steering.busiest.find(limit)
+        return success({"seconds": PERIOD, "channels": [attrs.asdict(one) for one in found]})
 
     @routes.get("/limits")
     async def limits() -> Response:
@@ -113,8 +121,8 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
         query, limit = page_query()
         channel = core.namespaces.parse(query.text("channel"))
         before = number_cursor(query)
-        since = Position(before, "") if before else None
-        head, found = await core.steering.history(channel, limit=limit, since=since, reverse=True)
+        page = await core.reading.page(channel, limit=limit, before=before or None)
+        head, found = page.head, page.publications
         cursor = str(found[-1].offset) if found and found[-1].offset > 1 else None
         shown = [history_entry(one) for one in found]
         return success({"publications": shown, "offset": head.offset, "epoch": head.epoch, "cursor": cursor})
