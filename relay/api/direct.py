@@ -14,7 +14,7 @@ import attrs
 
 from relay.admission.origins import OriginPolicy
 from relay.api.answers import body_too_large, failed, refused, success_body
-from relay.api.authentication import Caller, caller_of_head
+from relay.api.authentication import Caller, caller_of_head, operator_caller_of_head
 from relay.api.cors import Cors
 from relay.api.draining import STALL_TIMEOUT, Draining
 from relay.core import Core
@@ -132,7 +132,7 @@ class DirectRoutes:
             await exchange.start_stream(LINES, lines)
 
         try:
-            await stream(core, self._draining, caller_of_head(core, head, exchange.peer), exchange, start)
+            await stream(core, self._draining, operator_caller_of_head(core, head, exchange.peer), exchange, start)
         except Exception as error:  # noqa: BLE001 - as in `_respond`
             answer = self._refused(error, head)
             if not exchange.streams:

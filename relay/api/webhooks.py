@@ -1,4 +1,4 @@
-"""`/v1/admin/webhooks...`: webhooks with their events, for the console and the command line. Admins only."""
+"""`/v1/admin/webhooks...`: webhooks with their events, for the console and the command line. For operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quart import Blueprint, Response, request
 from relay.access.steering import MAX_PAGE
 from relay.api import audit
 from relay.api.app import json_body, success
-from relay.api.authentication import admin_of, caller_of
+from relay.api.authentication import caller_of, operator_of, reader_of
 from relay.api.params import Params
 from relay.core import Core
 from relay.ground.clock import iso_ms
@@ -36,7 +36,7 @@ def blueprint(core: Core) -> Blueprint:
 def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("")
     async def webhooks() -> Response:
-        await admin_of(core, request)
+        await reader_of(core, request)
         hooks, entries = core.webhooks, []
         for name, sender in list(hooks.senders.items()):
             entries.append(_webhook_entry(core, sender, await hooks.count(name)))
@@ -44,7 +44,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 
     @routes.get("/<name>/deliveries")
     async def deliveries(name: str) -> Response:
-        await admin_of(core, request)
+        await reader_of(core, request)
         hooks, query = _webhooks(core, name), Params(request.args)
         state = query.optional("state") or "pending"
         if state not in STATES:
@@ -61,7 +61,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 def _add_changes(routes: Blueprint, core: Core) -> None:
     async def change(name: str, action: str) -> tuple[Webhooks, Params]:
         """Check the right of the caller, read the parameters, and write the line of the change."""
-        principal = await admin_of(core, request)
+        principal = await operator_of(core, request)
         hooks, params = _webhooks(core, name), Params(await json_body())
         audit.record(principal, caller_of(core, request), action, webhook=name, event=params.optional("id"))
         return hooks, params

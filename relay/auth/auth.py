@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from relay.auth.api_keys import ApiKeys
+from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.ground.clock import Clock
@@ -17,10 +18,11 @@ from relay.model.principal import Principal
 
 @attrs.frozen
 class Auth:
-    """Tokens, API keys, and the users that tokens have named."""
+    """Tokens, API keys, sessions of the console, and the users that tokens have named."""
 
     tokens: Tokens
     keys: ApiKeys
+    console: ConsoleSessions
     users: Users
     clock: Clock
 

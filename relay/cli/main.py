@@ -13,6 +13,7 @@ from relay.cli.bench import bench
 from relay.cli.check import check
 from relay.cli.commit import commit
 from relay.cli.connections import disconnect, ps
+from relay.cli.console import console
 from relay.cli.demo import demo
 from relay.cli.deploy.group import deploy
 from relay.cli.deploy.systemd import old_name as old_systemd
@@ -62,6 +63,6 @@ def main() -> None:
 
 for command in (
     *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
-    *(ps, tail, why, disconnect, webhooks, backup, store, bench, docs),
+    *(console, ps, tail, why, disconnect, webhooks, backup, store, bench, docs),
 ):
     main.add_command(command)

@@ -34,7 +34,8 @@ TOKEN_LIFETIME = 43_200
 """Seconds for which the token is valid that a command makes for the local server: a tail ends with it."""
 LOCAL_USER = "relay-command"
 """The user of that token, by which the audit log names a command."""
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+LOCAL_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+"""The address at which a server on this machine answers that listens on all."""
 
 Tls = Callable[[], ssl.SSLContext]
 
@@ -220,5 +221,5 @@ def _remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls
         issuer=config.auth.issuer,
         audience=config.auth.audience,
     )
-    host = _ANY_ADDRESS.get(config.server.host, config.server.host)
+    host = LOCAL_ADDRESS.get(config.server.host, config.server.host)
     return Remote(config.server.url_at(host, config.server.port), {"Authorization": f"Bearer {token}"}, tls)

@@ -11,7 +11,7 @@ import trio
 from relay.broker.broker import Broker
 from relay.cluster.bus import Bus
 from relay.cluster.delivery import Delivery
-from relay.cluster.node import NODES_LOST, Node
+from relay.cluster.node import HEARTBEAT, NODES_LOST, Node
 from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
 from relay.cluster.signals import SIGNAL, from_data, to_data
@@ -80,6 +80,7 @@ class Cluster:
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
         bus.on(NODES_LOST, self.node.take_lost)
+        bus.on(HEARTBEAT, self.node.take_heartbeat)
         bus.on_lost(self.presence.read)
         bus.on_lost(self._recheck_all)
 

@@ -333,6 +333,15 @@ class DemoConfig:
 
 
 @attrs.frozen
+class ConsoleConfig:
+    enabled: Literal["loopback", "always", "never"] = setting(
+        "loopback",
+        "Which browsers get the console at /console. loopback: those on this machine, without a reverse proxy. always: "
+        "all others too, over HTTPS alone. The console shows nothing before a person has signed in.",
+    )
+
+
+@attrs.frozen
 class LogConfig:
     format: Literal["auto", "text", "json"] = setting(
         "auto", "text is for people, json is one object per line; auto is text on a terminal and json elsewhere."
@@ -367,6 +376,7 @@ class Config:
         name="backend",
     )
     demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
+    console: ConsoleConfig = section(ConsoleConfig, "The console at /console, for operators.")
     log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
     dialects: DialectsConfig = section(DialectsConfig, "The dialects: the client APIs that Relay serves.")
 

@@ -26,7 +26,7 @@ PARTS = {
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
-        *("operations", "management", "webhooks", "metrics"),
+        *("operations", "console", "management", "webhooks", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),

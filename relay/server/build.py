@@ -14,6 +14,7 @@ from relay.admission.limits import make_limits
 from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
 from relay.auth.tokens import Tokens
@@ -64,10 +65,12 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
+    keys = ApiKeys(database)
     webhooks = make_webhooks(config, namespaces, database, connections, clock, cluster)
     auth = Auth(
         make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
-        ApiKeys(database),
+        keys,
+        ConsoleSessions(database, keys, clock),
         Users(database, clock),
         clock,
     )

@@ -10,8 +10,25 @@ import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, tail, webhooks
+from relay.api import (
+    admin,
+    channels,
+    client,
+    demo,
+    docs,
+    figures,
+    front,
+    keys,
+    management,
+    metrics,
+    nodes,
+    publish,
+    rooms,
+    tail,
+    webhooks,
+)
 from relay.api.app import create_app
+from relay.api.console import pages, signing_in, tokens
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
@@ -157,13 +174,19 @@ async def open_server(
         )  # fmt: skip
         await services.start(upgrades.watcher.run)
         if cluster is not None:
+            cluster.node.report = nodes.reporter(core)
             cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
-        app = _create_app(inside, enabled, upgrades, connections, readiness)
+        sources = metrics.Sources(
+            core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, cluster
+        )
+        sampled = figures.Figures(sources)
+        await services.start(sampled.run)
+        app = _create_app(inside, enabled, sources, readiness)
         direct = DirectRoutes(
             core,
             readiness.draining,
             {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            {("GET", tail.PATH): tail.tail},
+            {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream},
         )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
@@ -195,8 +218,10 @@ class _Inside:
     services: trio.Nursery
     cluster: Cluster | None
     """This node, if several share the database."""
+    secret: str | None
+    """The secret that signs tokens; None if another issuer alone does."""
     own_secret: bool
-    """Whether tokens are signed with a secret that Relay made."""
+    """Whether Relay made that secret."""
 
 
 @asynccontextmanager
@@ -232,7 +257,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(core.auth.tokens.jwks.run)
         core.webhooks.bind(broker, publications)
         await services.start(core.webhooks.run)
-        yield _Inside(core, broker, database, flusher, services, cluster, own_secret=own_secret is not None)
+        yield _Inside(core, broker, database, flusher, services, cluster, secret, own_secret=own_secret is not None)
         try:
             await core.webhooks.flush()
             if cluster is not None:
@@ -289,23 +314,18 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
 
 
 def _create_app(
-    inside: _Inside,
-    dialects: Sequence[Dialect],
-    upgrades: Upgrades,
-    connections: ConnectionCounter,
-    readiness: Readiness,
+    inside: _Inside, dialects: Sequence[Dialect], sources: metrics.Sources, readiness: Readiness
 ) -> Application:
-    sources = metrics.Sources(
-        inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
-    )
-    of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     core = inside.core
+    of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (
         publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
-        webhooks.blueprint(core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
-        client.blueprint(), demo.blueprint(core),
+        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
+        nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
+        signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
+        docs.blueprint(), client.blueprint(), demo.blueprint(core),
     )  # fmt: skip
-    return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
+    return create_app(core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 
 
 def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:

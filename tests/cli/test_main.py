@@ -30,6 +30,7 @@ COMMANDS = [
     "keys revoke",
     "keys tier",
     "publish",
+    "console",
     "ps",
     "tail",
     "why",
