@@ -198,9 +198,7 @@ def _data(answer: Answer) -> Any:
 
 
 def _receipt(result: dict[str, Any]) -> Receipt:
-    epoch = result.get("epoch")
-    position = Position(result["offset"], epoch) if epoch is not None else None
-    return Receipt(result["channel"], position, result.get("skipped", False))
+    return Receipt(result["channel"], Position.of(result), result.get("skipped", False))
 
 
 def _error(data: dict[str, Any]) -> RelayError:

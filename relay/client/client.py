@@ -203,7 +203,7 @@ class Client:
             "event": type,
             "clientMessageId": id or self.new_id(),
         }
-        return _position(await self.ask({**frame, "echo": None if echo else False}))
+        return Position.of(await self.ask({**frame, "echo": None if echo else False}))
 
     async def history(
         self, channel: str, *, limit: int | None = None, before: int | None = None, since: Position | None = None
@@ -215,14 +215,13 @@ class Client:
         position = None if since is None else {"offset": since.offset, "epoch": since.epoch}
         frame = {"type": "history", "channel": channel, "limit": limit, "before": before, "since": position}
         data = await self.ask(frame)
-        newest = _position(data)
-        epoch = data.get("epoch")
+        newest = Position.of(data)
         publications = [
             Publication(
                 channel,
                 one["type"],
                 one["data"],
-                None if epoch is None else Position(one["offset"], epoch),
+                None if newest is None else Position(one["offset"], newest.epoch),
                 one.get("publisher"),
                 one.get("timestamp"),
             )
@@ -311,7 +310,3 @@ class Client:
 
 def _bearer(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
-def _position(data: Mapping[str, Any]) -> Position | None:
-    return Position(data["offset"], data["epoch"]) if data.get("epoch") is not None else None

@@ -86,7 +86,7 @@ class Http:
             lines += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         request = h11.Request(method=method, target=self._address.path + path, headers=lines)
         async with self._places:
-            kept = self._take()
+            kept = await self._take()
             if kept is not None:
                 try:
                     return await self._exchange(kept, request, body)
@@ -104,12 +104,12 @@ class Http:
         while self._idle:
             await self._idle.pop().aclose()
 
-    def _take(self) -> _Connection | None:
+    async def _take(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_gone():
                 return connection
-            connection.discard()
+            await connection.aclose()
         return None
 
     async def _exchange(self, connection: _Connection, request: h11.Request, body: bytes | None) -> Answer:
@@ -177,10 +177,6 @@ class _Connection:
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             return bool(selector.select(0))
-
-    def discard(self) -> None:
-        """Close the socket below, which the server has closed already."""
-        self._socket.close()
 
     async def aclose(self) -> None:
         """Close at once, also if the caller is cancelled."""

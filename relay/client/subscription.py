@@ -198,12 +198,11 @@ class Subscription:
         """Take the answer to the latest subscribe."""
         if self._is_market:
             [data] = data["positions"].values()
-        epoch = data.get("epoch")
-        new = None if epoch is None else Position(data["offset"], epoch)
+        new = Position.of(data)
         gap = None
         if self._is_market:
             # The last price follows and has the offset of the answer, so the position stays before it.
-            if self._since is None or self._since.epoch != epoch:
+            if self._since is None or self._since.epoch != data["epoch"]:
                 self._since = Position(0, data["epoch"])
         elif data.get("recovered") is not True:
             if self._has_begun or self._asked is not None:

@@ -20,13 +20,18 @@ class Position:
     offset: int
     epoch: str
 
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Position | None:
+        """Return the position in an answer. None: the channel has no history, so its epoch is absent or empty."""
+        return cls(data["offset"], data["epoch"]) if data.get("epoch") else None
+
 
 @attrs.frozen
 class Publication:
     """One entry of a channel."""
 
     channel: str
-    """The full name, such as `orders:42`."""
+    """The name as it was subscribed to, such as `orders:42`."""
     type: str
     data: Any
     """What was published, decoded from JSON."""
@@ -65,7 +70,7 @@ class History:
     """Kept publications of a channel."""
 
     publications: Sequence[Publication]
-    """The oldest first, but with `before` the newest first."""
+    """The newest first, but with `since` the oldest first."""
     position: Position | None
     """The newest position of the channel."""
     recovered: bool
@@ -128,6 +133,7 @@ class SentMessage(TypedDict, total=False):
     message: str
     timestamp: str
     clientMessageId: str
+    offset: int
 
 
 class RoomInfo(TypedDict):
