@@ -117,11 +117,17 @@ class Client:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Close the connection. An exception of the block leaves it as it is, and not in a group."""
+        """Send what is queued, and close the connection, within a second; after a cancellation at once.
+
+        An exception of the block leaves it as it is, and not in a group.
+        """
         assert self._tasks is not None
-        if exc is None:
-            self._tasks.cancel_scope.cancel()
         try:
+            if exc is None or isinstance(exc, Exception):
+                with anyio.CancelScope(shield=True):
+                    await self._link.say_goodbye()
+            if exc is None:
+                self._tasks.cancel_scope.cancel()
             return await self._tasks.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
             if group.exceptions == (exc,):

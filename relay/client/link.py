@@ -152,6 +152,12 @@ class Link:
         self._owner = owner
         self._set_state(StateChange("connecting"))
 
+    async def say_goodbye(self) -> None:
+        """Send what is queued, and close the connection, for at most GOODBYE_TIMEOUT seconds. Another task runs `run`."""
+        if (connection := self.connection) is not None:
+            with anyio.move_on_after(GOODBYE_TIMEOUT):
+                await connection.socket.say_goodbye()
+
     def close(self) -> None:
         """Record that `run` has ended because the block of the client did."""
         if self.state != "disconnected":
@@ -222,10 +228,6 @@ class Link:
                     self._handle(text, connection)
             except Closed as end:
                 connection.close(end)
-            except anyio.get_cancelled_exc_class():
-                if connection.end is None:  # the client ends
-                    await socket.say_goodbye(GOODBYE_TIMEOUT)
-                raise
         assert connection.end is not None
         return connection.end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
 import anyio
 from anyio.abc import ByteStream
@@ -52,6 +53,7 @@ class WebSocket:
         self._stream = stream
         self._state = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
+        self._goodbye = anyio.Event()
         self._to_write, self._queued = anyio.create_memory_object_stream[Event](MAX_QUEUED)
 
     @classmethod
@@ -118,22 +120,20 @@ class WebSocket:
         """
         async for event in self._queued:
             await self._write(event)
+            if isinstance(event, CloseConnection):
+                self._goodbye.set()
 
     async def aclose(self) -> None:
-        """Close the connection at once. A close frame is sent if the socket takes it now."""
+        """Close the connection at once, with nothing said."""
         self._to_write.close()
         self._queued.close()
         await anyio.aclose_forcefully(self._stream)
 
-    async def say_goodbye(self, timeout: float) -> None:
-        """Send what is queued and a close frame, for at most `timeout` seconds. No other task may write any more."""
-        with anyio.move_on_after(timeout, shield=True):
-            try:
-                while self._queued.statistics().current_buffer_used:
-                    await self._write(self._queued.receive_nowait())
-                await self._write(CloseConnection(1000))
-            except (Closed, anyio.BusyResourceError):
-                pass  # the server has closed already, or does not read
+    async def say_goodbye(self) -> None:
+        """Write what is queued and a close frame, by the task in `write`. It has no deadline of its own."""
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+            await self._to_write.send(CloseConnection(1000))
+            await self._goodbye.wait()
 
     async def _open(self, address: Address) -> None:
         await self._write(Request(host=address.authority, target=address.path + LIVE))
