@@ -119,7 +119,7 @@ class Client:
     ) -> bool | None:
         """Send what is queued, and close the connection, within a second; after a cancellation at once.
 
-        An exception of the block leaves it as it is, and not in a group.
+        An exception leaves the block as it was raised; several leave it in a group.
         """
         assert self._tasks is not None
         try:
@@ -130,13 +130,16 @@ class Client:
                 self._tasks.cancel_scope.cancel()
             return await self._tasks.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            if group.exceptions == (exc,):
+            [error, *more] = group.exceptions
+            if more:
+                raise
+            if error is exc:
                 return False
-            raise
+            raise error from error.__cause__
         finally:
-            self._link.close()
             with anyio.CancelScope(shield=True):
                 await self._http.aclose()
+            self._link.close()
 
     @property
     def state(self) -> State:

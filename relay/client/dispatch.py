@@ -39,13 +39,12 @@ class Dispatch:
     async def begin(self, connection: Connection) -> None:
         """Subscribe to every channel. The server holds broadcasts until the first subscribe, so that one goes first."""
         for one in sorted(self._subscriptions(), key=lambda one: one.channel != BROADCAST):
-            await self._begin(one, connection)
-
-    async def _begin(self, one: Subscription, connection: Connection) -> None:
-        if one.has_token_function:  # it may take long
-            connection.start(one.begin, connection)
-        else:
-            await one.begin(connection)
+            if not one.is_new:
+                continue  # `connected` was faster
+            if one.has_token_function:  # it may take long
+                connection.start(one.begin, connection)
+            else:
+                await one.begin(connection)
 
     def connected(self, connection: Connection) -> None:
         """Send what was added since `begin`, and every request that waits."""

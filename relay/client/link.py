@@ -150,7 +150,7 @@ class Link:
     def open(self, owner: Owner) -> None:
         """Prepare `run`. From now on requests wait for a connection."""
         self._owner = owner
-        self._set_state(StateChange("connecting"))
+        self.state = "connecting"
 
     async def say_goodbye(self) -> None:
         """Send what is queued, and close the connection, for at most GOODBYE_TIMEOUT seconds. Another task runs `run`."""
@@ -167,6 +167,7 @@ class Link:
     async def run(self) -> None:
         """Connect, and reconnect after each loss, until the server or the token function ends it for good."""
         failures = 0
+        self._set_state(StateChange("connecting"))
         while True:
             end = await self._attempt()
             lasted = 0.0 if self._connection is None or self._connection.since is None else _since(self._connection)

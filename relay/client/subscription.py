@@ -70,6 +70,7 @@ class Subscription:
         self._pending: deque[Publication | Gap] = deque()
         self._request: str | None = None  # the id of the latest subscribe on this connection
         self._asked: Position | None = None  # the position that it named
+        self._is_entered = False
         self._has_begun = False  # whether the channel has been subscribed to
         self._is_full = False  # publications are not taken until the reader has caught up
         self._changed = anyio.Event()
@@ -80,17 +81,17 @@ class Subscription:
 
         Raises:
             RelayError: the server refused, or did not answer within `timeout` seconds, or the client has stopped.
-            ValueError: the client has a subscription to this channel.
+            ValueError: the client has a subscription to this channel, or this one was entered before.
         """
         shared = self._shared
-        if shared.subscriptions.setdefault(self.channel, self) is not self or self.state != "unsubscribed":
+        if self._is_entered or shared.subscriptions.setdefault(self.channel, self) is not self:
             raise ValueError(f"{self.channel} is subscribed to; a client has one subscription to a channel")
-        self.state = "subscribing"
+        self.state, self._is_entered = "subscribing", True
         if (connection := shared.link.connection) is not None:
             connection.start(self.begin, connection)
         try:
             with anyio.fail_after(shared.timeout):
-                while self._is_subscribing:
+                while not (self._has_begun or self._end is not None):
                     shared.link.check()
                     await self._changed.wait()
             if self._end is not None:
@@ -141,10 +142,6 @@ class Subscription:
                 await self._changed.wait()
 
     # -- called by the client ------------------------------------------------------------------------------------------
-
-    @property
-    def _is_subscribing(self) -> bool:
-        return self.state == "subscribing"
 
     @property
     def is_new(self) -> bool:

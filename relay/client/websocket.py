@@ -162,7 +162,8 @@ class WebSocket:
                 self._state.receive_data(data)
                 self._events.extend(self._state.events())
             except ProtocolError:
-                raise Closed(BROKEN, "the server does not speak WebSocket") from None
+                why = "ended the connection" if data is None else "does not speak WebSocket"
+                raise Closed(BROKEN, f"the server {why}") from None
             if data is None and not self._events:
                 raise Closed(BROKEN, "the server ended the connection")
         return self._events.popleft()

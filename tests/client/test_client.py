@@ -73,7 +73,7 @@ def test_an_exception_of_the_block_is_in_no_group(server: RelayProcess, loop: st
 def test_with_tls(tmp_path: Path, loop: str) -> None:
     """WebSocket and HTTP, by the certificate that the context trusts and no other."""
     write_certificate(tmp_path)
-    settings = f'[server]\ntls_certificate = "{tmp_path}/relay.crt"\ntls_key = "{tmp_path}/relay.key"\n'
+    settings = f'[server]\ntls_cert = "{tmp_path}/relay.crt"\ntls_key = "{tmp_path}/relay.key"\n'
     process = RelayProcess(tmp_path, settings)
     process.start()
 
@@ -326,7 +326,7 @@ def test_the_end_of_a_client(server: RelayProcess, loop: str) -> None:
                 await ada.rooms()
         async with client(server, token=two_users, on_error=errors.append) as ada, ada.subscribe("orders:1") as orders:
             await _raises(lambda: anext(orders), "another user")
-        assert [type(one) for one in errors] == [RelayError]
+        assert {type(one) for one in errors} == {RelayError}
 
     run(loop, test)
 
