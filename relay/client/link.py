@@ -69,6 +69,8 @@ class Connection:
     def __init__(self, socket: WebSocket, tasks: TaskGroup) -> None:
         self.socket = socket
         self.tasks = tasks
+        self.is_closed = False
+        """Whether nothing is sent and no task is started any more. Callers then wait for the next connection."""
         self.end: Closed | None = None
         """The reason of the end, if it has one that the server did not tell."""
         self.refusal: RelayError | None = None
@@ -85,12 +87,13 @@ class Connection:
 
     def send_soon(self, text: str) -> None:
         """Queue a frame. If there is no room, a task waits for it, and later frames may overtake this one."""
-        if not self.socket.send_nowait(text):
+        if not self.is_closed and not self.socket.send_nowait(text):
             self.start(self.send, text)
 
     def start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
-        """Run a function that ends with the connection."""
-        self.tasks.start_soon(function, *arguments)
+        """Run a function that ends with the connection. Do nothing if that is closed."""
+        if not self.is_closed:
+            self.tasks.start_soon(function, *arguments)
 
     def close(self, end: Closed) -> None:
         """End the connection. The first reason counts."""
@@ -129,12 +132,12 @@ class Link:
     @property
     def connection(self) -> Connection | None:
         """The authenticated connection, if there is one."""
-        return self._connection if self.state == "connected" else None
+        return self.open_connection if self.state == "connected" else None
 
     @property
     def open_connection(self) -> Connection | None:
         """The connection, if there is one, also before its authentication."""
-        return self._connection
+        return None if self._connection is None or self._connection.is_closed else self._connection
 
     def check(self) -> None:
         """Raise RelayError if the link has stopped."""
@@ -229,6 +232,8 @@ class Link:
                     self._handle(text, connection)
             except Closed as end:
                 connection.close(end)
+            finally:
+                connection.is_closed = True  # the group takes no more tasks, before `run` goes on
         assert connection.end is not None
         return connection.end
 

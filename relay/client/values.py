@@ -34,7 +34,7 @@ class Publication:
     """The name as it was subscribed to, such as `orders:42`."""
     type: str
     data: Any
-    """What was published, decoded from JSON."""
+    """The value that was published, decoded from JSON."""
     position: Position | None = None
     """The position behind the publication; None on a channel without history."""
     publisher: Mapping[str, Any] | None = None

@@ -151,9 +151,9 @@ GONE = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 @asynccontextmanager
-async def cutter(target: int) -> AsyncIterator[Cutter]:
-    """Run a proxy in front of a port."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+async def cutter(target: int, port: int = 0) -> AsyncIterator[Cutter]:
+    """Run a proxy in front of a port, on another one."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     async with listener, anyio.create_task_group() as tasks:
         proxy = Cutter(target, port, tasks)

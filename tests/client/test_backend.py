@@ -95,6 +95,7 @@ def test_an_array(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_a_lost_answer_counts_once(server: RelayProcess, loop: str) -> None:
     """The publication is committed, its answer is lost with the connection, and the repetition is not published."""
@@ -113,6 +114,7 @@ def test_a_lost_answer_counts_once(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_kept_connections(server: RelayProcess, loop: str) -> None:
     """Requests share connections. One that the server closed meanwhile is not used."""
@@ -163,6 +165,7 @@ def test_each_counts_once_while_the_server_is_killed(server: RelayProcess, loop:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_no_server(loop: str) -> None:
     """The last error is raised when the time is up."""
@@ -176,6 +179,7 @@ def test_no_server(loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_a_server_that_does_not_answer(server: RelayProcess, loop: str) -> None:
     """An attempt has an end, and so has the publication. Cancelled, nothing stays open."""
@@ -234,6 +238,7 @@ def success(*data: object) -> tuple[str, str]:
     return "200 OK", json.dumps({"success": True, "status": 200, "data": data})
 
 
+@pytest.mark.slow
 @on_both
 def test_what_the_server_cannot_take_is_sent_again(loop: str) -> None:
     """With the same keys: a whole request after 503, a proxy's 502 or 429, and single items of an array."""

@@ -69,6 +69,7 @@ def test_an_exception_of_the_block_is_in_no_group(server: RelayProcess, loop: st
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_with_tls(tmp_path: Path, loop: str) -> None:
     """WebSocket and HTTP, by the certificate that the context trusts and no other."""
@@ -113,6 +114,7 @@ def test_options_that_are_wrong() -> None:
 # -- reconnecting ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @on_both
 def test_requests_wait_for_a_connection(server: RelayProcess, loop: str) -> None:
     """A cut connection, a lost answer and a killed server: each publication counts once, in order."""
@@ -140,6 +142,7 @@ def test_requests_wait_for_a_connection(server: RelayProcess, loop: str) -> None
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_a_silent_server_is_given_up(server: RelayProcess, loop: str) -> None:
     """The client asks whether it is there, and comes back by another connection."""
@@ -163,19 +166,28 @@ def test_a_silent_server_is_given_up(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_a_server_that_starts_later(server: RelayProcess, loop: str) -> None:
     """A subscription and a request wait for it, and no longer than `timeout`."""
 
     async def test() -> None:
-        async with client(server, timeout=20) as ada:
-            await anyio.to_thread.run_sync(server.kill)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(anyio.to_thread.run_sync, server.start)
-                async with ada.subscribe(f"orders:later-{loop}") as orders:
-                    await ada.publish(orders.channel, "hello")
-                    assert (await anext(orders)).data == "hello"
-        async with Client(f"http://127.0.0.1:{unused_port()}", timeout=0.2) as nobody:
+        port = unused_port()
+        got: list[object] = []
+
+        async def read(ada: Client) -> None:
+            async with ada.subscribe(f"orders:later-{loop}") as orders:
+                await ada.publish(orders.channel, "hello")
+                got.append((await anext(orders)).data)
+
+        states: list[StateChange] = []
+        ada = Client(f"http://127.0.0.1:{port}", token=token("ada"), min_delay=0.02, on_state=states.append)
+        async with ada, anyio.create_task_group() as tasks:
+            tasks.start_soon(read, ada)
+            await until(lambda: len(states) > 2)
+            async with cutter(server.port, port):
+                await until(lambda: got == ["hello"])
+        async with Client(f"http://127.0.0.1:{port}", timeout=0.2) as nobody:
             for attempt in (nobody.ready, lambda: nobody.publish("x", 1), nobody.subscribe("x").__aenter__):
                 with pytest.raises(RelayError) as error:
                     await attempt()
@@ -297,6 +309,7 @@ def test_a_token_that_expires(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_the_end_of_a_client(server: RelayProcess, loop: str) -> None:
     """A refused token, Unauthorized, another user and an operator stop it: every loop and request ends with the reason."""

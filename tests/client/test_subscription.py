@@ -61,6 +61,7 @@ def test_every_kind_of_channel(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_nothing_is_lost_while_connections_are_cut(server: RelayProcess, loop: str) -> None:
     """By the thousands, and with a killed server meanwhile."""
@@ -174,6 +175,7 @@ def test_gaps_may_be_passed_over(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_a_slow_reader(server: RelayProcess, loop: str) -> None:
     """It costs bounded memory, slows no other subscription, and loses nothing that is kept."""
@@ -271,6 +273,7 @@ def test_presence_signals(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_subscription_tokens(server: RelayProcess, loop: str) -> None:
     """A refusal has its reason, a function that fails is asked again, and an expired token is replaced."""
