@@ -177,7 +177,7 @@ class Link:
             refusal = self._connection.refusal if self._connection is not None else None
             self._connection, self.connection_id = None, None
             self._owner.lost(end.code)
-            if self._is_final(end, refusal):
+            if self._is_final(end, refusal, lasted):
                 return self._stop(end.code, refusal.message if refusal is not None else end.reason)
             failures = 0 if lasted > STEADY else failures
             delay = self._delay(end, refusal, failures, lasted)
@@ -185,10 +185,11 @@ class Link:
             self._set_state(StateChange("connecting", end.code, end.reason, delay))
             await anyio.sleep(delay)
 
-    def _is_final(self, end: Closed, refusal: RelayError | None) -> bool:
+    def _is_final(self, end: Closed, refusal: RelayError | None, lasted: float) -> bool:
         if end.code in FINAL or (end.code == POLICY and end.reason == DISCONNECTED) or isinstance(end, _Stopped):
             return True
-        return _is_about_token(end, refusal) and not self._credential.can_change
+        was_anonymous = self._token is None and lasted > 0  # its time is over, and it may have another one
+        return _is_about_token(end, refusal) and not (self._credential.can_change or was_anonymous)
 
     def _delay(self, end: Closed, refusal: RelayError | None, failures: int, lasted: float) -> float:
         wait = max(end.retry_after or 0.0, (refusal.retry_after if refusal is not None else None) or 0.0)
@@ -285,7 +286,7 @@ class Link:
                 self._authenticated(data, connection)
             case "auth:error":
                 self._refused(data, connection)
-            case "error" if data.get("request") == "auth":
+            case "error" if data.get("request") == "auth" and connection.since is None:
                 self._refused(data, connection)
                 raise Closed(POLICY, data["message"])
             case "pong":
@@ -299,7 +300,7 @@ class Link:
             raise _Stopped(POLICY, "the token is of another user than before")
         self.user_id, self.connection_id = user, data.get("connectionId")
         self._reason = "connect"
-        if data.get("expiresAt") and self._credential.can_change:
+        if data.get("expiresAt") and (self._credential.can_change or self._token is None):
             left = unix(data["expiresAt"]) - time.time() - self._skew
             connection.start(self._refresh, connection, self._credential.expires_in(left))
         if connection.since is None:

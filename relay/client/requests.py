@@ -76,8 +76,7 @@ class Requests:
 
     def send_all(self, connection: Connection) -> None:
         """Send every waiting request on a new connection."""
-        for request in self._waiting.values():
-            connection.start(connection.send, request.text)
+        connection.start(_send_each, connection, [request.text for request in self._waiting.values()])
 
     def take(self, frame: Mapping[str, Any]) -> bool:
         """Take a frame if it answers a request. Return whether it did."""
@@ -99,3 +98,8 @@ class Requests:
         """End every waiting request with an error."""
         for request in self._waiting.values():
             request.fail(error)
+
+
+async def _send_each(connection: Connection, texts: list[str]) -> None:
+    for text in texts:
+        await connection.send(text)

@@ -19,6 +19,9 @@ WAIT_TIMEOUT = 15.0
 """Seconds. A condition that holds at all holds much sooner, also on a busy machine."""
 TEST_TIMEOUT = 60.0
 SETTINGS = """
+[dialects.live]
+anonymous_period = 2
+
 [limits]
 handshakes_per_minute = 100000
 frames_per_minute = 100000
@@ -44,6 +47,9 @@ history_size = 0
 durable = false
 
 [namespaces.private]
+
+[namespaces.closed]
+subscribe = "nobody"
 
 [namespaces.open]
 subscribe = "anyone"

@@ -397,11 +397,31 @@ def test_a_token_function_that_fails(server: RelayProcess, loop: str) -> None:
 
 
 @on_both
+def test_a_refused_channel_of_the_token_ends_nothing(server: RelayProcess, loop: str) -> None:
+    """The server subscribes to the channels that the token names, and tells of one that is closed."""
+
+    async def test() -> None:
+        errors: list[Exception] = []
+        states: list[StateChange] = []
+        granted = token("ada", more={"channels": ["closed:1", f"private:{loop}"]})
+        ada = client(server, token=granted, on_error=errors.append, on_state=states.append)
+        async with ada, ada.subscribe(f"private:{loop}") as private, backend(server) as publisher:
+            await publisher.publish(private.channel, 1)
+            assert (await anext(private)).data == 1
+        assert [one.state for one in states] == ["connecting", "connected", "disconnected"]
+        assert [getattr(one, "reason", None) for one in errors] == ["closed"]
+
+    run(loop, test)
+
+
+@pytest.mark.slow
+@on_both
 def test_an_anonymous_client(server: RelayProcess, loop: str) -> None:
     """It reads what anyone may read, and nothing else; a refusal ends nothing."""
 
     async def test() -> None:
-        async with client(server, token=None) as anyone, backend(server) as publisher:
+        states: list[StateChange] = []
+        async with client(server, token=None, on_state=states.append) as anyone, backend(server) as publisher:
             await anyone.ready()
             assert anyone.user_id is None
             async with anyone.subscribe(f"open:{loop}") as news:
@@ -412,8 +432,10 @@ def test_an_anonymous_client(server: RelayProcess, loop: str) -> None:
                 assert (refusal.value.code, refusal.value.reason) == ("unauthorized", "not_authenticated")
                 with pytest.raises(RelayError):
                     await anyone.publish(news.channel, "x")
+                await anyio.sleep(3)  # longer than an anonymous client may stay without asking again
                 await publisher.publish(news.channel, "still")
                 assert (await anext(news)).data == "still"
+        assert [one.state for one in states] == ["connecting", "connected", "disconnected"]
 
     run(loop, test)
 
