@@ -124,7 +124,7 @@ class Dispatch:
 
 def _is_signal(type_: str, channel: str | None) -> bool:
     """Return whether a frame without an offset is a signal. In namespaces the publisher chooses the type of a publication."""
-    in_room = channel is None or channel.startswith("chatroom:")
+    in_room = channel is not None and channel.startswith("chatroom:")
     return type_ in PRESENCE_SIGNALS or (type_ in ROOM_SIGNALS and in_room)
 
 

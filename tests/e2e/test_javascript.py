@@ -42,17 +42,58 @@ MAX_HEAP_GROWTH = 8 * 1024 * 1024
 @pytest.mark.slow
 async def test_each_method_state_and_error(tmp_path: Path) -> None:
     """Against a real server, and against one that closes and answers as it is told."""
-    async with relay_process(tmp_path) as server:
+    await _cases(tmp_path, "", "client.test.mjs", "protocol.test.mjs")
+
+
+async def _cases(folder: Path, settings: str, *files: str) -> None:
+    async with relay_process(folder, settings) as server:
         environment = {**os.environ, "RELAY_URL": f"http://{server.address}", "RELAY_SECRET": SECRET}
         with trio.fail_after(CASES_TIMEOUT):
             done = await trio.run_process(
-                ["node", "--test", "client.test.mjs", "protocol.test.mjs"],
+                ["node", "--test", *files],
                 cwd=JS, env=environment, capture_stdout=True, capture_stderr=True, check=False,
             )  # fmt: skip
     text = done.stdout.decode()
     assert done.returncode == 0, text
     assert "# fail 0" in text
     assert "# skipped 0" in text
+
+
+NAMESPACES = """
+[dialects.live]
+anonymous_period = 2
+
+[namespaces.orders]
+subscribe = "users"
+publish = "users"
+history_size = 100
+presence = true
+join_leave = true
+
+[namespaces.short]
+subscribe = "users"
+history_size = 5
+
+[namespaces.cursors]
+subscribe = "users"
+publish = "users"
+history_size = 0
+durable = false
+
+[namespaces.private]
+
+[namespaces.closed]
+subscribe = "nobody"
+
+[namespaces.open]
+subscribe = "anyone"
+"""
+
+
+@pytest.mark.slow
+async def test_channels_of_namespaces(tmp_path: Path) -> None:
+    """Subscribe and resume, publish, exclude, history, presence, tokens and anonymous clients, against a real server."""
+    await _cases(tmp_path, NAMESPACES, "namespaces.test.mjs")
 
 
 @pytest.mark.slow
