@@ -47,7 +47,9 @@ async def test_the_programs_of_the_page_do_what_it_says(tmp_path: Path) -> None:
             await backend.until(r"Receipt\(channel='orders:42', position=Position\(offset=3, ")
         async with terminal(read, tmp_path, environment) as reader:
             await reader.until(r"1 {'state': 'paid'}\n2 {'state': 'packed'}\n3 {'state': 'sent'}\n")
-            async with terminal(publish, tmp_path, environment) as backend:  # another API key, so nothing is a repetition
+            async with terminal(
+                publish, tmp_path, environment
+            ) as backend:  # another API key, so nothing is a repetition
                 await backend.until(r"position=Position\(offset=6, ")
             await reader.until(r"4 {'state': 'paid'}\n5 {'state': 'packed'}\n6 {'state': 'sent'}\n")
         async with terminal("python echo.py", tmp_path, environment) as bot_in_room:
