@@ -247,6 +247,8 @@ class Subscription:
             return  # a repetition
         if frame["type"] == "skipped":
             self._since = None if since is None else Position(offset, since.epoch)
+            if not self._pending:
+                self.position = self._since
         elif len(self._pending) < self._options.max_pending:
             position = Position(offset, since.epoch) if offset and since is not None else None
             self._since = position or since

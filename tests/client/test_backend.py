@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from relay.client.python import Backend, Client, Draft, Position, Receipt, RelayError
-from tests.client.loops import backend, client, cutter, on_both, restart, run, unused_port
+from tests.client.loops import backend, client, cutter, on_both, restart, run, until, unused_port
 from tests.running import RelayProcess, token
 
 
@@ -42,6 +42,8 @@ def test_one_publication(server: RelayProcess, loop: str) -> None:
                 await publisher.publish(channel, "not to ada", exclude=reader.connection_id)
                 await publisher.publish(channel, "to ada")
                 assert (await anext(orders)).data == "to ada"
+                last = await publisher.publish(channel, "not to ada", exclude=reader.connection_id)
+                await until(lambda: orders.position == last.position)
 
     run(loop, test)
 

@@ -255,12 +255,12 @@ def test_the_token_is_refreshed_before_it_expires(server: RelayProcess, loop: st
 
         async def get_token(reason: str) -> str:
             reasons.append(reason)
-            return token("ada", expires_in=4)
+            return token("ada", expires_in=3)
 
         async with client(server, token=get_token, on_state=states.append) as ada:
             async with ada.subscribe(f"orders:refresh-{loop}") as orders:
                 begun = anyio.current_time()
-                while anyio.current_time() < begun + 6:
+                while anyio.current_time() < begun + 4:
                     await ada.publish(orders.channel, 1)
                     assert (await anext(orders)).data == 1
                     await anyio.sleep(0.2)
