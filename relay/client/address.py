@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from urllib.parse import urlsplit
 
@@ -65,3 +66,11 @@ class Address:
 
 def _wrong(url: str) -> ValueError:
     return ValueError(f"{url!r} is not the URL of a server; use one such as https://relay.example.org")
+
+
+def cause_of(error: BaseException) -> str:
+    """Return why a connection failed, for people. anyio keeps the cause of the last attempt below its own error."""
+    inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(inner, ConnectionError) and inner.errno is not None:
+        return os.strerror(inner.errno)  # asyncio has a text of its own there
+    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__

@@ -15,7 +15,7 @@ import attrs
 import h11
 from anyio.abc import ByteStream, SocketAttribute
 
-from relay.client.address import Address
+from relay.client.address import Address, cause_of
 from relay.client.errors import RelayError
 
 MAX_CONNECTIONS = 8
@@ -198,5 +198,4 @@ def retry_after(headers: Sequence[tuple[bytes, bytes]]) -> float | None:
 
 
 def _unreachable(error: BaseException) -> RelayError:
-    cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return RelayError("disconnected", f"The server cannot be reached: {cause}")
+    return RelayError("disconnected", f"The server cannot be reached: {cause_of(error)}")

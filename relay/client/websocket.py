@@ -21,7 +21,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
-from relay.client.address import LIVE, Address
+from relay.client.address import LIVE, Address, cause_of
 from relay.client.http import retry_after
 
 MAX_MESSAGE_CHARACTERS = 16 * 1024 * 1024
@@ -66,7 +66,7 @@ class WebSocket:
         try:
             socket = cls(await address.connect())
         except OSError as error:
-            raise Closed(BROKEN, f"the server cannot be reached: {error.strerror or error}") from error
+            raise Closed(BROKEN, f"the server cannot be reached: {cause_of(error)}") from error
         try:
             await socket._open(address)
         except BaseException:

@@ -177,6 +177,7 @@ def test_no_server(loop: str) -> None:
             with pytest.raises(RelayError) as error, anyio.fail_after(5):
                 await publisher.publish("orders:1", {})
             assert (error.value.code, error.value.temporary) == ("disconnected", True)
+            assert "refused" in str(error.value)
 
     run(loop, test)
 
