@@ -54,6 +54,7 @@ subscribe = "nobody"
 [namespaces.open]
 subscribe = "anyone"
 """
+"""Namespaces of every kind, for the clients in Python and in JavaScript."""
 
 on_both = pytest.mark.parametrize("loop", LOOPS)
 

@@ -17,6 +17,7 @@ import trio
 
 import relay.client
 from relay.api import files
+from tests.client.loops import SETTINGS
 from tests.e2e.node import JS, node
 from tests.running import SECRET, RelayProcess, bearer, relay_process
 
@@ -59,41 +60,10 @@ async def _cases(folder: Path, settings: str, *files: str) -> None:
     assert "# skipped 0" in text
 
 
-NAMESPACES = """
-[dialects.live]
-anonymous_period = 2
-
-[namespaces.orders]
-subscribe = "users"
-publish = "users"
-history_size = 100
-presence = true
-join_leave = true
-
-[namespaces.short]
-subscribe = "users"
-history_size = 5
-
-[namespaces.cursors]
-subscribe = "users"
-publish = "users"
-history_size = 0
-durable = false
-
-[namespaces.private]
-
-[namespaces.closed]
-subscribe = "nobody"
-
-[namespaces.open]
-subscribe = "anyone"
-"""
-
-
 @pytest.mark.slow
 async def test_channels_of_namespaces(tmp_path: Path) -> None:
     """Subscribe and resume, publish, exclude, history, presence, tokens and anonymous clients, against a real server."""
-    await _cases(tmp_path, NAMESPACES, "namespaces.test.mjs")
+    await _cases(tmp_path, SETTINGS, "namespaces.test.mjs")
 
 
 @pytest.mark.slow
