@@ -232,7 +232,7 @@ class Subscription:
         """Take the end of the subscription by the server."""
         if self.state != "subscribed":
             return
-        if reason == "token_expired" and self._options.token is not None:
+        if reason == "backend_expired" or (reason == "token_expired" and self._options.token is not None):
             self.state = "subscribing"
             connection.start(self.begin, connection)
         else:

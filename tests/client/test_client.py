@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain, repeat
 from pathlib import Path
 
 import anyio
@@ -317,10 +318,10 @@ def test_the_end_of_a_client(server: RelayProcess, loop: str) -> None:
     async def unauthorized(reason: str) -> str:
         raise Unauthorized("logged out")
 
-    users = iter(["eve", "mallory"])
+    users = chain(["eve"], repeat("mallory"))
 
     async def two_users(reason: str) -> str:
-        return token(next(users), expires_in=1)
+        return token(next(users), expires_in=4)
 
     async def stopped(ada: Client, because: str) -> None:
         async with anyio.create_task_group() as tasks:
