@@ -13,6 +13,7 @@ from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
+from relay.admission.origins import OriginPolicy
 from relay.admission.user_places import UserPlaces
 from relay.auth.auth import Auth
 from relay.broker.presence import PresenceTable
@@ -29,11 +30,12 @@ from relay.ops.metrics import Metrics
 from relay.sessions.connections import Connections
 
 
-@attrs.frozen
+@attrs.define(eq=False, on_setattr=attrs.setters.frozen)
 class Core:
     """Relay without its edges: no dialect, no HTTP, no WebSocket."""
 
-    config: Config
+    config: Config = attrs.field(on_setattr=attrs.setters.NO_OP)
+    """The configuration in force. `server.reloading` alone replaces it. A part that keeps a value of it takes up new ones there."""
     clock: Clock
     namespaces: Namespaces
     timers: Timers
@@ -48,6 +50,8 @@ class Core:
     reading: Reading
     subscriptions: Subscriptions
     """The only way to subscribe: the broker, which checks no right, is not part of the core."""
+    origins: OriginPolicy
+    """The web pages that may use Relay from a browser."""
     trusted_proxies: TrustedProxies
     """The peers whose X-Forwarded-For header is believed."""
     metrics: Metrics

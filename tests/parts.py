@@ -30,6 +30,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Publication
+from relay.sessions.connections import Connections
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database
@@ -70,6 +71,7 @@ class Parts:
     notifications: Notifications
     users: Users
     auth: Auth
+    connections: Connections
 
 
 @asynccontextmanager
@@ -91,7 +93,9 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         keys = ApiKeys(database)
         tokens = Tokens(TokenVerifier(secrets=[SECRET]), clock)
         auth = Auth(tokens, keys, ConsoleSessions(database, keys, clock), users, clock)
-        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)
+        yield Parts(
+            database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth, Connections()
+        )
         await publications.close()
 
 

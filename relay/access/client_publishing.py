@@ -9,22 +9,27 @@ from relay.access.rights import Rights
 from relay.access.rules import is_backend
 from relay.admission.rate_limits import RateLimit
 from relay.broker.broker import Broker
+from relay.broker.excluded import Excluded
 from relay.broker.subscription import Subscriber
 from relay.ground import strictjson
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Published, publisher_json
+from relay.sessions.connections import Connections
 
 
 class ClientPublishing:
     """Publishes what clients send, over a connection or by REST."""
 
-    def __init__(self, publishing: Publishing, broker: Broker, rights: Rights, limit: RateLimit) -> None:
+    def __init__(
+        self, publishing: Publishing, broker: Broker, rights: Rights, connections: Connections, limit: RateLimit
+    ) -> None:
         """`limit` counts the publications of each user."""
         self._publishing = publishing
         self._broker = broker
         self._rights = rights
+        self._connections = connections
         self._limit = limit
 
     async def publish(
@@ -66,10 +71,11 @@ class ClientPublishing:
             if data is not None:
                 item = {**item, "data": strictjson.loads(data)}
                 draft = self._draft(principal, channel, item, b'{"data":%b}' % data)
-        connection_id = None if subscriber is None else self._broker.connections.id_of(subscriber)
+        connection = None if subscriber is None else subscriber.connection
+        connection_id = None if connection is None else self._connections.id_of(connection)
         draft.publisher = publisher_json(principal.user_id, connection_id, principal.info)
-        if not echo and connection_id is not None:
-            self._publishing.exclude(draft, connection_id)
+        if not echo and subscriber is not None:
+            draft.origin = Excluded(subscriber, channel)
         return await self._broker.publish(draft)
 
     def _draft(self, principal: Principal, channel: ChannelName, item: dict[str, Any], document: bytes) -> Draft:
@@ -79,7 +85,3 @@ class ClientPublishing:
             size=len(document),
             document=document,
         )
-
-    def connection_id(self, subscriber: Subscriber) -> str:
-        """Return the id of a connection, by which publishers can exclude it."""
-        return self._broker.connections.id_of(subscriber)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from relay.auth.verifier import is_user_id
-from relay.broker.broker import Broker
-from relay.broker.subscription import Subscriber
 from relay.ground.errors import ProtocolError
 from relay.hooks.answers import Kind, Question, Yes, expires_at
 from relay.hooks.backend import BackendHook
 from relay.model.grants import ClaimsError, read_grants, read_info
 from relay.model.principal import Principal
+from relay.sessions.connections import Connections
+from relay.sessions.session import Session
 
 
 class Connecting:
     """The connect hook of the configuration, if there is one."""
 
-    def __init__(self, broker: Broker, hooks: Mapping[str, BackendHook], name: str | None) -> None:
+    def __init__(self, connections: Connections, hooks: Mapping[str, BackendHook], name: str | None) -> None:
         """`name` is that of the hook; None if there is none."""
-        self._broker = broker
+        self._connections = connections
         self._hooks = hooks
         self._name = name
 
@@ -37,23 +37,22 @@ class Connecting:
         """The headers of an upgrade that the backend is sent, in lower case."""
         return () if self._name is None else self._hooks[self._name].config.headers
 
-    async def ask(self, subscriber: Subscriber, headers: Mapping[str, str]) -> Principal | None:
+    async def ask(self, session: Session) -> Principal | None:
         """Return the user that the backend names; None if it names none, so that the client is anonymous.
 
-        `headers` are those of `header_names` that the client sent. Call it only if `has_hook`. Always a checkpoint.
+        Call it only if `has_hook`. Always a checkpoint.
 
         Raises:
             RequestError: `UNAUTHORIZED` if the backend says no, `UNAVAILABLE` if it gives no clear answer in time.
             Disconnect: the backend ends the connection.
         """
         assert self._name is not None
-        peer = subscriber.connection
         question = Question(
             Kind.CONNECT,
-            client=self._broker.connections.id_of(subscriber),
-            dialect=None if peer is None else peer.dialect,
-            address=None if peer is None else peer.address,
-            headers=headers or None,
+            client=self._connections.id_of(session),
+            dialect=session.dialect,
+            address=session.address,
+            headers=session.headers or None,
         )
         return await self._hooks[self._name].ask(question, read_principal, connected=True)
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import attrs
 
 from relay.access.rules import check_publish, check_subscribe, is_backend
-from relay.broker.broker import Broker
 from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
 from relay.ground.errors import RefusalReason, RequestError
@@ -17,6 +16,7 @@ from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft
 from relay.model.subscription_token import SubscriptionToken
+from relay.sessions.connections import Connections
 
 ASKED = (RefusalReason.NO_GRANT, RefusalReason.NOT_OWNER)
 """The refusals of the rules that a backend hook may turn into a yes."""
@@ -38,9 +38,9 @@ def asked_to_publish(principal: Principal | None, channel: ChannelName) -> str |
 class Rights:
     """The rights of all callers."""
 
-    def __init__(self, rooms: Rooms, broker: Broker, hooks: Mapping[str, BackendHook]) -> None:
+    def __init__(self, rooms: Rooms, connections: Connections, hooks: Mapping[str, BackendHook]) -> None:
         self._rooms = rooms
-        self._broker = broker
+        self._connections = connections
         self._hooks = hooks
 
     async def check_subscribe(
@@ -110,9 +110,6 @@ class Rights:
         if subscriber is None:
             return question
         peer = subscriber.connection
-        return attrs.evolve(
-            question,
-            client=self._broker.connections.id_of(subscriber),
-            dialect=None if peer is None else peer.dialect,
-            address=None if peer is None else peer.address,
-        )
+        if peer is None:
+            return question
+        return attrs.evolve(question, client=self._connections.id_of(peer), dialect=peer.dialect, address=peer.address)

@@ -14,7 +14,8 @@ from functools import partial
 import trio
 
 from relay.access.rights import Rights
-from relay.access.rules import check_publish, check_subscribe
+from relay.access.rules import basis_to_subscribe, check_publish, check_subscribe
+from relay.admission.limits import Limits
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
@@ -22,13 +23,16 @@ from relay.broker.subscription import MakeAnswer, Subscriber, Subscription
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
-from relay.model.namespaces import ChannelName
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import PatientSink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
+
+RECHECKED_PER_TURN = 200
+"""Subscriptions that are checked again, and ended, before other tasks run: a few milliseconds."""
 
 First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 """Makes the frames that several subscriptions begin with. See `Broker.subscribe_from_history`."""
@@ -38,15 +42,22 @@ class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
     def __init__(
-        self, broker: Broker, rooms: Rooms, rights: Rights, timers: Timers, auth: Auth, *, maximum: int
+        self,
+        broker: Broker,
+        rooms: Rooms,
+        rights: Rights,
+        timers: Timers,
+        auth: Auth,
+        namespaces: Namespaces,
+        limits: Limits,
     ) -> None:
-        """`maximum`: counted subscriptions of one connection."""
         self._auth = auth
+        self._namespaces = namespaces
         self._broker = broker
         self._rights = rights
         self._rooms = rooms
         self._timers = timers
-        self._maximum = maximum
+        self._limits = limits
 
     def attach(self, sink: PatientSink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
         """Return a new subscriber for a `with` block, whose end ends all its subscriptions.
@@ -100,8 +111,9 @@ class Subscriptions:
             Disconnect: the reader is so slow that the history went past its position, or a backend hook ends the
                 connection.
         """
-        maximum = self._maximum
+        maximum = self._limits.max_subscriptions
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+            self._namespaces.check(channel)
             proof = None
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
@@ -129,6 +141,7 @@ class Subscriptions:
         """
         with self._broker.reserved(subscriber, channels, maximum=0, counted=False) as subscriptions:
             for channel, subscription in zip(channels, subscriptions, strict=True):
+                self._namespaces.check(channel)
                 proof = await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
                 self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe_from_history(subscriber, subscriptions, outbox=outbox, first=first)
@@ -215,6 +228,36 @@ class Subscriptions:
                 if refusal.code is Code.UNAVAILABLE:
                     raise
                 self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
+
+    async def recheck_all(self) -> None:
+        """End each subscription that the present namespaces do not allow any more, and report it as revoked.
+
+        Its channel may belong to no namespace now, or to another one. A client without a user is looked at, too. Rights
+        to rooms are not, because no configuration changes them. Other tasks run between slices.
+        """
+        looked_at = 0
+        for name in self._broker.subscribed_channels():
+            stays = self._namespaces.of(name.text) is name.namespace
+            if stays and name.namespace.built_in:
+                continue
+            for subscriber in self._broker.subscribers(name):
+                subscription = subscriber.subscriptions.get(name.text)
+                if subscription is None:
+                    continue
+                if not stays:
+                    self._end(subscriber, name, RefusalReason.UNKNOWN_NAMESPACE.value)
+                else:
+                    token = subscription.token
+                    if token is not None and token.by_backend and name.namespace.subscribe_hook is None:
+                        token = None  # the backend decides no more
+                    try:
+                        basis_to_subscribe(subscriber.principal, name, token)
+                    except RequestError as refusal:
+                        reason = refusal.reason or RefusalReason.REVOKED
+                        self._end(subscriber, name, reason.value)
+                looked_at += 1
+                if looked_at % RECHECKED_PER_TURN == 0:
+                    await trio.lowlevel.checkpoint()
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """End a subscription. Idempotent."""

@@ -8,11 +8,13 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
+from relay.access.busiest import PERIOD
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.api import audit
 from relay.api.admin_views import (
     AdminHistoryView,
     AdminPublicationView,
+    BusiestView,
     ChannelsView,
     ConnectionsView,
     ConnectionView,
@@ -49,7 +51,7 @@ from relay.ground.errors import Code, Reason, RefusalReason, RequestError, inval
 from relay.ground.schema import Fields, Param, reference
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
-from relay.model.publication import Position, Publication
+from relay.model.publication import Publication
 from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.connections import Peer
 
@@ -111,6 +113,19 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         found = await core.steering.channels(pattern, after=after, limit=limit)
         cursor = found[-1].name if len(found) == limit else None
         return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
+
+    @routes.get("/busiest")
+    @describe(
+        "List the channels with the most deliveries.",
+        CONSOLE_READER,
+        query={"limit": PAGE["limit"]},
+        answer=BusiestView,
+    )
+    async def busiest() -> Response:
+        await reader_of(core, request)
+        _, limit = page_query()
+        found = await core.steering.busiest.find(limit)
+        return success({"seconds": PERIOD, "channels": [attrs.asdict(one) for one in found]})
 
     @routes.get("/limits")
     @describe("Return the limits, and the places that are taken.", CONSOLE_READER, answer=LimitsView)
@@ -181,8 +196,8 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
         query, limit = page_query()
         channel = core.namespaces.parse(query.text("channel"))
         before = number_cursor(query)
-        since = Position(before, "") if before else None
-        head, found = await core.steering.history(channel, limit=limit, since=since, reverse=True)
+        page = await core.reading.page(channel, limit=limit, before=before or None)
+        head, found = page.head, page.publications
         cursor = str(found[-1].offset) if found and found[-1].offset > 1 else None
         shown = [history_entry(one) for one in found]
         return success({"publications": shown, "offset": head.offset, "epoch": head.epoch, "cursor": cursor})

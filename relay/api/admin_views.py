@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from relay.access.busiest import BusyChannel
 from relay.access.steering import ActiveChannel
 
 
@@ -57,6 +58,13 @@ class AdminHistoryView(TypedDict):
     offset: int
     epoch: str
     cursor: str | None
+
+
+class BusiestView(TypedDict):
+    """The busiest channels, and the seconds for which they were watched."""
+
+    seconds: float
+    channels: list[BusyChannel]
 
 
 class PlacesView(TypedDict):

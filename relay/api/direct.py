@@ -12,7 +12,6 @@ from typing import Any
 
 import attrs
 
-from relay.admission.origins import OriginPolicy
 from relay.api.answers import body_too_large, failed, refused, success_body
 from relay.api.authentication import Caller, caller_of_head, operator_caller_of_head
 from relay.api.cors import Cors
@@ -100,8 +99,7 @@ class DirectRoutes:
         self._routes = routes
         self._streams = streams or {}
         self._only_streams = {path for _, path in self._streams}
-        self._cors = Cors(OriginPolicy(core.config.server.allowed_origins))
-        self._no_origin = header_lines(self._cors.headers(None, None))  # as backends ask
+        self._cors = Cors(core.origins)
 
     def find(self, head: RequestHead) -> Respond | None:
         """Return the function that answers a request, or None if Quart does."""
@@ -160,9 +158,7 @@ class DirectRoutes:
 
     def _cors_lines(self, head: RequestHead) -> bytes:
         origin = head.first(b"origin")
-        if origin is None:
-            return self._no_origin
-        return header_lines(self._cors.headers(origin, head.first(b"host")))
+        return header_lines(self._cors.headers(origin, None if origin is None else head.first(b"host")))
 
 
 def mimetype_of(head: RequestHead) -> str:

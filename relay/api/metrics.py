@@ -155,6 +155,12 @@ class RelayCollector(Collector):
             {code.value: number for code, number in metrics.refused.items()},
         )
         yield _counter("relay_http_responses", "HTTP responses by status.", "status", metrics.responses)
+        yield _counter(
+            "relay_reloads",
+            "Reloads of the configuration: taken, or refused because it has mistakes.",
+            "outcome",
+            metrics.reloads,
+        )
 
     def _publications(self) -> Iterator[Metric]:
         core, broker, flusher = self._sources.core, self._sources.broker, self._sources.flusher

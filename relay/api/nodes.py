@@ -33,7 +33,7 @@ class ServerView(TypedDict):
 
 
 class ReportView(TypedDict, total=False):
-    """What a node tells of itself. One that has just started has told nothing yet."""
+    """A node as it tells of itself. One that has just started has told nothing yet."""
 
     version: str
     uptime: int

@@ -16,7 +16,6 @@ import trio
 
 from relay.broker.behind import BehindPublisher
 from relay.broker.channel import Channel
-from relay.broker.connections import Connections
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import PresenceTable
@@ -73,7 +72,6 @@ class Broker:
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
         self._behind = BehindPublisher(self.channels, self.idempotency, self.publications)
-        self.connections = Connections()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], None] | None = None
@@ -175,7 +173,6 @@ class Broker:
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
-        self.connections.discard(subscriber)
         subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
@@ -358,6 +355,10 @@ class Broker:
     def subscribers(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel, with those that are pending."""
         return [*self.channels.listeners(name), *self.pending.of(name)]
+
+    def subscribed_channels(self) -> list[ChannelName]:
+        """Return the channels that have a subscriber, with those that are pending."""
+        return [*self.channels.listened(), *self.pending.channels()]
 
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""

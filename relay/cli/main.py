@@ -21,10 +21,12 @@ from relay.cli.docs import docs
 from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
+from relay.cli.reload import reload
 from relay.cli.serve import serve
 from relay.cli.store import store
 from relay.cli.tail import tail
 from relay.cli.token import token
+from relay.cli.top import top
 from relay.cli.webhooks import webhooks
 from relay.cli.why import why
 
@@ -63,6 +65,6 @@ def main() -> None:
 
 for command in (
     *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
-    *(console, ps, tail, why, disconnect, webhooks, backup, store, bench, docs),
+    *(reload, console, top, ps, tail, why, disconnect, webhooks, backup, store, bench, docs),
 ):
     main.add_command(command)

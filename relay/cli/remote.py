@@ -158,6 +158,14 @@ class Remote:
         body = json.dumps({name: value for name, value in params.items() if value is not None}).encode()
         return self._data(*request(self._server, "POST", path, self._headers, self._tls, body))
 
+    def text(self, path: str) -> str:
+        """Return the body of a response that is text. Raises ClickException."""
+        with responding(self._server, "GET", path, self._headers, self._tls) as response:
+            content = response.read(MAX_ANSWER_BYTES)
+            if response.status != http.client.OK:
+                raise click.ClickException(refusal(response.status, _decoded(content), self.url))
+            return content.decode("utf-8", "replace")
+
     def _data(self, status: int, answer: object) -> Any:
         if 200 <= status < 300 and isinstance(answer, dict) and "data" in answer:
             return answer["data"]

@@ -50,7 +50,8 @@ class NamespaceConfig:
     )
     history_size: int = setting(
         100,
-        "How many publications each channel keeps for resume and history. 0 keeps none, and then nothing is resumed.",
+        "How many publications each channel keeps for resume and history. 0 keeps none, and then nothing is resumed. A "
+        "change needs a restart.",
         unit="publications",
         check=between(0, MAX_HISTORY_SIZE, "a sensible number"),
     )
@@ -63,13 +64,13 @@ class NamespaceConfig:
     durable: bool = setting(
         True,
         "Whether a publication is committed before any subscriber gets it. false: it is delivered at once, and written "
-        "within a second.",
+        "within a second. A change needs a restart.",
     )
     slow_readers: Literal["disconnect", "latest"] = setting(
         "disconnect",
         "disconnect closes the connection of a client that reads too slowly; latest lets it skip to the newest value.",
     )
-    presence: bool = setting(False, "Whether clients can ask which users are subscribed.")
+    presence: bool = setting(False, "Whether clients can ask which users are subscribed. A change needs a restart.")
     join_leave: bool = setting(False, "Whether subscribers are told which users come and go. Needs presence.")
     subscribe_hook: str | None = setting(
         None,

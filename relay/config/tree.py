@@ -69,6 +69,7 @@ class ServerConfig:
         "all below a domain, null for pages without one; * allows all. Relay's own origin is always allowed. Clients that "
         "are not browsers are not affected.",
         check=each(checks.origin),
+        reload=True,
     )
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
@@ -84,7 +85,7 @@ class ServerConfig:
     tls_cert: Path | None = setting(
         None,
         "A PEM file with the certificate and its chain: https and wss, on the same port. A renewed one is "
-        "loaded without a restart, or at once on SIGHUP.",
+        "loaded without a restart, or at once by a reload.",
     )
     tls_key: Path | None = setting(None, "A PEM file with the private key of that certificate, without a passphrase.")
 
@@ -181,10 +182,12 @@ class AuthConfig:
     anonymous: bool = setting(
         True,
         'Whether clients without a token may read the namespaces with subscribe = "anyone". false: those are for users.',
+        reload=True,
     )
     connect_hook: str | None = setting(
         None,
         "The backend hook, from [hooks.<name>], that is asked which user a client without a token is. Empty: none is asked.",
+        reload=True,
     )
     leeway: float = setting(
         0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
@@ -302,12 +305,14 @@ class ChannelsConfig:
         ("task",),
         "The names of your own entities. Each adds a namespace, <entity>:<id>, for status updates that every user reads.",
         check=each(checks.entity),
+        reload=True,
     )
     history_period: float = setting(
         DAY,
         "How long clients can resume from a publication. Messages of rooms stay until they are deleted.",
         unit="seconds",
         check=seconds(3650 * DAY),
+        reload=True,
     )
     durable: tuple[str, ...] = setting(
         (),
@@ -346,7 +351,9 @@ class LogConfig:
     format: Literal["auto", "text", "json"] = setting(
         "auto", "text is for people, json is one object per line; auto is text on a terminal and json elsewhere."
     )
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "The lowest level that is logged.")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "The lowest level that is logged.", reload=True
+    )
 
 
 @attrs.frozen
@@ -356,19 +363,21 @@ class Config:
     server: ServerConfig = section(ServerConfig, "The address that Relay listens on, and the clients that it trusts.")
     store: StoreConfig = section(StoreConfig, "The database, which keeps everything that must not be lost.")
     auth: AuthConfig = section(AuthConfig, "The keys that authenticate users and backends: tokens (JWT) and API keys.")
-    limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.")
+    limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.", reload=True)
     channels: ChannelsConfig = section(ChannelsConfig, "The built-in channels, and how long history is kept.")
     namespaces: Mapping[str, Options] = table(
         entry,
         "Namespaces of your own: [namespaces.orders] adds the channels orders:<id>, and [namespaces.default] those "
         "without a colon. In a built-in namespace, such as [namespaces.trades], the history can be changed.",
         name="orders",
+        reload=True,
     )
     hooks: Mapping[str, HookConfig] = table(
         hook,
         "Backend hooks: [hooks.backend] is a backend that decides which clients may connect, subscribe and publish. "
         "auth.connect_hook, and subscribe_hook and publish_hook of a namespace, name the hook to ask.",
         name="backend",
+        reload=True,
     )
     webhooks: Mapping[str, WebhookConfig] = table(
         webhook,

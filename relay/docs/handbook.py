@@ -13,6 +13,7 @@ PARTS = {
         *(
             "getting-started",
             "javascript",
+            "python",
             "namespaces",
             "hooks",
             "publishing",
@@ -33,6 +34,9 @@ PARTS = {
 }
 """The parts of the handbook and their topics, in reading order. A page that no part names is in the part `Other`."""
 OTHER = "Other"
+
+DASHBOARD = "grafana"
+"""The name of the file that is a dashboard of Grafana, not a page."""
 
 _SUFFIX = ".md"
 
@@ -91,8 +95,13 @@ def page(topic: str) -> Page:
 
 
 def read(name: str) -> str:
-    """Return a file of this package: a page or the style sheet."""
+    """Return a file of this package: a page, the style sheet or the dashboard."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def dashboard() -> str:
+    """Return the dashboard for Grafana, as JSON."""
+    return read(f"{DASHBOARD}.json")
 
 
 def search(word: str) -> Iterator[Match]:

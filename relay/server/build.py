@@ -10,7 +10,8 @@ from relay.access.rights import Rights
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
-from relay.admission.limits import make_limits
+from relay.admission.limits import Limits
+from relay.admission.origins import OriginPolicy
 from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
@@ -74,10 +75,10 @@ def build_core(
         Users(database, clock),
         clock,
     )
-    publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
-    limits = make_limits(config.limits)
+    publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
+    limits = Limits(config.limits)
     hooks = BackendHooks(config.hooks, clock)
-    rights = Rights(rooms, broker, hooks)
+    rights = Rights(rooms, connections, hooks)
     core = Core(
         config=config,
         clock=clock,
@@ -90,16 +91,17 @@ def build_core(
         messages=messages,
         notifications=notifications,
         publishing=publishing,
-        client_publishing=ClientPublishing(publishing, broker, rights, limits.publications),
-        reading=Reading(broker, rights, presence),
-        subscriptions=Subscriptions(broker, rooms, rights, timers, auth, maximum=config.limits.max_subscriptions),
+        client_publishing=ClientPublishing(publishing, broker, rights, connections, limits.publications),
+        reading=Reading(broker, rights, presence, connections),
+        subscriptions=Subscriptions(broker, rooms, rights, timers, auth, namespaces, limits),
+        origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
         user_places=LocalPlaces() if cluster is None else cluster.places,
         connections=connections,
         hooks=hooks,
         rights=rights,
-        connecting=Connecting(broker, hooks, config.auth.connect_hook),
+        connecting=Connecting(connections, hooks, config.auth.connect_hook),
         steering=Steering(connections, broker, rooms, database),
         webhooks=webhooks,
     )

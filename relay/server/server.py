@@ -24,6 +24,7 @@ from relay.api import (
     metrics,
     nodes,
     publish,
+    reload,
     rooms,
     tail,
     webhooks,
@@ -37,6 +38,7 @@ from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
 from relay.chat.rooms import DELETED, RIGHTS_LOST
 from relay.cluster.cluster import Cluster
+from relay.config.reloading import Source
 from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory, error_bodies_of
@@ -49,6 +51,7 @@ from relay.ops.janitor import Janitor
 from relay.ops.open_files import RESERVED_FILES, max_sessions
 from relay.ops.systemd import Notifier
 from relay.server.build import build_core, make_cluster
+from relay.server.reloading import Reloader, TakeUp
 from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
 from relay.store.api_keys import CHANGED
@@ -82,7 +85,7 @@ class Server:
     core: Core
     broker: Broker
     database: Database
-    certificates: Certificates | None
+    reloader: Reloader
     cluster: Cluster | None
     """This node, if several share the database."""
     _readiness: Readiness
@@ -103,7 +106,9 @@ class Server:
         if self._readiness.reason is not None:
             return f"Not ready: {self._readiness.reason}"
         urls = ", ".join(self.urls)
-        return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
+        mistakes = self.reloader.mistakes
+        reload = f"; the configuration was not reloaded, mistakes: {mistakes}" if mistakes else ""
+        return f"Listening at {urls}; sessions: {self.upgrades.session_count}{reload}"
 
     async def prove_alive(self) -> None:
         """Return once the store's writer has worked, which proves that both the writer and the loop run.
@@ -148,10 +153,12 @@ async def open_server(
     clock: Clock | None = None,
     passed: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
+    source: Source | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, and stop it when the block ends: sessions first, then services, the store last.
 
     `passed` are listening sockets to use instead of the configured address. `notifier` is sent signs of life.
+    `source` loads the configuration again; None: a reload changes nothing but the certificate.
 
     Raises:
         OSError: the server cannot listen on the address.
@@ -182,8 +189,10 @@ async def open_server(
         )
         sampled = figures.Figures(sources)
         await services.start(sampled.run)
+        parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
+        reloader = Reloader(core, source, parts, certificates)
         streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream}
-        app = _create_app(inside, enabled, sources, readiness, streams)
+        app = _create_app(inside, enabled, sources, readiness, reloader, streams)
         direct = DirectRoutes(
             core,
             readiness.draining,
@@ -199,7 +208,7 @@ async def open_server(
                 await services.start(GcTuning(lambda: upgrades.session_count).run)
                 server = Server(
                     [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
-                    certificates, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
+                    reloader, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
                 )  # fmt: skip
                 _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
                 if notifier is not None:
@@ -315,11 +324,17 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
     return None if cert is None or key is None else Certificates(cert, key, clock.now)
 
 
+def _limits_of(dialect: Dialect) -> TakeUp:
+    """Return the function that takes up a dialect's limits."""
+    return lambda config: dialect.take_up(config.limits)
+
+
 def _create_app(
     inside: _Inside,
     dialects: Sequence[Dialect],
     sources: metrics.Sources,
     readiness: Readiness,
+    reloader: Reloader,
     streams: descriptions.Handlers,
 ) -> Application:
     core = inside.core
@@ -328,6 +343,7 @@ def _create_app(
     own = (
         publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
         keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
+        reload.blueprint(core, reloader),
         nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
         signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
         docs.blueprint(), client.blueprint(), demo.blueprint(core), descriptions.blueprint(streams, described),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import trio
 
 from relay.admission.addresses import client_address, limit_key
-from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint, error_bodies_of
@@ -57,7 +56,7 @@ class Upgrades:
         self._flusher = flusher
         self._all = ConnectionCounter(max_sessions)
         self._draining = draining
-        self._origins = OriginPolicy(core.config.server.allowed_origins)
+        self._origins = core.origins
         self._trusted = core.trusted_proxies
         self._sessions: dict[Session, WebSocket] = {}
         self._ending: Reason | None = None
@@ -123,7 +122,7 @@ class Upgrades:
         self._core.metrics.sessions_of(session.dialect).opened += 1
         if self._ending is not None:
             session.disconnect(self._ending)
-        log.debug("session opened", dialect=session.dialect, address=session.address)
+        log.debug("session opened", dialect=session.dialect, connection=self._id_of(session), address=session.address)
 
     def left(self, session: Session, endpoint: Endpoint, websocket: WebSocket) -> None:
         """Forget a session, give its places back and write its line in the log. Called synchronously."""
@@ -137,12 +136,17 @@ class Upgrades:
         log.info(
             "session closed",
             dialect=session.dialect,
+            connection=self._id_of(session),
             user=session.user_id,
             address=session.address,
             seconds=round(trio.current_time() - session.opened_at, 1),
             messages=websocket.message_count,
             reason=reason or "closed by the client",
         )
+
+    def _id_of(self, session: Session) -> str | None:
+        """Return the id of a session's connection; None if its dialect records its connections itself."""
+        return self._core.connections.id_of(session) if session.number else None
 
     def _admit(self, head: RequestHead, address: str) -> tuple[Endpoint, str]:
         if self._draining():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from relay.ground.errors import Reason
+from relay.sessions.connection_ids import ConnectionIds
 
 COMPACT_ENTRIES = 256
 """Entries of ended connections that stay in the order at least, so that few ends move the entries of all others."""
@@ -79,7 +80,8 @@ class Connections:
 
     def __init__(self) -> None:
         self.node = secrets.token_hex(4)
-        """The id of this run of the server: the first part of each connection's id, so that no id comes again."""
+        """The id of this run of the server."""
+        self._ids = ConnectionIds()
         self.watcher: Watcher | None = None
         """Set it before the first connection opens."""
         self._began_at = time.monotonic()
@@ -160,15 +162,17 @@ class Connections:
         return list(known) if isinstance(known, dict) else [known]
 
     def id_of(self, peer: Peer) -> str:
-        """Return the id of a connection."""
-        return f"{self.node}-{peer.number}"
+        """Return the id of a connection that was added: by it clients, publishers, operators and the log name the connection.
+
+        It is 32 hexadecimal digits, the same at each call. Nobody can guess it, and it does not tell the order of connections.
+        """
+        return self._ids.of(peer.number)
 
     def get(self, id_: str) -> Peer | None:
         """Return the connection of this id, None if it has ended or never was."""
-        node, _, digits = id_.partition("-")
-        if node != self.node or not digits.isascii() or not digits.isdigit() or len(digits) > len(str(self._last)):
+        number = self._ids.number_of(id_)
+        if number is None:
             return None
-        number = int(digits)
         index = bisect_left(self._numbers, number)
         return self._peers[index] if index < len(self._numbers) and self._numbers[index] == number else None
 

@@ -30,6 +30,8 @@ COMMANDS = [
     "keys revoke",
     "keys tier",
     "publish",
+    "reload",
+    "top",
     "console",
     "ps",
     "tail",

@@ -44,7 +44,18 @@ from tests.docs.wire_tables import (
 )
 
 RELAY = Path(__file__).parents[2] / "relay"
-PAGES = ("getting-started", "javascript", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors")
+PAGES = (
+    "getting-started",
+    "javascript",
+    "python",
+    "publishing",
+    "resume",
+    "live",
+    "channels",
+    "feeds",
+    "socketio",
+    "errors",
+)
 PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
 """A part of a route that stands for an id; the pages write it in braces."""
 

@@ -31,6 +31,7 @@ GET /v1/admin/connections                               401   200   200   200
 GET /v1/admin/connections/{connection}                  401   404   404   404
 GET /v1/admin/history?channel=trades                    401   200   200   200
 GET /v1/admin/channels                                  401   200   200   200
+GET /v1/admin/busiest                                   401   200   200   200
 GET /v1/admin/limits                                    401   200   200   200
 GET /v1/admin/server                                    401   200   200   200
 GET /v1/admin/nodes                                     401   200   200   200
@@ -53,6 +54,7 @@ DELETE /v1/admin/rooms/{room}/members/{member}          401   403   200   200
 POST /v1/admin/keys                                     401   403   403   201
 POST /v1/admin/keys/{key}/tier                          401   403   403   404
 DELETE /v1/admin/keys/{key}                             401   403   403   404
+POST /v1/admin/reload                                   401   403   403   200
 POST /v1/admin/token                                    401   403   403   201
 """)
 """A role reads, acts or does everything. Keys and tokens give rights, so only an admin makes and ends them."""

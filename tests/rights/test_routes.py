@@ -94,6 +94,8 @@ POST /api/{method} publish                      401    403     403     403    40
 GET /v1/admin/connections                       401    403     403     403    403   200    403     403     200
 GET /v1/admin/connections?channel=nothing       401    403     403     403    403   400    403     403     400
 GET /v1/admin/channels                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/busiest                           401    403     403     403    403   200    403     403     200
+POST /v1/admin/reload                           401    403     403     403    403   200    403     403     200
 GET /v1/admin/limits                            401    403     403     403    403   200    403     403     200
 POST /v1/admin/why                              401    403     403     403    403   200    403     403     200
 POST /v1/admin/disconnect                       401    403     403     403    403   200    403     403     200

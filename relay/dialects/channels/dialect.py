@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
-from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects.base import Dialect, pinged
 from relay.dialects.channels import protocol
@@ -27,14 +26,14 @@ def open_channels(core: Core) -> Dialect | None:
         return None
 
     async def handle(session: Session) -> None:
+        principal = await _authenticate(core, session)
         with core.subscriptions.attach(session.outbox, protocol.encode, session) as subscriber:
-            principal = await _authenticate(core, session, subscriber)
             await ChannelsSession(core, session, subscriber, principal).run()
 
     return pinged("channels", PATH, handle, settings, core, encoders=[protocol.encode], described=API)
 
 
-async def _authenticate(core: Core, session: Session, subscriber: Subscriber) -> Principal:
+async def _authenticate(core: Core, session: Session) -> Principal:
     """Return the user of the token in the query; without a token, the user that the connect hook names.
 
     Raises:
@@ -45,7 +44,7 @@ async def _authenticate(core: Core, session: Session, subscriber: Subscriber) ->
         with core.limits.auth_failures.counted(session.address):
             if not token:
                 if core.connecting.has_hook:
-                    principal = await core.connecting.ask(subscriber, session.headers)
+                    principal = await core.connecting.ask(session)
                     if principal is not None:
                         return principal
                 raise RequestError(Code.UNAUTHORIZED, "A token is missing: connect to /api/ws?token=...")

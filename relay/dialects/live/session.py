@@ -181,7 +181,7 @@ class LiveSession:
         data = {
             "userId": user_id,
             "expiresAt": expires,
-            "connectionId": self._core.client_publishing.connection_id(self._user.subscriber),
+            "connectionId": self._core.connections.id_of(self._session),
         }
         await self._session.send(protocol.answer("auth:success", data, request_id))
 
@@ -191,7 +191,7 @@ class LiveSession:
         try:
             with core.limits.auth_failures.counted(session.address):
                 if token is None:
-                    found = await core.connecting.ask(self._user.subscriber, session.headers)
+                    found = await core.connecting.ask(session)
                     if found is None:
                         await self._begin_anonymous(request_id)
                         return
@@ -210,7 +210,13 @@ class LiveSession:
         await self._user.authenticated(principal)
         self._end_anonymous()
         if before is None:
-            log.debug("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
+            log.debug(
+                "session authenticated",
+                dialect=session.dialect,
+                connection=core.connections.id_of(session),
+                user=principal.user_id,
+                address=session.address,
+            )
         expires_at = principal.expires_at
         expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
         await self._succeed(principal.user_id, expires, request_id)
