@@ -29,7 +29,18 @@ from relay.model.namespaces import Namespace, Namespaces
 from relay.transports.http_errors import STATUS
 
 RELAY = Path(__file__).parents[2] / "relay"
-PAGES = ("getting-started", "javascript", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors")
+PAGES = (
+    "getting-started",
+    "javascript",
+    "python",
+    "publishing",
+    "resume",
+    "live",
+    "channels",
+    "feeds",
+    "socketio",
+    "errors",
+)
 PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
 """A part of a route that stands for an id; the pages write it in braces."""
 KINDS = Namespaces(entities=["task"], history_period=86400.0, durable=())
