@@ -383,6 +383,7 @@ class Config:
         webhook,
         "Webhooks: [webhooks.backend] sends events to a backend, such as that a user has left.",
         name="backend",
+        reload=True,
     )
     demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
     console: ConsoleConfig = section(ConsoleConfig, "The console at /console, for operators.")

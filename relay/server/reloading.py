@@ -102,6 +102,7 @@ class Reloader:
         core.connecting.take_up(merged.auth.connect_hook)
         waiting = core.namespaces.take_up(namespaces_of(merged))
         core.publishing.forget_channels()
+        core.webhooks.take_up(merged.webhooks)
         for take_up in self._parts:
             take_up(merged)
         core.metrics.reloads["taken"] += 1

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from relay.client.python import Backend, Client, Draft, Subscription
-from tests.client.loops import Cutter, backend, client, cutter, on_both, restart
+from tests.client.loops import Cutter, backend, client, cutter, on_both, restart, until
 from tests.running import RelayProcess, token
 
 ENDURANCE_SECONDS = float(os.environ.get("RELAY_ENDURANCE", "5"))
@@ -34,6 +34,11 @@ class Reader:
         self._tally = tally
         self.reasons: list[str] = []
         self.errors: list[Exception] = []
+        self.client: Client | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self.client is not None and self.client.state == "connected"
 
     async def get_token(self, reason: str) -> str:
         self.reasons.append(reason)
@@ -42,7 +47,7 @@ class Reader:
         return token(self._user, expires_in=TOKEN_SECONDS)
 
     async def run(self, proxy: Cutter) -> None:
-        one = client(proxy, token=self.get_token, on_error=self.errors.append, timeout=30.0)
+        one = self.client = client(proxy, token=self.get_token, on_error=self.errors.append, timeout=30.0)
         async with one, anyio.create_task_group() as tasks:
             for channel in self._tally.channels:
                 tasks.start_soon(self._read, one, one.subscribe(channel, max_pending=random.choice([10, 1000])))
@@ -97,12 +102,14 @@ async def _publish(publisher: Backend, tally: Tally) -> None:
         await anyio.sleep(0.02)
 
 
-async def _break(server: RelayProcess, proxy: Cutter, tally: Tally) -> None:
+async def _break(server: RelayProcess, proxy: Cutter, tally: Tally, readers: list[Reader]) -> None:
+    """Cut all connections now and then, once all clients are back: else a busy machine would keep some away for ever."""
     end = anyio.current_time() + ENDURANCE_SECONDS
     kills = [end - ENDURANCE_SECONDS * 2 / 3]
     sizes: list[int] = []
     while anyio.current_time() < end:
         await anyio.sleep(random.uniform(0.2, 0.6))
+        await until(lambda: all(reader.is_connected for reader in readers), CATCH_UP_TIMEOUT)
         proxy.cut()
         if kills and anyio.current_time() > kills[0]:
             kills.pop()
@@ -134,7 +141,7 @@ def test_nothing_is_lost_for_a_while(server: RelayProcess, loop: str) -> None:
                 await anyio.sleep(0.02)
             async with anyio.create_task_group() as publishing:
                 publishing.start_soon(_publish, publisher, tally)
-                await _break(server, proxy, tally)
+                await _break(server, proxy, tally, readers)
             with anyio.fail_after(CATCH_UP_TIMEOUT):
                 await _end(publisher, tally)
 

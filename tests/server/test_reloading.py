@@ -21,6 +21,8 @@ from tests.api.probe import create_key
 from tests.backend import Backend, Received, Reply, backend, result
 from tests.clients import Client, connect, live
 from tests.hooks.hooked import SECRET as HOOK_SECRET
+from tests.hooks.receiver import SECRET as WEBHOOK_SECRET
+from tests.hooks.receiver import receiver
 from tests.running import SECRET, bearer, running, token
 from tests.waiting import until
 
@@ -440,3 +442,22 @@ async def test_hooks_come_and_go(tmp_path: Path) -> None:
         assert "auth.connect_hook" in reloaded.taken
         async with live(relay.address) as client:
             assert (await client.ask(type="auth"))["data"]["userId"] == "ann"
+
+
+# -- webhooks ----------------------------------------------------------------------------------------------------------
+
+
+async def test_webhooks_come_and_go(tmp_path: Path) -> None:
+    """A new webhook is told of the user who is connected, and a mistake in one changes nothing."""
+    async with receiver() as told, reloadable(tmp_path) as relay, live(relay.address, "ann"):
+        hook = f'{BASE}[webhooks.crm]\nurl = "{told.backend.url()}"\nsecret = "{WEBHOOK_SECRET}"\n'
+        assert await relay.refused(hook) == [
+            (
+                "webhooks.crm.url",
+                "begins with http; use https, or set allow_private = true for a receiver in your own network",
+            )
+        ]
+        assert (await relay.reload(f"{hook}allow_private = true\n")).taken == ["webhooks.crm"]
+        await until(lambda: told.summaries == [("user.connected", "ann")])
+        assert (await relay.reload(BASE)).taken == ["webhooks.crm"]
+        assert not relay.server.core.webhooks.senders

@@ -45,7 +45,7 @@ async function all(root, { signal }) {
         'No webhook is configured.',
         'A webhook tells a backend that a user came or left, and what happened in channels. Make a secret with ',
         code('relay webhooks secret'),
-        ', write the webhook into relay.toml, and restart Relay:',
+        ', write the webhook into relay.toml, and reload Relay with relay reload:',
       ),
       h('pre', { class: 'card' }, EXAMPLE),
     ),
