@@ -34,7 +34,10 @@ CHANNEL: Schema = {
     "description": "The name of a channel: a namespace of this server, a colon, and an id of 1 to 256 printable "
     "characters, as in `market:BTC`.",
 }
-PATH_SCHEMAS: Mapping[str, Schema] = {"name": reference("Channel")}
+PATH_SCHEMAS: Mapping[str, Schema] = {
+    "name": reference("Channel"),
+    "webhook": {"type": "string", "format": "webhook", "minLength": 1},
+}
 """The schemas of the parts of a path that are more than an id, by the name of the part."""
 _ID: Schema = {"type": "string", "minLength": 1}
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")

@@ -121,7 +121,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
             entries.append(_webhook_entry(core, sender, await hooks.count(name)))
         return success({"webhooks": entries})
 
-    @routes.get("/<name>/deliveries")
+    @routes.get("/<webhook>/deliveries")
     @describe(
         "List the events of a webhook.",
         CONSOLE_READER,
@@ -129,30 +129,30 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         answer=DeliveriesView,
         errors=[Code.NOT_FOUND],
     )
-    async def deliveries(name: str) -> Response:
+    async def deliveries(webhook: str) -> Response:
         await reader_of(core, request)
-        hooks = _webhooks(core, name)
+        hooks = _webhooks(core, webhook)
         query, limit = page_query()
         state = query.optional("state") or "pending"
         if state not in STATES:
             raise invalid_field("state", f"must be one of {', '.join(STATES)}")
         if state == "recent":
-            attempts = [_attempt_entry(one) for one in reversed(hooks.sender(name).recent)]
+            attempts = [_attempt_entry(one) for one in reversed(hooks.sender(webhook).recent)]
             return success({"deliveries": attempts, "cursor": None})
-        found, more = await hooks.page(name, dead=state == "dead", after=number_cursor(query), limit=limit)
+        found, more = await hooks.page(webhook, dead=state == "dead", after=number_cursor(query), limit=limit)
         cursor = str(found[-1].id) if more else None
         return success({"deliveries": [_delivery_entry(one) for one in found], "cursor": cursor})
 
 
 def _add_changes(routes: Blueprint, core: Core) -> None:
-    @routes.post("/<name>/test")
+    @routes.post("/<webhook>/test")
     @describe("Send a test event.", CONSOLE_OPERATOR, answer=TestedView, errors=[Code.NOT_FOUND])
-    async def test_webhook(name: str) -> Response:
-        principal, hooks = await operator_of(core, request), _webhooks(core, name)
-        audit.record(principal, caller_of(core, request), "webhook tested", webhook=name)
-        return success({"id": await hooks.test(name)})
+    async def test_webhook(webhook: str) -> Response:
+        principal, hooks = await operator_of(core, request), _webhooks(core, webhook)
+        audit.record(principal, caller_of(core, request), "webhook tested", webhook=webhook)
+        return success({"id": await hooks.test(webhook)})
 
-    @routes.post("/<name>/replay")
+    @routes.post("/<webhook>/replay")
     @describe(
         "Send dead letters again.",
         CONSOLE_OPERATOR,
@@ -160,15 +160,15 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         answer=ReplayedView,
         errors=[Code.NOT_FOUND],
     )
-    async def replay_dead_letters(name: str) -> Response:
+    async def replay_dead_letters(webhook: str) -> Response:
         principal = await operator_of(core, request)
-        hooks, params = _webhooks(core, name), Params(await json_body())
+        hooks, params = _webhooks(core, webhook), Params(await json_body())
         event = params.optional("id")
-        audit.record(principal, caller_of(core, request), "dead letters replayed", webhook=name, event=event)
-        count = await hooks.replay(name, event_id=event, since_ms=_since_ms(params))
+        audit.record(principal, caller_of(core, request), "dead letters replayed", webhook=webhook, event=event)
+        count = await hooks.replay(webhook, event_id=event, since_ms=_since_ms(params))
         return success({"replayed": count})
 
-    @routes.post("/<name>/discard")
+    @routes.post("/<webhook>/discard")
     @describe(
         "Discard dead letters.",
         CONSOLE_OPERATOR,
@@ -176,21 +176,21 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         answer=DiscardedView,
         errors=[Code.NOT_FOUND],
     )
-    async def discard_dead_letters(name: str) -> Response:
+    async def discard_dead_letters(webhook: str) -> Response:
         principal = await operator_of(core, request)
-        hooks, params = _webhooks(core, name), Params(await json_body())
+        hooks, params = _webhooks(core, webhook), Params(await json_body())
         event = params.optional("id")
-        audit.record(principal, caller_of(core, request), "dead letters discarded", webhook=name, event=event)
-        return success({"discarded": await hooks.discard(name, event_id=event)})
+        audit.record(principal, caller_of(core, request), "dead letters discarded", webhook=webhook, event=event)
+        return success({"discarded": await hooks.discard(webhook, event_id=event)})
 
-    @routes.post("/<name>/enable")
+    @routes.post("/<webhook>/enable")
     @describe(
         "Send to a webhook again that was stopped.", CONSOLE_OPERATOR, answer=NothingView, errors=[Code.NOT_FOUND]
     )
-    async def enable_webhook(name: str) -> Response:
-        principal, hooks = await operator_of(core, request), _webhooks(core, name)
-        audit.record(principal, caller_of(core, request), "webhook enabled", webhook=name)
-        hooks.sender(name).resume()
+    async def enable_webhook(webhook: str) -> Response:
+        principal, hooks = await operator_of(core, request), _webhooks(core, webhook)
+        audit.record(principal, caller_of(core, request), "webhook enabled", webhook=webhook)
+        hooks.sender(webhook).resume()
         return success({})
 
 

@@ -10,6 +10,7 @@ import attrs
 import httpx
 
 from relay.api import management
+from tests.hooks import receiver
 from tests.running import config_for, running
 
 SETTINGS = {
@@ -21,8 +22,11 @@ SETTINGS = {
         f"limits.{kind}_per_minute": 1_000_000
         for kind in ("frames", "messages", "handshakes", "requests", "publications", "auth_failures")
     },
+    "webhooks.backend.url": "http://127.0.0.1:9/",
+    "webhooks.backend.secret": receiver.SECRET,
+    "webhooks.backend.allow_private": True,
 }
-"""A namespace of the configuration, and no limits on rates."""
+"""A namespace and a webhook of the configuration, and no limits on rates. Nothing listens at the URL of the webhook."""
 
 
 @attrs.frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import schemathesis
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 PRINTABLE = st.characters(codec="utf-8", categories=("L", "M", "N", "P", "S"))
 
 schemathesis.openapi.format("channel", st.sampled_from(["orders:1", "orders:2", "orders:a b"]))
+schemathesis.openapi.format("webhook", st.sampled_from(["backend", "backend", "other"]))
+schemathesis.openapi.format("date-time", st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat))
 schemathesis.openapi.format("user-id", st.text(PRINTABLE, min_size=1, max_size=20))
 
 
