@@ -14,7 +14,7 @@ from relay.cluster.delivery import Delivery
 from relay.cluster.node import HEARTBEAT, NODES_LOST, Node
 from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
-from relay.cluster.signals import SIGNAL, from_data, to_data
+from relay.cluster.signals import PASSED, SIGNAL, from_data, passed_from_data, passed_to_data, to_data
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
@@ -73,10 +73,12 @@ class Cluster:
     def connect(self, broker: Broker, publications: Publications, notices: Notices, recheck: Recheck) -> None:
         """Join the broker to the bus. Call once, before anything is subscribed."""
         self._broker, self._recheck = broker, recheck
-        self.delivery = Delivery(broker, publications, self._database, self._clock, node_id=self._id)
+        self.delivery = Delivery(broker, publications, self._database, self.namespaces, self._clock, node_id=self._id)
         bus = self.bus = Bus(notices, self._database, self.delivery, self._clock, node_id=self._id)
         broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
         bus.on(SIGNAL, self._take_signal)
+        broker.behind.on_passed = lambda draft: bus.send(PASSED, passed_to_data(draft))
+        bus.on(PASSED, self._take_passed)
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
         bus.on(NODES_LOST, self.node.take_lost)
@@ -88,6 +90,11 @@ class Cluster:
         """Deliver another node's signal, unless only that node has the namespace."""
         if self.namespaces.of(data["channel"]) is not None:
             self._broker.signal_here(from_data(data, self.namespaces))
+
+    def _take_passed(self, data: dict[str, Any]) -> None:
+        """Deliver another node's publication that is not kept, unless only that node has the namespace."""
+        if self.namespaces.of(data["channel"]) is not None:
+            self.delivery.received.pass_on(passed_from_data(data, self.namespaces))
 
     def recheck(self, data: dict[str, Any]) -> None:
         """Take note of the notice that users lost their right to a channel: `channel`, `reason`, `user`."""

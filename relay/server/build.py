@@ -23,6 +23,7 @@ from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence, PresenceTable
+from relay.broker.subscription import own_subscriber
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
@@ -62,6 +63,7 @@ def build_core(
     presence = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
     connections = Connections()
+    broker.find = lambda id_: own_subscriber(connections.get(id_))
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)

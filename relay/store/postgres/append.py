@@ -33,10 +33,10 @@ heads AS (
         epoch = CASE WHEN channels.durable AND NOT excluded.durable THEN excluded.epoch ELSE channels.epoch END
     RETURNING id, name, "offset", epoch),
 stored AS (
-    INSERT INTO publications (channel_id, "offset", type, data, published_at, publisher)
-    SELECT heads.id, heads."offset" - wanted.count + i.rank, i.type, i.data, i.published_at, i.publisher
-    FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[], %s::text[])
-        AS i(name, rank, type, data, published_at, publisher)
+    INSERT INTO publications (channel_id, "offset", type, data, published_at, publisher, excluded)
+    SELECT heads.id, heads."offset" - wanted.count + i.rank, i.type, i.data, i.published_at, i.publisher, i.excluded
+    FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[])
+        AS i(name, rank, type, data, published_at, publisher, excluded)
     JOIN heads ON heads.name = i.name JOIN wanted ON wanted.name = i.name),
 dropped AS (
     DELETE FROM publications AS p USING heads WHERE p.channel_id = heads.id AND heads.name = ANY(%s::text[]))
@@ -254,6 +254,7 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         [item.draft.encode().decode() for item in rows],
         [item.draft.published_ms for item in rows],
         [as_text(item.draft.publisher) for item in rows],
+        [item.draft.excluded for item in rows],
         sorted(newest),
     )
     found = transaction.raw.execute(_APPEND, parameters).fetchall()
@@ -301,13 +302,22 @@ def read_between(
 ) -> list[Publication]:
     """Return the stored publications of a channel after one offset and up to another, oldest first."""
     rows: list[Any] = transaction.raw.execute(
-        'SELECT "offset", type, data, published_at, publisher FROM publications '
+        'SELECT "offset", type, data, published_at, publisher, excluded FROM publications '
         'WHERE channel_id = %s AND "offset" > %s AND "offset" <= %s ORDER BY "offset"',
         (id_, max(after, up_to - channel.namespace.history_size), up_to),
     ).fetchall()
     return [
-        Publication(channel, type_, offset, epoch, published_ms, json=data.encode(), publisher=as_bytes(publisher))
-        for offset, type_, data, published_ms, publisher in rows
+        Publication(
+            channel,
+            type_,
+            offset,
+            epoch,
+            published_ms,
+            json=data.encode(),
+            publisher=as_bytes(publisher),
+            excluded=excluded,
+        )
+        for offset, type_, data, published_ms, publisher, excluded in rows
     ]
 
 
