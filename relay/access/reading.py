@@ -100,14 +100,15 @@ class Reading:
         """Return the users that are subscribed to the channel.
 
         Raises:
-            RequestError: as `check_subscribe`; `INVALID_REQUEST` if the namespace has no presence.
+            RequestError: as `check_subscribe`; `INVALID_REQUEST` if the namespace has no presence; or the database cannot
+                be read.
         """
         await self._check(principal, channel, subscriber)
         if not channel.namespace.presence:
             raise RequestError(
                 Code.INVALID_REQUEST, "This namespace has no presence.", reason=RefusalReason.NO_PRESENCE
             )
-        present = self._presence.present(channel)
+        present = await self._presence.present(channel)
         return PresentUsers(len(present), None if principal is None else present)
 
     async def connections(self, principal: Principal, channel: ChannelName) -> list[PresentConnection]:

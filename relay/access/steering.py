@@ -59,7 +59,7 @@ class ActiveChannel:
 class Steering:
     """The view and the hands of operators."""
 
-    on_disconnect: Callable[[dict[str, Any]], None] | None = None
+    on_disconnect: Callable[[dict[str, Any]], object] | None = None
     """Called synchronously with each disconnect of this node, where other nodes share the database."""
 
     def __init__(self, connections: Connections, broker: Broker, rooms: Rooms, database: Database) -> None:

@@ -18,7 +18,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.store.database import Database
 from relay.store.notices import announce, notice, notify
-from relay.store.postgres import nodes, places, presence
+from relay.store.postgres import nodes, places
 from relay.store.transaction import Transaction
 
 LEASE_PERIOD = 8.0
@@ -147,7 +147,7 @@ class Node:
         known = nodes.renew(connection, self.id, self.name, LEASE_PERIOD)
         expired = nodes.take_expired(connection)
         if expired:
-            self._presence.announce(connection, presence.drop_nodes(connection, expired))
+            self._presence.drop_nodes(connection, expired)
             places.drop_nodes(connection, expired)
             announce(connection, NODES_LOST, {"nodes": expired})
         told = {**report, "id": self.id}
