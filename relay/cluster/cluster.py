@@ -14,6 +14,7 @@ from relay.cluster.delivery import Delivery
 from relay.cluster.node import HEARTBEAT, NODES_LOST, Node
 from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
+from relay.cluster.questions import Questions
 from relay.cluster.signals import PASSED, SIGNAL, from_data, passed_from_data, passed_to_data, to_data
 from relay.ground import logs
 from relay.ground.clock import Clock
@@ -65,6 +66,7 @@ class Cluster:
         )
         self.bus: Bus
         self.delivery: Delivery
+        self.questions: Questions
         self._broker: Broker
         self._recheck: Recheck
         self._rechecks: dict[tuple[str, str | None], str] = {}
@@ -75,12 +77,14 @@ class Cluster:
         self._broker, self._recheck = broker, recheck
         self.delivery = Delivery(broker, publications, self._database, self.namespaces, self._clock, node_id=self._id)
         bus = self.bus = Bus(notices, self._database, self.delivery, self._clock, node_id=self._id)
+        self.questions = Questions(bus, lambda: self.node.names, node_id=self._id)
         broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
         bus.on(SIGNAL, self._take_signal)
         broker.behind.on_passed = lambda draft: bus.send(PASSED, passed_to_data(draft))
         bus.on(PASSED, self._take_passed)
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
+        bus.on(HEARTBEAT, self.node.take_heartbeat)
         bus.on(NODES_LOST, self.node.take_lost)
         bus.on(HEARTBEAT, self.node.take_heartbeat)
         bus.on_lost(self.presence.read)
@@ -112,7 +116,14 @@ class Cluster:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every service until cancelled. The node hears and is known once this has started."""
         async with trio.open_nursery() as nursery:
-            for service in (self.presence.run, self.places.run, self._check_rights, self.bus.run, self.node.run):
+            for service in (
+                self.presence.run,
+                self.places.run,
+                self._check_rights,
+                self.questions.run,
+                self.bus.run,
+                self.node.run,
+            ):
                 await nursery.start(service)
             task_status.started()
 

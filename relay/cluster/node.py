@@ -29,7 +29,7 @@ HEARTBEAT_INTERVAL = 1.0
 STOP_TIMEOUT = 2.0
 """Seconds that a node that stops tries to shorten its lease."""
 HEARTBEAT = "heartbeat"
-"""The notice of a heartbeat: `id` of the node, and what the node tells of itself."""
+"""The notice of a heartbeat: `id` and `name` of the node, and what the node tells of itself."""
 NODES_LOST = "nodes_lost"
 """The notice that the leases of nodes have ended: `nodes`, their ids."""
 
@@ -93,13 +93,16 @@ class Node:
         return max(self._lease_ends_at - trio.current_time(), 0.0)
 
     def take_heartbeat(self, data: dict[str, Any]) -> None:
-        """Take note of the notice HEARTBEAT of another node."""
-        if "id" in data:  # a node of an older release tells nothing
-            self.reports[data["id"]] = {name: value for name, value in data.items() if name != "id"}
+        """Take note of the notice HEARTBEAT. So a node that starts is known at once."""
+        id_, name = data["id"], data["name"]
+        self.reports[id_] = {field: value for field, value in data.items() if field not in ("id", "name")}
+        if id_ not in self.names:
+            self.names = {**self.names, id_: name}
 
     def take_lost(self, data: dict[str, Any]) -> None:
         """Take note of the notice NODES_LOST."""
         self._presence.forget_nodes(data["nodes"])
+        self.names = {id_: name for id_, name in self.names.items() if id_ == self.id or id_ not in data["nodes"]}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the lease until cancelled. It has started once the node has a row."""
@@ -150,7 +153,7 @@ class Node:
             self._presence.drop_nodes(connection, expired)
             places.drop_nodes(connection, expired)
             announce(connection, NODES_LOST, {"nodes": expired})
-        told = {**report, "id": self.id}
+        told = {**report, "id": self.id, "name": self.name}
         notify(connection, [notice(HEARTBEAT, told, node=self.id, now_ms=self._clock.now_ms())])
         return _Beat(known, nodes.names(connection), expired)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.connecting import Connecting
+from relay.access.everywhere import Everywhere
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
 from relay.access.rights import Rights
@@ -81,6 +82,8 @@ def build_core(
     limits = Limits(config.limits)
     hooks = BackendHooks(config.hooks, clock)
     rights = Rights(rooms, connections, hooks)
+    reading = Reading(broker, rights, presence, connections)
+    steering = Steering(connections, broker, rooms, database)
     core = Core(
         config=config,
         clock=clock,
@@ -94,7 +97,7 @@ def build_core(
         notifications=notifications,
         publishing=publishing,
         client_publishing=ClientPublishing(publishing, broker, rights, connections, limits.publications),
-        reading=Reading(broker, rights, presence, connections),
+        reading=reading,
         subscriptions=Subscriptions(broker, rooms, rights, timers, auth, namespaces, limits),
         origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
@@ -104,7 +107,8 @@ def build_core(
         hooks=hooks,
         rights=rights,
         connecting=Connecting(connections, hooks, config.auth.connect_hook),
-        steering=Steering(connections, broker, rooms, database),
+        steering=steering,
+        everywhere=Everywhere(steering, reading, connections, namespaces, clock),
         webhooks=webhooks,
     )
     return core, broker
