@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -21,8 +21,10 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
+from relay.model.publication import Position
 from relay.store.database import Database
 from relay.store.notices import Notices
+from relay.store.postgres.forgetting import HEADS_FORGOTTEN
 from relay.store.publications import Publications
 
 MAX_RECHECKS = 10_000
@@ -86,7 +88,9 @@ class Cluster:
         bus.on(REPLACED, self.presence.read_soon)
         bus.on(HEARTBEAT, self.node.take_heartbeat)
         bus.on(NODES_LOST, self.node.take_lost)
-        bus.on(HEARTBEAT, self.node.take_heartbeat)
+        bus.on(HEADS_FORGOTTEN, self._take_forgotten)
+        self.questions.on("used", self._used)
+        publications.used_elsewhere = self._used_elsewhere
         bus.on_lost(self.presence.read)
         bus.on_lost(self._recheck_all)
 
@@ -112,6 +116,19 @@ class Cluster:
             if channel is not None and self._broker.subscribers(channel.name):
                 self._rechecks[text, None] = "the right was lost"
         self._recheck_soon.set()
+
+    def _take_forgotten(self, data: dict[str, Any]) -> None:
+        for text, epoch in data["heads"]:
+            self.delivery.received.restart(text, Position(0, epoch))
+
+    async def _used(self, data: Mapping[str, Any]) -> list[str]:
+        return [text for text in data["channels"] if self._broker.channels.holds(text)]
+
+    async def _used_elsewhere(self, channels: Sequence[str]) -> set[str] | None:
+        answers = await self.questions.ask("used", {"channels": channels})
+        if answers.unanswered or answers.refusals:
+            return None
+        return {text for used in answers.given for text in used}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every service until cancelled. The node hears and is known once this has started."""

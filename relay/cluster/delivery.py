@@ -13,7 +13,7 @@ import trio
 
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
-from relay.broker.received import Received
+from relay.broker.received import Received, follows
 from relay.cluster import wire
 from relay.cluster.wire import Announced
 from relay.ground import logs
@@ -172,4 +172,4 @@ def _is_known(channel: Channel, announced: Announced) -> bool:
 
 
 def _follows(channel: Channel, announced: Announced) -> bool:
-    return announced.type is not None and announced.epoch == channel.epoch and announced.offset == channel.offset + 1
+    return announced.type is not None and follows(channel, announced.offset, announced.epoch)

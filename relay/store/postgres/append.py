@@ -22,14 +22,15 @@ Known = Callable[[ChannelName], int | None]
 
 _APPEND = f"""
 WITH wanted AS (
-    SELECT * FROM unnest(%s::text[], %s::int[], %s::bool[], %s::int[]) AS w(name, count, durable, history_size)),
+    SELECT * FROM unnest(%s::text[], %s::int[], %s::bool[], %s::int[], %s::bigint[])
+        AS w(name, count, durable, history_size, published_at)),
 heads AS (
-    INSERT INTO channels (name, epoch, "offset", durable, history_size)
+    INSERT INTO channels (name, epoch, "offset", durable, history_size, published_at)
     SELECT name, (SELECT value FROM meta WHERE key = CASE WHEN durable THEN '{DURABLE_EPOCH}' ELSE '{BEHIND_EPOCH}' END),
-        count, durable, history_size
+        count, durable, history_size, published_at
     FROM wanted ORDER BY name COLLATE "C"
     ON CONFLICT (name) DO UPDATE SET "offset" = channels."offset" + excluded."offset", durable = excluded.durable,
-        history_size = excluded.history_size,
+        history_size = excluded.history_size, published_at = greatest(channels.published_at, excluded.published_at),
         epoch = CASE WHEN channels.durable AND NOT excluded.durable THEN excluded.epoch ELSE channels.epoch END
     RETURNING id, name, "offset", epoch),
 stored AS (
@@ -230,12 +231,14 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         return {}
     counts: dict[str, int] = {}
     channels: dict[str, ChannelName] = {}
+    published: dict[str, int] = {}
     newest: dict[str, _Item] = {}
     rows: list[_Item] = []
     for item in accepted:
         channel = item.draft.channel
         counts[channel.text] = item.rank
         channels[channel.text] = channel
+        published[channel.text] = item.draft.published_ms
         if channel.namespace.history_size > 1:
             rows.append(item)
         elif item.draft.type == channel.namespace.default_type:
@@ -248,6 +251,7 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         [counts[name] for name in names],
         [channels[name].namespace.durable for name in names],
         [channels[name].namespace.history_size for name in names],
+        [published[name] for name in names],
         [item.draft.channel.text for item in rows],
         [item.rank for item in rows],
         [item.draft.type for item in rows],
