@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,8 @@ MAX_SENT = 500
 """Notices in one transaction."""
 MAX_SENT_BYTES = MAX_NOTICE_BYTES
 """Bytes of these; the first comes in any case."""
+PROOF_TIMEOUT = 1.0
+"""Seconds that the database has to prove that it can be written after a loss, until the loss counts by itself."""
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """The bounds of the histogram of the bus's lag, in seconds."""
 
@@ -147,11 +150,17 @@ class Bus:
                         for payload in payloads:
                             self._take(payload)
             except self._losses as error:
+                await self._look_at_database()
                 if self.connected:
                     log.warning("cannot hear the other nodes", cause=str(error).strip() or "silence")
                 self.connected = False
             await trio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_INTERVAL)
+
+    async def _look_at_database(self) -> None:
+        """Find out whether it is the database that is gone, so that this is the reason that readiness gives."""
+        with trio.move_on_after(PROOF_TIMEOUT), suppress(RequestError):
+            await self._database.write(lambda _: None, volatile=True)
 
     def _take(self, payload: str) -> None:
         """Pass on one payload. One that is not valid is logged: another release may have sent it."""
