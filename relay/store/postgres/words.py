@@ -43,6 +43,15 @@ def meaning(error: str) -> str:
     return next((words for part, words in _MEANINGS.items() if part in error), "see the log")
 
 
+_SERVES_NOBODY = ("Connection refused", "No such file or directory", "starting up", "shutting down", "recovery mode")
+_UNCERTAIN = ("timeout", "timed out", "unreachable", "No route", "resolve", "translate")
+
+
+def serves_nobody(error: str) -> bool:
+    """Tell whether an error proves that the server serves no other client either: it said so, or nothing listens there."""
+    return any(part in error for part in _SERVES_NOBODY) and not any(part in error for part in _UNCERTAIN)
+
+
 def unusable(error: psycopg.Error) -> StoreError:
     """Return an error that says why the database of store.url cannot be used. It repeats no URL, which may hold a password."""
     text = " ".join(str(error).split()) or type(error).__name__
