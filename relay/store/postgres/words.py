@@ -32,6 +32,7 @@ _MEANINGS = {
     "consuming input failed": "the server did not answer in time, or the connection was lost",
     "certificate": "the certificate of the server was not accepted",
     "does not support SSL": "the server has no TLS, which sslmode requires",
+    "prepared statement": "a pooler in transaction mode is in the way; connect to the server itself",
     'relation "': "its tables were changed by another program",
     'column "': "its tables were changed by another program",
 }
