@@ -43,7 +43,7 @@ class Crowd:
 
     poller: Poller
     addresses: Sequence[Address]
-    """Of the nodes that the subscribers connect to, in turn; one that comes back may resume on another."""
+    """The nodes that the subscribers connect to, in turn. One that comes back may resume on another node."""
     subject: Subject
     run_id: str
     audit: Audit = attrs.field(factory=Audit)
