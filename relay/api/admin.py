@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
 import attrs
-import trio
 from quart import Blueprint, Response, request
 
 from relay.access.busiest import PERIOD
@@ -16,7 +14,7 @@ from relay.api.answers import decode_json
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
 from relay.api.params import Params, number_cursor, page_query
-from relay.api.views import published
+from relay.api.views import published, with_unanswered
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground import strictjson
@@ -25,11 +23,8 @@ from relay.ground.errors import Code, Reason, RefusalReason, RequestError, inval
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.model.subscription_token import SubscriptionToken
-from relay.sessions.connections import Peer
 
 PREFIX = "/v1/admin"
-MAX_NAMED = 200
-"""Channels that the answer about one connection names."""
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -48,25 +43,25 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         await reader_of(core, request)
         query, limit = page_query()
         name = query.optional("channel")
-        found, more = core.steering.connections(
-            after=number_cursor(query),
+        page = await core.everywhere.connections(
+            cursor=query.long_text("cursor"),
             limit=limit,
             user_id=query.optional("user"),
             dialect=query.optional("dialect"),
             channel=None if name is None else core.namespaces.parse(name),
         )
-        cursor = None if more is None else str(more)
-        data = [connection_entry(core, peer) for peer in found]
-        return success({"connections": data, "cursor": cursor, "total": len(core.connections)})
+        data = {"connections": page.entries, "cursor": page.cursor, "total": page.total}
+        return success(with_unanswered(data, page.unanswered))
 
     @routes.get("/channels")
     async def channels() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
         after, pattern = query.optional("cursor") or "", query.optional("pattern") or "*"
-        found = await core.steering.channels(pattern, after=after, limit=limit)
+        found, unanswered = await core.everywhere.channels(pattern, after=after, limit=limit)
         cursor = found[-1].name if len(found) == limit else None
-        return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
+        data = {"channels": [attrs.asdict(one) for one in found], "cursor": cursor}
+        return success(with_unanswered(data, unanswered))
 
     @routes.get("/busiest")
     async def busiest() -> Response:
@@ -108,12 +103,11 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
     @routes.get("/connections/<connection_id>")
     async def connection(connection_id: str) -> Response:
         await reader_of(core, request)
-        peer = core.connections.get(connection_id)
-        if peer is None:
-            raise RequestError(Code.NOT_FOUND, "No connection has this id: it has ended, or is one of another node.")
-        subscribed = () if peer.subscriber is None else peer.subscriber.subscriptions
-        names = list(islice(subscribed, MAX_NAMED))
-        return success({**connection_entry(core, peer), "channels": names})
+        found, unanswered = await core.everywhere.connection(connection_id)
+        if found is None:
+            unknown = f", or is one of a node that does not answer: {', '.join(unanswered)}" if unanswered else ""
+            raise RequestError(Code.NOT_FOUND, f"No connection has this id: it has ended{unknown}.")
+        return success(found)
 
     @routes.get("/history")
     async def history() -> Response:
@@ -137,8 +131,10 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         spared, reconnect = params.texts("whitelist"), params.flag("reconnect")
         reason = Reason.RECONNECT if reconnect else Reason.DISCONNECTED
         audit.record(principal, caller, "disconnect", user=user, client=client, reason=reason.text)
-        ended = core.steering.disconnect(user_id=user, connection_id=client, spared=spared, reason=reason)
-        return success({"disconnected": ended})
+        ended, unanswered = await core.everywhere.disconnect(
+            user_id=user, connection_id=client, spared=spared, reason=reason
+        )
+        return success(with_unanswered({"disconnected": ended}, unanswered))
 
     @routes.post("/unsubscribe")
     async def unsubscribe() -> Response:
@@ -146,7 +142,8 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         params = Params(await json_body())
         (user, client), channel = _target(params), core.namespaces.parse(params.text("channel"))
         audit.record(principal, caller, "unsubscribe", user=user, client=client, channel=channel.text)
-        return success({"unsubscribed": core.steering.unsubscribe(channel, user_id=user, connection_id=client)})
+        ended, unanswered = await core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
+        return success(with_unanswered({"unsubscribed": ended}, unanswered))
 
 
 def _add_publish(routes: Blueprint, core: Core) -> None:
@@ -199,21 +196,6 @@ async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, Su
             raise invalid_field("key", "is not the id of a key that is valid")
         return principal_of_key(key), None
     return None if user is None else Principal(user), None
-
-
-def connection_entry(core: Core, peer: Peer) -> dict[str, Any]:
-    """Return what is told about one connection. `sentBytes` counts what the client's machine has acknowledged."""
-    age_ms = (trio.current_time() - peer.opened_at) * 1000
-    return {
-        "id": core.connections.id_of(peer),
-        "userId": peer.user_id,
-        "dialect": peer.dialect,
-        "address": peer.address,
-        "since": iso_ms(core.clock.now_ms() - int(age_ms)),
-        "subscriptions": 0 if peer.subscriber is None else len(peer.subscriber.subscriptions),
-        "sentBytes": peer.sent_bytes,
-        "waitingBytes": peer.waiting_bytes,
-    }
 
 
 def history_entry(publication: Publication) -> dict[str, Any]:

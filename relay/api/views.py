@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from relay.access.reading import PresentUsers
 from relay.broker.paging import Page
 from relay.ground import strictjson
@@ -50,3 +53,8 @@ def _publication(publication: Publication) -> dict[str, object]:
     if publication.publisher is not None:
         shown["publisher"] = strictjson.embedded(publication.publisher)
     return shown
+
+
+def with_unanswered(data: dict[str, Any], unanswered: Sequence[str]) -> dict[str, Any]:
+    """Return an answer about all nodes, with the names of the nodes that did not answer in time, if there are any."""
+    return {**data, "unanswered": list(unanswered)} if unanswered else data
