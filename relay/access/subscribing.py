@@ -24,7 +24,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
-from relay.sessions.audience import PatientSink
+from relay.sessions.audience import PatientSink, RoomySink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
 
@@ -72,7 +72,7 @@ class Subscriptions:
         channel: ChannelName,
         principal: Principal | None,
         *,
-        outbox: Outbox,
+        outbox: RoomySink,
         since: Position | None = None,
         last: int = 0,
         answer: MakeAnswer,

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from relay.auth.api_keys import ApiKeys
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.ground.clock import Clock
@@ -17,11 +18,12 @@ from relay.model.principal import Principal
 
 @attrs.frozen
 class Auth:
-    """Tokens, API keys, and the users that tokens have named."""
+    """Tokens, API keys, tickets, and the users that tokens have named."""
 
     tokens: Tokens
     keys: ApiKeys
     users: Users
+    tickets: Tickets
     clock: Clock
 
     def deadline_of(self, principal: Principal) -> float:

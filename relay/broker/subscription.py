@@ -48,8 +48,8 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "connection_id", "encode", "holds", "is_admin", "is_closed", "principal",
-        "sink", "skip", "subscriptions", "user_id",
+        "_leave", "_on_revoked", "_timer", "connection", "connection_id", "encode", "holds", "is_admin", "is_closed", "is_fixed",
+        "principal", "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,8 @@ class Subscriber:
         self.skip: Encoder | None = None
         """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
+        self.is_fixed = False
+        """Whether the client chose its channels once and for all, so that an operator may not add one."""
         self.is_closed = False
         """Whether the connection is ending."""
         self._timer: Timer | None = None

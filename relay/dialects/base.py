@@ -14,12 +14,17 @@ from relay.model.publication import Encoder
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
+from relay.transports.request_head import RequestHead
 
 if TYPE_CHECKING:
     from quart import Blueprint
 
 Handle = Callable[[Session], Awaitable[None]]
 """Handles one session until the client closes. It may raise Disconnect; other errors end the session with 1011."""
+BeginStream = Callable[[RequestHead, str], Awaitable[Handle]]
+"""Checks the request for an event stream, from the client at this address, and returns the handler of its session. It may wait.
+
+It raises RequestError to refuse the stream."""
 Service = Callable[..., Awaitable[None]]
 """Runs as long as the server does, beside the sessions. It takes `task_status`, as `trio.Nursery.start` passes it."""
 
@@ -41,8 +46,25 @@ class Endpoint:
     """Whether the dialect records its connections itself, because one may outlive a session. Otherwise each session is one."""
 
 
+@attrs.frozen
+class StreamEndpoint:
+    """One path of event streams: what begins them, and within which limits."""
+
+    begin: BeginStream
+    connections: ConnectionCounter
+    heartbeat: Heartbeat
+    """Sends comments."""
+    ack_timeout: float
+    """Seconds for which the client's machine may leave bytes unacknowledged. Then the stream ends."""
+
+
 def no_endpoint(path: str) -> Endpoint | None:
     """Return None: the dialect has no WebSocket endpoint."""
+    return None
+
+
+def no_stream(path: str) -> StreamEndpoint | None:
+    """Return None: the dialect has no event streams."""
     return None
 
 
@@ -63,6 +85,8 @@ class Dialect:
     endpoint: Callable[[str], Endpoint | None] = no_endpoint
     """Returns the endpoint at a path, which is still percent-encoded, or None. Called synchronously for each handshake.
     Raises RequestError if the path belongs to the dialect but names nothing that exists."""
+    stream: Callable[[str], StreamEndpoint | None] = no_stream
+    """Returns the endpoint of event streams at a path, or None. Called synchronously for each GET."""
     encoders: Sequence[Encoder] = ()
     """All its encoders, so that deliveries are counted by dialect."""
     places: Sequence[ConnectionCounter] = ()

@@ -14,6 +14,7 @@ from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
 from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
@@ -62,6 +63,7 @@ def build_core(
         make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
         ApiKeys(database),
         Users(database, clock),
+        Tickets(database, clock),
         clock,
     )
     publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import trio
 from trio_websocket import WebSocketConnection
@@ -54,6 +54,9 @@ class WebSocket:
         "_watcher",
         "message_count",
     )
+
+    transport: ClassVar[str] = "websocket"
+    """The name in metrics."""
 
     def __init__(
         self,
