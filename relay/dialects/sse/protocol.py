@@ -1,16 +1,18 @@
 """The `sse` dialect on the wire: the query of a stream, and its events. Pure.
 
-One whole exchange: `<` from the server, `!` published by a backend. A test runs it as it stands here. An event is shown as an object
-with its fields; without `event` it is a publication.
+One whole exchange: `<` from the server, `!` published by a backend. A test runs it as it stands here. Each event is shown as an
+object with its fields; an event without `event` is a publication.
 
     /v1/sse?channel=market:BTC&channel=trades
-    < {"event": "relay:subscribed", "id": "76d17d29~a41b~0.0,-", "data": {"channel": "market:BTC", "offset": 0, "epoch": "a41b"}}
-    < {"event": "relay:subscribed", "id": "76d17d29~a41b~0.0,0.0", "data": {"channel": "trades", "offset": 0, "epoch": "a41b"}}
+    < {"event": "relay:subscribed", "data": {"channel": "market:BTC", "offset": 0, "epoch": "a41b"},
+       "id": "1407eb31~a41b~0.0,-"}
+    < {"event": "relay:subscribed", "data": {"channel": "trades", "offset": 0, "epoch": "a41b"},
+       "id": "1407eb31~a41b~0.0,0.0"}
     ! {"channel": "market:BTC", "data": {"price": 98500.5}}
-    < {"id": "76d17d29~a41b~0.1,0.0", "data": {"type": "market:price", "channel": "market:BTC", "offset": 1,
+    < {"id": "1407eb31~a41b~0.1,0.0", "data": {"type": "market:price", "channel": "market:BTC", "offset": 1,
        "data": {"price": 98500.5, "symbol": "BTC"}}}
     ! {"channel": "trades", "data": {"amount": 5}}
-    < {"id": "76d17d29~a41b~0.1,0.1", "data": {"type": "trade:created", "channel": "trades", "offset": 1, "data": {"amount": 5}}}
+    < {"id": "1407eb31~a41b~0.1,0.1", "data": {"type": "trade:created", "channel": "trades", "offset": 1, "data": {"amount": 5}}}
 """
 
 from __future__ import annotations
