@@ -21,7 +21,7 @@ def open_sse(core: Core) -> Dialect | None:
     endpoint = StreamEndpoint(Streams(core, anonymous).begin, connections, heartbeat, settings.ack_timeout)
     return Dialect(
         "sse",
-        stream=lambda path: endpoint if path == PATH else None,
+        stream=lambda path: endpoint if path.rstrip("/") == PATH else None,
         encoders=(encode, encode_part),
         places=(connections,),
         blueprints=(blueprint(core),),

@@ -32,7 +32,9 @@ def trade(offset: int, **data: Any) -> Publication:
 
 
 def test_a_query_names_channels_and_the_rest() -> None:
-    asked = protocol.read_query("channel=trades&x=1&channel=market:btc%2Fusd&last=3&ticket=t&last_event_id=a~b~", KINDS, 2)
+    asked = protocol.read_query(
+        "channel=trades&x=1&channel=market:btc%2Fusd&last=3&ticket=t&last_event_id=a~b~", KINDS, 2
+    )
     assert (asked.names, asked.last, asked.ticket, asked.last_event_id) == (
         ["trades", "market:BTC/USD"],
         3,
@@ -77,7 +79,12 @@ def test_a_publication_alone_and_as_a_part() -> None:
     assert (part.channel, part.position) == ("trades", Position(3, "e"))
     [event] = events_of(alone)
     assert event == events_of(protocol.with_id(part, event["id"].encode()))[0]
-    assert event["data"] == {"type": "trade:created", "channel": "trades", "offset": 3, "data": {"note": "a\nb\r\u2028"}}
+    assert event["data"] == {
+        "type": "trade:created",
+        "channel": "trades",
+        "offset": 3,
+        "data": {"note": "a\nb\r\u2028"},
+    }
     assert alone.count(b"\n") == 3
     assert b"\r" not in alone
 
