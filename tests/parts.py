@@ -13,6 +13,7 @@ import attrs
 
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
@@ -87,7 +88,8 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         received = Received(broker)
         publications.bind(received.delivered_offset, received.receive, received.renew)
         users = Users(database, clock)
-        auth = Auth(Tokens(TokenVerifier(secrets=[SECRET]), clock), ApiKeys(database), users, clock)
+        tokens = Tokens(TokenVerifier(secrets=[SECRET]), clock)
+        auth = Auth(tokens, ApiKeys(database), users, Tickets(database, clock), clock)
         yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)
         await publications.close()
 

@@ -63,7 +63,7 @@ class Stream:
 
     async def _more(self, *, events: bool = True) -> bool:
         end = self.text.rfind(b"\n\n")
-        if events and end + 2 > self._read:
+        if events and end >= self._read:
             self._events += events_of(self.text[self._read : end + 2])
             self._read = end + 2
             return True

@@ -121,6 +121,7 @@ async def open_http_server(
     app: Application,
     find_route: FindRoute = no_routes,
     hands_over: HandsOver = asks_for_websocket,
+    /,
     **timeouts: float,
 ) -> AsyncIterator[HttpServer]:
     """Start an ASGI application with direct routes beside it, and shut it down at the end of the block."""

@@ -57,10 +57,9 @@ class Streams:
     ) -> tuple[Principal | None, str | None]:
         """Return the user, None without one, and the key of the ticket that named it."""
         core = self._core
-        authorization = _text(head.first(b"authorization"))
-        if authorization is not None:
-            principal = await authenticate(core, Caller(address, authorization))
-            return check_user(principal), None
+        caller = Caller(address, _text(head.first(b"authorization")) or "", _text(head.first(b"x-api-key")))
+        if caller.authorization or caller.api_key is not None:
+            return check_user(await authenticate(core, caller)), None
         if asked.ticket is None:
             return None, None
         with core.limits.auth_failures.counted(address):
