@@ -43,6 +43,7 @@ class Ticket:
     key: str
     """The text that the server sends to the stream, and that proves later that the client had one."""
     nonce: str
+    issued_ms: int
     open_until_ms: int
 
 
@@ -53,6 +54,7 @@ class Tickets:
         self._database = database
         self._clock = clock
         self._secret: bytes | None = None
+        self._began_ms = clock.now_ms()
         self._used: OrderedDict[str, int] = OrderedDict()  # nonce to the time in ms at which it is of no use any more
 
     @property
@@ -71,8 +73,9 @@ class Tickets:
             RequestError: the store cannot be written.
         """
         secret = await self._load()
-        until = self._clock.now_ms() + int(period * 1000)
-        claims: dict[str, Any] = {"u": principal.user_id, "o": until, "n": secrets.token_urlsafe(9)}
+        now_ms = self._clock.now_ms()
+        until = now_ms + int(period * 1000)
+        claims: dict[str, Any] = {"u": principal.user_id, "t": now_ms, "o": until, "n": secrets.token_urlsafe(9)}
         if principal.expires_at is not None:
             claims["e"] = int(principal.expires_at.timestamp() * 1000)
             until = min(until, claims["e"])
@@ -115,7 +118,7 @@ class Tickets:
             info=strictjson.dumps(claims["i"]) if "i" in claims else None,
         )
         key = _mac(secret, "key", payload, channels)[:KEY_BYTES]
-        return Ticket(principal, key, claims["n"], claims["o"])
+        return Ticket(principal, key, claims["n"], claims["t"], claims["o"])
 
     def use(self, ticket: Ticket) -> None:
         """Take note that a ticket opens its first stream.
@@ -126,7 +129,8 @@ class Tickets:
         now_ms = self._clock.now_ms()
         while self._used and next(iter(self._used.values())) <= now_ms:
             self._used.popitem(last=False)
-        if ticket.open_until_ms <= now_ms:
+        # A ticket from before this server started may have been used then.
+        if ticket.open_until_ms <= now_ms or ticket.issued_ms < self._began_ms:
             raise RequestError(Code.UNAUTHORIZED, "The ticket is too old. Ask for another one.")
         if ticket.nonce in self._used:
             raise RequestError(Code.UNAUTHORIZED, "The ticket was used. Ask for another one.")

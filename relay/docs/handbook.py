@@ -20,6 +20,7 @@ PARTS = {
             "channels",
             "feeds",
             "socketio",
+            "sse",
         ),
         "errors",
     ),

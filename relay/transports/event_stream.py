@@ -14,7 +14,7 @@ from typing import ClassVar
 import trio
 
 from relay.ground import strictjson
-from relay.ground.errors import Reason, RequestError
+from relay.ground.errors import RequestError
 from relay.sessions.frames import Framing
 from relay.sessions.outbox import GONE, Outbox
 from relay.transports.exchange import header_lines
@@ -30,8 +30,9 @@ FULL_RETRY = (5000, 15_000)
 MAX_DISCARDED_BYTES = 64 * 1024
 """Bytes that a client may send after its request, which are dropped. With more, the stream ends."""
 
-_COMING_BACK = frozenset({Reason.SHUTTING_DOWN, Reason.CUT_OFF, Reason.RECONNECT, Reason.TOO_SLOW, Reason.OVERLOADED})
-_LATE = {(reason.close_code, reason.text) for reason in _COMING_BACK}
+TRY_AGAIN = 1013
+"""The close code of a server that has no room at the moment."""
+_LATE = frozenset({1001, 1012, TRY_AGAIN})  # close codes after which a client is to come back
 
 FRAMING = Framing(message=bytes, ping=b":\n\n")
 """A session of a stream sends whole blocks. A comment shows that the stream lives."""
@@ -68,7 +69,7 @@ async def postpone(stream: ByteStream, refusal: RequestError, headers: Iterable[
 
     An EventSource never comes back after a status other than 200 (WHATWG HTML, 9.2.3).
     """
-    last = end_block(Reason.OVERLOADED.close_code, refusal.message, _spread(FULL_RETRY))
+    last = end_block(TRY_AGAIN, refusal.message, _spread(FULL_RETRY))
     await send_last(stream, stream_head(headers) + last)
 
 
@@ -98,7 +99,7 @@ class EventStream:
         stream.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(ack_timeout * 1000))
 
     async def receive(self) -> str | bytes | None:
-        """Return None once the client is gone, or has sent too much. What it sends is dropped. Always a checkpoint."""
+        """Return None once the client is gone, or has sent too much. Its bytes are dropped. Always a checkpoint."""
         left = MAX_DISCARDED_BYTES
         try:
             while left > 0 and (data := await self._stream.receive_some(left)):
@@ -113,7 +114,7 @@ class EventStream:
         """Send the end, unless it was sent. Called synchronously."""
         if not self._ended:
             self._ended = True
-            retry = _spread(LATE_RETRY) if (code, text) in _LATE else None
+            retry = _spread(LATE_RETRY) if code in _LATE else None
             self._outbox.finish(end_block(code, text, retry))
 
     async def close(self, code: int, text: str) -> None:

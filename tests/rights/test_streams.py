@@ -88,8 +88,7 @@ async def test_a_ticket_gives_what_its_token_does(tmp_path: Path) -> None:
 async def test_who_hears_what_over_streams(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with open_world(tmp_path) as world:
-            cell = await world.cell()
-            heard = {role: await said_to(world, cell, role) for role in ("stranger", "member", "owner")}
+            heard = {role: await said_to(world, await world.cell(), role) for role in ("stranger", "member", "owner")}
     for role, said in heard.items():
         assert ("said-message-private" in said) == (role != "stranger")
         assert ("said-notification-owner" in said) == (role == "owner")

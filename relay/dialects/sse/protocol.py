@@ -37,7 +37,7 @@ MAX_FIELDS = 200
 
 @attrs.frozen
 class StreamRequest:
-    """What a client asks for in the query of its URL."""
+    """The query of a stream's URL, read."""
 
     channels: tuple[ChannelName, ...]
     last: int
