@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import h11
 import trio
 
 from tests.virtual import events_of
@@ -20,17 +21,27 @@ ANSWER_TIMEOUT = 10.0
 class Stream:
     """The answer to a request for a stream."""
 
-    def __init__(self, transport: trio.abc.Stream, head: bytes, rest: bytes) -> None:
+    def __init__(self, transport: trio.abc.Stream) -> None:
         self.transport = transport
-        status, *lines = head.decode("latin-1").split("\r\n")
-        self.status = int(status.split(" ")[1])
-        self.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        self.text = rest
-        """Everything that came, without the head."""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.text = b""
+        """The body as far as it came."""
+        self._http = h11.Connection(h11.CLIENT)
+        self._http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+        self._http.send(h11.EndOfMessage())
         self._read = 0
         self.last_id = ""
         """The id of the last event that was taken, as a browser keeps it."""
         self._events: list[dict[str, Any]] = []
+
+    async def begin(self) -> None:
+        """Receive the head."""
+        with trio.fail_after(ANSWER_TIMEOUT):
+            response = await self._next()
+        assert isinstance(response, h11.Response)
+        self.status = response.status_code
+        self.headers = {name.decode(): value.decode("latin-1") for name, value in response.headers}
 
     async def event(self) -> dict[str, Any]:
         """Return the next event; one that does not come in time is a failure."""
@@ -67,9 +78,18 @@ class Stream:
             self._events += events_of(self.text[self._read : end + 2])
             self._read = end + 2
             return True
-        data = await self.transport.receive_some()
-        self.text += data
-        return bool(data)
+        try:
+            part = await self._next()
+        except h11.RemoteProtocolError:
+            return False  # the end of a proxy's answer, cut off
+        if isinstance(part, h11.Data):
+            self.text += part.data
+        return isinstance(part, h11.Data)
+
+    async def _next(self) -> Any:
+        while (part := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(bytes(await self.transport.receive_some()))
+        return part
 
 
 @asynccontextmanager
@@ -98,12 +118,7 @@ async def stream(
         lines = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         request = f"GET /v1/sse?{urlencode(fields)} HTTP/{version}\r\nHost: {address}\r\n{lines}\r\n"
         await transport.send_all(request.encode())
-        received = b""
-        with trio.fail_after(ANSWER_TIMEOUT):
-            while b"\r\n\r\n" not in received:
-                data = await transport.receive_some()
-                assert data, received
-                received += data
-        head, _, rest = received.partition(b"\r\n\r\n")
-        yield Stream(transport, head, rest)
+        answer = Stream(transport)
+        await answer.begin()
+        yield answer
         await trio.aclose_forcefully(transport)

@@ -86,8 +86,8 @@ async def test_a_stream_of_one_and_of_several_channels_resumes_exactly(tmp_path:
             async with stream(address, channels) as first:
                 assert (first.status, first.headers["content-type"]) == (200, "text/event-stream")
                 assert first.headers["x-accel-buffering"] == "no"
-                assert re.match(rb"retry: \d{4}\n\n", first.text)
                 assert await subscribed(first, len(channels)) == [None] * len(channels)
+                assert re.match(rb"retry: \d{4}\n\n", first.text)
                 await publish(address, [item("feed:1"), item("feed:1"), item("feed:1")])
                 got = await offsets(first, 2)
                 last_id = first.last_id
