@@ -163,6 +163,19 @@ class RelayCollector(Collector):
             "dialect",
             core.metrics.by_dialect(broker.deliveries),
         )
+        compressions = core.metrics.compressions.items()
+        yield _counter(
+            "relay_compression_input_bytes",
+            "Bytes of publications that were compressed, each counted once.",
+            "dialect",
+            {name: compression.taken_bytes for name, compression in compressions},
+        )
+        yield _counter(
+            "relay_compression_output_bytes",
+            "Bytes that they were compressed to.",
+            "dialect",
+            {name: compression.made_bytes for name, compression in compressions},
+        )
         dropped = {
             "replaced": flusher.replaced_frames,
             "too_slow": flusher.overflowed_frames,

@@ -11,6 +11,11 @@ from relay.config.setting import section, setting
 
 _ENABLED = "Whether Relay serves this dialect."
 _PING_INTERVAL = "How often the server pings each connection."
+_COMPRESSION = (
+    "Whether publications are compressed (permessage-deflate) for clients that offer it. It saves traffic and takes CPU "
+    "time."
+)
+_COMPRESSION_MIN = "Publications with fewer bytes go uncompressed: they would hardly become smaller."
 _IDLE_TIMEOUT = "Relay closes a connection that is silent for this long with 1001. Must be longer than ping_interval."
 
 
@@ -57,6 +62,8 @@ class LiveConfig:
         unit="seconds",
         check=seconds(DAY),
     )
+    compression: bool = setting(False, _COMPRESSION)
+    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -74,6 +81,8 @@ class ChannelsDialectConfig:
     )
     ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
     idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
+    compression: bool = setting(False, _COMPRESSION)
+    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -96,6 +105,8 @@ class FeedsConfig:
         unit="seconds",
         check=seconds(DAY),
     )
+    compression: bool = setting(False, _COMPRESSION)
+    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""

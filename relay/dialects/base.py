@@ -11,6 +11,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.ground.errors import Reason
 from relay.model.publication import Encoder
+from relay.sessions.compression import Compression
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
@@ -42,6 +43,8 @@ class Endpoint:
     max_message_bytes: int
     only_pongs_count: bool = False
     """Whether a pong is the only sign of life. Otherwise every received byte is one."""
+    compresses: bool = False
+    """Whether clients may have compressed frames. The handler takes the encoder of `compression.Encodings` then."""
     records_connections: bool = False
     """Whether the dialect records its connections itself, because one may outlive a session. Otherwise each session is one."""
 
@@ -130,6 +133,30 @@ class PingedSettings(Protocol):
     def idle_timeout(self) -> float:
         """Seconds without a received byte after which a connection ends."""
 
+    @property
+    def compression(self) -> bool:
+        """Whether clients may have compressed frames."""
+
+
+class CompressionSettings(Protocol):
+    """The settings of a dialect with compressed frames."""
+
+    @property
+    def compression(self) -> bool:
+        """Whether clients may have compressed frames."""
+
+    @property
+    def compression_min_bytes(self) -> int:
+        """The size from which a message is compressed."""
+
+
+def compression_of(core: Core, name: str, settings: CompressionSettings) -> Compression | None:
+    """Return the compression of a dialect, which `/metrics` shows by its name; None if it is switched off."""
+    if not settings.compression:
+        return None
+    compression = core.metrics.compressions[name] = Compression(settings.compression_min_bytes)
+    return compression
+
 
 def pinged(
     name: str,
@@ -144,7 +171,14 @@ def pinged(
 ) -> Dialect:
     """Return a dialect with one endpoint, whose sessions the server pings."""
     connections, heartbeat = ConnectionCounter(settings.max_connections), Heartbeat(settings.ping_interval)
-    endpoint = Endpoint(handle, connections, heartbeat, settings.idle_timeout, core.config.limits.max_message_bytes)
+    endpoint = Endpoint(
+        handle,
+        connections,
+        heartbeat,
+        settings.idle_timeout,
+        core.config.limits.max_message_bytes,
+        compresses=settings.compression,
+    )
     return Dialect(
         name,
         endpoint=lambda asked: endpoint if asked == path else None,

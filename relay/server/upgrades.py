@@ -24,6 +24,7 @@ from relay.ground.idle import wait_until_idle
 from relay.sessions.frames import WEBSOCKET
 from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
+from relay.transports.deflate import ANSWER, offers_deflate
 from relay.transports.event_stream import FRAMING, EventStream, postpone, stream_head
 from relay.transports.handshake import accept_handshake
 from relay.transports.refusal import refuse
@@ -117,13 +118,16 @@ class Upgrades:
             self._admit(address)
             endpoint, dialect = self._find(head.path)
             self._check_origin(head)
-            answer = accept_handshake(head)
+            compresses = endpoint.compresses and offers_deflate(head.get(b"sec-websocket-extensions"))
+            answer = accept_handshake(head, ANSWER if compresses else None)
             self._take(endpoint)
         except RequestError as refusal:
             self._core.metrics.refused[refusal.code] += 1
             await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies)
             return None
-        connection = WebSocketConnection(self, stream, endpoint, dialect=dialect, address=address, query=head.query)
+        connection = WebSocketConnection(
+            self, stream, endpoint, dialect=dialect, address=address, query=head.query, compresses=compresses
+        )
         connection.session.outbox.send_nowait(answer)
         return connection
 
@@ -262,14 +266,23 @@ class Connection:
     framing = WEBSOCKET
 
     def __init__(
-        self, upgrades: Upgrades, stream: ByteStream, *, dialect: str, address: str, query: str, idle_timeout: float
+        self,
+        upgrades: Upgrades,
+        stream: ByteStream,
+        *,
+        dialect: str,
+        address: str,
+        query: str,
+        idle_timeout: float,
+        compresses: bool = False,
     ) -> None:
         self._upgrades = upgrades
         self._stream = stream
         outbox = upgrades.make_outbox(stream, on_blocked=self._start_drain, on_overflow=self._end_slow)
         self.session = Session(
-            outbox, dialect=dialect, address=address, query=query, idle_timeout=idle_timeout, framing=self.framing
-        )
+            outbox, dialect=dialect, address=address, query=query, idle_timeout=idle_timeout, framing=self.framing,
+            compresses=compresses,
+        )  # fmt: skip
 
     async def run(self, tasks: trio.Nursery) -> None:
         """Serve the session until it ended. See `listener.Connection`."""
@@ -311,11 +324,20 @@ class WebSocketConnection(Connection):
     __slots__ = ("_endpoint",)
 
     def __init__(
-        self, upgrades: Upgrades, stream: ByteStream, endpoint: Endpoint, *, dialect: str, address: str, query: str
+        self,
+        upgrades: Upgrades,
+        stream: ByteStream,
+        endpoint: Endpoint,
+        *,
+        dialect: str,
+        address: str,
+        query: str,
+        compresses: bool,
     ) -> None:
         super().__init__(
-            upgrades, stream, dialect=dialect, address=address, query=query, idle_timeout=endpoint.idle_timeout
-        )
+            upgrades, stream, dialect=dialect, address=address, query=query, idle_timeout=endpoint.idle_timeout,
+            compresses=compresses,
+        )  # fmt: skip
         self._endpoint = endpoint
 
     async def run(self, tasks: trio.Nursery) -> None:
@@ -330,6 +352,7 @@ class WebSocketConnection(Connection):
             on_pong=session.alive if endpoint.only_pongs_count else None,
             on_violation=session.disconnect,
             ends=upgrades.ends,
+            compresses=session.compresses,
         )
         await self._run(tasks, endpoint.handle, websocket, endpoint, recorded=not endpoint.records_connections)
 

@@ -54,6 +54,7 @@ class Session:
         "_idle_timeout",
         "_scope",
         "address",
+        "compresses",
         "dialect",
         "last_words",
         "number",
@@ -78,12 +79,15 @@ class Session:
         query: str,
         idle_timeout: float,
         framing: Framing = WEBSOCKET,
+        compresses: bool = False,
     ) -> None:
         self._framing = framing
         self.outbox = outbox
         self.dialect = dialect
         self.address = address
         """The client's address, for logs and limits."""
+        self.compresses = compresses
+        """Whether the client takes compressed frames. See `sessions.compression`."""
         self.query = query
         """The query string of the handshake, as the client sent it."""
         self.user_id: str | None = None
