@@ -36,7 +36,7 @@ OWNERS = {
     "sqlite3": ("relay.store.sqlite",),
     "psycopg": ("relay.store.postgres",),
     "trio_websocket": ("relay.transports.websocket",),
-    "wsproto": ("relay.transports.websocket", "relay.transports.websocket_events"),
+    "wsproto": ("relay.transports.websocket", "relay.transports.websocket_events", "relay.transports.deflate"),
     "hypercorn": ("relay.transports.asgi",),
     "httptools": ("relay.transports.request_head",),
     "quart": ("relay.api", "relay.dialects"),
