@@ -1,12 +1,10 @@
-"""From a request to a session, over WebSocket or an event stream: decides on the request, and runs the session on its connection.
+"""From a request to a session, over WebSocket or an event stream: decides on the request, and holds the sessions that are open.
 
 Clients reconnect on every close, so a refusal is cheap: one response from prepared bytes, and the connection closes.
 """
 
 from __future__ import annotations
 
-import math
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -17,21 +15,20 @@ from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.cors import Cors
 from relay.core import Core
-from relay.dialects.base import Dialect, Endpoint, Handle, StreamEndpoint, error_bodies_of
+from relay.dialects.base import Dialect, Endpoint, StreamEndpoint, error_bodies_of
 from relay.ground import logs
 from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
 from relay.ground.idle import wait_until_idle
-from relay.sessions.frames import WEBSOCKET
+from relay.server.connection import Connection, Socket, StreamConnection, WebSocketConnection
 from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
 from relay.transports.deflate import ANSWER, offers_deflate
-from relay.transports.event_stream import FRAMING, EventStream, postpone, stream_head
+from relay.transports.event_stream import postpone, stream_head
 from relay.transports.handshake import accept_handshake
 from relay.transports.refusal import refuse
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from relay.transports.watcher import Watcher
-from relay.transports.websocket import WebSocket
 
 DISCONNECT_BATCH = 50
 """Sessions that a shutdown ends before the loop runs other tasks, so that pending requests make progress."""
@@ -42,8 +39,6 @@ POLLS_PERIOD = 0.2
 
 EVENT_STREAM = b"text/event-stream"
 """The whole header Accept of an EventSource."""
-
-Socket = WebSocket | EventStream
 
 log = logs.get("relay.session")
 
@@ -256,140 +251,3 @@ class Upgrades:
             session.disconnect(reason)
             if count % DISCONNECT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
-
-
-class Connection:
-    """A connection that was let in: it joins a stream and a session. A subclass knows the transport."""
-
-    __slots__ = ("_stream", "_tasks", "_upgrades", "session")
-
-    framing = WEBSOCKET
-
-    def __init__(
-        self,
-        upgrades: Upgrades,
-        stream: ByteStream,
-        *,
-        dialect: str,
-        address: str,
-        query: str,
-        idle_timeout: float,
-        compresses: bool = False,
-    ) -> None:
-        self._upgrades = upgrades
-        self._stream = stream
-        outbox = upgrades.make_outbox(stream, on_blocked=self._start_drain, on_overflow=self._end_slow)
-        self.session = Session(
-            outbox, dialect=dialect, address=address, query=query, idle_timeout=idle_timeout, framing=self.framing,
-            compresses=compresses,
-        )  # fmt: skip
-
-    async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the session until it ended. See `listener.Connection`."""
-        raise NotImplementedError
-
-    async def _run(
-        self,
-        tasks: trio.Nursery,
-        handle: Handle,
-        socket: Socket,
-        endpoint: Endpoint | StreamEndpoint,
-        *,
-        recorded: bool,
-    ) -> None:
-        self._tasks = tasks
-        session, upgrades = self.session, self._upgrades
-        slot = endpoint.heartbeat.add(session) if endpoint.heartbeat is not None else 0
-        upgrades.entered(session, socket, recorded=recorded)
-        try:
-            await session.run(handle, socket)
-        finally:
-            socket.forget()
-            if endpoint.heartbeat is not None:
-                endpoint.heartbeat.remove(session, slot)
-            upgrades.left(session, socket, endpoint, recorded=recorded)
-            del self.session, self._tasks  # they refer back to this object, by way of the outbox
-
-    def _start_drain(self) -> None:
-        # Few connections ever need this task, so none has a nursery for it. The end of the stream ends the task.
-        self._tasks.start_soon(_drain, self.session)
-
-    def _end_slow(self) -> None:
-        self.session.disconnect(Reason.TOO_SLOW)
-
-
-class WebSocketConnection(Connection):
-    """A connection that was upgraded to WebSocket."""
-
-    __slots__ = ("_endpoint",)
-
-    def __init__(
-        self,
-        upgrades: Upgrades,
-        stream: ByteStream,
-        endpoint: Endpoint,
-        *,
-        dialect: str,
-        address: str,
-        query: str,
-        compresses: bool,
-    ) -> None:
-        super().__init__(
-            upgrades, stream, dialect=dialect, address=address, query=query, idle_timeout=endpoint.idle_timeout,
-            compresses=compresses,
-        )  # fmt: skip
-        self._endpoint = endpoint
-
-    async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the session until it ended. See `listener.Connection`."""
-        session, endpoint, upgrades = self.session, self._endpoint, self._upgrades
-        websocket = WebSocket(
-            self._stream,
-            session.outbox,
-            upgrades.watcher,
-            max_message_bytes=endpoint.max_message_bytes,
-            on_bytes=None if endpoint.only_pongs_count else session.alive,
-            on_pong=session.alive if endpoint.only_pongs_count else None,
-            on_violation=session.disconnect,
-            ends=upgrades.ends,
-            compresses=session.compresses,
-        )
-        await self._run(tasks, endpoint.handle, websocket, endpoint, recorded=not endpoint.records_connections)
-
-
-class StreamConnection(Connection):
-    """A connection that carries an event stream."""
-
-    __slots__ = ("_endpoint", "_handle")
-
-    framing = FRAMING
-
-    def __init__(
-        self,
-        upgrades: Upgrades,
-        stream: ByteStream,
-        endpoint: StreamEndpoint,
-        handle: Handle,
-        *,
-        dialect: str,
-        address: str,
-    ) -> None:
-        # A client that sends nothing shows no life: the kernel ends its connection if it acknowledges nothing.
-        super().__init__(upgrades, stream, dialect=dialect, address=address, query="", idle_timeout=math.inf)
-        self._endpoint = endpoint
-        self._handle = handle
-
-    async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the session until it ended. See `listener.Connection`."""
-        endpoint = self._endpoint
-        socket = EventStream(self._stream, self.session.outbox, self._upgrades.ends, ack_timeout=endpoint.ack_timeout)
-        await self._run(tasks, self._handle, socket, endpoint, recorded=True)
-
-
-async def _drain(session: Session) -> None:
-    """Write what a blocked outbox holds. A defect ends this session alone."""
-    try:
-        await session.outbox.drain()
-    except Exception as error:
-        log.exception("connection failed", error, dialect=session.dialect, errorId=str(uuid.uuid4()))
-        session.disconnect(Reason.INTERNAL_ERROR)

@@ -12,7 +12,7 @@ from relay.model.publication import Encoder, Publication
 from relay.sessions.session import Session
 
 LEVEL = 6
-"""The level of zlib. At 17 KB, level 1 takes half the time and makes frames that are a fifth larger. A frame is made once and sent many times."""
+"""The level of zlib. At 17 KB, level 1 takes half the time, but makes frames that are a fifth larger and that are sent many times."""
 MAX_SHARE = 0.9
 """A frame that does not become smaller than this share of its size goes uncompressed, because reading it costs the client time."""
 

@@ -9,7 +9,7 @@ import attrs
 from relay.access.rules import Basis, basis_to_subscribe, check_subscribe
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import Caller, authenticate
-from relay.auth.tickets import Ticket, proves
+from relay.auth.tickets import proves
 from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects import wire
@@ -64,12 +64,9 @@ class Streams:
             return None, None
         with core.limits.auth_failures.counted(address):
             ticket = await core.auth.tickets.verify(asked.ticket, asked.names)
-            self._open(ticket, None if last_event_id is None else cursor.key_of(last_event_id))
+            if not proves(ticket, None if last_event_id is None else cursor.key_of(last_event_id)):
+                core.auth.tickets.use(ticket)
         return ticket.principal, ticket.key
-
-    def _open(self, ticket: Ticket, key: str | None) -> None:
-        if not proves(ticket, key):
-            self._core.auth.tickets.use(ticket)
 
 
 def check_user(principal: Principal) -> Principal:
