@@ -28,6 +28,8 @@ LIMIT = 40.0
 OFFER = "permessage-deflate; client_max_window_bits"
 SETTINGS: dict[str, Any] = {
     "namespaces.feed.subscribe": "anyone",
+    "dialects.live.ping_interval": 600.0,  # a ping would be among the bytes that are compared
+    "dialects.live.idle_timeout": 700.0,
     **{f"dialects.{name}.compression": True for name in ("live", "channels", "feeds")},
 }
 LARGE = {"rows": [{"status": "paid", "price": n} for n in range(200)]}
