@@ -49,7 +49,7 @@ class Host(Protocol):
 class Connection:
     """A connection that was let in: it joins a stream and a session. A subclass knows the transport."""
 
-    __slots__ = ("_stream", "_tasks", "_host", "session")
+    __slots__ = ("_host", "_stream", "_tasks", "session")
 
     framing = WEBSOCKET
 

@@ -1,8 +1,8 @@
 """The position of a stream in all its channels, as one opaque text: the `id` of each event. Pure.
 
 The text has three parts, with a tilde between them: the CRC-32 of the channels' names, in order; the epochs; and for each channel
-`<index of its epoch>.<offset>`, or a minus without a position. A fourth part is the key of a ticket. Nearly always the channels share one
-or two epochs, so the text stays short.
+`<index of its epoch>.<offset>`, a minus without a position, or an exclamation mark for a loss that the client was not told of yet.
+A fourth part is the key of a ticket. Nearly always the channels share one or two epochs, so the text stays short.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ UNKNOWN = Position(0, "")
 """A position that no channel can resume from."""
 MAX_OFFSET_DIGITS = 19
 _NONE = b"-"
+_LOST = b"!"
 
 
 class Cursor:
@@ -31,8 +32,10 @@ class Cursor:
         self._epochs: list[bytes] = []
         self._entries = [_NONE] * len(channels)
         for name, position in zip(channels, positions, strict=True):
-            if position is not None and position != UNKNOWN:
+            if position is not None:
                 self.move(name, position)
+                if position == UNKNOWN:
+                    self._entries[self._index[name]] = _LOST
 
     def move(self, channel: str, position: Position) -> None:
         """Take note of the position in one channel. A position without an epoch counts as none."""

@@ -51,9 +51,12 @@ def test_other_channels_or_another_order_resume_nothing() -> None:
         assert parse(text, names) == [UNKNOWN] * len(names)
 
 
-def test_a_lost_position_is_not_sent_back() -> None:
+def test_a_lost_position_stays_lost_until_the_channel_begins() -> None:
+    """A client that drops before it was told of a loss is told the next time."""
     cursor = Cursor(NAMES, parse("garbage", NAMES), None)
-    assert parse(cursor.text().decode(), NAMES) == [None] * 3
+    assert parse(cursor.text().decode(), NAMES) == [UNKNOWN] * 3
+    cursor.move("orders:1", Position(4, "e"))
+    assert parse(cursor.text().decode(), NAMES) == [Position(4, "e"), UNKNOWN, UNKNOWN]
 
 
 def test_garbage_is_never_an_error_and_never_a_position() -> None:
