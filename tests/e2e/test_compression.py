@@ -18,9 +18,11 @@ from wsproto.extensions import PerMessageDeflate
 
 from relay.transports.deflate import ANSWER
 from tests.actions import publish
+from tests.compression import DOCUMENTS, measure
+from tests.compression import SETTINGS as MEASURED
 from tests.e2e.node import node
 from tests.e2e.wire import TEXT, frame, handshake
-from tests.running import bearer, config_for, running, token
+from tests.running import bearer, config_for, relay_process, running, token
 
 pytestmark = pytest.mark.slow
 
@@ -233,6 +235,16 @@ async def test_messages_of_a_client_are_bounded_and_limited_as_plain_ones(tmp_pa
             await client.send(type="ping")
         codes = [(await client.receive()).get("data", {}).get("code") for _ in range(40)]
         assert "rate_limited" in codes
+
+
+async def test_the_measurement_finds_fewer_bytes(tmp_path: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with relay_process(tmp_path, MEASURED.format(compression="true")) as server:
+            plain, compressed = [
+                await measure(server, DOCUMENTS["2 KB"], 3, 0.2, compressed=one) for one in (False, True)
+            ]
+    assert plain["bytes_per_delivery"] > plain["document_bytes"]
+    assert compressed["bytes_per_delivery"] < plain["bytes_per_delivery"] / 3
 
 
 @pytest.mark.parametrize("deflate", ["yes", "no"])
