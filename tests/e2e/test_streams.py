@@ -391,6 +391,23 @@ async def test_a_slow_reader_of_values_gets_the_latest(tmp_path: Path) -> None:
             assert server.upgrades.session_count == 1
 
 
+async def test_a_client_that_takes_nothing_is_let_go_and_one_that_reads_stays(tmp_path: Path) -> None:
+    """Its machine takes no more bytes, and the outbox has room: the kernel ends the connection in its time."""
+    settings = {"dialects.sse.ping_interval": 0.3, "dialects.sse.ack_timeout": 1.0}
+    async with (
+        served(tmp_path, **settings) as (server, address),
+        stream(address, ["feed:1"], receive_buffer=RECEIVE_BUFFER_BYTES) as dead,
+        stream(address, ["feed:2"]) as reader,
+    ):
+        await subscribed(dead, 1)
+        await subscribed(reader, 1)
+        await publish(address, [item("feed:1", "x" * 20_000) for _ in range(30)])
+        await until(lambda: server.upgrades.session_count == 1, 15)
+        await publish(address, item("feed:2"))
+        assert await offsets(reader, 1) == [("feed:2", 1)]
+        assert b"\n:\n\n" in reader.text
+
+
 async def test_a_drain_sends_every_stream_away(tmp_path: Path) -> None:
     with trio.fail_after(LIMIT):
         async with relay_process(tmp_path, '[namespaces.feed]\nsubscribe = "anyone"\n') as server:
