@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -77,12 +77,17 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(address: str, path: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
-    """Connect to a path of a server; with TLS, if there is a context for it."""
+async def connect(
+    address: str, path: str, *, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None
+) -> AsyncIterator[Client]:
+    """Connect to a path of a server, with these headers; with TLS, if there is a context for it."""
+    extra = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     closing = False
     scheme = "ws" if tls is None else "wss"
     try:
-        async with open_websocket_url(f"{scheme}://{address}{path}", ssl_context=tls) as connection:
+        async with open_websocket_url(
+            f"{scheme}://{address}{path}", ssl_context=tls, extra_headers=extra
+        ) as connection:
             try:
                 yield Client(connection)
             finally:

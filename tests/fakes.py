@@ -1,4 +1,7 @@
-"""Fakes of a connection: a transport in memory, and a sink that records. `tests/test_fakes.py` holds each against the real thing."""
+"""Fakes of a connection: a transport in memory, a sink that records, and a peer.
+
+`tests/test_fakes.py` holds the first two against the real thing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 
 import trio
 
+from relay.ground.errors import Reason
 from relay.sessions.audience import PlainAudience
 
 
@@ -97,3 +101,22 @@ class RecordingSink:
     def frames(self) -> list[bytes]:
         """Every frame in order."""
         return [frame for _, frame in self.taken]
+
+
+class FakePeer:
+    """A connection that does nothing."""
+
+    dialect = "live"
+    address = "192.0.2.1"
+    opened_at = 0.0
+    waiting_bytes = 0
+    sent_bytes: int | None = None
+    reason: Reason | None = None
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.user_id: str | None = None
+        self.subscriber: object = None
+
+    def disconnect(self, reason: Reason) -> None:
+        """Do nothing."""

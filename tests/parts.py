@@ -13,6 +13,7 @@ import attrs
 
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
@@ -30,6 +31,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Publication
+from relay.sessions.connections import Connections
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.database import Database
@@ -70,6 +72,7 @@ class Parts:
     notifications: Notifications
     users: Users
     auth: Auth
+    connections: Connections
 
 
 @asynccontextmanager
@@ -88,9 +91,12 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         received = Received(broker)
         publications.bind(received.delivered_offset, received.receive, received.renew)
         users = Users(database, clock)
+        keys = ApiKeys(database)
         tokens = Tokens(TokenVerifier(secrets=[SECRET]), clock)
-        auth = Auth(tokens, ApiKeys(database), users, Tickets(database, clock), clock)
-        yield Parts(database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth)
+        auth = Auth(tokens, keys, ConsoleSessions(database, keys, clock), users, Tickets(database, clock), clock)
+        yield Parts(
+            database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth, Connections()
+        )
         await publications.close()
 
 

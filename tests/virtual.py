@@ -70,6 +70,7 @@ class VirtualDatabase:
         *,
         on_commit: Callable[[Any], None] | None = None,
         synced: bool = False,
+        volatile: bool = False,
     ) -> Any:
         """Run an operation in a transaction."""
         await trio.lowlevel.checkpoint()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import attrs
 
+from relay.access.rights import Rights, asked_to_subscribe
 from relay.access.rules import check_publish, check_subscribe, check_without_rooms, is_backend
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName, Namespaces, PublishRule
 from relay.model.principal import Principal
+from relay.model.publication import Draft
+from relay.model.subscription_token import SubscriptionToken
 
 
 @attrs.frozen
@@ -34,17 +37,28 @@ class Explanation:
 
 
 async def explain(
-    namespaces: Namespaces, rooms: Rooms, principal: Principal | None, name: str, *, publishing: bool
+    namespaces: Namespaces,
+    rooms: Rooms,
+    rights: Rights,
+    principal: Principal | None,
+    name: str,
+    *,
+    publishing: bool,
+    token: SubscriptionToken | None = None,
 ) -> Explanation:
     """Explain what would be answered if the principal subscribed to the channel, or published to it.
 
-    It asks the same rules as a client, so that the explanation cannot differ from them. A checkpoint only if the store
-    is asked about a room.
+    It asks the same rules and backends as a client, so that the explanation cannot differ from them. A backend that
+    decides on publications is asked for one with the data null. `token` is a subscription token that comes with the
+    request. A checkpoint only if the store or a backend is asked.
 
     Raises:
         RequestError: `UNAVAILABLE`; the store cannot read.
     """
     steps = [Step("caller", _described(principal))]
+    if token is not None:
+        found = f"a subscription token for {token.channel}: it comes with subscribe, and authenticates no connection"
+        steps.append(Step("token", found))
     try:
         channel = namespaces.parse(name)
     except RequestError as refusal:
@@ -56,22 +70,60 @@ async def explain(
     steps.append(Step("namespace", f"{channel.text} belongs to {namespace.name}, which is {origin}"))
     steps += _rule_steps(principal, channel, publishing=publishing)
     try:
-        basis = check_without_rooms(channel, principal, None, publishing=publishing)
-        if basis is None:
-            check = check_publish if publishing else check_subscribe
-            await check(rooms, principal, channel)
+        basis = await _basis(rooms, rights, principal, channel, token, publishing=publishing)
     except RequestError as refusal:
-        if refusal.code is Code.UNAVAILABLE:
+        if refusal.code is Code.UNAVAILABLE and refusal.reason is None:
             raise
-        return _refused(refusal, _cure(refusal, channel), steps)
-    reason = "the room lets the caller in" if basis is None else basis.value
-    return Explanation(True, None, "", "", [*steps, Step("result", f"allowed, because {reason}")])
+        if refusal.reason is RefusalReason.BACKEND_UNREACHABLE and refusal.__cause__ is not None:
+            steps.append(Step("hook", f"no answer: {refusal.__cause__}"))
+        return _refused(refusal, _cure(refusal, channel, publishing=publishing), steps)
+    return Explanation(True, None, "", "", [*steps, Step("result", f"allowed, because {basis}")])
 
 
 def explain_token(refusal: RequestError) -> Explanation:
     """Explain that a token is not accepted, for the reason of this refusal."""
-    change = "Get a fresh token from the backend that makes them, or print one with: relay token USER"
+    match refusal.reason:
+        case RefusalReason.TOKEN_EXPIRED:
+            change = "Get a fresh token from the backend that makes them, or print one with: relay token USER"
+        case RefusalReason.GRANTS_INVALID:
+            change = (
+                "Mend the claim that the message names, in the backend that makes the tokens: relay docs namespaces"
+            )
+        case _:
+            change = (
+                "Sign the token with the secret or key of this server, and with the issuer and the audience of [auth]; "
+                "relay token check shows what is in it, and relay token USER prints a good one."
+            )
     return _refused(refusal, change, [Step("token", refusal.message)])
+
+
+async def _basis(
+    rooms: Rooms,
+    rights: Rights,
+    principal: Principal | None,
+    channel: ChannelName,
+    token: SubscriptionToken | None,
+    *,
+    publishing: bool,
+) -> str:
+    """Return why the principal has the right, in words. Raises as the checks of `rules` and `Rights`."""
+    if publishing and principal is not None and channel.namespace.publish_hook is not None:
+        hook = await rights.check_publish(principal, channel)
+        if hook is not None:
+            await rights.allow_publication(hook, principal, Draft(channel, "", None, 0), None, why=True)
+            return f"the backend of the hook {hook.name} said yes"
+    try:
+        basis = check_without_rooms(channel, principal, token, publishing=publishing)
+    except RequestError as refusal:
+        name = None if publishing else asked_to_subscribe(principal, channel, token, refusal)
+        if name is None:
+            raise
+        await rights.check_subscribe(principal, channel, why=True)
+        return f"the backend of the hook {name} said yes"
+    if basis is not None:
+        return basis.value
+    await (check_publish if publishing else check_subscribe)(rooms, principal, channel)
+    return "the room lets the caller in"
 
 
 def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing: bool) -> list[Step]:
@@ -80,6 +132,9 @@ def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing
     steps = []
     if publishing:
         steps.append(Step("rule", f"clients that may publish: {namespace.publish.value}"))
+        if namespace.publish is PublishRule.SUBSCRIBERS and not namespace.built_in:
+            found = "the connection must be subscribed at that moment, else it is refused with not_subscribed"
+            steps.append(Step("connection", found))
         if principal is not None and is_backend(principal):
             steps.append(Step("scope", "the caller is a backend, so the rule is not asked"))
     if not publishing or namespace.publish is PublishRule.SUBSCRIBERS:
@@ -88,6 +143,15 @@ def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing
         granted = principal.grants.publish if publishing else principal.grants.subscribe
         matches = "has" if granted.match(channel.text) else "has not"
         steps.append(Step("grants", f"the token {matches} a grant to {'publish' if publishing else 'subscribe'}"))
+    if publishing and namespace.publish_hook is not None:
+        steps.append(Step("hook", f"the backend of the hook {namespace.publish_hook} decides in place of the rule"))
+    elif not publishing and namespace.subscribe_hook is not None:
+        steps.append(
+            Step("hook", f"the backend of the hook {namespace.subscribe_hook} decides if rule and grants say no")
+        )
+    if not publishing and not namespace.built_in:
+        kept = "may be asked for" if namespace.presence else "is not kept, so asking for it is refused with no_presence"
+        steps.append(Step("presence", f"{kept}: presence = {str(namespace.presence).lower()}"))
     return steps
 
 
@@ -106,12 +170,17 @@ def _refused(refusal: RequestError, change: str, steps: list[Step]) -> Explanati
     return Explanation(False, refusal.code, refusal.message, change, [*steps, result])
 
 
-def _cure(refusal: RequestError, channel: ChannelName) -> str:
+def _cure(refusal: RequestError, channel: ChannelName, *, publishing: bool) -> str:
     """Return what would change the answer, by the reason of the refusal."""
+    hook = channel.namespace.publish_hook if publishing else channel.namespace.subscribe_hook
     section = f"[namespaces.{channel.namespace.name}]"
     match refusal.reason:
         case RefusalReason.NOT_AUTHENTICATED:
-            return "Authenticate with a token first."
+            return "Authenticate with a token first: relay token USER prints one."
+        case RefusalReason.TOKEN_OTHER_USER:
+            return "Sign the subscription token for the user of the connection: its claim sub must be that user's id."
+        case RefusalReason.TOKEN_OTHER_CHANNEL:
+            return f"Sign the subscription token for {channel.text}: its claim channel must be that name."
         case RefusalReason.PUBLISH_NOT_ALLOWED:
             return "Publish with an API key of the scope publish or admin, or with the token of an admin."
         case RefusalReason.CLOSED:
@@ -126,6 +195,12 @@ def _cure(refusal: RequestError, channel: ChannelName) -> str:
             return f"Use the token of the user {channel.id}, or of an admin."
         case RefusalReason.NOT_OWNER:
             return f"Use the token of the channel's owner, or mint one with a grant for {channel.text}."
+        case RefusalReason.BACKEND_REFUSED:
+            return f"Change the answer of your backend, which [hooks.{hook}] names: the decision is its own."
+        case RefusalReason.BACKEND_UNREACHABLE:
+            return f"Start or mend your backend at the url in [hooks.{hook}], or raise its timeout there."
+        case RefusalReason.BACKEND_BUSY:
+            return f"Try again later; let the backend answer faster, or raise max_in_flight in [hooks.{hook}]."
         case RefusalReason.NOT_MEMBER:
             return f"Add the user to the room: POST /v1/chatrooms/{channel.id}/members."
         case RefusalReason.NOT_FOUND:

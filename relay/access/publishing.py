@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from relay.broker.broker import Broker
-from relay.broker.connections import Excluded
+from relay.broker.excluded import Excluded
 from relay.broker.signal import Signal
+from relay.broker.subscription import own_subscriber
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.ground import strictjson
@@ -15,6 +16,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RefusalReason, RequestError, invalid_field
 from relay.model.namespaces import ChannelName, Namespaces, Record, complete
 from relay.model.publication import Draft, Idempotency, Outcome
+from relay.sessions.connections import Connections
 
 MAX_ITEM_BYTES = 65_536
 """Bytes of one item for a built-in namespace, so that a publication fits into every outbox."""
@@ -46,6 +48,7 @@ class Publishing:
         broker: Broker,
         messages: Messages,
         notifications: Notifications,
+        connections: Connections,
         clock: Clock,
         *,
         idempotency_period: float,
@@ -53,6 +56,7 @@ class Publishing:
         """`idempotency_period`: seconds for which an idempotency key counts once."""
         self._namespaces = namespaces
         self._broker = broker
+        self._connections = connections
         self._prepare: Mapping[Record, Callable[[Draft], None]] = {
             Record.MESSAGE: messages.prepare_published,
             Record.NOTIFICATION: notifications.prepare_published,
@@ -60,13 +64,20 @@ class Publishing:
         self._clock = clock
         self._idempotency_period = idempotency_period
         self._channels: dict[str, ChannelName] = {}
-        self.max_item_bytes = max(MAX_ITEM_BYTES, *(row.max_data_bytes + MAX_OTHER_BYTES for row in namespaces))
+
+    @property
+    def max_item_bytes(self) -> int:
         """Bytes of one item in the namespace that allows the most."""
+        return max(MAX_ITEM_BYTES, self._namespaces.max_data_bytes + MAX_OTHER_BYTES)
 
     @property
     def cached_count(self) -> int:
         """The number of parsed channel names in the cache."""
         return len(self._channels)
+
+    def forget_channels(self) -> None:
+        """Forget the parsed channel names, because the namespaces have changed."""
+        self._channels.clear()
 
     def draft(self, item: object, *, scope: str, size: int, document: bytes | None = None) -> Draft:
         """Return the draft of one decoded item, which came in `size` bytes.
@@ -130,7 +141,7 @@ class Publishing:
 
     def exclude(self, draft: Draft, connection_id: str) -> None:
         """Leave one connection out of the subscribers that get a draft. An unknown id is ignored: it may have ended."""
-        subscriber = self._broker.connections.get(connection_id)
+        subscriber = own_subscriber(self._connections.get(connection_id))
         if subscriber is not None:
             draft.origin = Excluded(subscriber, draft.channel)
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import attrs
+from collections.abc import Sequence
 
-from relay.access.rules import check_subscribe
+import attrs
+import trio
+
+from relay.access.rights import Rights
 from relay.broker.attendance import Present
 from relay.broker.broker import Broker
-from relay.broker.paging import Page, read_page
+from relay.broker.paging import MAX_PAGE_BYTES, Page, read_page
 from relay.broker.presence import PresenceTable
 from relay.broker.subscription import Subscriber
-from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
+from relay.sessions.connections import Connections
 
 DEFAULT_PAGE = 50
 """Publications of one page of history, unless the caller asks for another number."""
 MAX_PAGE = 1000
 """Publications of one page of history."""
+MAX_PRESENT = 5000
+"""Connections that one answer about the presence in a channel names."""
+SLICE = 500
+"""Subscribers that are looked at before other tasks run."""
 
 
 @attrs.frozen
@@ -31,13 +38,22 @@ class PresentUsers:
     """None for a caller without a user, which may know the number alone."""
 
 
+@attrs.frozen
+class PresentConnection:
+    """One connection that is subscribed to a channel. `user_id` is empty for a client that is not authenticated."""
+
+    connection_id: str
+    user_id: str
+
+
 class Reading:
     """Reads for callers, after it checked that they may."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, presence: PresenceTable) -> None:
+    def __init__(self, broker: Broker, rights: Rights, presence: PresenceTable, connections: Connections) -> None:
         self._broker = broker
-        self._rooms = rooms
+        self._rights = rights
         self._presence = presence
+        self._connections = connections
 
     async def history(
         self,
@@ -48,6 +64,7 @@ class Reading:
         before: int | None = None,
         since: Position | None = None,
         subscriber: Subscriber | None = None,
+        max_bytes: int = MAX_PAGE_BYTES,
     ) -> Page:
         """Return a page of the channel's history, at most MAX_PAGE publications. See `read_page`.
 
@@ -57,7 +74,25 @@ class Reading:
             RequestError: as `check_subscribe`.
         """
         await self._check(principal, channel, subscriber)
-        return await read_page(self._broker.channels, channel, limit=min(limit, MAX_PAGE), before=before, since=since)
+        return await self.page(channel, limit=limit, before=before, since=since, max_bytes=max_bytes)
+
+    async def page(
+        self,
+        channel: ChannelName,
+        *,
+        limit: int,
+        before: int | None = None,
+        since: Position | None = None,
+        max_bytes: int = MAX_PAGE_BYTES,
+    ) -> Page:
+        """Return a page as `history`, for an operator: the caller has checked its right to read every channel.
+
+        Raises:
+            RequestError: the store cannot read.
+        """
+        return await read_page(
+            self._broker.channels, channel, limit=min(limit, MAX_PAGE), before=before, since=since, max_bytes=max_bytes
+        )
 
     async def presence(
         self, principal: Principal | None, channel: ChannelName, *, subscriber: Subscriber | None = None
@@ -75,9 +110,70 @@ class Reading:
         present = self._presence.present(channel)
         return PresentUsers(len(present), None if principal is None else present)
 
+    async def connections(self, principal: Principal, channel: ChannelName) -> list[PresentConnection]:
+        """Return the connections that are subscribed to the channel, those that share a subscriber left out. Always a checkpoint.
+
+        For admins alone, who may also ask in a namespace without presence.
+
+        Raises:
+            RequestError: as `counts`; `TOO_LARGE` if there are more than MAX_PRESENT.
+        """
+        clients, listeners = await self._listeners(principal, channel)
+        if clients > MAX_PRESENT:
+            raise RequestError(
+                Code.TOO_LARGE, f"The channel has over {MAX_PRESENT} subscribers. Ask for their number in its place."
+            )
+        present: list[PresentConnection] = []
+        async for some in _Slices(listeners):
+            for one in some:
+                if one.connection is not None:
+                    present.append(PresentConnection(self._connections.id_of(one.connection), one.user_id or ""))
+        return present
+
+    async def counts(self, principal: Principal, channel: ChannelName) -> tuple[int, int]:
+        """Return the numbers of connections and of users that are subscribed to the channel. Always a checkpoint.
+
+        For admins alone, who may also ask in a namespace without presence.
+
+        Raises:
+            RequestError: as `check_subscribe`; `FORBIDDEN` for others.
+        """
+        clients, listeners = await self._listeners(principal, channel)
+        users: set[str] = set()
+        async for some in _Slices(listeners):
+            users.update(one.user_id for one in some if one.user_id is not None)
+        return clients, len(users)
+
+    async def _listeners(self, principal: Principal, channel: ChannelName) -> tuple[int, list[Subscriber]]:
+        """Return the number of connections that are subscribed to the channel, and its subscribers. For admins alone."""
+        if not principal.is_admin:
+            raise RequestError(Code.FORBIDDEN, "Only admins may read the connections of a channel.")
+        await self._rights.check_subscribe(principal, channel)
+        active = self._broker.channels.get(channel)
+        return (0, []) if active is None else (active.sink_count, active.subscribers())
+
     async def _check(self, principal: Principal | None, channel: ChannelName, subscriber: Subscriber | None) -> None:
         if subscriber is not None:
             subscription = subscriber.subscriptions.get(channel.text)
             if subscription is not None and subscription.live:
                 return
-        await check_subscribe(self._rooms, principal, channel)
+        await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
+
+
+class _Slices:
+    """Subscribers in slices, between which other tasks run."""
+
+    def __init__(self, subscribers: Sequence[Subscriber]) -> None:
+        self._subscribers = subscribers
+        self._next = 0
+
+    def __aiter__(self) -> _Slices:
+        return self
+
+    async def __anext__(self) -> Sequence[Subscriber]:
+        await trio.lowlevel.checkpoint()
+        some = self._subscribers[self._next : self._next + SLICE]
+        self._next += SLICE
+        if not some:
+            raise StopAsyncIteration
+        return some

@@ -1,6 +1,7 @@
-"""Operators see connections and channels here, and act on them, whatever their dialect.
+"""Operators find connections and channels here, and act on them, whatever their dialect.
 
-The caller has checked that the principal is an admin. Reading walks in slices, so a big server stays responsive.
+The caller has checked that the principal is an admin. A search walks in slices, so a big server stays responsive. `reading`
+reads what a channel keeps, and who is subscribed to it.
 """
 
 from __future__ import annotations
@@ -8,21 +9,22 @@ from __future__ import annotations
 import fnmatch
 import heapq
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import attrs
 import trio
 
+from relay.access.busiest import Busiest
 from relay.access.rules import check_subscribe
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
-from relay.broker.subscription import Subscriber
+from relay.broker.subscription import Subscriber, own_subscriber
 from relay.broker.taps import EncodeLine, Tap
 from relay.chat.rooms import Rooms
 from relay.ground.errors import RETRY_AFTER, Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
-from relay.model.publication import Position, Publication
+from relay.model.publication import Position
 from relay.sessions.connections import Connections, Peer
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
@@ -35,24 +37,12 @@ MAX_EXAMINED = 2000
 """Connections that one page looks at. A filter that finds few of them gets a short page and a cursor."""
 SLICE = 500
 """Entries that are looked at before other tasks run."""
-MAX_PRESENT = 5000
-"""Connections that one answer about the presence in a channel names."""
 MAX_NAMED_CHANNELS = 10_000
 """Channels that one answer names, if it has no pages."""
-MAX_HISTORY_BYTES = 1_048_576
-"""Bytes of data in one answer about a history; the first publication comes in any case."""
 SUBSCRIBE_TIMEOUT = 5.0
 """Seconds for which one connection may have no room for the publications that it missed."""
 UNSUBSCRIBED = "unsubscribed by the server"
 """The reason that a client is told when an operator ends its subscription."""
-
-
-@attrs.frozen
-class Present:
-    """One connection that is subscribed to a channel. `user_id` is empty for a client that is not authenticated."""
-
-    connection_id: str
-    user_id: str
 
 
 @attrs.frozen
@@ -77,6 +67,8 @@ class Steering:
         self._broker = broker
         self._rooms = rooms
         self._database = database
+        self.busiest = Busiest(broker.channels)
+        """The channels with the most deliveries."""
 
     @property
     def channel_count(self) -> int:
@@ -179,7 +171,7 @@ class Steering:
         """
         subscribed = 0
         for peer in self._chosen(user_id, connection_id):
-            subscriber = _own_subscriber(peer)
+            subscriber = own_subscriber(peer)
             if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
                 continue
             if subscriber.is_fixed:
@@ -213,7 +205,7 @@ class Steering:
         """End the subscriptions of a user, or of one connection, to a channel. Return their number. The clients are told."""
         ended = 0
         for peer in self._chosen(user_id, connection_id):
-            subscriber = _own_subscriber(peer)
+            subscriber = own_subscriber(peer)
             if subscriber is not None and channel.text in subscriber.subscriptions:
                 self._broker.unsubscribe(subscriber, channel)
                 subscriber.revoked(channel, UNSUBSCRIBED)
@@ -242,70 +234,9 @@ class Steering:
         channel = self._broker.channels.named(text)
         return channel is not None and channel.subscriber_count > 0
 
-    def client_count(self, channel: ChannelName) -> int:
-        """Return the number of connections that are subscribed to a channel."""
-        active = self._broker.channels.get(channel)
-        return 0 if active is None else active.sink_count
-
-    async def user_count(self, channel: ChannelName) -> int:
-        """Return the number of users that are subscribed to a channel. Always a checkpoint."""
-        users: set[str] = set()
-        async for some in Slices(self._broker.channels.listeners(channel)):
-            users.update(one.user_id for one in some if one.user_id is not None)
-        return len(users)
-
-    async def present(self, channel: ChannelName) -> list[Present]:
-        """Return the connections that are subscribed to a channel, those that share a subscriber left out. Always a checkpoint.
-
-        Raises:
-            RequestError: `TOO_LARGE`; there are more than MAX_PRESENT.
-        """
-        if self.client_count(channel) > MAX_PRESENT:
-            raise RequestError(
-                Code.TOO_LARGE, f"The channel has over {MAX_PRESENT} subscribers. Ask for their number in its place."
-            )
-        present: list[Present] = []
-        async for some in Slices(self._broker.channels.listeners(channel)):
-            for one in some:
-                if one.connection is not None:
-                    present.append(Present(self._connections.id_of(one.connection), one.user_id or ""))
-        return present
-
     def tap(self, pattern: str, encode: EncodeLine, rate: int) -> Tap:
         """Return a view of what is published to the channels that match, for a `with` block. Raises as `Taps.open`."""
         return self._broker.channels.taps.open(matcher(pattern), encode, rate)
-
-    # -- history ------------------------------------------------------------------------------------------------------
-
-    async def history(
-        self, name: ChannelName, *, limit: int, since: Position | None, reverse: bool
-    ) -> tuple[Position, list[Publication]]:
-        """Return a channel's head, and at most `limit` publications of its history: the oldest first, unless `reverse`.
-
-        `since` begins after a position, or before it if `reverse`. An answer ends at MAX_HISTORY_BYTES. A checkpoint
-        only if the store is asked.
-
-        Raises:
-            RequestError: `CONFLICT` if the epoch of `since` has ended; or the store cannot read.
-        """
-        channels = self._broker.channels
-        channel = await channels.pin(name)
-        try:
-            if not channel.history.complete:
-                await channels.load_history(channel)
-            channels.expire(channel)
-            position, publications = channel.position, channel.history.all()
-        finally:
-            channels.unpin(channel)
-        if since is not None:
-            if since.epoch not in ("", position.epoch):
-                raise RequestError(Code.CONFLICT, "The epoch of this position has ended.")
-            publications = [
-                one for one in publications if (one.offset < since.offset) is reverse and one.offset != since.offset
-            ]
-        if reverse:
-            publications.reverse()
-        return position, _within_bytes(publications[:limit])
 
     async def remove_history(self, name: ChannelName) -> None:
         """Delete a channel's publications. Its offsets go on, and messages of a room stay. Always a checkpoint.
@@ -317,25 +248,6 @@ class Steering:
             lambda connection: forget_channel(connection, name.text),
             on_commit=lambda _: self._broker.channels.forget(name),
         )
-
-
-class Slices:
-    """Subscribers in slices, between which other tasks run."""
-
-    def __init__(self, subscribers: Sequence[Subscriber]) -> None:
-        self._subscribers = subscribers
-        self._next = 0
-
-    def __aiter__(self) -> Slices:
-        return self
-
-    async def __anext__(self) -> Sequence[Subscriber]:
-        await trio.lowlevel.checkpoint()
-        some = self._subscribers[self._next : self._next + SLICE]
-        self._next += SLICE
-        if not some:
-            raise StopAsyncIteration
-        return some
 
 
 def matcher(pattern: str) -> Callable[[str], object]:
@@ -354,20 +266,5 @@ def _matches(peer: Peer, user_id: str | None, dialect: str | None, channel: Chan
     return channel is None or (peer.subscriber is not None and channel.text in peer.subscriber.subscriptions)
 
 
-def _own_subscriber(peer: Peer) -> Subscriber | None:
-    """Return the subscriber of a connection, None if it has none of its own."""
-    subscriber = peer.subscriber
-    return subscriber if isinstance(subscriber, Subscriber) and subscriber.connection is peer else None
-
-
 def _active(channel: Channel) -> ActiveChannel:
     return ActiveChannel(channel.name.text, channel.sink_count, channel.offset, channel.epoch, len(channel.history))
-
-
-def _within_bytes(publications: list[Publication]) -> list[Publication]:
-    size = 0
-    for count, publication in enumerate(publications):
-        size += len(publication.json)
-        if size > MAX_HISTORY_BYTES and count:
-            return publications[:count]
-    return publications

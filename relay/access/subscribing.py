@@ -13,20 +13,26 @@ from functools import partial
 
 import trio
 
-from relay.access.rules import check_publish, check_subscribe
+from relay.access.rights import Rights
+from relay.access.rules import basis_to_subscribe, check_publish, check_subscribe
+from relay.admission.limits import Limits
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
-from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.broker.subscription import MakeAnswer, Subscriber, Subscription
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
-from relay.model.namespaces import ChannelName
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
+from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import PatientSink, RoomySink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
+
+RECHECKED_PER_TURN = 200
+"""Subscriptions that are checked again, and ended, before other tasks run: a few milliseconds."""
 
 First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 """Makes the frames that several subscriptions begin with. See `Broker.subscribe_from_history`."""
@@ -35,13 +41,23 @@ First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
 class Subscriptions:
     """Every subscription of every connection: the part of the core that dialects subscribe with."""
 
-    def __init__(self, broker: Broker, rooms: Rooms, timers: Timers, auth: Auth, *, maximum: int) -> None:
-        """`maximum`: counted subscriptions of one connection."""
+    def __init__(
+        self,
+        broker: Broker,
+        rooms: Rooms,
+        rights: Rights,
+        timers: Timers,
+        auth: Auth,
+        namespaces: Namespaces,
+        limits: Limits,
+    ) -> None:
         self._auth = auth
+        self._namespaces = namespaces
         self._broker = broker
+        self._rights = rights
         self._rooms = rooms
         self._timers = timers
-        self._maximum = maximum
+        self._limits = limits
 
     def attach(self, sink: PatientSink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
         """Return a new subscriber for a `with` block, whose end ends all its subscriptions.
@@ -82,7 +98,8 @@ class Subscriptions:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
 
         `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
-        with the reason `token_expired` when it expires, unless a later call brings a fresh one.
+        with the reason `token_expired` when it expires, unless a later call brings a fresh one. The answer of a backend
+        hook counts like a token, with the reason `backend_expired`.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
         the first frame; see `Broker.subscribe`, also for `last`. `counted=False` exempts the subscription from the maximum.
@@ -91,18 +108,17 @@ class Subscriptions:
         Raises:
             RequestError: there are too many subscriptions, the right is missing or lost meanwhile, or the store cannot
                 read.
-            Disconnect: the reader is so slow that the history went past its position.
+            Disconnect: the reader is so slow that the history went past its position, or a backend hook ends the
+                connection.
         """
-        maximum = self._maximum
+        maximum = self._limits.max_subscriptions
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
+            self._namespaces.check(channel)
             proof = None
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
-            await check_subscribe(self._rooms, principal, channel, proof)
-            if proof is not subscription.token:
-                subscription.token = proof
-                subscription.deadline = math.inf if proof is None else self._auth.deadline_at(proof.expires_at)
-                self._expect_end(subscriber)
+            proof = await self._rights.check_subscribe(principal, channel, proof, subscriber=subscriber)
+            self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe(subscriber, subscription, outbox=outbox, since=since, last=last, answer=answer)
 
     async def subscribe_all(
@@ -121,10 +137,13 @@ class Subscriptions:
 
         Raises:
             RequestError: a right is missing or lost meanwhile, or the store cannot read.
+            Disconnect: a backend hook ends the connection.
         """
         with self._broker.reserved(subscriber, channels, maximum=0, counted=False) as subscriptions:
-            for channel in channels:
-                await check_subscribe(self._rooms, principal, channel)
+            for channel, subscription in zip(channels, subscriptions, strict=True):
+                self._namespaces.check(channel)
+                proof = await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
+                self._rest_on(proof, subscriber, subscription)
             await self._broker.subscribe_from_history(subscriber, subscriptions, outbox=outbox, first=first)
 
     async def check_reader(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
@@ -162,6 +181,14 @@ class Subscriptions:
                 reason = None if channel.namespace.built_in else refusal.reason
                 self._end(subscriber, channel, "no longer an admin" if reason is None else reason.value)
 
+    def _rest_on(self, proof: SubscriptionToken | None, subscriber: Subscriber, subscription: Subscription) -> None:
+        """Let a subscription rest on a token, or on a backend's yes, and end with it."""
+        if proof is not subscription.token:
+            subscription.token = proof
+            expires_at = None if proof is None else proof.expires_at
+            subscription.deadline = math.inf if expires_at is None else self._auth.deadline_at(expires_at)
+            self._expect_end(subscriber)
+
     def _expect_end(self, subscriber: Subscriber) -> None:
         """Set the subscriber's one timer to the earliest end of a subscription token."""
         deadline = min((one.deadline for one in subscriber.subscriptions.values()), default=math.inf)
@@ -173,7 +200,9 @@ class Subscriptions:
         now = trio.current_time()
         for subscription in list(subscriber.subscriptions.values()):
             if subscription.deadline <= now:
-                self._end(subscriber, subscription.channel, RefusalReason.TOKEN_EXPIRED.value)
+                token = subscription.token
+                reason = RefusalReason.TOKEN_EXPIRED if token is None else token.end_reason
+                self._end(subscriber, subscription.channel, reason.value)
         self._expect_end(subscriber)
 
     def _end(self, subscriber: Subscriber, channel: ChannelName, reason: str) -> None:
@@ -199,6 +228,36 @@ class Subscriptions:
                 if refusal.code is Code.UNAVAILABLE:
                     raise
                 self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
+
+    async def recheck_all(self) -> None:
+        """End each subscription that the present namespaces do not allow any more, and report it as revoked.
+
+        Its channel may belong to no namespace now, or to another one. A client without a user is looked at, too. Rights
+        to rooms are not, because no configuration changes them. Other tasks run between slices.
+        """
+        looked_at = 0
+        for name in self._broker.subscribed_channels():
+            stays = self._namespaces.of(name.text) is name.namespace
+            if stays and name.namespace.built_in:
+                continue
+            for subscriber in self._broker.subscribers(name):
+                subscription = subscriber.subscriptions.get(name.text)
+                if subscription is None:
+                    continue
+                if not stays:
+                    self._end(subscriber, name, RefusalReason.UNKNOWN_NAMESPACE.value)
+                else:
+                    token = subscription.token
+                    if token is not None and token.by_backend and name.namespace.subscribe_hook is None:
+                        token = None  # the backend decides no more
+                    try:
+                        basis_to_subscribe(subscriber.principal, name, token)
+                    except RequestError as refusal:
+                        reason = refusal.reason or RefusalReason.REVOKED
+                        self._end(subscriber, name, reason.value)
+                looked_at += 1
+                if looked_at % RECHECKED_PER_TURN == 0:
+                    await trio.lowlevel.checkpoint()
 
     def unsubscribe(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """End a subscription. Idempotent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from relay.admission.rate_limits import FloodGuard, RateLimit, TokenBucket
+from relay.admission.rate_limits import FloodGuard, Rate, RateLimit, TokenBucket
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 
 
@@ -13,8 +13,8 @@ class FrameRateLimit:
 
     __slots__ = ("_bucket", "_flood")
 
-    def __init__(self, per_minute: int) -> None:
-        self._bucket = TokenBucket(per_minute, per_minute / 60)
+    def __init__(self, rate: Rate) -> None:
+        self._bucket = TokenBucket(rate)
         self._flood = FloodGuard()
 
     def spend(self) -> None:

@@ -35,22 +35,26 @@ class OriginPolicy:
         Raises:
             ValueError: an entry has another form.
         """
-        self._all = "*" in allowed
-        self._null = False
-        self._exact: set[_Origin] = set()
-        self._below: list[_Origin] = []
+        self.take_up(allowed)
+
+    def take_up(self, allowed: Sequence[str]) -> None:
+        """Allow these origins from now on, in place of the others. Raises as the constructor; then nothing changed."""
+        null = False
+        exact: set[_Origin] = set()
+        below: list[_Origin] = []
         for entry in allowed:
             if entry == "*":
                 continue
             origin = _parse(entry.lower().replace(_SUBDOMAINS, "://", 1))
             if entry.lower() == "null":
-                self._null = True
+                null = True
             elif origin is None:
                 raise ValueError(f"{entry!r} is not an origin; use one such as https://app.example.org, or *")
             elif _SUBDOMAINS in entry:
-                self._below.append(origin)
+                below.append(origin)
             else:
-                self._exact.add(origin)
+                exact.add(origin)
+        self._all, self._null, self._exact, self._below = "*" in allowed, null, exact, below
 
     def allows(self, origin: bytes | None, host: bytes | None) -> bool:
         """Return whether a page of this origin may connect to this host. Both are raw header values."""

@@ -27,18 +27,35 @@ _SWEEP = 2  # buckets examined on each take: more than one, so that the idle one
 _ROUNDING = 1e-6  # of a token: times are large floats, and a client that waited as told must not be refused again
 
 
-class TokenBucket:
-    """`capacity` tokens, refilled evenly at `per_second`; full at the start."""
+class Rate:
+    """The size of buckets and the speed at which they fill. All buckets of a rate follow a change of it at once."""
 
-    __slots__ = ("_at", "_capacity", "_per_second", "_tokens")
+    __slots__ = ("capacity", "per_second")
 
     def __init__(self, capacity: float, per_second: float) -> None:
         """Raises ValueError if either is not above 0."""
+        self.change(capacity, per_second)
+
+    def change(self, capacity: float, per_second: float) -> None:
+        """Take other values. Raises as the constructor."""
         if not (capacity > 0 and per_second > 0):
             raise ValueError(f"a bucket of {capacity} tokens, {per_second} a second, would never grant any")
-        self._capacity = capacity
-        self._per_second = per_second
-        self._tokens = capacity
+        self.capacity = capacity
+        self.per_second = per_second
+
+    def change_per_minute(self, count: int) -> None:
+        """Take `count` tokens in one minute, all of them at once if nothing was spent before. Raises as the constructor."""
+        self.change(count, count / 60)
+
+
+class TokenBucket:
+    """A bucket of one rate; full at the start."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self._tokens = rate.capacity
         self._at = -math.inf
 
     def take(self, now: float, amount: float = 1.0) -> float:
@@ -52,14 +69,16 @@ class TokenBucket:
             self._tokens = tokens - amount
             return 0.0
         self._tokens = tokens
-        return (amount - tokens) / self._per_second if amount <= self._capacity else math.inf
+        rate = self._rate
+        return (amount - tokens) / rate.per_second if amount <= rate.capacity else math.inf
 
     def is_full(self, now: float) -> bool:
         """Return whether the bucket is full, so that a new one could replace it."""
-        return self._level(now) >= self._capacity
+        return self._level(now) >= self._rate.capacity
 
     def _level(self, now: float) -> float:
-        return min(self._capacity, self._tokens + (now - self._at) * self._per_second)
+        rate = self._rate
+        return min(rate.capacity, self._tokens + (now - self._at) * rate.per_second)
 
 
 class RateLimit:
@@ -73,10 +92,9 @@ class RateLimit:
         message: str = "You make requests too fast.",
         max_keys: int = MAX_KEYS,
     ) -> None:
-        """`message` tells the client what it did too often. Raises as `TokenBucket`."""
-        TokenBucket(capacity, per_second)
-        self._capacity = capacity
-        self._per_second = per_second
+        """`message` tells the client what it did too often. Raises as `Rate`."""
+        self.rate = Rate(capacity, per_second)
+        """The rate of every bucket."""
         self._message = message
         self._max_keys = max_keys
         # In the order of use, the latest last. In a plain dict, finding the first gets slower with each deletion.
@@ -100,7 +118,7 @@ class RateLimit:
         buckets = self._buckets
         bucket = buckets.get(key)
         if bucket is None:
-            bucket = buckets[key] = TokenBucket(self._capacity, self._per_second)
+            bucket = buckets[key] = TokenBucket(self.rate)
         else:
             buckets.move_to_end(key)
         wait = bucket.take(now)

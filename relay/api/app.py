@@ -10,7 +10,6 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
-from relay.admission.origins import OriginPolicy
 from relay.api import health
 from relay.api.answers import CONTENT_TYPE, decode_json, failed, refused, success_body
 from relay.api.cors import Cors
@@ -50,6 +49,7 @@ class _Refusal:
 
 
 class _App(QuartTrio):
+    core: Core
     draining: Draining
     asgi_http_class = Connection  # type: ignore[assignment]
     asgi_websocket_class = _Refusal  # type: ignore[assignment]
@@ -83,9 +83,9 @@ def create_app(
 ) -> QuartTrio:
     """Return the application with these routes and the ones for health. `error_bodies`: as for `error_answer`."""
     app = _App("relay", static_folder=None)
-    app.cors = Cors(OriginPolicy(core.config.server.allowed_origins))
+    app.cors = Cors(core.origins)
     app.draining = readiness.draining
-    app.config["MAX_CONTENT_LENGTH"] = core.config.limits.max_body_bytes
+    app.core = core
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # no response is a redirect
     for blueprint in (*blueprints, health.blueprint(readiness)):

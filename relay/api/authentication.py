@@ -11,11 +11,17 @@ from quart import Request
 
 from relay.access.rules import check_backend
 from relay.admission.addresses import client_address, limit_key
+from relay.auth.console_sessions import READ, WRITE
 from relay.core import Core
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
 from relay.store.api_keys import ApiKey
 from relay.transports.request_head import RequestHead
+
+COOKIE = "relay-console"
+"""The cookie of a session of the console over plain HTTP, which only this machine itself may use."""
+SECURE_COOKIE = "__Host-relay-console"
+"""The cookie over HTTPS: browsers take a cookie of such a name from this host alone, and only with Secure."""
 
 
 @attrs.frozen
@@ -27,12 +33,42 @@ class Caller:
     authorization: str = ""
     """The header, or empty."""
     api_key: str | None = None
+    session: str | None = None
+    """The cookie of a session of the console, of a request that may use one."""
+    proof: str | None = None
+    """The header X-Console-Proof, without which that cookie does not count."""
 
 
 def caller_of(core: Core, request: Request) -> Caller:
     """Return the caller of one of Quart's requests."""
     headers = request.headers
     return Caller(address_of(core, request), headers.get("Authorization", ""), headers.get("X-API-Key"))
+
+
+def operator_caller(core: Core, request: Request) -> Caller:
+    """Return the caller of one of Quart's requests to a route that takes sessions of the console."""
+    headers = request.headers
+    return attrs.evolve(
+        caller_of(core, request),
+        session=session_in(headers.get("Cookie", "")),
+        proof=headers.get("X-Console-Proof"),
+    )
+
+
+def operator_caller_of_head(core: Core, head: RequestHead, peer: str) -> Caller:
+    """Return the caller of a request as `operator_caller` does, on a connection from `peer`."""
+    cookie, proof = head.first(b"cookie") or b"", head.first(b"x-console-proof")
+    return attrs.evolve(
+        caller_of_head(core, head, peer),
+        session=session_in(cookie.decode("latin-1")),
+        proof=None if proof is None else proof.decode("latin-1"),
+    )
+
+
+def session_in(cookies: str) -> str | None:
+    """Return the session of the console in a header Cookie; None if there is none. The one of HTTPS counts first."""
+    found = dict(one.strip().partition("=")[::2] for one in cookies.split(";"))
+    return found.get(SECURE_COOKIE) or found.get(COOKIE) or None
 
 
 def caller_of_head(core: Core, head: RequestHead, peer: str) -> Caller:
@@ -93,18 +129,47 @@ async def user_of(core: Core, request: Request) -> Principal:
 
 
 async def admin_of(core: Core, request: Request) -> Principal:
-    """Return the principal of a request: an admin, or a key with scope `admin`. Raises as `user_of`."""
-    return check_admin(await principal_of(core, request))
+    """Return the principal of a request: an admin, a key with scope `admin`, or a session of the console with that right.
+
+    Raises:
+        RequestError: as `authenticate`; `FORBIDDEN`.
+    """
+    return check_admin(await authenticate_operator(core, operator_caller(core, request)))
 
 
-def check_admin(principal: Principal) -> Principal:
-    """Return the principal if it is an admin, or a key with scope `admin`.
+async def operator_of(core: Core, request: Request) -> Principal:
+    """Return the principal of a request that may act in the console: as `admin_of`, or with scope `console:write`."""
+    return check_admin(await authenticate_operator(core, operator_caller(core, request)), WRITE)
+
+
+async def reader_of(core: Core, request: Request) -> Principal:
+    """Return the principal of a request that may read in the console: as `operator_of`, or with scope `console`."""
+    return check_reader(await authenticate_operator(core, operator_caller(core, request)))
+
+
+async def authenticate_operator(core: Core, caller: Caller) -> Principal:
+    """Return the principal of a caller: of its session of the console if it has one, else as `authenticate`."""
+    session = caller.session
+    if session is None or caller.authorization or caller.api_key is not None or core.config.console.enabled == "never":
+        return await authenticate(core, caller)
+    with core.limits.auth_failures.counted(caller.address):
+        return await core.auth.console.authenticate(session, caller.proof or "")
+
+
+def check_reader(principal: Principal) -> Principal:
+    """Return the principal if it may read in the console. Raises as `check_admin`."""
+    return check_admin(principal, READ, WRITE)
+
+
+def check_admin(principal: Principal, *scopes: str) -> Principal:
+    """Return the principal if it is an admin, or a key with scope `admin` or one of `scopes`.
 
     Raises:
         RequestError: `FORBIDDEN`.
     """
-    if not principal.is_admin:
-        raise RequestError(Code.FORBIDDEN, "This needs the token of an admin, or an API key with scope admin.")
+    if not principal.is_admin and not principal.scopes.intersection(scopes):
+        named = " or ".join([*scopes, "admin"])
+        raise RequestError(Code.FORBIDDEN, f"This needs the token of an admin, or an API key with scope {named}.")
     return principal
 
 

@@ -9,6 +9,7 @@ from quart import Blueprint, Response, request
 
 from relay.api import files
 
+PACKAGE = "relay.client"
 MAX_AGE = 3600
 """Seconds for which a browser may keep the client. A new release is a restart, so an old client runs for no longer."""
 _HEADERS = {
@@ -26,10 +27,10 @@ def blueprint() -> Blueprint:
     @routes.get("/relay.js")
     async def module() -> Response:
         headers = {**_HEADERS, "Link": '</relay.d.ts>; rel="types"'}
-        return files.respond(request, "js/relay.js", "text/javascript; charset=utf-8", headers)
+        return files.respond(request, PACKAGE, "js/relay.js", "text/javascript; charset=utf-8", headers)
 
     @routes.get("/relay.d.ts")
     async def types() -> Response:
-        return files.respond(request, "js/relay.d.ts", "text/plain; charset=utf-8", _HEADERS)
+        return files.respond(request, PACKAGE, "js/relay.d.ts", "text/plain; charset=utf-8", _HEADERS)
 
     return routes

@@ -2,7 +2,8 @@
 preflights.
 
 Relay refuses the preflight of a page whose origin is not allowed. Requests without a preflight are answered, but the
-browser hides the response from the page. Relay has no cookies, so it never asks for a browser's own credentials.
+browser hides the response from the page. The one cookie is that of the console, which no page of
+another origin may use: so Relay never asks for a browser's own credentials.
 """
 
 from __future__ import annotations

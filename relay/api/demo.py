@@ -44,7 +44,7 @@ def blueprint(core: Core) -> Blueprint:
         if shown == "never" or (shown == "loopback" and not is_local(core, request)):
             raise _nothing()
         path, content_type = _FILES[request.path.rstrip("/")]
-        return files.respond(request, path, content_type, _HEADERS)
+        return files.respond(request, "relay.client", path, content_type, _HEADERS)
 
     for path in _FILES:
         routes.add_url_rule(path, path.replace(".", "-"), file)

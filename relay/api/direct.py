@@ -12,9 +12,8 @@ from typing import Any
 
 import attrs
 
-from relay.admission.origins import OriginPolicy
 from relay.api.answers import body_too_large, failed, refused, success_body
-from relay.api.authentication import Caller, caller_of_head
+from relay.api.authentication import Caller, caller_of_head, operator_caller_of_head
 from relay.api.cors import Cors
 from relay.api.draining import STALL_TIMEOUT, Draining
 from relay.core import Core
@@ -99,8 +98,7 @@ class DirectRoutes:
         self._draining = draining
         self._routes = routes
         self._streams = streams or {}
-        self._cors = Cors(OriginPolicy(core.config.server.allowed_origins))
-        self._no_origin = header_lines(self._cors.headers(None, None))  # as backends ask
+        self._cors = Cors(core.origins)
 
     def find(self, head: RequestHead) -> Respond | None:
         """Return the function that answers a request, or None if Quart does."""
@@ -132,7 +130,7 @@ class DirectRoutes:
             await exchange.start_stream(LINES, lines)
 
         try:
-            await stream(core, self._draining, caller_of_head(core, head, exchange.peer), exchange, start)
+            await stream(core, self._draining, operator_caller_of_head(core, head, exchange.peer), exchange, start)
         except Exception as error:  # noqa: BLE001 - as in `_respond`
             answer = self._refused(error, head)
             if not exchange.streams:
@@ -148,9 +146,7 @@ class DirectRoutes:
 
     def _cors_lines(self, head: RequestHead) -> bytes:
         origin = head.first(b"origin")
-        if origin is None:
-            return self._no_origin
-        return header_lines(self._cors.headers(origin, head.first(b"host")))
+        return header_lines(self._cors.headers(origin, None if origin is None else head.first(b"host")))
 
 
 def mimetype_of(head: RequestHead) -> str:

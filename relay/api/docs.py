@@ -1,6 +1,6 @@
 """`GET /docs`: the handbook as HTML. Everyone may read it: it holds nothing about this server.
 
-The pages carry no script, and a browser may load nothing for them but the style sheet of this server.
+The pages carry no script, and a browser may load nothing for them but the style sheet and the pictures of this server.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ from urllib.parse import quote
 import trio
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 
+from relay.api import files
 from relay.docs import handbook
 from relay.ground.errors import Code, RequestError
 
 PATH = "/docs"
 STYLE_PATH = f"{PATH}/style.css"
+PICTURES = "screens"
+"""The folder of the pictures, in the package and below PATH."""
+PICTURES_PATH = f"{PATH}/{PICTURES}"
 MAX_AGE = 300
 """Seconds for which a browser may keep a page. A new release is a restart, so an old page is seen for no longer."""
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -50,6 +54,12 @@ def blueprint() -> Blueprint:
     @routes.get(STYLE_PATH)
     async def style() -> Response:
         return await _response(lambda: handbook.read("style.css"), "text/css; charset=utf-8")
+
+    @routes.get(f"{PICTURES_PATH}/<name>")
+    async def picture(name: str) -> Response:
+        if name not in files.names(handbook.__package__, PICTURES):
+            raise RequestError(Code.NOT_FOUND, "The handbook has no such picture.")
+        return files.respond(request, handbook.__package__, f"{PICTURES}/{name}", "image/webp", HEADERS)
 
     return routes
 
@@ -82,6 +92,9 @@ def render_page(topic: str) -> str:
     for token in _with_children(tokens):
         if token.type == "link_open":
             token.attrSet("href", rewritten(str(token.attrGet("href") or "")))
+        if token.type == "image":
+            token.attrSet("src", f"{PATH}/{token.attrGet('src')}")
+            token.attrSet("loading", "lazy")
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             opening.attrSet("id", anchor(inline.content))

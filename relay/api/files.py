@@ -5,24 +5,43 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
 
 from quart import Request, Response
 
-from relay.client import files
 
-
-def respond(request: Request, path: str, content_type: str, headers: Mapping[str, str]) -> Response:
-    """Return a response with a file of `relay.client`, or 304 if the request names its ETag."""
-    etag = _etag(path)
+def respond(request: Request, package: str, path: str, content_type: str, headers: Mapping[str, str]) -> Response:
+    """Return a response with a file of a package, or 304 if the request names its ETag. The file must exist."""
+    etag = _etag(package, path)
     if etag in request.if_none_match:
         response = Response(b"", 304, dict(headers))
         del response.headers["Content-Type"]
     else:
-        response = Response(files.read(path), 200, dict(headers), content_type=content_type)
+        response = Response(read(package, path), 200, dict(headers), content_type=content_type)
     response.set_etag(etag)
     return response
 
 
 @cache
-def _etag(path: str) -> str:
-    return hashlib.sha256(files.read(path)).hexdigest()[:32]
+def names(package: str, folder: str) -> frozenset[str]:
+    """Return the paths of all files below a folder of a package, relative to it."""
+    return frozenset(_below(resources.files(package).joinpath(folder), ""))
+
+
+def _below(folder: Traversable, prefix: str) -> list[str]:
+    found: list[str] = []
+    for entry in folder.iterdir():
+        found += _below(entry, f"{prefix}{entry.name}/") if entry.is_dir() else [prefix + entry.name]
+    return found
+
+
+@cache
+def read(package: str, path: str) -> bytes:
+    """Return a file of a package. The caller names files of the package only."""
+    return resources.files(package).joinpath(path).read_bytes()
+
+
+@cache
+def _etag(package: str, path: str) -> str:
+    return hashlib.sha256(read(package, path)).hexdigest()[:32]

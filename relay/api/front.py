@@ -12,12 +12,15 @@ from quart import Blueprint, Response, request
 
 from relay.api import docs
 from relay.api.app import success
+from relay.api.console import pages
+from relay.api.console.place import is_shown
 from relay.api.health import Readiness
+from relay.core import Core
 
 HEADERS = {**docs.HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
 
 
-def blueprint(readiness: Readiness) -> Blueprint:
+def blueprint(core: Core, readiness: Readiness) -> Blueprint:
     """Return the route."""
     routes = Blueprint("front", __name__)
 
@@ -30,14 +33,17 @@ def blueprint(readiness: Readiness) -> Blueprint:
             response = success({**data, "docs": docs.PATH, "health": "/healthz"})
             response.headers.update({"Cache-Control": "no-store", "Vary": "Accept"})
             return response
-        return Response(render(reason), content_type="text/html; charset=utf-8", headers=HEADERS)
+        return Response(
+            render(reason, console=is_shown(core)), content_type="text/html; charset=utf-8", headers=HEADERS
+        )
 
     return routes
 
 
-def render(reason: str | None) -> str:
-    """Return the page as HTML. `reason` tells why the server is not ready; None if it is."""
+def render(reason: str | None, *, console: bool) -> str:
+    """Return the page as HTML. `reason` tells why the server is not ready; None if it is. `console`: with a link to it."""
     state = "ready" if reason is None else f"not ready: {escape(reason)}"
+    link = f'<li><a href="{pages.PATH}">Console</a>, for operators</li>' if console else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -45,6 +51,6 @@ def render(reason: str | None) -> str:
         "<body><main><h1>Relay</h1>"
         "<p>This is a realtime server: chat, presence, notifications and live data over WebSocket.</p>"
         f"<p>Version {escape(version('relay-server'))}. The server is <strong>{state}</strong>.</p>"
-        f'<ul><li><a href="{docs.PATH}">Handbook</a></li><li><a href="/healthz">Is the process alive?</a></li>'
+        f'<ul>{link}<li><a href="{docs.PATH}">Handbook</a></li><li><a href="/healthz">Is the process alive?</a></li>'
         '<li><a href="/readyz">Does it accept work?</a></li></ul></main></body></html>\n'
     )

@@ -34,3 +34,12 @@ def _names_this_machine(request: Request) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_secure(core: Core, request: Request) -> bool:
+    """Return whether the client uses HTTPS: with this server, or with a trusted proxy that says so."""
+    if core.config.server.tls_cert is not None:
+        return True
+    peer = (request.scope.get("client") or ("",))[0]
+    trusted = bool(peer) and ip_address(peer) in core.trusted_proxies
+    return trusted and request.headers.get("X-Forwarded-Proto", "").strip().lower() == "https"

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from relay.access.reading import MAX_PAGE
 from relay.access.steering import MAX_NAMED_CHANNELS
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
@@ -22,10 +23,10 @@ from relay.ground import strictjson
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
-from relay.model.publication import Draft, Published
+from relay.model.publication import Draft, Position, Published
 
-MAX_HISTORY = 1000
-"""Publications in one answer about a history."""
+MAX_HISTORY_BYTES = 1_048_576
+"""Bytes of data in one answer about a history; the first publication comes in any case."""
 MAX_READS = 16
 """Commands of one batch that read, so that its answer stays bounded."""
 MAX_COMMANDS = 1000
@@ -279,26 +280,39 @@ async def _refresh(request: Request, params: Params) -> dict[str, Any]:
 
 
 async def _presence(request: Request, params: Params) -> dict[str, Any]:
-    present = await request.core.steering.present(request.channel(params))
+    present = await request.core.reading.connections(request.principal, request.channel(params))
     return {"presence": {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in present}}
 
 
 async def _presence_stats(request: Request, params: Params) -> dict[str, Any]:
-    channel, steering = request.channel(params), request.core.steering
-    users = await steering.user_count(channel)
-    return {"num_clients": steering.client_count(channel), "num_users": users}
+    clients, users = await request.core.reading.counts(request.principal, request.channel(params))
+    return {"num_clients": clients, "num_users": users}
 
 
 async def _history(request: Request, params: Params) -> dict[str, Any]:
     channel, limit = request.channel(params), params.integer("limit", 0)
-    limit = MAX_HISTORY if limit < 0 else min(limit, MAX_HISTORY)
-    position, publications = await request.core.steering.history(
-        channel, limit=limit, since=params.position("since"), reverse=params.flag("reverse")
+    since, reverse = params.position("since"), params.flag("reverse")
+    # Centrifugo returns the oldest first, unless `reverse` is set; then it returns those before a position.
+    page = await request.core.reading.history(
+        request.principal,
+        channel,
+        limit=MAX_PAGE if limit < 0 else limit,
+        before=since.offset if reverse and since is not None else None,
+        since=None if reverse else since or Position(0, ""),
+        max_bytes=MAX_HISTORY_BYTES,
     )
+    if since is not None and since.epoch not in ("", page.head.epoch):
+        raise RequestError(Code.CONFLICT, "The epoch of this position has ended.")
+    # If something is missing after a position, the page begins with the first publication that is kept.
+    after = 0 if reverse or since is None else since.offset
     return {
-        "publications": [{"data": one.data, "offset": one.offset, "tags": {"type": one.type}} for one in publications],
-        "offset": position.offset,
-        "epoch": position.epoch,
+        "publications": [
+            {"data": one.data, "offset": one.offset, "tags": {"type": one.type}}
+            for one in page.publications
+            if one.offset > after
+        ],
+        "offset": page.head.offset,
+        "epoch": page.head.epoch,
     }
 
 

@@ -103,7 +103,9 @@ class RelayCollector(Collector):
         yield from self._publications()
         yield from self._outboxes()
         yield from self._store()
+        yield from self._hooks()
         yield from self._cluster()
+        yield from self._webhooks()
         yield from self._memory()
         yield _histogram(
             "relay_loop_lag_seconds",
@@ -151,6 +153,12 @@ class RelayCollector(Collector):
             {code.value: number for code, number in metrics.refused.items()},
         )
         yield _counter("relay_http_responses", "HTTP responses by status.", "status", metrics.responses)
+        yield _counter(
+            "relay_reloads",
+            "Reloads of the configuration: taken, or refused because it has mistakes.",
+            "outcome",
+            metrics.reloads,
+        )
 
     def _publications(self) -> Iterator[Metric]:
         core, broker, flusher = self._sources.core, self._sources.broker, self._sources.flusher
@@ -221,6 +229,26 @@ class RelayCollector(Collector):
             broker.channels.dirty_count,
         )
 
+    def _hooks(self) -> Iterator[Metric]:
+        hooks = self._sources.core.hooks
+        questions = CounterMetricFamily(
+            "relay_hook_questions",
+            "Questions to backend hooks, by outcome: allowed, refused, cached, unreachable (no clear answer in time), busy.",
+            labels=["hook", "kind", "outcome"],
+        )
+        pending = GaugeMetricFamily("relay_hook_pending", "Questions that wait for a backend hook.", labels=["hook"])
+        seconds = HistogramMetricFamily(
+            "relay_hook_seconds",
+            "Duration of questions to backend hooks, the wait for a free connection included.",
+            labels=["hook"],
+        )
+        for name, hook in hooks.items():
+            for (kind, outcome), number in hook.outcomes.items():
+                questions.add_metric([name, kind.value, outcome], number)
+            pending.add_metric([name], hook.pending)
+            seconds.add_metric([name], _buckets(hook.durations), hook.durations.sum)
+        yield from (questions, pending, seconds)
+
     def _cluster(self) -> Iterator[Metric]:
         cluster = self._sources.cluster
         if cluster is None:
@@ -243,6 +271,44 @@ class RelayCollector(Collector):
         yield _total(
             "relay_bus_catch_ups", "Times the database was asked for publications that were missed.", delivery.catch_ups
         )
+
+    def _webhooks(self) -> Iterator[Metric]:
+        webhooks = self._sources.core.webhooks
+        if not webhooks.senders:
+            return
+        pending = GaugeMetricFamily(
+            "relay_webhook_pending", "Events that wait to be sent, counted every five seconds.", labels=["webhook"]
+        )
+        oldest = GaugeMetricFamily(
+            "relay_webhook_oldest_seconds", "Age of the oldest event that waits; 0 if none does.", labels=["webhook"]
+        )
+        dead = GaugeMetricFamily(
+            "relay_webhook_dead", "Events that were given up and can be replayed.", labels=["webhook"]
+        )
+        stopped = GaugeMetricFamily(
+            "relay_webhook_stopped", "1 while nothing is sent, because the receiver answered 410.", labels=["webhook"]
+        )
+        dropped = CounterMetricFamily(
+            "relay_webhook_dropped", "Events that were never sent, because too many waited.", labels=["webhook"]
+        )
+        attempts = CounterMetricFamily(
+            "relay_webhook_attempts",
+            "Requests by outcome: delivered, or why not (refused, timeout, connect ...).",
+            labels=["webhook", "outcome"],
+        )
+        now_ms = self._sources.core.clock.now_ms()
+        for name, sender in webhooks.senders.items():
+            count = webhooks.counts.get(name)
+            since_ms = None if count is None else count.oldest_ms
+            pending.add_metric([name], 0 if count is None else count.pending)
+            oldest.add_metric([name], 0 if since_ms is None else max(now_ms - since_ms, 0) / 1000)
+            dead.add_metric([name], 0 if count is None else count.dead)
+            stopped.add_metric([name], int(sender.is_stopped))
+            dropped.add_metric([name], webhooks.dropped[name])
+            for outcome, number in sender.attempts.items():
+                attempts.add_metric([name, outcome], number)
+        yield from (pending, oldest, dead, stopped, dropped, attempts)
+        yield _histogram("relay_webhook_seconds", "Duration of requests to receivers.", webhooks.seconds)
 
     def _memory(self) -> Iterator[Metric]:
         core, broker = self._sources.core, self._sources.broker
@@ -271,6 +337,7 @@ class RelayCollector(Collector):
             "user_profiles": core.auth.users.remembered_count,
             "channel_names": core.publishing.cached_count,
             "timers": len(core.timers),
+            "hook_answers": sum(hook.cached_count for hook in core.hooks.values()),
             **{name: count() for name, count in core.metrics.tables.items()},
         }
         entries = GaugeMetricFamily("relay_table_entries", "Entries of tables in memory.", labels=["table"])
@@ -295,9 +362,13 @@ def _counter(name: str, documentation: str, label: str, counts: Mapping[str, int
 
 
 def _histogram(name: str, documentation: str, histogram: Histogram) -> Metric:
+    return HistogramMetricFamily(name, documentation, buckets=_buckets(histogram), sum_value=histogram.sum)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     buckets: list[tuple[str, float]] = []
     total = 0
     for bound, number in zip((*map(str, histogram.bounds), "+Inf"), histogram.counts, strict=True):
         total += number
         buckets.append((bound, total))
-    return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=histogram.sum)
+    return buckets

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from quart import request
+
 from relay.ground.errors import invalid_field
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.publication import Position
@@ -13,6 +15,11 @@ MAX_LONG_CHARACTERS = 16_384
 """Length of a token."""
 MAX_LISTED = 1000
 """Texts in one list."""
+
+
+MAX_PAGE = 200
+"""Entries in one page of a list."""
+MAX_CURSOR_DIGITS = 15
 
 
 class Params:
@@ -93,3 +100,19 @@ class Params:
         for name in names:
             if self._given.get(name):
                 raise invalid_field(name, "is not supported")
+
+
+def page_query() -> tuple[Params, int]:
+    """Return the query of Quart's request, and how many entries its page may have. Raises RequestError."""
+    given = request.args.get("limit", str(MAX_PAGE))
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= MAX_PAGE):
+        raise invalid_field("limit", f"must be 1 to {MAX_PAGE}")
+    return Params(request.args), int(given)
+
+
+def number_cursor(query: Params) -> int:
+    """Return the cursor of a list whose cursors are numbers; 0 without one. Raises RequestError."""
+    after = query.optional("cursor") or "0"
+    if not (after.isascii() and after.isdigit() and len(after) <= MAX_CURSOR_DIGITS):
+        raise invalid_field("cursor", "must be the cursor of the last page")
+    return int(after)

@@ -153,7 +153,7 @@ class Connection:
                 path = urlsplit(path).path or "/"  # the whole URL, as a client sends it to a proxy
         request = Request(
             scope["method"], scope["scheme"], path, scope["query_string"], headers, "", scope["http_version"], scope,
-            max_content_length=self._app.config["MAX_CONTENT_LENGTH"], send_push_promise=_no_push,
+            max_content_length=self._app.core.config.limits.max_body_bytes, send_push_promise=_no_push,
         )  # fmt: skip
         has_body = scope["method"] not in _WITHOUT_BODY or request.content_length or "Transfer-Encoding" in headers
         request.body.bind(receive, self._app.draining, complete=not has_body)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from urllib.parse import parse_qs
 
 import trio
 
-from relay.api.authentication import Caller, authenticate, check_admin, while_valid
+from relay.api.authentication import Caller, authenticate_operator, check_reader
 from relay.api.draining import Draining
 from relay.api.params import Params
+from relay.api.streaming import StartStream, stream_while_valid
 from relay.broker.taps import Tap
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
-from relay.ground.errors import RequestError, invalid_field
+from relay.ground.errors import invalid_field
 from relay.model.publication import Publication
-from relay.sessions.outbox import GONE
 from relay.transports.exchange import Exchange
 
 PATH = "/v1/admin/tail"
@@ -31,8 +30,6 @@ DEFAULT_RATE = 100
 MAX_RATE = 1000
 """Publications a second that one tail shows."""
 
-StartStream = Callable[[], Awaitable[None]]
-
 
 async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream) -> None:
     """Stream publications until the client is gone, its right ends or the server stops. `start` writes the head.
@@ -40,40 +37,30 @@ async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchang
     Raises:
         RequestError: the caller may not, a parameter is wrong, or there are too many tails. `start` was not called.
     """
-    principal = check_admin(await authenticate(core, caller))
+    principal = check_reader(await authenticate_operator(core, caller))
     query = Params({name: values[-1] for name, values in parse_qs(exchange.head.query).items()})
     rate = query.optional("rate") or str(DEFAULT_RATE)
     if not (rate.isascii() and rate.isdigit() and len(rate) < 6 and 1 <= int(rate) <= MAX_RATE):
         raise invalid_field("rate", f"must be 1 to {MAX_RATE}")
-    with core.steering.tap(query.optional("pattern") or "*", _line, int(rate)) as tap, suppress(*GONE):
-        await start()
-        with suppress(RequestError), while_valid(core, principal):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, exchange, nursery.cancel_scope)
-                await _write(tap, exchange, draining)
-                nursery.cancel_scope.cancel()
+    with core.steering.tap(query.optional("pattern") or "*", _line, int(rate)) as tap:
+        write = partial(_write, tap, exchange, draining)
+        await stream_while_valid(core, caller, principal, exchange, start, write)
 
 
 async def _write(tap: Tap, exchange: Exchange, draining: Draining) -> None:
-    """Write lines until the client is gone or the server drains."""
+    """Write lines until the server drains."""
     ticks, written_at = 0, 0
-    with suppress(*GONE):
-        while not draining.begun:
-            await trio.sleep(TICK)
-            ticks += 1
-            lines = tap.take_lines()
-            if ticks % TICKS_PER_PERIOD == 0 and (skipped := tap.renew()):
-                lines.append(b'{"skipped":%d}\n' % skipped)
-            if not lines and ticks - written_at >= TICKS_PER_SIGN:
-                lines.append(b"\n")
-            if lines:
-                written_at = ticks
-                await exchange.send(b"".join(lines))
-
-
-async def _cancel_when_gone(exchange: Exchange, scope: trio.CancelScope) -> None:
-    await exchange.wait_gone()
-    scope.cancel()
+    while not draining.begun:
+        await trio.sleep(TICK)
+        ticks += 1
+        lines = tap.take_lines()
+        if ticks % TICKS_PER_PERIOD == 0 and (skipped := tap.renew()):
+            lines.append(b'{"skipped":%d}\n' % skipped)
+        if not lines and ticks - written_at >= TICKS_PER_SIGN:
+            lines.append(b"\n")
+        if lines:
+            written_at = ticks
+            await exchange.send(b"".join(lines))
 
 
 def _line(publication: Publication) -> bytes:

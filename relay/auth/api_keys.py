@@ -121,6 +121,10 @@ class ApiKeys:
         """
         return await self._database.write(lambda connection: store.revoke(connection, key_id, now_ms))
 
+    async def set_tier(self, key_id: str, tier: Tier) -> bool:
+        """Move a key to a tier. Return False if no key has this id. A checkpoint and errors as `create`."""
+        return await self._database.write(lambda connection: store.set_tier(connection, key_id, tier))
+
     def watch(self, key_id: str, on_change: OnChange) -> Watch:
         """Call `on_change` with the key's current state, then on every change until the watch is closed. None means revoked."""
         watch = Watch(self, key_id)

@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from relay.auth.api_keys import ApiKeys
+from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
@@ -18,10 +19,11 @@ from relay.model.principal import Principal
 
 @attrs.frozen
 class Auth:
-    """Tokens, API keys, tickets, and the users that tokens have named."""
+    """Tokens, API keys, sessions of the console, tickets, and the users that tokens have named."""
 
     tokens: Tokens
     keys: ApiKeys
+    console: ConsoleSessions
     users: Users
     tickets: Tickets
     clock: Clock

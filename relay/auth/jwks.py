@@ -5,12 +5,8 @@ While a fetch fails, the known keys stay valid. It knows no tokens and no client
 
 from __future__ import annotations
 
-import http.client
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
-from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 import jwt
 import trio
@@ -20,6 +16,8 @@ from relay.auth.verifier import PublicKey, public_key
 from relay.config.public_key import MIN_RSA_BITS
 from relay.ground import logs, strictjson
 from relay.ground.errors import ProtocolError
+from relay.hooks.addresses import OWN_NETWORKS, networks
+from relay.hooks.egress import EgressError, Target
 
 REFRESH_INTERVAL = 300.0
 """Seconds between two fetches of the keys."""
@@ -35,8 +33,6 @@ MAX_DOCUMENT_BYTES = 262_144
 """Bytes of one document. A larger one is refused."""
 MAX_KEYS = 50
 """Keys in one document, and old keys. Each of them is tried for a token that names no key."""
-
-_READ_BYTES = 16_384
 
 Fetch = Callable[[str], Awaitable[bytes]]
 Identity = tuple[str, str | None, bytes]
@@ -54,7 +50,7 @@ class Jwks:
     def __init__(self, url: str, *, fetch: Fetch | None = None) -> None:
         """`fetch` returns the document at a URL or raises JwksError. It is cancelled after FETCH_TIMEOUT."""
         self._url = url
-        self._fetch = fetch or _Fetcher().fetch
+        self._fetch = fetch or fetch_document
         self._current: list[PublicKey] = []
         self._old: list[tuple[PublicKey, float]] = []  # with the end of their validity, on `trio.current_time()`
         self._failure: str | None = "they were not fetched yet"
@@ -133,12 +129,12 @@ def parse(document: bytes) -> list[PublicKey]:
     try:
         listed = strictjson.loads_object(document).get("keys")
     except ProtocolError as error:
-        raise JwksError("the answer is not a JSON object") from error
+        raise JwksError("the response is not a JSON object") from error
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
-        raise JwksError(f"the answer has no array named keys, of {MAX_KEYS} at most")
+        raise JwksError(f"the response has no array named keys, of {MAX_KEYS} at most")
     keys = [key for one in listed if (key := _usable(one)) is not None]
     if not keys:
-        raise JwksError("the answer has no key for RS256, ES256 or EdDSA")
+        raise JwksError("the response has no key for RS256, ES256 or EdDSA")
     return keys
 
 
@@ -169,40 +165,17 @@ def _identity(key: PublicKey) -> Identity:
     return key.algorithm, key.kid, key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-class _Fetcher:
-    """Fetches documents over HTTP, one at a time, in a thread."""
+async def fetch_document(url: str) -> bytes:
+    """Return the document at a URL. It may be of a private network, because the operator named it.
 
-    def __init__(self) -> None:
-        # A thread cannot be cancelled. A slow one is abandoned to its own deadline, and no other starts meanwhile.
-        self._limiter = trio.CapacityLimiter(1)
-
-    async def fetch(self, url: str) -> bytes:
-        """Return the document at a URL.
-
-        Raises:
-            JwksError: the document cannot be fetched.
-        """
-        return await trio.to_thread.run_sync(partial(_get, url), limiter=self._limiter, abandon_on_cancel=True)
-
-
-def _get(url: str) -> bytes:
-    # No handler of redirects, because only the configured URL is trusted.
-    opener = OpenerDirector()
-    for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
-        opener.add_handler(handler)
-    deadline = time.monotonic() + FETCH_TIMEOUT
-    document = b""
+    Raises:
+        JwksError: the document cannot be fetched.
+    """
     try:
-        request = Request(url, headers={"Accept": "application/json", "User-Agent": "relay"})  # noqa: S310 - checked as configuration
-        with opener.open(request, timeout=FETCH_TIMEOUT) as response:
-            if response.status != 200:
-                raise JwksError(f"the answer has the status {response.status}")
-            while data := response.read1(_READ_BYTES):
-                document += data
-                if len(document) > MAX_DOCUMENT_BYTES:
-                    raise JwksError(f"the answer has more than {MAX_DOCUMENT_BYTES} bytes")
-                if time.monotonic() > deadline:
-                    raise JwksError(f"no complete response within {FETCH_TIMEOUT:g} seconds")
-    except (OSError, UnicodeError, http.client.HTTPException) as error:  # UnicodeError: an impossible host name
-        raise JwksError(f"{type(error).__name__}: {error}") from error
-    return document
+        with Target(url, allowed=networks(OWN_NETWORKS)) as target:
+            response = await target.get(timeout=FETCH_TIMEOUT, max_bytes=MAX_DOCUMENT_BYTES)
+    except EgressError as error:
+        raise JwksError(str(error)) from error
+    if response.status != 200:
+        raise JwksError(f"the response has the status {response.status}")
+    return response.body

@@ -16,13 +16,12 @@ import trio
 
 from relay.broker.behind import BehindPublisher
 from relay.broker.channel import Channel
-from relay.broker.connections import Connections
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.signal import Signal
-from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription
+from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription, Watcher
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
@@ -72,11 +71,12 @@ class Broker:
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
         self._behind = BehindPublisher(self.channels, self.idempotency, self.publications)
-        self.connections = Connections()
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], None] | None = None
         """Called synchronously with each signal of this server, where other servers share the database."""
+        self.watcher: Watcher | None = None
+        """Set it before anything is subscribed."""
         presence.bind(self.signal)
 
     # -- publishing ---------------------------------------------------------------------------------------------------
@@ -172,7 +172,6 @@ class Broker:
     def detach(self, subscriber: Subscriber) -> None:
         """End every subscription of a connection."""
         self._presence.disconnected(subscriber)
-        self.connections.discard(subscriber)
         subscriber.close()
         for subscription in list(subscriber.subscriptions.values()):
             self._end(subscriber, subscription)
@@ -253,6 +252,8 @@ class Broker:
                 # The subscription is live already: the resume must not overtake or repeat delivered publications.
                 channel.leave(subscriber)
                 subscription.live = False
+                if self.watcher is not None:
+                    self.watcher.left(subscriber, channel.name)
                 self.pending.add(subscriber, subscription)
             frame = answer(position, recovered)
             if frame is not None:
@@ -331,6 +332,8 @@ class Broker:
         subscription.live = True
         self.pending.discard(subscriber, subscription)
         channel.join(subscriber)
+        if self.watcher is not None:
+            self.watcher.joined(subscriber, channel.name)
         if channel.name.namespace.presence and subscriber.user_id is not None and not subscription.present:
             subscription.present = True
             self._presence.entered(subscriber, channel.name)
@@ -352,6 +355,10 @@ class Broker:
         """Return the subscribers of a channel, with those that are pending."""
         return [*self.channels.listeners(name), *self.pending.of(name)]
 
+    def subscribed_channels(self) -> list[ChannelName]:
+        """Return the channels that have a subscriber, with those that are pending."""
+        return [*self.channels.listened(), *self.pending.channels()]
+
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""
         for subscriber in self.subscribers(name):
@@ -372,6 +379,8 @@ class Broker:
             channel = self.channels.get(name)
             assert channel is not None  # it is in use
             channel.leave(subscriber)
+            if self.watcher is not None:
+                self.watcher.left(subscriber, name)
             self.channels.unload_if_empty(channel)
         if subscription.present:
             subscription.present = False

@@ -23,7 +23,7 @@ class Channel:
 
     __slots__ = (
         "_audiences", "_deliveries", "_idle_since", "_key", "_pins", "_subscribers", "epoch", "history", "name", "offset",
-        "version", "version_known", "written_offset",
+        "published", "version", "version_known", "written_offset",
     )  # fmt: skip
 
     def __init__(self, name: ChannelName, head: Position, deliveries: defaultdict[Encoder, int] | None = None) -> None:
@@ -37,6 +37,8 @@ class Channel:
         self.version: int | None = None
         """The last version of a write-behind channel, if it is known."""
         self.version_known = head.offset == 0
+        self.published = 0
+        """Publications that were delivered since the channel is in memory."""
         self._pins = 0
         self._idle_since: float | None = None
         self._subscribers: dict[Subscriber, None] = {}
@@ -181,6 +183,7 @@ class Channel:
 
     def _deliver(self, publication: Publication, except_for: object) -> None:
         """Deliver to every subscriber but the one with the sink `except_for`."""
+        self.published += 1
         if not self._audiences and not self.name.namespace.latest:
             return
         namespace = self.name.namespace

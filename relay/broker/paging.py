@@ -30,11 +30,12 @@ async def read_page(
     limit: int,
     before: int | None = None,
     since: Position | None = None,
+    max_bytes: int = MAX_PAGE_BYTES,
 ) -> Page:
     """Return at most `limit` kept publications: newest first before an offset, or oldest first after a position.
 
-    Without `before` and `since` they are the newest. Several have at most MAX_PAGE_BYTES of data. A checkpoint if the
-    channel or its history is not in memory.
+    Without `before` and `since` they are the newest. A position without an epoch is one of the present epoch. Several
+    have at most `max_bytes` of data. A checkpoint if the channel or its history is not in memory.
 
     Raises:
         RequestError: the store cannot read.
@@ -46,17 +47,21 @@ async def read_page(
         channels.expire(channel)
         history, head = channel.history, channel.position
         if since is None:
-            return Page(head, _bounded(history.before(head.offset + 1 if before is None else before, limit)))
+            return Page(head, _bounded(history.before(head.offset + 1 if before is None else before, limit), max_bytes))
+        if not since.epoch:
+            since = Position(since.offset, head.epoch)
         recovered = channels.can_resume(channel, since)
-        return Page(head, _bounded(history.after(since.offset if recovered else history.floor, limit)), recovered)
+        return Page(
+            head, _bounded(history.after(since.offset if recovered else history.floor, limit), max_bytes), recovered
+        )
     finally:
         channels.unpin(channel)
 
 
-def _bounded(publications: list[Publication]) -> list[Publication]:
+def _bounded(publications: list[Publication], max_bytes: int) -> list[Publication]:
     size = 0
     for number, publication in enumerate(publications):
         size += len(publication.json)
-        if size > MAX_PAGE_BYTES and number:
+        if size > max_bytes and number:
             return publications[:number]
     return publications

@@ -71,6 +71,10 @@ class ChannelRegistry:
         """Return the names of all channels in memory."""
         return list(self._channels)
 
+    def listened(self) -> list[ChannelName]:
+        """Return the channels with a subscriber."""
+        return [channel.name for channel in self._channels.values() if channel.subscriber_count]
+
     def listeners(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel."""
         channel = self._channels.get(name.text)

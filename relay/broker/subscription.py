@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import attrs
 
@@ -48,8 +49,8 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "connection_id", "encode", "holds", "is_admin", "is_closed", "is_fixed",
-        "principal", "sink", "skip", "subscriptions", "user_id",
+        "_leave", "_on_revoked", "_timer", "connection", "encode", "holds", "is_admin", "is_closed", "is_fixed", "principal",
+        "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -72,8 +73,6 @@ class Subscriber:
         self.is_admin = False
         self.user_id: str | None = None
         """The id of that user. The members of its rooms see the user as present."""
-        self.connection_id: str | None = None
-        """The id by which a publisher can exclude this connection. See `connections.Connections`."""
         self.skip: Encoder | None = None
         """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
@@ -123,6 +122,22 @@ class Subscriber:
             self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
 
 
+class Watcher(Protocol):
+    """Is told of live subscriptions. Called synchronously; it must not raise."""
+
+    def joined(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """Take note that a subscription is live."""
+
+    def left(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """Take note that a subscription is not live any more."""
+
+
+def own_subscriber(peer: Peer | None) -> Subscriber | None:
+    """Return the subscriber of a connection; None if it has none of its own, because it shares one or has ended."""
+    subscriber = None if peer is None else peer.subscriber
+    return subscriber if isinstance(subscriber, Subscriber) and subscriber.connection is peer else None
+
+
 class Pending:
     """The subscribers with a pending subscription, by channel, so that a right that is lost meanwhile ends it."""
 
@@ -148,6 +163,10 @@ class Pending:
     def of(self, name: ChannelName) -> Iterable[Subscriber]:
         """Return the subscribers with a pending subscription to a channel."""
         return self._subscribers.get(name.text, ())
+
+    def channels(self) -> list[ChannelName]:
+        """Return the channels with a pending subscription."""
+        return [next(iter(waiting)).subscriptions[text].channel for text, waiting in self._subscribers.items()]
 
     def resuming(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers that are resuming a channel they were already subscribed to."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import attrs
 import click
@@ -90,6 +91,7 @@ def _summary(config: Config) -> list[str]:
         lines.append(f"Certificate: {_certificate(load_certificate(server.tls_cert, server.tls_key))}.")
     lines.append(f"Database: {_store(config.store)}.")
     lines.append(f"Tokens: {_tokens(config.auth)}.")
+    lines += _hooks(config)
     return lines
 
 
@@ -128,10 +130,28 @@ def _namespaces(config: Config) -> Iterator[str]:
     for name, row in zip(names, rows, strict=True):
         owner = row.subscribe is SubscribeRule.OWNER and not row.built_in
         granted = " or users with a grant" if owner else ""
-        line = f"  {name:<{width}}read by {readers[row.subscribe]}{granted}; published to by {publishers[row.publish]}"
+        asked = "" if row.subscribe_hook is None else f" or users that the hook {row.subscribe_hook} allows"
+        publisher = publishers[row.publish]
+        if row.publish_hook is not None:
+            publisher = f"users that the hook {row.publish_hook} allows"
+        line = f"  {name:<{width}}read by {readers[row.subscribe]}{granted}{asked}; published to by {publisher}"
         yield line + (" (built in)" if row.built_in else "")
         if not row.built_in and row.publish is PublishRule.USERS and row.subscribe is SubscribeRule.ANYONE:
             yield f"  {'':<{width}}Warning: any user may write what anyone reads."
+
+
+def _hooks(config: Config) -> Iterator[str]:
+    """Yield a line for each backend hook, with its URL and the settings that name it."""
+    for name, hook in config.hooks.items():
+        named = ["auth.connect_hook"] if config.auth.connect_hook == name else []
+        for namespace, options in config.namespaces.items():
+            for option in ("subscribe_hook", "publish_hook"):
+                if getattr(options, option, None) == name:
+                    named.append(f"namespaces.{namespace}.{option}")
+        url = urlsplit(hook.url or "")
+        plain = url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1")
+        where = f"{hook.url} (not encrypted)" if plain else hook.url
+        yield f"Backend hook {name}: {where}, {hook.timeout:g} s at most, asked for {', '.join(named)}."
 
 
 def _certificate(certificate: Certificate) -> str:

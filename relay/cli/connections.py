@@ -9,7 +9,7 @@ import click
 
 from relay.cli.parameters import user_id
 from relay.cli.remote import Remote, remote_options
-from relay.cli.tables import table
+from relay.cli.tables import size, table
 from relay.ground.logs import printable
 
 PAGE = 200
@@ -61,16 +61,8 @@ def ps(remote: Remote, user: str | None, dialect: str | None, channel: str | Non
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     # The ids and names are those that clients chose, so none may reach the terminal as it is.
     texts = (entry["id"], entry["userId"] or "-", entry["dialect"], entry["address"], entry["since"])
-    sizes = ("-" if size is None else _size(size) for size in (entry["sentBytes"], entry["waitingBytes"]))
+    sizes = ("-" if one is None else size(one) for one in (entry["sentBytes"], entry["waitingBytes"]))
     return (*(printable(str(text)) for text in texts), str(entry["subscriptions"]), *sizes)
-
-
-def _size(size: int) -> str:
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000  # type: ignore[assignment]
-    return f"{size:.1f} GB"
 
 
 @click.command()
@@ -86,7 +78,7 @@ def disconnect(remote: Remote, user: str, client: str | None, reconnect: bool) -
     \b
     Example:
       relay disconnect alice
-      relay disconnect alice --client 5f0a61c2-17 --reconnect
+      relay disconnect alice --client 7c1e4f0a92d35b68e0f1a7c4b59d2e36 --reconnect
     """
     ended = remote.post("/v1/admin/disconnect", user=user, client=client, reconnect=reconnect)["disconnected"]
     click.echo(f"{ended} {'connection' if ended == 1 else 'connections'} of {printable(user)} ended.", err=True)

@@ -15,16 +15,19 @@ from relay.docs import handbook
 def docs(topic: str | None, word: str | None) -> None:
     """List the pages of the handbook, or print the one on TOPIC.
 
-    The pages are part of the installation. A terminal gets them formatted, a pipe gets plain Markdown.
-    With --grep the exit code is 1 if no line contains the word.
+    The topic grafana is a dashboard for Grafana, as JSON. The pages are part of the installation. A terminal gets them
+    formatted, a pipe gets plain Markdown. With --grep the exit code is 1 if no line contains the word.
 
     \b
     Example:
       relay docs
       relay docs operations
       relay docs --grep 1013
+      relay docs grafana > dashboard.json
     """
-    if word is not None:
+    if topic == handbook.DASHBOARD and word is None:
+        click.echo(handbook.dashboard(), nl=False)
+    elif word is not None:
         _search(word, topic)
     elif topic is not None:
         _print(_known(topic))
@@ -34,7 +37,7 @@ def docs(topic: str | None, word: str | None) -> None:
 
 def _known(topic: str) -> str:
     if topic not in handbook.topics():
-        names = ", ".join(handbook.topics())
+        names = ", ".join([*handbook.topics(), handbook.DASHBOARD])
         raise click.BadParameter(f"there is no page on {topic!r}; the pages are: {names}.", param_hint="TOPIC")
     return topic
 

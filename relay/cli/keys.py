@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relay.store.api_keys import ApiKey
 
 TIERS = click.Choice(["free", "pro"])
-SCOPES = click.Choice(["connect", "publish", "admin"])
+SCOPES = click.Choice(["connect", "publish", "console", "console:write", "admin"])
 
 
 @click.group()
@@ -46,7 +46,8 @@ def keys() -> None:
     type=SCOPES,
     default=["connect"],
     show_default="connect",
-    help="A right of the key; repeat it for more. connect: Socket.IO; publish: POST /v1/publish; admin: all of REST.",
+    help="A right of the key; repeat it for more. connect: Socket.IO; publish: POST /v1/publish; "
+    "console: read in the console; console:write: act there too; admin: all of REST.",
 )
 @click.option("--tier", type=TIERS, default="free", show_default=True, help="Socket.IO needs pro.")
 @click.option(

@@ -13,6 +13,7 @@ from relay.cli.bench import bench
 from relay.cli.check import check
 from relay.cli.commit import commit
 from relay.cli.connections import disconnect, ps
+from relay.cli.console import console
 from relay.cli.demo import demo
 from relay.cli.deploy.group import deploy
 from relay.cli.deploy.systemd import old_name as old_systemd
@@ -20,10 +21,13 @@ from relay.cli.docs import docs
 from relay.cli.init import init
 from relay.cli.keys import keys
 from relay.cli.publish import publish
+from relay.cli.reload import reload
 from relay.cli.serve import serve
 from relay.cli.store import store
 from relay.cli.tail import tail
 from relay.cli.token import token
+from relay.cli.top import top
+from relay.cli.webhooks import webhooks
 from relay.cli.why import why
 
 __all__ = ["main"]
@@ -61,6 +65,6 @@ def main() -> None:
 
 for command in (
     *(init, check, serve, demo, deploy, old_systemd(), token, keys, publish),
-    *(ps, tail, why, disconnect, backup, store, bench, docs),
+    *(reload, console, top, ps, tail, why, disconnect, webhooks, backup, store, bench, docs),
 ):
     main.add_command(command)

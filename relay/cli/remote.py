@@ -34,7 +34,8 @@ TOKEN_LIFETIME = 43_200
 """Seconds for which the token is valid that a command makes for the local server: a tail ends with it."""
 LOCAL_USER = "relay-command"
 """The user of that token, by which the audit log names a command."""
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+LOCAL_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+"""The address at which a server on this machine answers that listens on all."""
 
 Tls = Callable[[], ssl.SSLContext]
 
@@ -157,6 +158,14 @@ class Remote:
         body = json.dumps({name: value for name, value in params.items() if value is not None}).encode()
         return self._data(*request(self._server, "POST", path, self._headers, self._tls, body))
 
+    def text(self, path: str) -> str:
+        """Return the body of a response that is text. Raises ClickException."""
+        with responding(self._server, "GET", path, self._headers, self._tls) as response:
+            content = response.read(MAX_ANSWER_BYTES)
+            if response.status != http.client.OK:
+                raise click.ClickException(refusal(response.status, _decoded(content), self.url))
+            return content.decode("utf-8", "replace")
+
     def _data(self, status: int, answer: object) -> Any:
         if 200 <= status < 300 and isinstance(answer, dict) and "data" in answer:
             return answer["data"]
@@ -220,5 +229,5 @@ def _remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls
         issuer=config.auth.issuer,
         audience=config.auth.audience,
     )
-    host = _ANY_ADDRESS.get(config.server.host, config.server.host)
+    host = LOCAL_ADDRESS.get(config.server.host, config.server.host)
     return Remote(config.server.url_at(host, config.server.port), {"Authorization": f"Bearer {token}"}, tls)

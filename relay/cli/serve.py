@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relay.cli.settings import config_option, load
+from relay.config.loading import find_config_file
+from relay.config.reloading import Source
 
 if TYPE_CHECKING:
     from relay.config.tree import Config
@@ -30,8 +33,9 @@ def serve(config_file: Path | None, host: str | None, port: int | None) -> None:
       relay serve --config /etc/relay/relay.toml --port 9000
     """
     flags = {"server.host": host, "server.port": port}
-    config = load(config_file, {key_path: value for key_path, value in flags.items() if value is not None})
-    run(config)
+    given = {key_path: value for key_path, value in flags.items() if value is not None}
+    config = load(config_file, given)
+    run(config, source=Source(find_config_file(config_file, os.environ), dict(os.environ), given))
 
 
 def run(config: Config, *, cure: str = "change server.host or server.port", **options: Any) -> None:

@@ -89,6 +89,7 @@ def _connection(principal: Principal, namespaces: Namespaces) -> Iterator[str]:
 
 def _subscription(proof: SubscriptionToken) -> Iterator[str]:
     """Yield the lines on a subscription token."""
+    assert proof.expires_at is not None  # a token always ends
     yield f"ok    It is a subscription token that this server accepts, until {proof.expires_at:%Y-%m-%d %H:%M:%S} UTC."
     yield f"      Channel: {proof.channel}. User: {proof.user_id or 'a client without a token'}."
 
@@ -106,9 +107,19 @@ def _basis(
     channel: ChannelName, principal: Principal | None, proof: SubscriptionToken | None, *, publishing: bool
 ) -> str:
     """Return why the right exists. Raises RequestError if it does not."""
+    from relay.access.rights import asked_to_publish, asked_to_subscribe
     from relay.access.rules import check_without_rooms
+    from relay.ground.errors import RequestError
 
-    basis = check_without_rooms(channel, principal, proof, publishing=publishing)
+    hook = asked_to_publish(principal, channel) if publishing else None
+    try:
+        basis = None if hook is not None else check_without_rooms(channel, principal, proof, publishing=publishing)
+    except RequestError as refusal:
+        hook = None if publishing else asked_to_subscribe(principal, channel, proof, refusal)
+        if hook is None:
+            raise
+    if hook is not None:
+        return f"The backend of the hook {hook} decides: relay why asks it."
     if basis is None:
         return "It depends on the members of the room, which only the server knows."
     if principal is not None and basis.name == "GRANT":

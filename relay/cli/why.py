@@ -19,16 +19,22 @@ from relay.ground.logs import printable
 def why(remote: Remote, user: str, channel: str, token: str | None, publish: bool) -> None:
     """Explain step by step why USER may subscribe to CHANNEL, or why not, and what would change it.
 
-    Without --token, the user is one without admin rights. The server does not log the token.
+    Without --token, the user is one without admin rights; - stands for a client without a token. TOKEN may be a
+    subscription token of USER. The server does not log it. A backend hook is asked too.
 
     \b
     Example:
       relay why alice chatroom:team
       relay why alice market:BTC --publish
       relay why alice user:bob --token "$TOKEN"
+      relay why - news
     """
     found = remote.post(
-        "/v1/admin/why", user=user, token=token, channel=channel, action="publish" if publish else "subscribe"
+        "/v1/admin/why",
+        user=None if user == "-" else user,
+        token=token,
+        channel=channel,
+        action="publish" if publish else "subscribe",
     )
     steps = [(str(number), step["check"], step["found"]) for number, step in enumerate(found["steps"], 1)]
     click.echo("\n".join(table([tuple(printable(text) for text in step) for step in steps])))

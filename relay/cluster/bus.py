@@ -64,6 +64,8 @@ class Bus:
         """The number of notifications that were received, the node's own included."""
         self.sent = 0
         """The number of notices that were sent, without those of transactions."""
+        self.last_lag = 0.0
+        """The newest of the times that `lag` counts, in seconds."""
         self.lag = Histogram(LAG_BOUNDS)
         """The times from before a commit until its notification came back, of this node's own commits."""
 
@@ -126,7 +128,8 @@ class Bus:
         try:
             header, lines = wire.split(payload)
             if header.node == self._node_id:
-                self.lag.observe(max(self._clock.now_ms() - header.sent_ms, 0) / 1000)
+                self.last_lag = max(self._clock.now_ms() - header.sent_ms, 0) / 1000
+                self.lag.observe(self.last_lag)
             if header.sort == wire.PUBLICATIONS:
                 self._delivery.take(header.node, lines)
             elif header.sort == NOTICE and header.node != self._node_id:

@@ -11,7 +11,7 @@ import trio
 from relay.broker.broker import Broker
 from relay.cluster.bus import Bus
 from relay.cluster.delivery import Delivery
-from relay.cluster.node import NODES_LOST, Node
+from relay.cluster.node import HEARTBEAT, NODES_LOST, Node
 from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
 from relay.cluster.signals import SIGNAL, from_data, to_data
@@ -76,12 +76,18 @@ class Cluster:
         self.delivery = Delivery(broker, publications, self._database, self._clock, node_id=self._id)
         bus = self.bus = Bus(notices, self._database, self.delivery, self._clock, node_id=self._id)
         broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
-        bus.on(SIGNAL, lambda data: broker.signal_here(from_data(data, self.namespaces)))
+        bus.on(SIGNAL, self._take_signal)
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
         bus.on(NODES_LOST, self.node.take_lost)
+        bus.on(HEARTBEAT, self.node.take_heartbeat)
         bus.on_lost(self.presence.read)
         bus.on_lost(self._recheck_all)
+
+    def _take_signal(self, data: dict[str, Any]) -> None:
+        """Deliver another node's signal, unless only that node has the namespace."""
+        if self.namespaces.of(data["channel"]) is not None:
+            self._broker.signal_here(from_data(data, self.namespaces))
 
     def recheck(self, data: dict[str, Any]) -> None:
         """Take note of the notice that users lost their right to a channel: `channel`, `reason`, `user`."""
@@ -115,6 +121,8 @@ class Cluster:
                 text, user_id = next(iter(self._rechecks))
                 reason = self._rechecks.pop((text, user_id))
                 channel = self._broker.channels.named(text)
+                if channel is None and self.namespaces.of(text) is None:
+                    continue  # a reload removed its namespace, and ended the subscriptions
                 name = self.namespaces.parse(text) if channel is None else channel.name
                 try:
                     await self._recheck(name, reason, user_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -28,7 +29,7 @@ HEARTBEAT_INTERVAL = 1.0
 STOP_TIMEOUT = 2.0
 """Seconds that a node that stops tries to shorten its lease."""
 HEARTBEAT = "heartbeat"
-"""The notice of a heartbeat. It has no data."""
+"""The notice of a heartbeat: `id` of the node, and what the node tells of itself."""
 NODES_LOST = "nodes_lost"
 """The notice that the leases of nodes have ended: `nodes`, their ids."""
 
@@ -74,6 +75,10 @@ class Node:
         self._lease_ends_at = 0.0
         self.names: dict[str, str] = {}
         """The names of the live nodes by id, this one's included."""
+        self.report: Callable[[], dict[str, Any]] = dict
+        """Return what this node tells the others with each heartbeat. Called synchronously."""
+        self.reports: dict[str, dict[str, Any]] = {}
+        """The newest reports of the other live nodes, by id."""
         self.cut_off = False
         """Whether the lease has ended while other nodes may live: no session is served meanwhile."""
         self._on_cut_off: Callable[[], Awaitable[None]] | None = None
@@ -81,6 +86,16 @@ class Node:
     def call_when_cut_off(self, on_cut_off: Callable[[], Awaitable[None]]) -> None:
         """Call `on_cut_off` when the lease has ended, to end every session."""
         self._on_cut_off = on_cut_off
+
+    @property
+    def lease_left(self) -> float:
+        """The seconds until the lease ends, if it is not renewed."""
+        return max(self._lease_ends_at - trio.current_time(), 0.0)
+
+    def take_heartbeat(self, data: dict[str, Any]) -> None:
+        """Take note of the notice HEARTBEAT of another node."""
+        if "id" in data:  # a node of an older release tells nothing
+            self.reports[data["id"]] = {name: value for name, value in data.items() if name != "id"}
 
     def take_lost(self, data: dict[str, Any]) -> None:
         """Take note of the notice NODES_LOST."""
@@ -111,11 +126,12 @@ class Node:
     async def _beat(self, *, first: bool = False) -> bool:
         began = trio.current_time()
         try:
-            beat = await self._database.write(self._write_beat, volatile=True)
+            beat = await self._database.write(partial(self._write_beat, self.report()), volatile=True)
         except RequestError:
             return False
         self._lease_ends_at = began + LEASE_PERIOD
         self.names = beat.names
+        self.reports = {id_: report for id_, report in self.reports.items() if id_ in beat.names}
         for id_ in beat.expired:
             log.warning("a node is gone", id=id_)
         if not beat.known and not first:
@@ -127,14 +143,15 @@ class Node:
             log.info("the lease is held again")
         return True
 
-    def _write_beat(self, connection: Transaction) -> _Beat:
+    def _write_beat(self, report: dict[str, Any], connection: Transaction) -> _Beat:
         known = nodes.renew(connection, self.id, self.name, LEASE_PERIOD)
         expired = nodes.take_expired(connection)
         if expired:
             self._presence.announce(connection, presence.drop_nodes(connection, expired))
             places.drop_nodes(connection, expired)
             announce(connection, NODES_LOST, {"nodes": expired})
-        notify(connection, [notice(HEARTBEAT, {}, node=self.id, now_ms=self._clock.now_ms())])
+        told = {**report, "id": self.id}
+        notify(connection, [notice(HEARTBEAT, told, node=self.id, now_ms=self._clock.now_ms())])
         return _Beat(known, nodes.names(connection), expired)
 
     async def _watch(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
@@ -13,8 +13,6 @@ from relay.config.setting import quoted
 from relay.config.tree import Config
 
 WIDTH = 100
-SAMPLE_NAME = "orders"
-"""The name of a section whose name is free."""
 
 _HEAD = """\
 The configuration of Relay. Every setting is optional: a line "# key = value" shows its default; remove the "# " to
@@ -53,11 +51,18 @@ def _section(cls: type[Any], path: str, secret: str | None) -> Iterator[str]:
 
 def _sample(field: attrs.Attribute[Any]) -> Iterator[str]:
     """Yield a sample of a section with a free name, each line commented out."""
-    yield f"# [{field.name}.{SAMPLE_NAME}]"
-    for option in attrs.fields(attrs.resolve_types(field.metadata["entry"](SAMPLE_NAME))):
+    yield f"# [{field.name}.{field.metadata['name']}]"
+    for option in options(field):
         unit = option.metadata["unit"]
+        shown = option.metadata["sample"] or option.default
         yield from ("#", *_comment(reason(option)))
-        yield f"# {option.name} = {quoted(option.default)}" + (f"  # {unit}" if unit else "")
+        yield f"# {option.name} = {quoted(shown)}" + (f"  # {unit}" if unit else "")
+
+
+def options(field: attrs.Attribute[Any]) -> Sequence[attrs.Attribute[Any]]:
+    """Return the settings of a section of a table with free names."""
+    cls: type[Any] = attrs.resolve_types(field.metadata["entry"](field.metadata["name"]))
+    return tuple(attrs.fields(cls))
 
 
 def reason(field: attrs.Attribute[Any]) -> str:

@@ -280,9 +280,14 @@ def _kind(value: object) -> str:
     return _KINDS.get(type(value), "a date or a time")
 
 
+@functools.cache
+def _key_paths() -> tuple[str, ...]:
+    return tuple(path for path, _ in _settings(Config))
+
+
 def _nearest(key_path: str) -> list[str]:
     """Return the probable key paths: the most similar one in the section, else the same name elsewhere."""
-    known = [path for path, _ in _settings(Config)]
+    known = _key_paths()
     parent, _, name = key_path.rpartition(".")
     below = [path.removeprefix(f"{parent}.") for path in known if path.startswith(f"{parent}.")] if parent else known
     beside = sorted({path.split(".")[0] for path in below})

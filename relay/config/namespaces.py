@@ -50,7 +50,8 @@ class NamespaceConfig:
     )
     history_size: int = setting(
         100,
-        "How many publications each channel keeps for resume and history. 0 keeps none, and then nothing is resumed.",
+        "How many publications each channel keeps for resume and history. 0 keeps none, and then nothing is resumed. A "
+        "change needs a restart.",
         unit="publications",
         check=between(0, MAX_HISTORY_SIZE, "a sensible number"),
     )
@@ -63,14 +64,24 @@ class NamespaceConfig:
     durable: bool = setting(
         True,
         "Whether a publication is committed before any subscriber gets it. false: it is delivered at once, and written "
-        "within a second.",
+        "within a second. A change needs a restart.",
     )
     slow_readers: Literal["disconnect", "latest"] = setting(
         "disconnect",
         "disconnect closes the connection of a client that reads too slowly; latest lets it skip to the newest value.",
     )
-    presence: bool = setting(False, "Whether clients can ask which users are subscribed.")
+    presence: bool = setting(False, "Whether clients can ask which users are subscribed. A change needs a restart.")
     join_leave: bool = setting(False, "Whether subscribers are told which users come and go. Needs presence.")
+    subscribe_hook: str | None = setting(
+        None,
+        "The backend hook, from [hooks.<name>], that is asked if a user may subscribe where the rule and the grants do not "
+        "say so. Empty: none is asked.",
+    )
+    publish_hook: str | None = setting(
+        None,
+        "The backend hook that is asked for each publication of a user. It decides in place of publish. Empty: none is "
+        "asked.",
+    )
     max_data_bytes: int = setting(
         65_536,
         "The largest data of one publication, as JSON. Clients are bound by limits.max_message_bytes too.",
@@ -82,6 +93,8 @@ class NamespaceConfig:
         """Yield conflicts."""
         if self.durable and self.history_size == 0:
             yield "history_size", "is 0 in a durable namespace; keep at least 1 publication, or set durable = false"
+        if self.subscribe_hook is not None and self.subscribe in ("anyone", "users", "nobody"):
+            yield "subscribe_hook", f'is never asked with subscribe = "{self.subscribe}"; use "granted" or "owner"'
         if self.join_leave and not self.presence:
             yield "join_leave", "needs presence; set presence = true, or remove join_leave"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from relay.config.example import SAMPLE_NAME, reason
+from relay.config.example import options, reason
 from relay.config.namespaces import BUILT_IN
 from relay.config.setting import quoted
 from relay.config.tree import Config
@@ -42,7 +42,8 @@ A later source overrides an earlier one:
 3. The environment. `RELAY_SERVER__PORT=9000` sets `server.port`: two underscores separate section and key.
 4. An option of the command, such as `relay serve --port 9000`.
 
-A change takes effect at a restart. The exception is a renewed certificate: see [TLS](tls.md). Unknown keys are errors.
+A change takes effect at a restart. A [reload](operations.md#reload) takes up the settings of which this page says so,
+and a renewed [certificate](tls.md). Unknown keys are errors.
 """
 
 _KEYLESS = """\
@@ -62,7 +63,16 @@ namespace has fewer options:
     for name, may in BUILT_IN.items()
 )
 
-_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES}
+_WEBHOOKS = """\
+The environment cannot set these. [Webhooks](webhooks.md) explains each option and each event. `url` and `secret` must
+be set.
+"""
+
+_HOOKS = """\
+The environment cannot set these. [Backend hooks](hooks.md) explains them with examples. `url` and `secret` must be set.
+"""
+
+_NOTES = {"auth": _KEYLESS, "namespaces": _NAMESPACES, "hooks": _HOOKS, "webhooks": _WEBHOOKS}
 
 
 def render_reference() -> str:
@@ -74,20 +84,26 @@ def _section(cls: type[Any], path: str) -> Iterator[str]:
     for field in attrs.fields(cls):
         key_path = f"{path}.{field.name}" if path else field.name
         if "entry" in field.metadata:
-            yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]))
+            yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]), *_reloads(field, "each change"))
             if key_path in _NOTES:
                 yield from ("", _NOTES[key_path].rstrip("\n"))
-            for option in attrs.fields(attrs.resolve_types(field.metadata["entry"](SAMPLE_NAME))):
-                yield from ("", f"### {key_path}.{SAMPLE_NAME}.{option.name}", "", *_wrapped(reason(option)), "")
+            for option in options(field):
+                name = f"{key_path}.{field.metadata['name']}.{option.name}"
+                yield from ("", f"### {name}", "", *_wrapped(reason(option)), "")
                 yield from (*_toml(option), f"Unit: {option.metadata['unit'] or 'none'}.")
             continue
         if field.type is not None and attrs.has(field.type):
-            yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]))
+            yield from ("", f"## {key_path}", "", *_wrapped(field.metadata["reason"]), *_reloads(field, "each change"))
             if key_path in _NOTES:
                 yield from ("", _NOTES[key_path].rstrip("\n"))
             yield from _section(field.type, key_path)
         else:
-            yield from ("", f"### {key_path}", "", *_wrapped(reason(field)), "", *_default(field, key_path))
+            yield from ("", f"### {key_path}", "", *_wrapped(reason(field)), *_reloads(field, "a change"), "")
+            yield from _default(field, key_path)
+
+
+def _reloads(field: attrs.Attribute[Any], changes: str) -> list[str]:
+    return ["", f"A reload takes up {changes}."] if field.metadata.get("reload") else []
 
 
 def _default(field: attrs.Attribute[Any], key_path: str) -> list[str]:

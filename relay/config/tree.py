@@ -15,8 +15,12 @@ import attrs
 from relay.config import certificate, checks, public_key
 from relay.config.checks import DAY, HOUR, MIB, between, count, each, listed, matching, one_of, seconds
 from relay.config.dialects import DialectsConfig
+from relay.config.hooks import HookConfig, wrong_hooks
+from relay.config.hooks import entry as hook
 from relay.config.namespaces import Options, conflicts_between, entry
 from relay.config.setting import quoted, section, setting, table
+from relay.config.webhooks import WebhookConfig, too_many
+from relay.config.webhooks import entry as webhook
 
 
 @attrs.frozen
@@ -48,6 +52,12 @@ class ServerConfig:
         unit="seconds",
         check=seconds(HOUR, low=0),
     )
+    restart_grace: float = setting(
+        60.0,
+        "How long users have to come back after a restart before webhooks tell that they have left.",
+        unit="seconds",
+        check=seconds(HOUR, low=0),
+    )
     node_name: str | None = setting(
         None,
         "The name of this node in logs and /readyz, where several share a database. Empty: its host and process.",
@@ -59,6 +69,7 @@ class ServerConfig:
         "all below a domain, null for pages without one; * allows all. Relay's own origin is always allowed. Clients that "
         "are not browsers are not affected.",
         check=each(checks.origin),
+        reload=True,
     )
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),
@@ -74,7 +85,7 @@ class ServerConfig:
     tls_cert: Path | None = setting(
         None,
         "A PEM file with the certificate and its chain: https and wss, on the same port. A renewed one is "
-        "loaded without a restart, or at once on SIGHUP.",
+        "loaded without a restart, or at once by a reload.",
     )
     tls_key: Path | None = setting(None, "A PEM file with the private key of that certificate, without a passphrase.")
 
@@ -171,6 +182,12 @@ class AuthConfig:
     anonymous: bool = setting(
         True,
         'Whether clients without a token may read the namespaces with subscribe = "anyone". false: those are for users.',
+        reload=True,
+    )
+    connect_hook: str | None = setting(
+        None,
+        "The backend hook, from [hooks.<name>], that is asked which user a client without a token is. Empty: none is asked.",
+        reload=True,
     )
     leeway: float = setting(
         0.0, "How wrong the clock of a token's issuer may be.", unit="seconds", check=seconds(300.0, low=0)
@@ -288,12 +305,14 @@ class ChannelsConfig:
         ("task",),
         "The names of your own entities. Each adds a namespace, <entity>:<id>, for status updates that every user reads.",
         check=each(checks.entity),
+        reload=True,
     )
     history_period: float = setting(
         DAY,
         "How long clients can resume from a publication. Messages of rooms stay until they are deleted.",
         unit="seconds",
         check=seconds(3650 * DAY),
+        reload=True,
     )
     durable: tuple[str, ...] = setting(
         (),
@@ -319,11 +338,22 @@ class DemoConfig:
 
 
 @attrs.frozen
+class ConsoleConfig:
+    enabled: Literal["loopback", "always", "never"] = setting(
+        "loopback",
+        "Which browsers get the console at /console. loopback: those on this machine, without a reverse proxy. always: "
+        "all others too, over HTTPS alone. The console shows nothing before a person has signed in.",
+    )
+
+
+@attrs.frozen
 class LogConfig:
     format: Literal["auto", "text", "json"] = setting(
         "auto", "text is for people, json is one object per line; auto is text on a terminal and json elsewhere."
     )
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "The lowest level that is logged.")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "The lowest level that is logged.", reload=True
+    )
 
 
 @attrs.frozen
@@ -333,17 +363,34 @@ class Config:
     server: ServerConfig = section(ServerConfig, "The address that Relay listens on, and the clients that it trusts.")
     store: StoreConfig = section(StoreConfig, "The database, which keeps everything that must not be lost.")
     auth: AuthConfig = section(AuthConfig, "The keys that authenticate users and backends: tokens (JWT) and API keys.")
-    limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.")
+    limits: LimitsConfig = section(LimitsConfig, "Bounds for one client, one user or one address.", reload=True)
     channels: ChannelsConfig = section(ChannelsConfig, "The built-in channels, and how long history is kept.")
     namespaces: Mapping[str, Options] = table(
         entry,
         "Namespaces of your own: [namespaces.orders] adds the channels orders:<id>, and [namespaces.default] those "
         "without a colon. In a built-in namespace, such as [namespaces.trades], the history can be changed.",
+        name="orders",
+        reload=True,
+    )
+    hooks: Mapping[str, HookConfig] = table(
+        hook,
+        "Backend hooks: [hooks.backend] is a backend that decides which clients may connect, subscribe and publish. "
+        "auth.connect_hook, and subscribe_hook and publish_hook of a namespace, name the hook to ask.",
+        name="backend",
+        reload=True,
+    )
+    webhooks: Mapping[str, WebhookConfig] = table(
+        webhook,
+        "Webhooks: [webhooks.backend] sends events to a backend, such as that a user has left.",
+        name="backend",
     )
     demo: DemoConfig = section(DemoConfig, "The demo at /demo: a chat with prices, made with the JavaScript client.")
+    console: ConsoleConfig = section(ConsoleConfig, "The console at /console, for operators.")
     log: LogConfig = section(LogConfig, "The log. Relay writes it to stderr.")
     dialects: DialectsConfig = section(DialectsConfig, "The dialects: the client APIs that Relay serves.")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts between sections."""
         yield from conflicts_between(self.namespaces, self.channels.entities, self.limits.max_outbox_bytes // 2)
+        yield from too_many(self.webhooks)
+        yield from wrong_hooks(self.hooks, self.auth.connect_hook, self.namespaces, self.server.allowed_origins)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
+from relay.config.tree import LimitsConfig
 from relay.core import Core
 from relay.ground.errors import Reason
 from relay.model.publication import Encoder
@@ -79,6 +80,10 @@ def end_nothing(reason: Reason) -> None:
     """Do nothing: every session is the server's."""
 
 
+def keep_all(limits: LimitsConfig) -> None:
+    """Do nothing: the dialect keeps no limit."""
+
+
 @attrs.frozen(eq=False)
 class Dialect:
     """One client API. The server registers its parts; a dialect never registers anything itself."""
@@ -105,6 +110,8 @@ class Dialect:
     """Called synchronously once the server stops: ends what is not a session, such as open polls. Must not raise."""
     end_sessions: Callable[[Reason], None] = end_nothing
     """Called synchronously to end what is not a session of the server, such as sessions that poll. Must not raise."""
+    take_up: Callable[[LimitsConfig], None] = keep_all
+    """Called synchronously with the limits of a reload, for those that the dialect keeps; others it reads from the core."""
     error_body: ErrorBody | None = None
     """The shape of HTTP errors below its paths; None for the common shape."""
 
@@ -171,17 +178,22 @@ def pinged(
 ) -> Dialect:
     """Return a dialect with one endpoint, whose sessions the server pings."""
     connections, heartbeat = ConnectionCounter(settings.max_connections), Heartbeat(settings.ping_interval)
-    endpoint = Endpoint(
-        handle,
-        connections,
-        heartbeat,
-        settings.idle_timeout,
-        core.config.limits.max_message_bytes,
-        compresses=settings.compression,
-    )
+
+    def endpoint(asked: str) -> Endpoint | None:
+        if asked != path:
+            return None
+        return Endpoint(
+            handle,
+            connections,
+            heartbeat,
+            settings.idle_timeout,
+            core.config.limits.max_message_bytes,
+            compresses=settings.compression,
+        )
+
     return Dialect(
         name,
-        endpoint=lambda asked: endpoint if asked == path else None,
+        endpoint=endpoint,
         encoders=encoders,
         places=(connections,),
         blueprints=blueprints,

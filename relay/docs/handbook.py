@@ -14,6 +14,7 @@ PARTS = {
             "getting-started",
             "javascript",
             "namespaces",
+            "hooks",
             "publishing",
             "resume",
             "live",
@@ -26,13 +27,16 @@ PARTS = {
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),
-        *("operations", "management", "metrics"),
+        *("operations", "console", "management", "webhooks", "metrics"),
         *("promises", "benchmarks"),
     ),
     "Develop": ("architecture", "dependencies", "contributing", "changelog"),
 }
 """The parts of the handbook and their topics, in reading order. A page that no part names is in the part `Other`."""
 OTHER = "Other"
+
+DASHBOARD = "grafana"
+"""The name of the file that is a dashboard of Grafana, not a page."""
 
 _SUFFIX = ".md"
 
@@ -91,8 +95,13 @@ def page(topic: str) -> Page:
 
 
 def read(name: str) -> str:
-    """Return a file of this package: a page or the style sheet."""
+    """Return a file of this package: a page, the style sheet or the dashboard."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def dashboard() -> str:
+    """Return the dashboard for Grafana, as JSON."""
+    return read(f"{DASHBOARD}.json")
 
 
 def search(word: str) -> Iterator[Match]:

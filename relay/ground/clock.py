@@ -28,6 +28,11 @@ def iso_ms(milliseconds: int) -> str:
     return f"{_iso_seconds(seconds)}.{rest:03}Z"
 
 
+def iso(time: datetime) -> str:
+    """Return an aware time as `2025-10-21T12:00:00.000Z`."""
+    return iso_ms(round(time.timestamp() * 1000))
+
+
 @lru_cache(SECONDS_CACHED)
 def _iso_seconds(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -54,6 +54,10 @@ class RefusalReason(enum.Enum):
     WRONG_TOKEN = "wrong_token"  # noqa: S105 - not a secret
     GRANTS_INVALID = "grants_invalid"
     REVOKED = "revoked"
+    BACKEND_REFUSED = "backend_refused"
+    BACKEND_UNREACHABLE = "backend_unreachable"
+    BACKEND_BUSY = "backend_busy"
+    BACKEND_EXPIRED = "backend_expired"
 
 
 @attrs.frozen

@@ -33,6 +33,9 @@ CHUNK_BYTES = 4096
 """Bytes that a ready pipe takes without blocking (PIPE_BUF on Linux)."""
 
 
+Level = Literal["debug", "info", "warning", "error"]
+"""The lowest level that is logged."""
+
 # Before `configure` is called nothing is written, because a short command reports its errors itself.
 logging.getLogger("relay").addHandler(logging.NullHandler())
 
@@ -80,7 +83,7 @@ def get(name: str) -> Log:
 
 def configure(
     style: Literal["auto", "text", "json"],
-    level: Literal["debug", "info", "warning", "error"],
+    level: Level,
     stream: TextIO | None = None,
     *,
     node: str | None = None,
@@ -96,7 +99,7 @@ def configure(
     for handler in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
         root.removeHandler(handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger("relay").setLevel(level.upper())
+    set_level(level)
     if stream is None or stream.closed:
         root.addHandler(logging.NullHandler())
         return
@@ -104,6 +107,11 @@ def configure(
     handler = _Handler(stream)
     handler.setFormatter(TextFormatter(node) if as_text else JSONFormatter(node))
     root.addHandler(handler)
+
+
+def set_level(level: Level) -> None:
+    """Log events of Relay from this level on."""
+    logging.getLogger("relay").setLevel(level.upper())
 
 
 class _Formatter(logging.Formatter):

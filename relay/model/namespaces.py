@@ -8,7 +8,6 @@ table below: some rows are built in, the others come from the configuration.
 from __future__ import annotations
 
 import enum
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import attrs
 
 from relay.config.namespaces import TYPE_PATTERN, BuiltInConfig, NamespaceConfig, Options
 from relay.ground.errors import Code, FieldError, RefusalReason, RequestError, invalid_field
+from relay.model import data_checks
 
 if TYPE_CHECKING:
     from relay.config.tree import Config
@@ -65,12 +65,15 @@ class Record(enum.Enum):
     NOTIFICATION = "a notification of its user"
 
 
-Check = Callable[[Mapping[str, Any]], FieldError | None]
+FIXED = ("durable", "history_size", "presence")
+"""Options that stay while the server runs, because channels in memory and in the store rely on them."""
+MAX_REMOVED = 1000
+"""Removed namespaces that are remembered. Channels of the oldest ones have left memory long ago."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Namespace:
-    """One namespace: what holds for each of its channels."""
+    """One namespace: what holds for each of its channels. `Namespaces.take_up` alone changes it."""
 
     name: str
     default_type: str | None
@@ -92,10 +95,14 @@ class Namespace:
     publish: PublishRule = PublishRule.NOBODY
     max_data_bytes: int = MAX_BUILT_IN_DATA_BYTES
     """Bytes of one publication's data as JSON."""
+    subscribe_hook: str | None = None
+    """The backend hook that decides where the rule and the grants say no; None if there is none."""
+    publish_hook: str | None = None
+    """The backend hook that decides on each publication of a client, in place of `publish`; None if there is none."""
     built_in: bool = True
     """Whether Relay defines it. Such a namespace takes objects as data, and no grant changes its rights."""
     record: Record | None = None
-    check: Check | None = None
+    check: data_checks.Check | None = None
     id_fields: Callable[[str], dict[str, Any]] | None = None
     normalise: Callable[[str], str | None] | None = None
 
@@ -151,6 +158,7 @@ class Namespaces:
         Without `anonymous`, a namespace of the configuration that is for anyone is for users only.
         """
         self.entities = frozenset(entities)
+        self._removed: dict[str, Namespace] = {}
         table = [*_built_in(history_period), *(_entity(name, history_period) for name in sorted(self.entities))]
         forced = frozenset(durable)
         self._namespaces = {row.name: attrs.evolve(row, durable=row.durable or row.name in forced) for row in table}
@@ -159,12 +167,50 @@ class Namespaces:
                 self._namespaces[name] = _own(name, options, history_period, anonymous=anonymous)
             else:
                 self._namespaces[name] = _changed(self._namespaces[name], options)
+        self.max_data_bytes = self._largest()
+        """Bytes of one publication's data in the namespace that allows the most."""
 
     def __getitem__(self, name: str) -> Namespace:
         return self._namespaces[name]
 
     def __iter__(self) -> Iterator[Namespace]:
         return iter(self._namespaces.values())
+
+    def check(self, name: ChannelName) -> None:
+        """Raise `UNKNOWN_CHANNEL` if a channel that was parsed before belongs to no namespace now, or to another one."""
+        if self.of(name.text) is not name.namespace:
+            raise _unknown()
+
+    def take_up(self, other: Namespaces) -> list[str]:
+        """Become another table, and return the key paths of the options that would need a restart, which stay.
+
+        A row that is known by its name stays the same object, so each channel and subscription has its new options at
+        once. `other` must not be used afterwards. A removed row is known when it comes again. Threads of the store that
+        look a name up meanwhile find the old table or the new one.
+        """
+        waiting: list[str] = []
+        table: dict[str, Namespace] = {}
+        for name, row in other._namespaces.items():
+            known = self._namespaces.get(name) or self._removed.pop(name, None)
+            if known is None:
+                table[name] = row
+                continue
+            for option in FIXED:
+                if getattr(known, option) != getattr(row, option):
+                    waiting.append(f"namespaces.{name}.{option}")
+                    setattr(row, option, getattr(known, option))
+            for field in attrs.fields(Namespace):
+                setattr(known, field.name, getattr(row, field.name))
+            table[name] = known
+        self._removed |= {name: row for name, row in self._namespaces.items() if name not in table}
+        for name in list(self._removed)[:-MAX_REMOVED]:
+            del self._removed[name]
+        self._namespaces, self.entities = table, other.entities
+        self.max_data_bytes = self._largest()
+        return waiting
+
+    def _largest(self) -> int:
+        return max(row.max_data_bytes for row in self)
 
     @property
     def has_anonymous_readers(self) -> bool:
@@ -186,18 +232,22 @@ class Namespaces:
         """
         namespace = self.of(text)
         if namespace is None:
-            raise RequestError(
-                Code.UNKNOWN_CHANNEL,
-                "There is no such namespace.",
-                fields=[FieldError("channel", "unknown namespace")],
-                reason=RefusalReason.UNKNOWN_NAMESPACE,
-            )
+            raise _unknown()
         name, colon, id_ = text.partition(":")
         if not colon and namespace.name != name:
             return namespace.channel(text)
         if namespace.has_id and not id_:  # a forgotten id must not open a channel of its own
             raise _invalid(f"The channel must have an id, as in {name}:<id>.")
         return namespace.channel(id_)
+
+
+def _unknown() -> RequestError:
+    return RequestError(
+        Code.UNKNOWN_CHANNEL,
+        "There is no such namespace.",
+        fields=[FieldError("channel", "unknown namespace")],
+        reason=RefusalReason.UNKNOWN_NAMESPACE,
+    )
 
 
 def namespaces_of(config: Config) -> Namespaces:
@@ -249,34 +299,7 @@ def is_type(text: str) -> bool:
 def _agrees(namespace: Namespace, given: object, value: object) -> bool:
     if isinstance(given, str):
         return (given if namespace.normalise is None else namespace.normalise(given)) == str(value)
-    return isinstance(value, int) and is_number(given) and given == value
-
-
-def is_number(value: object) -> bool:
-    """Return whether a decoded JSON value is a finite number (true and false are not numbers)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _text(*fields: str) -> Check:
-    def check(data: Mapping[str, Any]) -> FieldError | None:
-        for field in fields:
-            value = data.get(field)
-            if not isinstance(value, str) or not value.strip():
-                return FieldError(field, "is required and must be a text that is not empty")
-        return None
-
-    return check
-
-
-def _price(data: Mapping[str, Any]) -> FieldError | None:
-    return None if is_number(data.get("price")) else FieldError("price", "is required and must be a finite number")
-
-
-def _ratios(data: Mapping[str, Any]) -> FieldError | None:
-    ratios = data.get("ratios")
-    if isinstance(ratios, list) and ratios and all(is_number(ratio) and 0 <= ratio <= 1 for ratio in ratios):
-        return None
-    return FieldError("ratios", "is required and must be an array of numbers from 0 to 1")
+    return isinstance(value, int) and data_checks.is_number(given) and given == value
 
 
 def _event_id(text: str) -> str | None:
@@ -307,6 +330,7 @@ def _own(name: str, options: NamespaceConfig, period: float, *, anonymous: bool)
         history_period=period if options.history_period is None else options.history_period,
         latest=options.slow_readers == "latest", presence=options.presence, join_leave=options.join_leave,
         publish=PublishRule(options.publish), max_data_bytes=options.max_data_bytes, built_in=False,
+        subscribe_hook=options.subscribe_hook, publish_hook=options.publish_hook,
     )  # fmt: skip
 
 
@@ -325,21 +349,21 @@ def _built_in(period: float) -> list[Namespace]:
         Namespace(
             "chatroom", "chat:message", SubscribeRule.ROOM, durable=True, history_size=1000, history_period=period, presence=True,
             publish=PublishRule.SUBSCRIBERS, record=Record.MESSAGE,
-            check=_text("userId", "message"), id_fields=lambda id_: {"chatroomId": id_}, normalise=_room_id,
+            check=data_checks.text("userId", "message"), id_fields=lambda id_: {"chatroomId": id_}, normalise=_room_id,
         ),
         Namespace(
             "user", "notification:new", SubscribeRule.OWNER, durable=True, history_size=200, history_period=period,
-            record=Record.NOTIFICATION, check=_text("message"),
+            record=Record.NOTIFICATION, check=data_checks.text("message"),
         ),
         # A market's last price does not expire: it stays the last known price until the next one.
         Namespace(
             "market", "market:price", SubscribeRule.ANYONE, durable=False, history_size=1, history_period=None, latest=True,
-            check=_price, id_fields=lambda id_: {"symbol": id_}, normalise=str.upper,
+            check=data_checks.price, id_fields=lambda id_: {"symbol": id_}, normalise=str.upper,
         ),
         Namespace("trades", "trade:created", SubscribeRule.ANYONE, durable=False, history_size=500, history_period=period, has_id=False),
         Namespace(
             "event", "chart:updated", SubscribeRule.ANYONE, durable=False, history_size=500, history_period=period, latest=True,
-            check=_ratios, id_fields=lambda id_: {"event_id": int(id_)}, normalise=_event_id,
+            check=data_checks.ratios, id_fields=lambda id_: {"event_id": int(id_)}, normalise=_event_id,
         ),
         Namespace(
             "community", "post:created", SubscribeRule.USERS, durable=True, history_size=100, history_period=period,
@@ -352,5 +376,5 @@ def _built_in(period: float) -> list[Namespace]:
 def _entity(name: str, period: float) -> Namespace:
     return Namespace(
         name, "status:updated", SubscribeRule.USERS, durable=True, history_size=100, history_period=period,
-        check=_text("status"), id_fields=lambda id_: {"entity_type": name, "entity_id": id_},
+        check=data_checks.text("status"), id_fields=lambda id_: {"entity_type": name, "entity_id": id_},
     )  # fmt: skip

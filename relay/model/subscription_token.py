@@ -1,4 +1,4 @@
-"""A verified subscription token: the right of one user to subscribe to one channel until a time."""
+"""The right of one user to subscribe to one channel until a time: a verified subscription token, or a backend's yes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from relay.ground.errors import Code, RefusalReason, RequestError
 
 @attrs.frozen
 class SubscriptionToken:
-    """The claims of a valid subscription token."""
+    """The claims of a valid subscription token, or what a backend hook answered in their place."""
 
     channel: str
     user_id: str | None
     """The user that it is for; None for a client that is not authenticated."""
-    expires_at: datetime
-    """The time, aware and in UTC, at which a subscription that rests on it ends."""
+    expires_at: datetime | None
+    """The time, aware and in UTC, at which a subscription that rests on it ends; None if it does not."""
     info: bytes | None = None
     """JSON that others see of the subscriber, in place of the connection token's; None if it has none."""
+    by_backend: bool = False
+    """Whether a backend hook gave the right."""
+
+    @property
+    def end_reason(self) -> RefusalReason:
+        """The reason with which a subscription ends when the right expires."""
+        return RefusalReason.BACKEND_EXPIRED if self.by_backend else RefusalReason.TOKEN_EXPIRED
 
     def check(self, channel: str, user_id: str | None) -> None:
         """Raise RequestError unless the token is for this channel and this user."""

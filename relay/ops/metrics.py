@@ -55,6 +55,8 @@ class Metrics:
         """Refused handshakes by code."""
         self.responses: Counter[int] = Counter()
         """HTTP responses by status."""
+        self.reloads: Counter[str] = Counter(taken=0, refused=0)
+        """Reloads of the configuration by outcome."""
         self.loop_lag = Histogram(LAG_BOUNDS)
         self.tables: dict[str, Callable[[], int]] = {}
         """The number of entries of tables in memory that only their owner knows, by name. Called synchronously on a scrape."""

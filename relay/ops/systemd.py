@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 
 import attrs
@@ -103,6 +104,10 @@ class Notifier:
     async def ready(self, status: str) -> None:
         """Notify that the server accepts connections."""
         await self.notify("READY=1", f"STATUS={status}")
+
+    async def reloading(self) -> None:
+        """Notify that the configuration is being reloaded, until `ready`. The time is what Type=notify-reload needs."""
+        await self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     async def stopping(self, status: str) -> None:
         """Notify that the server is stopping."""

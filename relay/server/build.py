@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
+from relay.access.connecting import Connecting
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
+from relay.access.rights import Rights
 from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
 from relay.admission.addresses import TrustedProxies
-from relay.admission.limits import make_limits
+from relay.admission.limits import Limits
+from relay.admission.origins import OriginPolicy
 from relay.admission.user_places import LocalPlaces
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
+from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
 from relay.auth.tickets import Tickets
@@ -29,10 +33,14 @@ from relay.config.tree import AuthConfig, Config
 from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
-from relay.model.namespaces import namespaces_of
+from relay.hooks.backend import BackendHooks
+from relay.hooks.kinds import Kinds
+from relay.hooks.webhooks import Webhooks
+from relay.model.namespaces import Namespaces, namespaces_of
 from relay.ops.metrics import Metrics
 from relay.sessions.connections import Connections
 from relay.store.database import Database
+from relay.store.postgres import nodes
 from relay.store.publications import Publications
 
 
@@ -59,15 +67,20 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
+    keys = ApiKeys(database)
+    webhooks = make_webhooks(config, namespaces, database, connections, clock, cluster)
     auth = Auth(
         make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
-        ApiKeys(database),
+        keys,
+        ConsoleSessions(database, keys, clock),
         Users(database, clock),
         Tickets(database, clock),
         clock,
     )
-    publishing = Publishing(namespaces, broker, messages, notifications, clock, idempotency_period=period)
-    limits = make_limits(config.limits)
+    publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
+    limits = Limits(config.limits)
+    hooks = BackendHooks(config.hooks, clock)
+    rights = Rights(rooms, connections, hooks)
     core = Core(
         config=config,
         clock=clock,
@@ -80,16 +93,39 @@ def build_core(
         messages=messages,
         notifications=notifications,
         publishing=publishing,
-        client_publishing=ClientPublishing(publishing, broker, rooms, limits.publications),
-        reading=Reading(broker, rooms, presence),
-        subscriptions=Subscriptions(broker, rooms, timers, auth, maximum=config.limits.max_subscriptions),
+        client_publishing=ClientPublishing(publishing, broker, rights, connections, limits.publications),
+        reading=Reading(broker, rights, presence, connections),
+        subscriptions=Subscriptions(broker, rooms, rights, timers, auth, namespaces, limits),
+        origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
         user_places=LocalPlaces() if cluster is None else cluster.places,
         connections=connections,
+        hooks=hooks,
+        rights=rights,
+        connecting=Connecting(connections, hooks, config.auth.connect_hook),
         steering=Steering(connections, broker, rooms, database),
+        webhooks=webhooks,
     )
     return core, broker
+
+
+def make_webhooks(
+    config: Config,
+    namespaces: Namespaces,
+    database: Database,
+    connections: Connections,
+    clock: Clock,
+    cluster: Cluster | None,
+) -> Webhooks:
+    """Return the webhooks of the configuration, of which there may be none."""
+    grace, lost_grace = config.dialects.live.offline_grace, config.server.restart_grace
+    # The users of a node that is lost go to another one, which serves them meanwhile.
+    kinds = Kinds.with_grace(grace, lost_grace if cluster is None else grace)
+    return Webhooks(
+        config.webhooks, namespaces, database, connections, clock, kinds=kinds,
+        node=None if cluster is None else cluster.node.id, living=None if cluster is None else nodes.names,
+    )  # fmt: skip
 
 
 def make_cluster(config: Config, database: Database, clock: Clock) -> Cluster:

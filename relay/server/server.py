@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.api import admin, channels, client, demo, docs, front, management, metrics, publish, tail
+from relay.api import (
+    admin,
+    channels,
+    client,
+    demo,
+    docs,
+    figures,
+    front,
+    keys,
+    management,
+    metrics,
+    nodes,
+    publish,
+    reload,
+    rooms,
+    tail,
+    webhooks,
+)
 from relay.api.app import create_app
+from relay.api.console import pages, signing_in, tokens
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
@@ -19,6 +37,7 @@ from relay.broker.received import Received
 from relay.broker.write_behind import WriteBehind
 from relay.chat.rooms import DELETED, RIGHTS_LOST
 from relay.cluster.cluster import Cluster
+from relay.config.reloading import Source
 from relay.config.tree import Config
 from relay.core import Core
 from relay.dialects.base import Dialect, Factory, error_bodies_of
@@ -31,6 +50,7 @@ from relay.ops.janitor import Janitor
 from relay.ops.open_files import RESERVED_FILES, max_sessions
 from relay.ops.systemd import Notifier
 from relay.server.build import build_core, make_cluster
+from relay.server.reloading import Reloader, TakeUp
 from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
 from relay.store.api_keys import CHANGED
@@ -64,7 +84,7 @@ class Server:
     core: Core
     broker: Broker
     database: Database
-    certificates: Certificates | None
+    reloader: Reloader
     cluster: Cluster | None
     """This node, if several share the database."""
     _readiness: Readiness
@@ -85,7 +105,9 @@ class Server:
         if self._readiness.reason is not None:
             return f"Not ready: {self._readiness.reason}"
         urls = ", ".join(self.urls)
-        return f"Listening at {urls}; sessions: {self.upgrades.session_count}"
+        mistakes = self.reloader.mistakes
+        reload = f"; the configuration was not reloaded, mistakes: {mistakes}" if mistakes else ""
+        return f"Listening at {urls}; sessions: {self.upgrades.session_count}{reload}"
 
     async def prove_alive(self) -> None:
         """Return once the store's writer has worked, which proves that both the writer and the loop run.
@@ -130,10 +152,12 @@ async def open_server(
     clock: Clock | None = None,
     passed: Sequence[socket.socket] = (),
     notifier: Notifier | None = None,
+    source: Source | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, and stop it when the block ends: sessions first, then services, the store last.
 
     `passed` are listening sockets to use instead of the configured address. `notifier` is sent signs of life.
+    `source` loads the configuration again; None: a reload changes nothing but the certificate.
 
     Raises:
         OSError: the server cannot listen on the address.
@@ -157,13 +181,21 @@ async def open_server(
         )  # fmt: skip
         await services.start(upgrades.watcher.run)
         if cluster is not None:
+            cluster.node.report = nodes.reporter(core)
             cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
-        app = _create_app(inside, enabled, upgrades, connections, readiness)
+        sources = metrics.Sources(
+            core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, cluster
+        )
+        sampled = figures.Figures(sources)
+        await services.start(sampled.run)
+        parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
+        reloader = Reloader(core, source, parts, certificates)
+        app = _create_app(inside, enabled, sources, readiness, reloader)
         direct = DirectRoutes(
             core,
             readiness.draining,
             {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            {("GET", tail.PATH): tail.tail},
+            {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream},
         )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
@@ -174,7 +206,7 @@ async def open_server(
                 await services.start(GcTuning(lambda: upgrades.session_count).run)
                 server = Server(
                     [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
-                    certificates, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
+                    reloader, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
                 )  # fmt: skip
                 _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
                 if notifier is not None:
@@ -195,14 +227,16 @@ class _Inside:
     services: trio.Nursery
     cluster: Cluster | None
     """This node, if several share the database."""
+    secret: str | None
+    """The secret that signs tokens; None if another issuer alone does."""
     own_secret: bool
-    """Whether tokens are signed with a secret that Relay made."""
+    """Whether Relay made that secret."""
 
 
 @asynccontextmanager
 async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
     """Start the store, the core and its services, and stop them in the opposite order."""
-    async with open_store(config.store, clock) as store, trio.open_nursery() as services:
+    async with open_store(config.store, clock) as store, trio.open_nursery() as services, AsyncExitStack() as opened:
         database, publications = store.database, store.publications
         await services.start(database.run)
         try:
@@ -213,6 +247,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         cluster = None if store.notices is None else make_cluster(config, database, clock)
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)
+        opened.enter_context(core.hooks)
         received = Received(broker)
         publications.bind(received.delivered_offset, received.receive, received.renew)
         flusher = Flusher(lambda: database.busy)
@@ -229,8 +264,11 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(cluster.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
-        yield _Inside(core, broker, database, flusher, services, cluster, own_secret=own_secret is not None)
+        core.webhooks.bind(broker, publications)
+        await services.start(core.webhooks.run)
+        yield _Inside(core, broker, database, flusher, services, cluster, secret, own_secret=own_secret is not None)
         try:
+            await core.webhooks.flush()
             if cluster is not None:
                 await cluster.node.stop()
             await write_behind.write()
@@ -284,23 +322,29 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
     return None if cert is None or key is None else Certificates(cert, key, clock.now)
 
 
+def _limits_of(dialect: Dialect) -> TakeUp:
+    """Return the function that takes up a dialect's limits."""
+    return lambda config: dialect.take_up(config.limits)
+
+
 def _create_app(
     inside: _Inside,
     dialects: Sequence[Dialect],
-    upgrades: Upgrades,
-    connections: ConnectionCounter,
+    sources: metrics.Sources,
     readiness: Readiness,
+    reloader: Reloader,
 ) -> Application:
-    sources = metrics.Sources(
-        inside.core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, inside.cluster
-    )
+    core = inside.core
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     own = (
-        publish.blueprint(inside.core), channels.blueprint(inside.core), management.blueprint(inside.core),
-        admin.blueprint(inside.core), front.blueprint(readiness), metrics.blueprint(sources), docs.blueprint(),
-        client.blueprint(), demo.blueprint(inside.core),
+        publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
+        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
+        reload.blueprint(core, reloader),
+        nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
+        signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
+        docs.blueprint(), client.blueprint(), demo.blueprint(core),
     )  # fmt: skip
-    return create_app(inside.core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
+    return create_app(core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 
 
 def _log_start(server: Server, dialects: Sequence[Dialect], *, passed: bool, own_secret: bool) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import trio
 
 from relay.admission.addresses import client_address, limit_key
-from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.cors import Cors
 from relay.core import Core
@@ -62,7 +61,7 @@ class Upgrades:
         self._flusher = flusher
         self._all = ConnectionCounter(max_sessions)
         self._draining = draining
-        self._origins = OriginPolicy(core.config.server.allowed_origins)
+        self._origins = core.origins
         self._cors = Cors(self._origins)
         self._trusted = core.trusted_proxies
         self._sessions: dict[Session, Socket] = {}
@@ -123,6 +122,8 @@ class Upgrades:
         connection = WebSocketConnection(
             self, stream, endpoint, dialect=dialect, address=address, query=head.query, compresses=compresses
         )
+        if header_names := self._core.connecting.header_names:
+            connection.session.headers = _chosen(head, header_names)
         connection.session.outbox.send_nowait(answer)
         return connection
 
@@ -181,7 +182,7 @@ class Upgrades:
         self._core.metrics.sessions_of(session.dialect, socket.transport).opened += 1
         if self._ending is not None:
             session.disconnect(self._ending)
-        log.debug("session opened", dialect=session.dialect, address=session.address)
+        log.debug("session opened", dialect=session.dialect, connection=self._id_of(session), address=session.address)
 
     def left(self, session: Session, socket: Socket, endpoint: Endpoint | StreamEndpoint, *, recorded: bool) -> None:
         """Forget a session, give its places back and write its line in the log. Called synchronously."""
@@ -194,12 +195,17 @@ class Upgrades:
         log.info(
             "session closed",
             dialect=session.dialect,
+            connection=self._id_of(session),
             user=session.user_id,
             address=session.address,
             seconds=round(trio.current_time() - session.opened_at, 1),
             messages=socket.message_count,
             reason=reason or "closed by the client",
         )
+
+    def _id_of(self, session: Session) -> str | None:
+        """Return the id of a session's connection; None if its dialect records its connections itself."""
+        return self._core.connections.id_of(session) if session.number else None
 
     def _admit(self, address: str) -> None:
         if self._draining():
@@ -251,3 +257,9 @@ class Upgrades:
             session.disconnect(reason)
             if count % DISCONNECT_BATCH == 0:
                 await trio.lowlevel.checkpoint()
+
+
+def _chosen(head: RequestHead, names: Sequence[str]) -> dict[str, str]:
+    """Return the headers of these names that the client sent, each with all of its values."""
+    found = ((name, head.get(name.encode())) for name in names)
+    return {name: value.decode("latin-1") for name, value in found if value is not None}

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from relay.ground.errors import Reason
+from relay.sessions.connection_ids import ConnectionIds
 
 COMPACT_ENTRIES = 256
 """Entries of ended connections that stay in the order at least, so that few ends move the entries of all others."""
@@ -56,8 +57,22 @@ class Peer(Protocol):
     def sent_bytes(self) -> int | None:
         """The bytes that the client's machine has acknowledged; None if the transport cannot tell."""
 
+    @property
+    def reason(self) -> Reason | None:
+        """Why the server ended it, once it did; None if the client did, or is gone."""
+
     def disconnect(self, reason: Reason) -> None:
         """End the connection. Called synchronously; only the first reason counts."""
+
+
+class Watcher(Protocol):
+    """Is told of the connections of users. Called synchronously; it must not raise."""
+
+    def identified(self, peer: Peer) -> None:
+        """Take note that a connection has a user from now on."""
+
+    def ended(self, peer: Peer) -> None:
+        """Take note that a connection with a user has ended, or has another user from now on."""
 
 
 class Connections:
@@ -65,7 +80,10 @@ class Connections:
 
     def __init__(self) -> None:
         self.node = secrets.token_hex(4)
-        """The id of this run of the server: the first part of each connection's id, so that no id comes again."""
+        """The id of this run of the server."""
+        self._ids = ConnectionIds()
+        self.watcher: Watcher | None = None
+        """Set it before the first connection opens."""
         self._began_at = time.monotonic()
         self._last = 0
         self._numbers = array("Q")
@@ -101,6 +119,8 @@ class Connections:
         self._peers[index] = None
         self._ended += 1
         if peer.user_id is not None:
+            if self.watcher is not None:
+                self.watcher.ended(peer)
             self._forget_user(peer, peer.user_id)
         if self._ended > COMPACT_ENTRIES and self._ended * 2 > len(self._peers):
             self._peers = [one for one in self._peers if one is not None]
@@ -112,8 +132,12 @@ class Connections:
         if peer.user_id == user_id:
             return
         if peer.user_id is not None:
+            if self.watcher is not None:
+                self.watcher.ended(peer)
             self._forget_user(peer, peer.user_id)
         peer.user_id = user_id
+        if self.watcher is not None:
+            self.watcher.identified(peer)
         known = self._users.get(user_id)
         if known is None:
             self._users[user_id] = peer
@@ -138,15 +162,17 @@ class Connections:
         return list(known) if isinstance(known, dict) else [known]
 
     def id_of(self, peer: Peer) -> str:
-        """Return the id of a connection."""
-        return f"{self.node}-{peer.number}"
+        """Return the id of a connection that was added: by it clients, publishers, operators and the log name the connection.
+
+        It is 32 hexadecimal digits, the same at each call. Nobody can guess it, and it does not tell the order of connections.
+        """
+        return self._ids.of(peer.number)
 
     def get(self, id_: str) -> Peer | None:
         """Return the connection of this id, None if it has ended or never was."""
-        node, _, digits = id_.partition("-")
-        if node != self.node or not digits.isascii() or not digits.isdigit() or len(digits) > len(str(self._last)):
+        number = self._ids.number_of(id_)
+        if number is None:
             return None
-        number = int(digits)
         index = bisect_left(self._numbers, number)
         return self._peers[index] if index < len(self._numbers) and self._numbers[index] == number else None
 

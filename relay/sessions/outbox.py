@@ -100,7 +100,7 @@ class Outbox:
         self._sealed = False  # whether broadcasts are dropped: closing, overflowed or broken
         self._finished = False  # whether the last frame was queued; later frames are dropped
         self._taken = 0  # number of frames taken out of _frames while the kernel refused bytes
-        # By key: the number, counted with _taken, of the newest frame that may be replaced.
+        # By key: the number, counted with _taken, of the newest frame that may be replaced. None once all are written.
         self._keyed: dict[str, int] | None = None
         self._room: deque[trio.lowlevel.Task] | None = None
 
@@ -185,13 +185,13 @@ class Outbox:
             self._push(frame)
 
     def _push_latest(self, key: str, frame: bytes) -> None:
-        if not self._blocked or self._sealed:
-            self._push(frame)
+        if self._sealed:
             return
-        if self._keyed is None:
-            self._keyed = {}
-        index = self._keyed.get(key, -1) - self._taken
-        if index >= 0:
+        keyed = self._keyed
+        if keyed is None:
+            keyed = self._keyed = {}
+        # A frame that waits for the flusher alone stays: a reader that keeps up gets every value.
+        elif self._blocked and (index := keyed.get(key, -1) - self._taken) >= 0:
             size = self.size + len(frame) - len(self._frames[index])
             if size <= self.max_bytes:
                 self.size = size
@@ -199,7 +199,7 @@ class Outbox:
                 self._flusher.replaced_frames += 1
                 return
         self._push(frame)
-        self._keyed[key] = self._taken + len(self._frames) - 1
+        keyed[key] = self._taken + len(self._frames) - 1
 
     def replaces(self, key: str) -> bool:
         """Tell whether `push_latest` would put a frame with this key in the place of an older one. Called synchronously."""
@@ -367,6 +367,7 @@ def flush(outboxes: Iterable[Outbox]) -> None:
                 break
             if sent == outbox.size:
                 frames.clear()
+                outbox._keyed = None
                 outbox.size = 0
                 outbox.quiet = not outbox._sealed
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import trio
@@ -56,6 +56,7 @@ class Session:
         "address",
         "compresses",
         "dialect",
+        "headers",
         "last_words",
         "number",
         "opened_at",
@@ -90,6 +91,8 @@ class Session:
         """Whether the client takes compressed frames. See `sessions.compression`."""
         self.query = query
         """The query string of the handshake, as the client sent it."""
+        self.headers: Mapping[str, str] = {}
+        """The headers of the handshake that the connect hook is sent, by name in lower case."""
         self.user_id: str | None = None
         """The authenticated user. `Connections.identify` sets it, or the dialect that records its connections itself."""
         self.number = 0

@@ -19,7 +19,7 @@ SECRET_BYTES = 24
 MAX_KEY_CHARACTERS = 256
 
 Tier = Literal["free", "pro"]
-SCOPES = ("connect", "publish", "admin")
+SCOPES = ("connect", "publish", "console", "console:write", "admin")
 CHANGED = "keys_changed"
 """The notice to every node that a key was made, changed or revoked. It has no data."""
 _VERSION = "api_keys_version"

@@ -10,6 +10,7 @@ import abc
 import itertools
 import uuid
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from relay.ground.clock import Clock
 from relay.model.namespaces import ChannelName
@@ -30,11 +31,18 @@ BEHIND_EPOCH = "behind_epoch"
 """The value in `meta` that is the epoch of new channels of the other kinds."""
 
 
+Record = Callable[[Any, Sequence[Publication]], None]
+"""Writes what belongs to publications beside them. It gets a transaction of the store."""
+
+
 class Publications(abc.ABC):
     """The broker's `Store`, by the database's group commit."""
 
     writes_behind: bool
     """Whether channels of write-behind kinds are written by `write_behind`; otherwise `append` takes them too."""
+    record: Record | None = None
+    """Called in the store's thread with the publications of a transaction, before it is committed. Set it before anything is
+    published."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database

@@ -16,9 +16,16 @@ TABLES: dict[str, tuple[str, ...]] = {
     "messages": ("seq", "id", "room_id", "user_id", "text", "created_at"),
     "notifications": ("seq", "id", "user_id", "data", "created_at", "read_at"),
     "api_keys": ("id", "hash", "hint", "user_id", "tier", "scopes", "created_at", "revoked_at"),
+    "spans": ("subject", "kind", "key", "id", "data", "began_at", "ends_at", "reason"),
+    "span_holders": ("subject", "holder", "node"),
+    "webhook_keys": ("endpoint", "key", "seq", "pending", "used_at"),
+    "webhook_events": (
+        "id", "endpoint", "key", "seq", "event_id", "type", "body", "created_at", "attempts", "next_at", "claimed_by",
+        "dead_at", "last_status", "last_error",
+    ),
 }  # fmt: skip
 """The columns of each table, in the order of the schema."""
-COUNTED = {"channels": "id", "rooms": "seq", "messages": "seq", "notifications": "seq"}
+COUNTED = {"channels": "id", "rooms": "seq", "messages": "seq", "notifications": "seq", "webhook_events": "id"}
 """The columns that the database counts by itself."""
 BOOLEANS = {("channels", "durable")}
 """The columns that are true or false; SQLite has integers there."""

@@ -86,3 +86,25 @@ def rooms(connection: Transaction) -> Finding:
     return Finding(
         f"rooms: {total} with {counts[0]} messages and {counts[1]} members, as many as each counts", problems
     )
+
+
+def webhooks(connection: Transaction) -> Finding:
+    """Check that each key counts its pending events and has one that is due, and that each span has a holder or an end."""
+    total = connection.execute("SELECT count(*) FROM webhook_events").fetchone()[0]
+    spans = connection.execute("SELECT count(*) FROM spans").fetchone()[0]
+    problems = []
+    counted = connection.execute(
+        "SELECT k.endpoint, k.key, k.pending, count(e.id), count(e.next_at) FROM webhook_keys AS k "
+        "LEFT JOIN webhook_events AS e ON e.endpoint = k.endpoint AND e.key = k.key AND e.dead_at IS NULL "
+        "GROUP BY k.endpoint, k.key, k.pending"
+    )
+    for endpoint, key, said, there, due in counted:
+        if said != there:
+            problems.append(f"the webhook {endpoint} counts {said} pending events of {key}, but has {there}")
+        elif there and due != 1:
+            problems.append(f"the webhook {endpoint} has {there} pending events of {key}, and {due} of them are due")
+    endless = connection.execute(
+        "SELECT subject FROM spans WHERE ends_at IS NULL AND subject NOT IN (SELECT subject FROM span_holders)"
+    )
+    problems += [f"{subject} has no holder and no end" for (subject,) in endless]
+    return Finding(f"webhooks: {total} events, and {spans} spans that last", problems)

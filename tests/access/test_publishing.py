@@ -29,6 +29,7 @@ async def open_publishing(folder: Path) -> AsyncIterator[tuple[Publishing, Parts
                     parts.broker,
                     parts.messages,
                     parts.notifications,
+                    parts.connections,
                     parts.clock,
                     idempotency_period=300.0,
                 ),

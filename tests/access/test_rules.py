@@ -107,7 +107,13 @@ async def test_what_a_publication_is_stored_as_is_said_by_its_kind(tmp_path: Pat
             parts.namespaces["task"], default_type="chat:message", check=None
         )
         publishing = Publishing(
-            parts.namespaces, parts.broker, parts.messages, parts.notifications, parts.clock, idempotency_period=60.0
+            parts.namespaces,
+            parts.broker,
+            parts.messages,
+            parts.notifications,
+            parts.connections,
+            parts.clock,
+            idempotency_period=60.0,
         )
         draft = publishing.draft({"channel": "task:1", "data": {"done": True}}, scope="test", size=10)
         assert draft.type == "chat:message"

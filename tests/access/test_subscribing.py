@@ -9,13 +9,19 @@ from pathlib import Path
 import pytest
 import trio
 
+from relay.access.rights import Rights
 from relay.access.subscribing import Subscriptions
+from relay.admission.limits import Limits
 from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
-from relay.ground.errors import Code, RequestError
+from relay.config.namespaces import NamespaceConfig
+from relay.config.tree import LimitsConfig
+from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
+from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
+from relay.sessions.connections import Connections
 from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.store.rooms import Room
@@ -51,7 +57,15 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Parts, Subscriptions, Subs
         creator = admin("creator")
         await parts.rooms.create(creator, name="Den", description=None, type_="private", id_="den")
         await parts.rooms.add_member(creator, "den", "member")
-        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), parts.auth, maximum=MAXIMUM)
+        subscriptions = Subscriptions(
+            parts.broker,
+            parts.rooms,
+            Rights(parts.rooms, Connections(), {}),
+            Timers(),
+            parts.auth,
+            parts.namespaces,
+            Limits(LimitsConfig(max_subscriptions=MAXIMUM)),
+        )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield parts, subscriptions, subscriber, outbox
@@ -95,7 +109,15 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
         parts, _, subscriber, outbox = world
         rooms = GatedRooms(parts.database, parts.broker, parts.presence, parts.namespaces, parts.clock)
         rooms.asked, rooms.gate = trio.Event(), trio.Event()
-        gated = Subscriptions(parts.broker, rooms, Timers(), parts.auth, maximum=MAXIMUM)
+        gated = Subscriptions(
+            parts.broker,
+            rooms,
+            Rights(rooms, Connections(), {}),
+            Timers(),
+            parts.auth,
+            parts.namespaces,
+            Limits(LimitsConfig(max_subscriptions=MAXIMUM)),
+        )
         refusals: list[Code] = []
         told: list[str] = []
         subscriber.call_when_revoked(lambda name, reason: told.append(f"{name.text}: {reason}"))
@@ -184,3 +206,28 @@ async def test_a_live_subscription_proves_the_right(tmp_path: Path) -> None:
         for check in (subscriptions.check_reader, subscriptions.check_publisher):
             with pytest.raises(RequestError):
                 await check(subscriber, den, member)
+
+
+async def test_a_reload_ends_what_is_pending_and_refuses_what_was_parsed_before(tmp_path: Path) -> None:
+    """A client that asked before the namespace was removed gets no subscription, at whatever point it waits."""
+    configured = {"orders": NamespaceConfig(subscribe="users")}
+    async with open_parts(tmp_path, configured) as parts:
+        limits = Limits(LimitsConfig(max_subscriptions=MAXIMUM))
+        rights = Rights(parts.rooms, Connections(), {})
+        subscriptions = Subscriptions(parts.broker, parts.rooms, rights, Timers(), parts.auth, parts.namespaces, limits)
+        name, outbox = parts.namespaces.parse("orders:1"), new_outbox()
+        told: list[str] = []
+        with subscriptions.attach(outbox, encode) as subscriber:
+            await subscriptions.identify(subscriber, user("ann"))
+            subscriber.call_when_revoked(lambda name, reason: told.append(f"{name.text}: {reason}"))
+            with parts.broker.reserved(subscriber, [name], maximum=MAXIMUM) as [pending]:
+                parts.namespaces.take_up(Namespaces(entities=(), history_period=1.0, durable=()))
+                await subscriptions.recheck_all()
+                with pytest.raises(RequestError):
+                    pending.check()
+            assert told == ["orders:1: unknown_namespace"]
+            with pytest.raises(RequestError) as refused:
+                await subscriptions.subscribe(subscriber, name, user("ann"), outbox=outbox, answer=lambda *_: None)
+            assert refused.value.reason is RefusalReason.UNKNOWN_NAMESPACE
+            assert subscriber.subscriptions == {}
+        assert len(parts.broker.pending) == 0

@@ -13,13 +13,17 @@ import pytest
 import trio
 import trio.testing
 
+from relay.access.rights import Rights
 from relay.access.subscribing import Subscriptions
+from relay.admission.limits import Limits
 from relay.broker.subscription import Subscriber
 from relay.config.namespaces import NamespaceConfig
+from relay.config.tree import LimitsConfig
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.grants import read_grants
 from relay.model.principal import Principal
+from relay.sessions.connections import Connections
 from relay.sessions.outbox import Outbox
 from tests.access.test_subscribing import new_outbox
 from tests.parts import SECRET, START_MS, Parts, encode, open_parts
@@ -59,7 +63,15 @@ async def opened(folder: Path) -> AsyncIterator[World]:
     async with open_parts(folder, CONFIGURED) as parts, trio.open_nursery() as nursery:
         timers = Timers()
         await nursery.start(timers.run)
-        subscriptions = Subscriptions(parts.broker, parts.rooms, timers, parts.auth, maximum=10)
+        subscriptions = Subscriptions(
+            parts.broker,
+            parts.rooms,
+            Rights(parts.rooms, Connections(), {}),
+            timers,
+            parts.auth,
+            parts.namespaces,
+            Limits(LimitsConfig(max_subscriptions=10)),
+        )
         outbox = new_outbox()
         with subscriptions.attach(outbox, encode) as subscriber:
             yield World(parts, subscriptions, subscriber, outbox)

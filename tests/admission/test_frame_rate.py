@@ -6,12 +6,12 @@ import pytest
 import trio
 
 from relay.admission.frame_rate import FrameRateLimit
-from relay.admission.rate_limits import FLOOD_PERIOD, RateLimit
+from relay.admission.rate_limits import FLOOD_PERIOD, Rate, RateLimit
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 
 
 async def test_frames_past_the_limit_are_refused_until_it_refills(autojump_clock: trio.testing.MockClock) -> None:
-    limit = FrameRateLimit(60)
+    limit = FrameRateLimit(Rate(60, 1))
     for _ in range(60):
         limit.spend()
     with pytest.raises(RequestError) as caught:
@@ -23,7 +23,7 @@ async def test_frames_past_the_limit_are_refused_until_it_refills(autojump_clock
 
 
 async def test_frames_with_a_limit_of_their_own_count_towards_a_flood(autojump_clock: trio.testing.MockClock) -> None:
-    limit, messages = FrameRateLimit(60), RateLimit(1, 0.001, message="Slower.")
+    limit, messages = FrameRateLimit(Rate(60, 1)), RateLimit(1, 0.001, message="Slower.")
     limit.spend_from(messages, "alice")
     started = trio.current_time()
     with pytest.raises(Disconnect) as caught:

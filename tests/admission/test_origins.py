@@ -184,3 +184,16 @@ def test_the_headers_for_a_page_that_may_not() -> None:
 @pytest.mark.parametrize("origin", [None, b"https://a.org", b"null"])
 def test_where_all_may_the_answer_is_the_same_for_all(origin: bytes | None) -> None:
     assert OriginPolicy(["*"]).cors_headers(origin, HOST) == [("Access-Control-Allow-Origin", "*")]
+
+
+def test_other_origins_replace_the_first_all_or_none() -> None:
+    policy = OriginPolicy(["https://a.example.org", "null"])
+    policy.take_up(["https://*.b.example.org"])
+    assert not policy.allows(b"https://a.example.org", HOST)
+    assert not policy.allows(b"null", HOST)
+    assert policy.allows(b"https://x.b.example.org", HOST)
+    with pytest.raises(ValueError, match="is not an origin"):
+        policy.take_up(["*", "nonsense"])
+    assert not policy.allows(b"https://a.example.org", HOST)
+    policy.take_up(["*"])
+    assert policy.allows(b"https://a.example.org", HOST)

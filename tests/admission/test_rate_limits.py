@@ -14,6 +14,7 @@ from relay.admission.rate_limits import (
     MAX_KEYS,
     ConnectionCounter,
     FloodGuard,
+    Rate,
     RateLimit,
     TokenBucket,
 )
@@ -23,7 +24,7 @@ from relay.ground.errors import RETRY_AFTER, Code, RequestError
 
 
 def test_a_bucket_starts_full_and_refills_evenly() -> None:
-    bucket = TokenBucket(100, 100 / 60)
+    bucket = TokenBucket(Rate(100, 100 / 60))
     assert [bucket.take(1000.0) for _ in range(100)] == [0.0] * 100
     assert bucket.take(1000.0) == pytest.approx(0.6)
     assert bucket.take(1000.3) == pytest.approx(0.3)
@@ -32,13 +33,13 @@ def test_a_bucket_starts_full_and_refills_evenly() -> None:
 
 
 def test_a_bucket_holds_no_more_than_its_capacity() -> None:
-    bucket = TokenBucket(3, 1)
+    bucket = TokenBucket(Rate(3, 1))
     assert bucket.take(0.0) == 0.0
     assert [bucket.take(1e6) for _ in range(4)] == [0.0, 0.0, 0.0, pytest.approx(1.0)]
 
 
 def test_a_refused_one_costs_nothing() -> None:
-    bucket = TokenBucket(1, 1)
+    bucket = TokenBucket(Rate(1, 1))
     bucket.take(0.0)
     for _ in range(1000):
         assert bucket.take(0.5) == pytest.approx(0.5)
@@ -46,7 +47,7 @@ def test_a_refused_one_costs_nothing() -> None:
 
 
 def test_an_amount_is_taken_whole_or_not_at_all() -> None:
-    bucket = TokenBucket(10, 2)
+    bucket = TokenBucket(Rate(10, 2))
     assert bucket.take(0.0, 7) == 0.0
     assert bucket.take(0.0, 5) == pytest.approx(1.0)
     assert bucket.take(0.0, 3) == 0.0
@@ -57,13 +58,13 @@ def test_an_amount_is_taken_whole_or_not_at_all() -> None:
 @pytest.mark.parametrize(("capacity", "per_second"), [(0, 1), (1, 0), (-1, 1), (1, -1), (math.nan, 1)])
 def test_a_bucket_that_would_never_grant_any_is_refused(capacity: float, per_second: float) -> None:
     with pytest.raises(ValueError, match="would never grant any"):
-        TokenBucket(capacity, per_second)
+        TokenBucket(Rate(capacity, per_second))
     with pytest.raises(ValueError, match="would never grant any"):
         RateLimit(capacity, per_second)
 
 
 def test_a_bucket_is_small() -> None:
-    assert not hasattr(TokenBucket(1, 1), "__dict__")
+    assert not hasattr(TokenBucket(Rate(1, 1)), "__dict__")
     assert not hasattr(FloodGuard(), "__dict__")
 
 
@@ -76,7 +77,7 @@ def test_a_bucket_is_small() -> None:
 def test_no_more_is_granted_than_the_rate_allows(
     capacity: int, per_second: float, start: float, takes: list[tuple[float, float]]
 ) -> None:
-    bucket = TokenBucket(capacity, per_second)
+    bucket = TokenBucket(Rate(capacity, per_second))
     now, granted = start, 0.0
     for elapsed, amount in takes:
         now += elapsed
@@ -89,7 +90,7 @@ def test_no_more_is_granted_than_the_rate_allows(
 def test_who_waits_as_long_as_it_is_told_is_granted(
     capacity: int, per_second: float, start: float, refusals: int
 ) -> None:
-    bucket = TokenBucket(capacity, per_second)
+    bucket = TokenBucket(Rate(capacity, per_second))
     assert bucket.take(start, capacity) == 0.0
     wait = bucket.take(start)
     assert 0 < wait <= 1 / per_second * 1.001
@@ -137,7 +138,7 @@ def test_past_the_maximum_those_idle_longest_are_forgotten() -> None:
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 3)), max_size=60), st.integers(1, 10))
 def test_forgetting_full_buckets_changes_no_answer(takes: list[tuple[str, float]], capacity: int) -> None:
     buckets = RateLimit(capacity, 1.0)
-    remembered = {key: TokenBucket(capacity, 1.0) for key in "abcdef"}
+    remembered = {key: TokenBucket(Rate(capacity, 1.0)) for key in "abcdef"}
     now = 0.0
     for key, elapsed in takes:
         now += elapsed
@@ -247,3 +248,20 @@ async def test_a_counter_says_when_all_places_are_given_back() -> None:
             assert empty == []
             counter.give_back()
         assert empty == [0, 0]
+
+
+# -- changes of a rate -------------------------------------------------------------------------------------------------
+
+
+def test_buckets_follow_a_change_of_their_rate() -> None:
+    """Known and new ones: a smaller capacity takes tokens away, a larger one fills at the new speed."""
+    limit = RateLimit(10, 1)
+    assert limit.take("ann", 0.0) == 0.0
+    limit.rate.change(2, 0.5)
+    assert [limit.take("ann", 0.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    assert [limit.take("bob", 0.0) for _ in range(3)] == [0.0, 0.0, 2.0]
+    limit.rate.change_per_minute(600)
+    assert limit.take("ann", 0.0) == pytest.approx(0.1)
+    assert limit.take("ann", 0.1) == 0.0
+    with pytest.raises(ValueError, match="would never grant any"):
+        limit.rate.change(0, 1)

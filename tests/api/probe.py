@@ -11,6 +11,7 @@ from typing import Any, cast
 from quart import Blueprint
 from quart_trio import QuartTrio
 
+from relay.admission.origins import OriginPolicy
 from relay.api.app import create_app
 from relay.api.health import Readiness
 from relay.config.tree import Config
@@ -53,7 +54,7 @@ def readiness_of(database: FakeDatabase) -> Readiness:
 
 def app_with(add: Routes | None = None) -> QuartTrio:
     """Return the application with these routes, and with no core but what the application itself needs."""
-    core = cast(Core, SimpleNamespace(config=Config(), clock=SetClock()))
+    core = cast(Core, SimpleNamespace(config=Config(), clock=SetClock(), origins=OriginPolicy(["*"])))
     return create_app(core, [_blueprint(add)] if add else [], readiness_of(FakeDatabase()))
 
 

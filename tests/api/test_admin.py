@@ -21,7 +21,7 @@ from relay.ground.errors import Reason
 from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
-from tests.running import bearer, config_for, running
+from tests.running import bearer, config_for, running, token
 
 HOSTILE = 'ann<img src=x onerror="alert(1)">'
 
@@ -104,6 +104,40 @@ async def test_connections_say_who_is_there(tmp_path: Path) -> None:
             assert [one["id"] for one in (await admin.get("/connections", **query))["connections"]] == ids, query
     assert len(admin.server.core.connections) == 0
     assert admin.server.core.connections.user_count == 0
+
+
+@pytest.mark.slow
+async def test_a_connection_has_one_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its client, publications, lists, methods and the log name it alike. By it a copy is left out, and it is ended."""
+    caplog.set_level(logging.DEBUG, logger="relay")
+    settings = {"namespaces": {"notes": {"subscribe": "users", "publish": "users", "presence": True}}}
+    async with (
+        administered(tmp_path, **settings) as admin,
+        live(admin.address) as ann,
+        live(admin.address, "bob") as bob,
+    ):
+        id_ = (await ann.ask(type="auth", token=token("ann")))["data"]["connectionId"]
+        listed = await admin.get("/connections", user="ann")
+        assert [one["id"] for one in listed["connections"]] == [id_]
+        for client in (ann, bob):
+            await client.ask(type="subscribe", channel="notes:1")
+        present = (await admin.http.post("/api/presence", json={"channel": "notes:1"})).json()["result"]["presence"]
+        assert present[id_] == {"client": id_, "user": "ann"}
+        assert len(present) == 2
+        body = {"channel": "notes:1", "data": 1, "exclude": id_}
+        assert (await admin.http.post("/v1/publish", json=body)).status_code == 200
+        assert (await bob.receive())["data"] == 1
+        assert (await ann.receive())["type"] == "skipped"
+        await ann.send(type="publish", channel="notes:1", data=2)
+        assert (await bob.until("notes:event"))["publisher"]["connection"] == id_
+        assert await admin.post("/disconnect", user="bob", client=id_) == {"disconnected": 0}
+        assert await admin.post("/disconnect", client=id_) == {"disconnected": 1}
+        assert (await ann.closed())[0] == 1008
+        await bob.nothing()
+    named = {record.getMessage(): vars(record).get("fields", {}) for record in caplog.records}
+    closed = [vars(one)["fields"] for one in caplog.records if one.getMessage() == "session closed"]
+    assert [fields["connection"] for fields in closed if fields["user"] == "ann"] == [id_]
+    assert len(named["session authenticated"]["connection"]) == len(id_)
 
 
 async def test_pages_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from relay.client import files
+from relay.api import files
 from relay.dialects.registry import DIALECTS
 from relay.server.demo import open_demo
 from tests.running import bearer, config_for, running
@@ -40,7 +40,7 @@ async def test_the_client_is_served_as_it_is(tmp_path: Path) -> None:
         for path in FILES:
             answer = await client.get(path, headers={"Origin": "https://other.example.org"})
             assert answer.status_code == 200
-            assert answer.content == files.read(f"js{path}")
+            assert answer.content == files.read("relay.client", f"js{path}")
             assert answer.headers.get_list("Access-Control-Allow-Origin") == ["*"]
             assert answer.headers["Cache-Control"] == "public, max-age=3600"
             again = await client.get(path, headers={"If-None-Match": answer.headers["ETag"]})

@@ -24,6 +24,7 @@ class _Reader(HTMLParser):
         self.elements: set[str] = set()
         self.attributes: set[str] = set()
         self.links: list[str] = []
+        self.pictures: list[str] = []
         self.ids: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -32,6 +33,8 @@ class _Reader(HTMLParser):
         self.attributes |= values.keys()
         if tag == "a":
             self.links.append(values["href"] or "")
+        if tag == "img":
+            self.pictures.append(values["src"] or "")
         if value := values.get("id"):
             self.ids.add(value)
 
@@ -53,6 +56,8 @@ async def test_every_page_is_shown_and_leads_to_the_others(tmp_path: Path) -> No
             contents = await http.get("/docs")
             pages = {f"/docs/{topic}": await http.get(f"/docs/{topic}") for topic in handbook.topics()}
             style = await http.get("/docs/style.css")
+            picture = await http.get("/docs/screens/overview-dark.webp")
+            assert (await http.get("/docs/screens/nothing.webp")).status_code == 404
     readers = {path: read(page.text) for path, page in {"/docs": contents, **pages}.items()}
     for path, page in {"/docs": contents, **pages}.items():
         assert page.status_code == 200, path
@@ -61,14 +66,17 @@ async def test_every_page_is_shown_and_leads_to_the_others(tmp_path: Path) -> No
         assert policy.startswith("default-src 'none'; style-src 'self'; ")
         assert "unsafe" not in policy
         assert page.headers["x-content-type-options"] == "nosniff"
-        assert not readers[path].elements & {"script", "style", "img", "iframe", "form"}
+        assert not readers[path].elements & {"script", "style", "iframe", "form"}
         assert not {name for name in readers[path].attributes if name == "style" or name.startswith("on")}
+        assert all(source.startswith("/docs/screens/") for source in readers[path].pictures)
         for link in readers[path].links:
             target, _, fragment = link.partition("#")
             if "://" not in link and target.removesuffix(".md") not in TO_COME:
                 assert (target or path) in readers, (path, link)
                 assert not fragment or fragment in readers[target or path].ids, (path, link)
     assert {link for link in readers["/docs"].links if link != "/docs"} == pages.keys()
+    assert "/docs/screens/overview-dark.webp" in readers["/docs/console"].pictures
+    assert (picture.status_code, picture.headers["content-type"], picture.content[:4]) == (200, "image/webp", b"RIFF")
     assert (style.status_code, style.headers["content-type"]) == (200, "text/css; charset=utf-8")
     assert "url(" not in style.text
     assert "@import" not in style.text

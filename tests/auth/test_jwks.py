@@ -33,6 +33,7 @@ from relay.auth.jwks import (
     RETRY_INTERVAL,
     Jwks,
     JwksError,
+    fetch_document,
     parse,
 )
 from relay.auth.tokens import Tokens
@@ -367,16 +368,16 @@ async def serving(answer: Callable[[], bytes], *, pause: float = 0.0) -> AsyncIt
         (http_answer(document(jwk(FIRST)), "500 Broken"), "the status 500"),
         (http_answer(b"x" * (MAX_DOCUMENT_BYTES + 1)), f"more than {MAX_DOCUMENT_BYTES} bytes"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (MAX_DOCUMENT_BYTES * 2), f"more than {MAX_DOCUMENT_BYTES} bytes"),
-        (b"nonsense\r\n\r\n", "BadStatusLine"),
-        (b"", "RemoteDisconnected"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "JSON"),
+        (b"nonsense\r\n\r\n", "is not HTTP"),
+        (b"", "without a response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "not complete"),
     ],
 )
 async def test_answers_that_are_none(answer: bytes, cause: str) -> None:
     with trio.fail_after(10):
         async with serving(lambda: answer) as url:
             with pytest.raises(JwksError, match=cause):
-                parse(await module._Fetcher().fetch(url))
+                parse(await fetch_document(url))
 
 
 @pytest.mark.alone
@@ -434,15 +435,15 @@ async def test_an_issuer_that_nobody_vouches_for_is_not_believed(
             [listener] = await nursery.start(serve)
             url = f"https://localhost:{listener.transport_listener.socket.getsockname()[1]}/jwks"
             with pytest.raises(JwksError, match="CERTIFICATE_VERIFY_FAILED"):
-                await module._Fetcher().fetch(url)
+                await fetch_document(url)
             monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
-            assert len(parse(await module._Fetcher().fetch(url))) == 1, "one that is vouched for is"
+            assert len(parse(await fetch_document(url))) == 1, "one that is vouched for is"
             nursery.cancel_scope.cancel()
 
 
 async def test_where_nobody_answers() -> None:
     with pytest.raises(JwksError, match="refused"):
-        await module._Fetcher().fetch("http://127.0.0.1:1/jwks")
+        await fetch_document("http://127.0.0.1:1/jwks")
 
 
 def config_of(folder: Path, url: str, **more: Any) -> Any:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from relay.broker import paging
 from relay.broker.paging import read_page
 from relay.model.publication import Draft, Position
 from tests.parts import Parts, open_parts
@@ -43,14 +40,13 @@ async def test_pages_of_history_that_is_in_the_store_alone(tmp_path: Path) -> No
         assert await offsets(parts, limit=2, since=Position(9, head.epoch)) == ([1, 2], False)
 
 
-async def test_a_page_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_is_bounded_in_bytes(tmp_path: Path) -> None:
     """One publication that is larger than the bound is a page of its own."""
-    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", 100)
     async with open_parts(tmp_path) as parts:
         await publish(parts, 4, {"text": "x" * 30})
-        assert await offsets(parts, limit=9) == ([4, 3], None)
+        assert await offsets(parts, limit=9, max_bytes=100) == ([4, 3], None)
         await publish(parts, 1, {"text": "x" * 300})
-        assert await offsets(parts, limit=9) == ([5], None)
+        assert await offsets(parts, limit=9, max_bytes=100) == ([5], None)
 
 
 async def test_expired_publications_are_on_no_page(tmp_path: Path) -> None:

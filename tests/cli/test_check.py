@@ -32,6 +32,24 @@ def test_check_says_that_it_is_served_with_tls(folder: Path, expires_in: float, 
     assert f"Certificate: for localhost, 127.0.0.1, {until} 20" in text
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://shop.example/hooks", "https://shop.example/hooks, 1 s"),
+        ("http://127.0.0.1:3000/", "http://127.0.0.1:3000/, 1 s"),
+        ("http://shop:3000/", "http://shop:3000/ (not encrypted), 1 s"),
+    ],
+)
+def test_check_names_the_hooks(folder: Path, url: str, shown: str) -> None:
+    secret = f"whsec_{'c' * 32}"
+    hook = f'[hooks.shop]\nurl = "{url}"\nsecret = "{secret}"\n'
+    configured(folder, f'[auth]\nconnect_hook = "shop"\n{hook}[namespaces.notes]\npublish_hook = "shop"')
+    text = done("check")
+    assert f"Backend hook shop: {shown} at most, asked for auth.connect_hook, namespaces.notes.publish_hook." in text
+    assert "published to by users that the hook shop allows" in text
+    assert secret not in text
+
+
 def test_check_says_where_the_keys_of_tokens_come_from(folder: Path) -> None:
     url = "https://login.example.org/jwks"
     configured(folder, f'[auth]\njwt_algorithms = ["RS256"]\njwt_jwks_url = "{url}"\n')

@@ -46,7 +46,7 @@ def test_a_key_of_another_kind(folder: Path) -> None:
 def test_a_key_of_nobody_or_with_an_unknown_scope_is_refused(folder: Path) -> None:
     assert "Missing option '--user'" in failed("keys", "create", code=2)
     assert "is not a user id" in failed("keys", "create", "--user", "", code=2)
-    assert "'everything' is not one of 'connect', 'publish', 'admin'" in failed(
+    assert "'everything' is not one of 'connect', 'publish', 'console', 'console:write', 'admin'" in failed(
         "keys", "create", "--user", "u", "--scope", "everything", code=2
     )
     assert not (folder / "relay.db").exists()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
+import httpx
 import pytest
 import trio
 
@@ -141,3 +142,24 @@ async def test_refusals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_query_leaves_out_what_is_missing() -> None:
     assert remote.with_query("/a", {"b": None}) == "/a"
     assert remote.with_query("/a", {"b": "c d&", "e": None}) == "/a?b=c+d%26"
+
+
+async def test_console(folder: Path) -> None:
+    """The link signs in once; the secret comes on stdout alone, in the fragment."""
+    async with local(folder) as here, httpx.AsyncClient(base_url=f"http://{here.address}") as http:
+        for arguments, admin in (((), True), (("--read-only",), False)):
+            printed = (await here.done("console", *arguments)).strip()
+            page, _, link = printed.partition("#link=")
+            assert page == f"http://{here.address}/console"
+            answer = await http.post("/console/session", json={"link": link})
+            assert (answer.status_code, answer.json()["data"]["admin"]) == (201, admin)
+            assert (await http.post("/console/session", json={"link": link})).status_code == 401
+        proof = {"X-Console-Proof": answer.json()["data"]["proof"]}
+        assert (await http.get("/v1/admin/server", headers=proof)).status_code == 200
+        assert await here.done("console", "--sign-out") == ""
+        assert (await http.get("/v1/admin/server", headers=proof)).status_code == 401
+        elsewhere = await here.done("console", "--url", "https://relay.example.org/")
+        assert elsewhere.startswith("https://relay.example.org/console#link=")
+        assert "is not the URL of a server" in await here.failed("console", "--url", "relay.example.org", code=2)
+        (folder / "relay.toml").write_text('[console]\nenabled = "never"\n')
+        assert "switched off" in await here.failed("console")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from relay.config.reloading import Source
 from relay.config.tree import Config
 from relay.store.errors import StoreError
 from tests.cli.commands import configured, done, failed, relay
@@ -28,8 +29,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("relay.server.process")
     module.outcome = None  # type: ignore[attr-defined]
 
-    def serve(config: Config) -> None:
-        module.config = config  # type: ignore[attr-defined]
+    def serve(config: Config, *, source: Source) -> None:
+        module.config, module.source = config, source  # type: ignore[attr-defined]
         if isinstance(module.outcome, Exception):
             raise module.outcome
 
@@ -44,6 +45,9 @@ def test_serve_runs_the_server_with_its_flags(folder: Path, server: Any) -> None
     assert (server.config.server.host, server.config.server.port) == ("::1", 2)
     done("serve", "--host", "localhost")
     assert (server.config.server.host, server.config.server.port) == ("localhost", 1)
+    configured(folder, "[server]\nport = 3")
+    again = server.source.load()
+    assert (again.server.host, again.server.port) == ("localhost", 3)
 
 
 @pytest.mark.parametrize(

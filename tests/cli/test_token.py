@@ -132,6 +132,23 @@ def test_check_explains_a_refusal(folder: Path, asked: tuple[str, ...], says: st
     assert f"(reason {says})" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--subscribe", "hooked:1"), "The backend of the hook shop decides"),
+        (("--publish", "hooked:1"), "The backend of the hook shop decides"),
+    ],
+)
+def test_check_names_the_hook_that_decides(folder: Path, asked: tuple[str, ...], says: str) -> None:
+    """Also to publish where the rule says yes: the hook stands in its place."""
+    hook = f'[hooks.shop]\nurl = "https://shop.example/"\nsecret = "whsec_{"c" * 32}"\n'
+    names = 'subscribe_hook = "shop"\npublish = "users"\npublish_hook = "shop"\n'
+    configured(folder, f"{OWN}{hook}[namespaces.hooked]\n{names}")
+    assert says in done("token", "check", done("token", "u").strip(), *asked)
+    granted = done("token", "u", "--subscribe", "hooked:*").strip()
+    assert "a grant of the token matches" in done("token", "check", granted, "--subscribe", "hooked:1")
+
+
 def test_check_tells_of_grants_that_do_nothing(folder: Path) -> None:
     configured(folder, OWN)
     grants = {"subscribe": ["user:*", "jobs:1", "orders:1"]}

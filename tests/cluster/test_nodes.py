@@ -220,3 +220,17 @@ async def test_an_operator_disconnects_a_user_on_every_node(tmp_path: Path) -> N
         one.server.core.steering.disconnect(user_id="bob", connection_id=None, reason=Reason.RECONNECT)
         assert (await bob.closed())[0] == 1012
         assert (await eve.ask(type="ping"))["type"] == "pong"
+
+
+async def test_nodes_tell_the_others_what_they_carry(tmp_path: Path) -> None:
+    """An operator who asks one of them sees the connections of all, and the state of the bus."""
+    async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob"), httpx.AsyncClient() as http:
+        headers, found = bearer("root", admin=True), dict[str, Any]()
+        with trio.fail_after(10):
+            while [node.get("connections") for node in found.get("nodes", [])] not in ([0, 1], [1, 0]):
+                found = (await http.get(f"http://{one.address}/v1/admin/nodes", headers=headers)).json()["data"]
+                await trio.sleep(0.05)
+        told = {node["name"]: (node["self"], node["connections"], node["users"]) for node in found["nodes"]}
+        assert told == {"node0": (True, 0, 0), "node1": (False, 1, 1)}
+        assert found["bus"]["connected"]
+        assert 0 < found["bus"]["lease"] <= 8

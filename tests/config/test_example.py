@@ -9,9 +9,13 @@ from pathlib import Path
 import attrs
 
 from relay.config.example import render_example
+from relay.config.hooks import HookConfig
 from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import AuthConfig, Config
+from relay.config.webhooks import WebhookConfig
 from tests.config.loaded import SECRET, load, settings
+
+HOOK_SECRET = "whsec_" + "c" * 32
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +30,15 @@ def test_the_example_as_it_is_gives_the_defaults(tmp_path: Path) -> None:
 
 def test_the_example_with_every_line_uncommented_has_every_setting_at_its_default(tmp_path: Path) -> None:
     text = re.sub(r"^# (?=\w+ = |\[[\w.]+\]$)", "", render_example(None), flags=re.MULTILINE)
-    assert load(tmp_path, text) == attrs.evolve(load(tmp_path), namespaces={"orders": NamespaceConfig()})
+    text = text.replace("whsec_...", HOOK_SECRET).replace('connect_hook = ""', 'connect_hook = "backend"')
+    loaded = load(tmp_path, text)
+    assert loaded == attrs.evolve(
+        load(tmp_path),
+        auth=attrs.evolve(loaded.auth, connect_hook="backend"),
+        namespaces={"orders": NamespaceConfig()},
+        hooks={"backend": HookConfig(url="http://127.0.0.1:3000/relay/hooks", secret=HOOK_SECRET)},
+        webhooks={"backend": WebhookConfig(url="https://app.example.org/relay", secret=HOOK_SECRET)},
+    )
     table = tomllib.loads(text)
     for path, _ in settings(Config):
         value = table

@@ -17,6 +17,7 @@ def test_the_defaults_are_those_that_others_rely_on() -> None:
         "host": "127.0.0.1",
         "port": 8080,
         "reuse_port": False,
+        "restart_grace": 60.0,
         "node_name": None,
         "max_connections": 0,
         "shutdown_grace": 10.0,

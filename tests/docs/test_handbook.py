@@ -30,6 +30,8 @@ README = ROOT / "README.md"
 PAGES = (README, *sorted(DOCS.glob("*.md")))
 README_BYTES = 8192
 """More is not read: what is longer belongs in a page."""
+MAX_PICTURE_BYTES = 60_000
+"""They are in every installation."""
 TO_COME = frozenset({
     *("getting-started", "publishing", "resume", "live", "channels", "feeds", "socketio", "errors"),
     *("architecture", "dependencies", "contributing", "changelog"),
@@ -39,6 +41,8 @@ REGENERATE = (
     "python -c 'import pathlib, relay.config.reference as reference; "
     'pathlib.Path("relay/docs/configuration.md").write_text(reference.render_reference(), encoding="utf-8")\''
 )
+WEBHOOK = {"webhooks.backend.url": "https://192.0.2.1/", "webhooks.backend.secret": "whsec_" + "c" * 32}
+"""A webhook that nothing is sent to, so that its metrics are shown."""
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "relay").rglob("*.py")))
 
 
@@ -127,7 +131,7 @@ async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None
     """As one of several nodes that just started shows them; the page names no other."""
     with trio.fail_after(20):
         async with (
-            running(config_for(tmp_path, {"store.url": url_for(tmp_path)})) as (_, address),
+            running(config_for(tmp_path, {"store.url": url_for(tmp_path), **WEBHOOK})) as (_, address),
             httpx.AsyncClient() as client,
         ):
             shown = (await client.get(f"http://{address}/metrics")).text
@@ -182,6 +186,17 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not target.exists() or (fragment and fragment not in anchors(target)):
             lost.append(link)
     assert lost == []
+
+
+def test_pictures_are_there_and_small() -> None:
+    """Each has a description, and none is left over."""
+    shown: dict[str, str] = {}
+    for page in PAGES:
+        for token in MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")):
+            shown |= {str(one.attrGet("src")): one.content for one in token.children or () if one.type == "image"}
+    assert set(shown) == {f"screens/{path.name}" for path in (DOCS / "screens").iterdir()}
+    assert all(shown.values())
+    assert [path.name for path in (DOCS / "screens").iterdir() if path.stat().st_size > MAX_PICTURE_BYTES] == []
 
 
 def test_pages_link_to_pages_alone() -> None:

@@ -10,77 +10,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
 from tests.actions import make_room
-from tests.e2e.node import Script, node
+from tests.e2e.browser import STEP_TIMEOUT, two_pages
 from tests.running import RelayProcess, relay_process, token
-
-FAILED_REQUEST = re.compile("ERR_CONNECTION|Failed to load resource")
-"""Errors that a browser logs while the server is away, or answers 404."""
-STEP_TIMEOUT = 30.0
-"""Seconds that one step of a page may take on a busy machine, the start of the browser included."""
-
-
-class Page:
-    """One page of the browser, in a context of its own."""
-
-    def __init__(self, browser: Script, name: str) -> None:
-        self._browser = browser
-        self._name = name
-
-    async def do(self, method: str, *values: Any) -> Any:
-        """Call a method of Playwright's page, and return its value."""
-        await self._browser.tell(json.dumps([self._name, method, *values]))
-        answer = await self._browser.until(lambda event: event[0] in ("done", "failed"), STEP_TIMEOUT)
-        assert answer[0] == "done", answer
-        return answer[1]
-
-    async def open(self, url: str, **options: Any) -> None:
-        """Open the page."""
-        await self.do("open", options)
-        await self.do("goto", url)
-
-    async def join(self, name: str) -> None:
-        """Join the demo, by a name or with a token."""
-        await self.do("fill", "#name", name)
-        await self.do("click", "#join button")
-        await self.sees("#state[data-state=connected]")
-        await self.do("waitForSelector", "#rooms [aria-current=true]")
-
-    async def say(self, text: str) -> None:
-        """Send a message."""
-        await self.do("fill", "#message", text)
-        await self.do("press", "#message", "Enter")
-
-    async def sees(self, selector: str, text: str = "") -> None:
-        """Wait until the page shows this text in such an element."""
-        await self.do("waitForSelector", f"{selector}:has-text({json.dumps(text)})" if text else selector)
-
-    async def until(self, expression: str) -> None:
-        """Wait until an expression is true. Playwright's own way needs what the policy of the demo forbids."""
-        with trio.fail_after(STEP_TIMEOUT):
-            while not await self.do("evaluate", expression):
-                await trio.sleep(0.05)
-
-    async def texts(self, selector: str) -> list[str]:
-        """Return the texts of all such elements."""
-        found: list[str] = await self.do(
-            "evaluate", f"[...document.querySelectorAll({selector!r})].map(e => e.innerText)"
-        )
-        return found
-
-
-@asynccontextmanager
-async def two_pages() -> AsyncIterator[tuple[Page, Page]]:
-    """Run a browser with two pages. At the end, the pages have logged no error but requests that failed."""
-    async with node("browser.mjs") as browser:
-        yield Page(browser, "ada"), Page(browser, "grace")
-    errors = [event for event in browser.events if event[0] == "error" and not FAILED_REQUEST.search(event[2])]
-    assert errors == []
 
 
 @asynccontextmanager

@@ -15,11 +15,12 @@ import httpx
 import pytest
 import trio
 
-from relay.client import files
+import relay.client
+from relay.api import files
 from tests.e2e.node import JS, node
 from tests.running import SECRET, RelayProcess, bearer, relay_process
 
-CLIENT = Path(files.__file__).parent / "js"
+CLIENT = Path(relay.client.__file__).parent / "js"
 MAX_GZIP_BYTES = 10 * 1024
 CASES_TIMEOUT = 120.0
 """Seconds for the cases of Node's runner, of which some wait for tokens to expire."""
@@ -130,7 +131,7 @@ async def test_the_websocket_of_node(tmp_path: Path) -> None:
 
 def test_the_client_is_small() -> None:
     """It is read as it is served, and it is at most 10 KB on the wire."""
-    size = len(gzip.compress(files.read("js/relay.js"), 9))
+    size = len(gzip.compress(files.read("relay.client", "js/relay.js"), 9))
     assert size <= MAX_GZIP_BYTES, size
 
 

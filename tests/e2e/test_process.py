@@ -132,10 +132,10 @@ async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path:
 
 
 async def test_sighup_ends_nothing(tmp_path: Path) -> None:
-    """Without TLS there is nothing to reload, which is no reason to go."""
+    """A reload of a file that has not changed is no reason to go."""
     async with relay_process(tmp_path) as server, live(server.address, "bob") as bob:
         server.send_signal(signal.SIGHUP)
-        await until(lambda: "nothing to reload" in server.log_text(), 5)
+        await until(lambda: "configuration reloaded" in server.log_text(), 5)
         assert (await bob.ask(type="ping"))["type"] == "pong"
         assert await trio.to_thread.run_sync(server.stop) == 0
 

@@ -202,7 +202,7 @@ async def test_a_slow_reader_that_answers_pings_stays(tmp_path: Path) -> None:
             await subscribe(slow, channel="market", symbols=symbols)
             session = await newcomer(server, before)
             # More than the kernel takes at once, so that the outbox is never empty.
-            data = {"price": 1, "filling": "x" * 2400}
+            data = {"price": 1, "filling": "x" * 2500}
             prices = [{"channel": f"market:{symbol}", "data": data} for symbol in symbols]
             while not session.outbox.blocked:
                 assert (await http.post("/v1/publish", json=prices)).status_code == 200

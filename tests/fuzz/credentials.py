@@ -119,6 +119,7 @@ def take_subscription_token(data: bytes) -> None:
             except RequestError as error:
                 refusal = error
                 continue
+            assert proof.expires_at is not None
             assert proof.expires_at > NOW
             assert proof.user_id is None or is_user_id(proof.user_id)
             assert proof.info is None or json.loads(proof.info) is not None

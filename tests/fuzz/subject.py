@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from relay.access.publishing import Publishing
-from relay.broker.connections import Connections
 from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import Config
 from relay.core import Core
@@ -34,7 +33,6 @@ class Broker:
 
     def __init__(self) -> None:
         self.taken: list[Draft] = []
-        self.connections = Connections()
 
     async def publish_many(self, drafts: Sequence[Draft]) -> list[Outcome]:
         """Answer each draft, in order."""
@@ -59,7 +57,15 @@ def make_core() -> Core:
 def make_publishing(core: Core, broker: Broker) -> Publishing:
     """Return the way of publications, to this broker."""
     taker: Any = broker
-    return Publishing(core.namespaces, taker, core.messages, core.notifications, core.clock, idempotency_period=300.0)
+    return Publishing(
+        core.namespaces,
+        taker,
+        core.messages,
+        core.notifications,
+        core.connections,
+        core.clock,
+        idempotency_period=300.0,
+    )
 
 
 CORE = make_core()

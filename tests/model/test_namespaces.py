@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from relay.config.namespaces import BuiltInConfig, NamespaceConfig
 from relay.ground.errors import Code, RefusalReason, RequestError
+from relay.model import namespaces as module
+from relay.model.data_checks import is_number
 from relay.model.namespaces import (
     MAX_ID_CHARACTERS,
     ChannelName,
@@ -17,7 +19,6 @@ from relay.model.namespaces import (
     PublishRule,
     SubscribeRule,
     complete,
-    is_number,
 )
 
 PERIOD = 86400.0
@@ -392,3 +393,46 @@ def test_any_value_is_data(data: object) -> None:
     if not isinstance(data, dict):
         with pytest.raises(RequestError, match="data is required and must be an object"):
             complete(OWN.parse("trades"), None, data)
+
+
+# -- another table -----------------------------------------------------------------------------------------------------
+
+
+def _table(*entities: str, **configured: NamespaceConfig | BuiltInConfig) -> Namespaces:
+    return Namespaces(entities=entities, history_period=1.0, durable=(), configured=configured)
+
+
+def test_a_row_that_stays_is_the_same_object_with_other_options() -> None:
+    table = _table("task", orders=NamespaceConfig(subscribe="users"), gone=NamespaceConfig())
+    orders, market, gone = table["orders"], table["market"], table["gone"]
+    channel = table.parse("orders:1")
+    waiting = table.take_up(_table("job", orders=NamespaceConfig(subscribe="owner", max_data_bytes=99_000)))
+    assert waiting == []
+    assert table["orders"] is orders is channel.namespace
+    assert table["market"] is market
+    assert (orders.subscribe, table.max_data_bytes) == (SubscribeRule.OWNER, 99_000)
+    assert table.of("gone:1") is table.of("task:1") is None
+    assert table.entities == {"job"}
+    table.take_up(_table(gone=NamespaceConfig(subscribe="anyone")))
+    assert table["gone"] is gone
+    assert gone.subscribe is SubscribeRule.ANYONE
+
+
+def test_options_that_need_a_restart_stay_also_of_a_row_that_was_away() -> None:
+    table = _table("task", orders=NamespaceConfig(durable=True, history_size=5, presence=True))
+    other = {"orders": NamespaceConfig(durable=False, history_size=0), "task": NamespaceConfig(durable=False)}
+    table.take_up(_table())
+    waiting = table.take_up(_table(**other))
+    assert waiting == [
+        "namespaces.orders.durable", "namespaces.orders.history_size", "namespaces.orders.presence", "namespaces.task.durable",
+    ]  # fmt: skip
+    orders = table["orders"]
+    assert (orders.durable, orders.history_size, orders.presence) == (True, 5, True)
+
+
+def test_removed_rows_are_forgotten_beyond_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMOVED", 2)
+    table = _table()
+    for number in range(5):
+        table.take_up(_table(**{f"n{number}": NamespaceConfig()}))
+    assert list(table._removed) == ["n2", "n3"]

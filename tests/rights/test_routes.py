@@ -79,6 +79,7 @@ GET /docs/{page}                                200    200     200     200    20
 GET /docs/style.css                             200    200     200     200    200   200    200     200     200
 GET /relay.js                                   200    200     200     200    200   200    200     200     200
 GET /relay.d.ts                                 200    200     200     200    200   200    200     200     200
+GET /docs/screens/{picture}                     200    200     200     200    200   200    200     200     200
 GET /demo                                       404    404     404     404    404   404    404     404     404
 GET /demo/demo.js                               404    404     404     404    404   404    404     404     404
 GET /demo/demo.css                              404    404     404     404    404   404    404     404     404
@@ -93,6 +94,8 @@ POST /api/{method} publish                      401    403     403     403    40
 GET /v1/admin/connections                       401    403     403     403    403   200    403     403     200
 GET /v1/admin/connections?channel=nothing       401    403     403     403    403   400    403     403     400
 GET /v1/admin/channels                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/busiest                           401    403     403     403    403   200    403     403     200
+POST /v1/admin/reload                           401    403     403     403    403   200    403     403     200
 GET /v1/admin/limits                            401    403     403     403    403   200    403     403     200
 POST /v1/admin/why                              401    403     403     403    403   200    403     403     200
 POST /v1/admin/disconnect                       401    403     403     403    403   200    403     403     200
@@ -100,6 +103,29 @@ POST /v1/admin/unsubscribe                      401    403     403     403    40
 GET /v1/admin/keys                              401    403     403     403    403   200    403     403     200
 POST /v1/admin/keys                             401    403     403     403    403   201    403     403     201
 DELETE /v1/admin/keys/{key}                     401    403     403     403    403   404    403     403     404
+GET /v1/admin/connections/{connection}          401    403     403     403    403   404    403     403     404
+GET /v1/admin/history?channel=trades            401    403     403     403    403   200    403     403     200
+POST /v1/admin/publish                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/server                            401    403     403     403    403   200    403     403     200
+GET /v1/admin/nodes                             401    403     403     403    403   200    403     403     200
+POST /v1/admin/token                            401    403     403     403    403   201    403     403     201
+POST /v1/admin/keys/{key}/tier                  401    403     403     403    403   404    403     403     404
+GET /v1/admin/rooms                             401    403     403     403    403   200    403     403     200
+POST /v1/admin/rooms                            401    403     403     403    403   201    403     403     201
+GET /v1/admin/rooms/{private}/members           401    403     403     403    403   200    403     403     200
+POST /v1/admin/rooms/{private}/members          401    403     403     403    403   200    403     403     200
+DELETE /v1/admin/rooms/{private}/members/{member}  401    403     403     403    403   200    403     403     200
+GET /console                                    404    404     404     404    404   404    404     404     404
+GET /console/{file}                             404    404     404     404    404   404    404     404     404
+GET /console/session                            404    404     404     404    404   404    404     404     404
+POST /console/session                           404    404     404     404    404   404    404     404     404
+DELETE /console/session                         404    404     404     404    404   404    404     404     404
+GET /v1/admin/webhooks                          401    403     403     403    403   200    403     403     200
+GET /v1/admin/webhooks/{hook}/deliveries        401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/test             401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/replay           401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/discard          401    403     403     403    403   404    403     403     404
+POST /v1/admin/webhooks/{hook}/enable           401    403     403     403    403   404    403     403     404
 GET /                                           200    200     200     200    200   200    200     200     200
 GET /v1/channels/{room}/history                 401    404     404     200    200   200    403     403     200
 GET /v1/channels/{room}/presence                401    404     404     200    200   200    403     403     200
@@ -128,6 +154,12 @@ BODIES: dict[str, Any] = {
     "POST /v1/admin/disconnect": {"user": "nobody-here"},
     "POST /v1/admin/unsubscribe": {"user": "nobody-here", "channel": "trades"},
     "POST /v1/admin/keys": {"user": "guest"},
+    "POST /v1/admin/publish": {"channel": "market:BTC", "data": {"price": 1}},
+    "POST /v1/admin/token": {"user": "guest"},
+    "POST /v1/admin/keys/{key}/tier": {"tier": "pro"},
+    "POST /v1/admin/rooms": {"name": "New"},
+    "POST /v1/admin/rooms/{}/members": {"user": "guest"},
+    "POST /console/session": {"key": "rk_live_wrong"},
     "POST /v1/channels/{channel}/publish": {"data": {"price": 1}},
     "POST /v1/tickets": {"channels": ["market:BTC"]},
     "POST /v1/notifications/send": {"userId": "guest", "title": "T", "message": "M"},
@@ -146,7 +178,9 @@ def body_of(row: str, cell: Cell) -> Any:
 def path_of(row: str, cell: Cell) -> str:
     """Return the path of a row's request."""
     named = {"member": "member", "owner": "owner", "note": cell.notification, "page": "security", "key": "key_nothing"}
+    named |= {"hook": "nothing"}
     named |= {"room": f"chatroom:{cell.rooms['private']}", "channel": "market:BTC"}
+    named |= {"connection": "none-1", "file": "app.js", "picture": "overview-light.webp"}
     method = "publish" if row.endswith(" publish") else "info"
     path = row.split()[1].format(**cell.rooms, **named, method=method)
     if row.endswith(" before"):

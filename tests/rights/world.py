@@ -130,7 +130,7 @@ def unsigned(user: str) -> str:
 
 def leaks(role: str, said: Sequence[bytes | str]) -> set[str]:
     """Return the secrets that were said to a role and are not its to know."""
-    text = "".join(one if isinstance(one, str) else one.decode() for one in said)
+    text = "".join(one if isinstance(one, str) else one.decode(errors="replace") for one in said)
     return {secret for secret, known_by in SECRETS.items() if secret in text and role not in known_by}
 
 

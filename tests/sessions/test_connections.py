@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.ground.errors import Reason
 from relay.sessions import connections as module
-from relay.sessions.connections import Connections
+from relay.sessions.connections import Connections, Peer
+from tests.fakes import FakePeer
 
 USERS = ("ann", "bob", "cid")
 STEPS = st.lists(
@@ -21,24 +23,7 @@ STEPS = st.lists(
 )
 
 
-class FakePeer:
-    """A connection that does nothing."""
-
-    dialect = "live"
-    address = "192.0.2.1"
-    opened_at = 0.0
-    waiting_bytes = 0
-    sent_bytes: int | None = None
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.user_id: str | None = None
-        self.subscriber: object = None
-
-    def disconnect(self, reason: Reason) -> None:
-        """Do nothing."""
-
-
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_it_holds_what_a_list_holds(steps: list[tuple[str, int, str]]) -> None:
@@ -77,10 +62,49 @@ def test_an_id_of_another_run_or_of_nothing_finds_nothing() -> None:
         "",
         "-",
         "1",
+        "0" * 32,
         f"{id_}0",
-        f"{id_}x",
-        f"{connections.node}-",
-        f"{connections.node}-²",
+        f"{id_[:-1]}x",
+        f"{id_[:-1]} ",
+        f"{id_[:-2]}é",
+        f"{id_[:30]}  ",
+        id_.upper() if id_.upper() != id_ else "",
+        f"{(int(id_, 16) ^ 1):032x}",
         Connections().id_of(peer),
     ):
         assert connections.get(wrong) is None, wrong
+
+
+def test_a_watcher_is_told_of_users_alone() -> None:
+    """It hears when a connection gets a user, when it gets another one, and when it ends; and of no anonymous one."""
+    heard: list[tuple[str, str | None]] = []
+
+    class Watcher:
+        def identified(self, peer: Peer) -> None:
+            heard.append(("identified", peer.user_id))
+
+        def ended(self, peer: Peer) -> None:
+            heard.append(("ended", peer.user_id))
+
+    connections, named, anonymous = Connections(), FakePeer(), FakePeer()
+    connections.watcher = Watcher()
+    connections.add(named)
+    connections.add(anonymous)
+    connections.identify(named, "ann")
+    connections.identify(named, "ann")
+    connections.identify(named, "bob")
+    connections.remove(anonymous)
+    connections.remove(named)
+    assert heard == [("identified", "ann"), ("ended", "ann"), ("identified", "bob"), ("ended", "bob")]
+
+
+def test_ids_tell_nothing_of_the_order() -> None:
+    connections = Connections()
+    peers = [FakePeer() for _ in range(200)]
+    for peer in peers:
+        connections.add(peer)
+    ids = [connections.id_of(peer) for peer in peers]
+    assert len(set(ids)) == len(ids)
+    assert len({id_[:4] for id_ in ids}) > 150
+    assert [connections.get(id_) for id_ in ids] == peers
+    assert all(re.fullmatch(r"[0-9a-f]{32}", id_) for id_ in ids)

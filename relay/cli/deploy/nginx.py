@@ -80,6 +80,8 @@ server {{
     proxy_set_header Host $http_host;
     # The address of the client, which Relay's limits count. Relay believes it if server.trusted_proxies has nginx.
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    # So Relay knows that the client uses HTTPS, which the console needs.
+    proxy_set_header X-Forwarded-Proto $scheme;
 
     # Streams reach the client at once.
     proxy_buffering off;

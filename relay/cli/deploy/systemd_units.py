@@ -20,6 +20,8 @@ from relay.ground.logs import printable
 
 STATE_FOLDER = Path("/var/lib")
 """The folder in which systemd creates those of StateDirectory=."""
+RUNTIME_FOLDER = Path("/run")
+"""The folder in which systemd creates those of RuntimeDirectory=, and removes them at the stop."""
 CREDENTIALS_FOLDER = Path("/run/credentials")
 """The folder with a folder for each service, in which the service finds the files of LoadCredential=."""
 DEFAULT_STATE = "relay"
@@ -149,6 +151,11 @@ class Unit:
         return STATE_FOLDER / self.state / "relay.db"
 
     @property
+    def config(self) -> Path:
+        """The copy of the configuration that the service reads."""
+        return RUNTIME_FOLDER / (f"{DEFAULT_STATE}/%i" if self.instances else DEFAULT_STATE) / "relay.toml"
+
+    @property
     def credentials(self) -> Path:
         """The folder with the files of LoadCredential=."""
         return CREDENTIALS_FOLDER / ("relay@%i.service" if self.instances else "relay.service")
@@ -172,12 +179,12 @@ def service_of(config: Config, file: Path | None, *, instances: bool = False) ->
     unit = Unit(instances)
     if instances:
         fixed_port(config)
-    arguments = "" if file is None else " --config ${CREDENTIALS_DIRECTORY}/relay.toml"
+    arguments = "" if file is None else f" --config {unit.config}"
     header = (INSTANCES_HEADER if instances else HEADER).format(command=shlex.join(_command()), option=_option(file))
     return SERVICE.format(
         header=header,
         instance=" (%i)" if instances else "",
-        exec_start=" ".join(_word(word).replace("$", "$$") for word in [*_command(), "serve"]) + arguments,
+        exec_start=" ".join(map(_argument, [*_command(), "serve"])) + arguments,
         files="\n".join(_files(config, file, unit)),
         grace=config.server.shutdown_grace,
         stop_timeout=math.ceil(config.server.shutdown_grace) + CLOSE_PERIOD,
@@ -240,9 +247,15 @@ def hints(config: Config, *, instances: bool = False) -> Iterator[str]:
 def _files(config: Config, file: Path | None, unit: Unit) -> Iterator[str]:
     """Yield the lines about files, so that the service can read each of them."""
     if file is not None:
-        yield "# systemd reads the configuration, and any certificate and key, so only root needs to be able to read them."
-        yield "# Restart after a change. With relay.socket no connection is refused meanwhile."
-        yield f"LoadCredential=relay.toml:{_unspecified(str(file))}"
+        copy = f"+/usr/bin/install -m 0444 {_argument(str(file))} {unit.config}"
+        yield "# The service reads a copy of the configuration, in a folder that only it and root may enter. systemd passes"
+        yield "# certificates and keys, too. So only root needs to be able to read the files."
+        yield f"RuntimeDirectory={unit.config.parent.relative_to(RUNTIME_FOLDER)}"
+        yield "RuntimeDirectoryMode=0700"
+        yield f"ExecStartPre={copy}"
+        yield "# `systemctl reload` copies it again. Relay takes up the changes, and logs those that need a restart."
+        yield f"ExecReload={copy}"
+        yield "ExecReload=/bin/kill -HUP $MAINPID"
     if unit.instances:
         yield "# Each process listens on the same port, and the kernel spreads new connections over them."
         yield f"Environment={variable_of('server.reuse_port')}=true"
@@ -279,6 +292,11 @@ def _hidden_folder(*paths: Path) -> Path | None:
 
 def _option(file: Path | None) -> str:
     return "" if file is None else f" --config {shlex.quote(str(file))}"
+
+
+def _argument(text: str) -> str:
+    """Return a word of a command line, without variables too."""
+    return _word(text).replace("$", "$$")
 
 
 def _word(text: str) -> str:

@@ -781,7 +781,7 @@ const ANSWERS = {
     if (data.reason === undefined) return
     const one = relay._find(named(data))
     if (one?.state !== 'subscribed') return
-    if (data.reason === 'token_expired' && one._options.getToken) {
+    if (data.reason === 'backend_expired' || (data.reason === 'token_expired' && one._options.getToken)) {
       one._pause()
       one._begin()
     } else {

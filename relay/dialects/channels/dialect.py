@@ -36,7 +36,7 @@ def open_channels(core: Core) -> Dialect | None:
 
 
 async def _authenticate(core: Core, session: Session) -> Principal:
-    """Return the user of the token in the query.
+    """Return the user of the token in the query; without a token, the user that the connect hook names.
 
     Raises:
         Disconnect: there is no valid token. The client was told so: a browser sees why only after the handshake.
@@ -45,6 +45,10 @@ async def _authenticate(core: Core, session: Session) -> Principal:
     try:
         with core.limits.auth_failures.counted(session.address):
             if not token:
+                if core.connecting.has_hook:
+                    principal = await core.connecting.ask(session)
+                    if principal is not None:
+                        return principal
                 raise RequestError(Code.UNAUTHORIZED, "A token is missing: connect to /api/ws?token=...")
             return await core.auth.tokens.authenticate(token)
     except RequestError as refusal:

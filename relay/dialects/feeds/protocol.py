@@ -24,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from relay.dialects.wire import timestamp
 from relay.ground import strictjson
 from relay.ground.errors import RequestError
-from relay.model.namespaces import ChannelName, is_number
+from relay.model.data_checks import is_number
+from relay.model.namespaces import ChannelName
 from relay.model.publication import Publication
 from relay.sessions.frames import text_frame
 

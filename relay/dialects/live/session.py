@@ -83,7 +83,10 @@ class LiveSession:
                 timestamp = iso_ms(self._core.clock.now_ms())
                 await self._session.send(protocol.answer("pong", {"timestamp": timestamp}, request_id))
             case protocol.Auth(token):
-                await (self._begin_anonymous(request_id) if token is None else self._authenticate(token, request_id))
+                if token is None and not self._core.connecting.has_hook:
+                    await self._begin_anonymous(request_id)
+                else:
+                    await self._authenticate(token, request_id)
             case (
                 protocol.Subscribe()
                 | protocol.Unsubscribe()
@@ -178,15 +181,23 @@ class LiveSession:
         data = {
             "userId": user_id,
             "expiresAt": expires,
-            "connectionId": self._core.client_publishing.connection_id(self._user.subscriber),
+            "connectionId": self._core.connections.id_of(self._session),
         }
         await self._session.send(protocol.answer("auth:success", data, request_id))
 
-    async def _authenticate(self, token: str, request_id: protocol.RequestId) -> None:
+    async def _authenticate(self, token: str | None, request_id: protocol.RequestId) -> None:
+        """Authenticate the client by its token; by the connect hook if it has none."""
         core, session, before = self._core, self._session, self._user.principal
         try:
             with core.limits.auth_failures.counted(session.address):
-                principal = await core.auth.tokens.authenticate(token)
+                if token is None:
+                    found = await core.connecting.ask(session)
+                    if found is None:
+                        await self._begin_anonymous(request_id)
+                        return
+                    principal = found
+                else:
+                    principal = await core.auth.tokens.authenticate(token)
             if before is not None and principal.user_id != before.user_id:
                 raise RequestError(Code.FORBIDDEN, "This connection belongs to another user.")
         except RequestError as refusal:
@@ -199,7 +210,13 @@ class LiveSession:
         await self._user.authenticated(principal)
         self._end_anonymous()
         if before is None:
-            log.debug("session authenticated", dialect=session.dialect, user=principal.user_id, address=session.address)
+            log.debug(
+                "session authenticated",
+                dialect=session.dialect,
+                connection=core.connections.id_of(session),
+                user=principal.user_id,
+                address=session.address,
+            )
         expires_at = principal.expires_at
         expires = iso_ms(int(expires_at.timestamp() * 1000)) if expires_at is not None else None
         await self._succeed(principal.user_id, expires, request_id)

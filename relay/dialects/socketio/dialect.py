@@ -7,9 +7,9 @@ import secrets
 from quart import request
 
 from relay.admission.addresses import limit_key
-from relay.admission.origins import OriginPolicy
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of
+from relay.config.tree import LimitsConfig
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.dialects.socketio.engine import Engine, Settings
@@ -29,7 +29,12 @@ def open_socketio(core: Core) -> Dialect | None:
     if not configured.enabled:
         return None
     connections = ConnectionCounter(configured.max_connections)
-    server = _engine_server(core, connections)
+    server, namespaces = _engine_server(core, connections)
+
+    def take_up(limits: LimitsConfig) -> None:
+        server.take_up(limits.max_outbox_bytes)
+        namespaces.take_up(limits.auth_timeout)
+
     endpoint = Endpoint(
         handle=server.handle,
         connections=connections,
@@ -46,11 +51,12 @@ def open_socketio(core: Core) -> Dialect | None:
         blueprints=(server.blueprint(NAME),),
         queued_bytes={"polling": server.queued_bytes},
         drain=server.drain,
+        take_up=take_up,
         end_sessions=server.end_sessions,
     )
 
 
-def _engine_server(core: Core, connections: ConnectionCounter) -> EngineServer:
+def _engine_server(core: Core, connections: ConnectionCounter) -> tuple[EngineServer, Namespaces]:
     configured = core.config.dialects.socketio
     settings = Settings(
         PATH,
@@ -77,13 +83,14 @@ def _engine_server(core: Core, connections: ConnectionCounter) -> EngineServer:
         core.limits.handshakes.spend(limit_key(address))
         return address
 
-    return EngineServer(
+    server = EngineServer(
         settings,
         core.timers,
-        OriginPolicy(core.config.server.allowed_origins),
+        core.origins,
         connections,
         open_application,
         admit=admit,
         polling_counts=core.metrics.sessions_of(NAME, "polling"),
         recorded=core.connections,
     )
+    return server, namespaces

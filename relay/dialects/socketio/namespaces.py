@@ -100,6 +100,13 @@ class Namespaces:
         self.unused: Deadlines[SocketIO] = Deadlines(timers, connect_timeout, SocketIO.end_unused)
         """Sessions that are connected to no namespace."""
 
+    def take_up(self, connect_timeout: float) -> None:
+        """Change the timeout for sessions that are connected to no namespace from now on.
+
+        A shorter one may come late at first, because it takes its turn behind sessions that have the old one.
+        """
+        self.unused.period = connect_timeout
+
 
 class SocketIO:
     """One session's connections to namespaces. See `engine.Application`."""

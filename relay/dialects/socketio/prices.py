@@ -12,7 +12,7 @@ from relay.dialects.socketio.all_symbols import AllSymbols
 from relay.dialects.socketio.namespaces import Refused, Socket
 from relay.ground import logs, strictjson
 from relay.ground.errors import Code, Disconnect, RequestError
-from relay.model.namespaces import is_number
+from relay.model.data_checks import is_number
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
 from relay.store.api_keys import ApiKey

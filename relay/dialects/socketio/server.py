@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
+import attrs
 import trio
 from quart import Blueprint, Response, request
 
@@ -62,6 +63,10 @@ class EngineServer:
         self._host = Host(settings, timers, on_upgrade=self._upgraded, on_end=self._ended)
         self._sessions: dict[str, Engine] = {}
         self._draining = False
+
+    def take_up(self, max_queue_bytes: int) -> None:
+        """Bound the queue of each session that begins to poll from now on."""
+        self._host.settings = attrs.evolve(self._host.settings, max_queue_bytes=max_queue_bytes)
 
     def queued_bytes(self) -> int:
         """Return the bytes that are queued for polls. It visits every session."""

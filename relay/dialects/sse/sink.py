@@ -39,10 +39,11 @@ class CursorSink:
     def push_latest(self, key: str, frame: bytes) -> None:
         """Take an event that replaces an unsent older one of the same key. See `audience.Sink`."""
         outbox, held = self._outbox, self._held
-        if not isinstance(frame, Part) or not outbox.blocked:
-            held.clear()
-            outbox.push_latest(key, self._placed(frame))
+        if not isinstance(frame, Part):
+            outbox.push_latest(key, frame)
             return
+        if not outbox.size:
+            held.clear()  # all is written, so nothing can be replaced
         if outbox.replaces(key) and key in held:
             self.cursor.move(frame.channel, frame.position)
             id_ = self.cursor.text_at(held[key], frame.channel, frame.position)

@@ -15,7 +15,7 @@ from relay.ground.errors import RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.store.postgres.connection import PostgresTransaction
-from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH, as_bytes, as_text
+from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH, Record, as_bytes, as_text
 
 Known = Callable[[ChannelName], int | None]
 """The offset up to which a channel in memory was delivered, None if it is not in memory. Called in the store's thread."""
@@ -85,6 +85,7 @@ class Append:
     drafts: Sequence[Draft]
     now_ms: int
     known: Known
+    record: Record | None = None
 
     def __call__(self, transaction: PostgresTransaction) -> Appended:
         """Commit these drafts by themselves."""
@@ -93,8 +94,8 @@ class Append:
 
     @property
     def prepares(self) -> bool:
-        """Whether a draft writes more than its publication."""
-        return any(draft.prepare is not None for draft in self.drafts)
+        """Whether more than publications is written."""
+        return self.record is not None or any(draft.prepare is not None for draft in self.drafts)
 
 
 @attrs.define(eq=False)
@@ -142,7 +143,10 @@ def append_all(transaction: PostgresTransaction, appends: Sequence[Append]) -> l
         item.outcome = Published(Position(offset - count + item.rank, epoch), reference=item.reference)
     _answer_keys(transaction, accepted, claimed)
     missed = _missed(transaction, accepted, heads, appends[0].known)
-    return _by_caller(items, appends, missed)
+    results = _by_caller(items, appends, missed)
+    if (record := appends[0].record) is not None:
+        record(transaction, [publication for result in results for publication in result.publications])
+    return results
 
 
 def _claim(transaction: PostgresTransaction, items: Sequence[_Item], now_ms: int) -> set[Key]:

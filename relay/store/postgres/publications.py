@@ -117,7 +117,7 @@ class PostgresPublications(Publications):
             on_commit(appended.outcomes)
 
         volatile = not any(draft.channel.namespace.durable for draft in drafts)
-        append: Callable[[Any], Appended] = Append(drafts, self._clock.now_ms(), self._known)
+        append: Callable[[Any], Appended] = Append(drafts, self._clock.now_ms(), self._known, self.record)
         appended = await self._database.write(append, on_commit=committed, volatile=volatile)
         return appended.outcomes
 

@@ -15,7 +15,7 @@ from relay.store.postgres.connection import PostgresTransaction, connect
 from relay.store.postgres.schema import MIGRATIONS, RUNTIME_TABLES, check_schema, check_server, stored_version
 from relay.store.postgres.words import unusable
 from relay.store.tables import TABLES
-from relay.store.verification import Finding, bounded, offsets, rooms
+from relay.store.verification import Finding, bounded, offsets, rooms, webhooks
 
 LISTEN_TIMEOUT = 2.0
 """Seconds that a notification may take. A pooler that breaks LISTEN delivers none at all."""
@@ -49,7 +49,7 @@ def _schema(transaction: PostgresTransaction) -> Finding:
     return Finding(f"schema: version {version}, {len(TABLES)} tables{more}", [f"{name} is missing" for name in missing])
 
 
-_CHECKS: tuple[Callable[[PostgresTransaction], Finding], ...] = (_schema, offsets, rooms)
+_CHECKS: tuple[Callable[[PostgresTransaction], Finding], ...] = (_schema, offsets, rooms, webhooks)
 
 
 def describe(url: str, password_file: Path | None) -> str:

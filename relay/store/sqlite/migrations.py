@@ -63,7 +63,28 @@ ALTER TABLE channels ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
 UPDATE channels SET published_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES, _NAMESPACES)
+_WEBHOOKS = """
+CREATE TABLE spans (
+    subject TEXT PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, id TEXT NOT NULL, data TEXT NOT NULL,
+    began_at INTEGER NOT NULL, ends_at INTEGER, reason TEXT) WITHOUT ROWID;
+CREATE INDEX spans_by_end ON spans (ends_at) WHERE ends_at IS NOT NULL;
+CREATE TABLE span_holders (
+    subject TEXT NOT NULL, holder TEXT NOT NULL, node TEXT NOT NULL, PRIMARY KEY (subject, holder)) WITHOUT ROWID;
+CREATE INDEX span_holders_by_node ON span_holders (node);
+CREATE TABLE webhook_keys (
+    endpoint TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL, pending INTEGER NOT NULL, used_at INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, key)) WITHOUT ROWID;
+CREATE TABLE webhook_events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, key TEXT NOT NULL, seq INTEGER NOT NULL,
+    event_id TEXT NOT NULL, type TEXT NOT NULL, body TEXT NOT NULL, created_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, next_at INTEGER, claimed_by TEXT, dead_at INTEGER, last_status INTEGER, last_error TEXT);
+CREATE INDEX webhook_events_due ON webhook_events (endpoint, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX webhook_events_by_key ON webhook_events (endpoint, key, id);
+CREATE INDEX webhook_events_pending ON webhook_events (endpoint, id) WHERE dead_at IS NULL;
+CREATE INDEX webhook_events_dead ON webhook_events (endpoint, id) WHERE dead_at IS NOT NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES, _NAMESPACES, _WEBHOOKS)
 """Each migration leads from the version of its index to the next. A released one never changes.
 
 A statement ends with a semicolon and contains no other.

@@ -12,7 +12,7 @@ from pathlib import Path
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.model.namespaces import ChannelName
-from relay.model.publication import Draft, Outcome, Position, Published, Unwritten
+from relay.model.publication import Draft, Outcome, Position, Publication, Published, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta, set_meta
 from relay.store.publications import (
@@ -68,7 +68,10 @@ class SqlitePublications(Publications):
 
         def write(connection: Transaction) -> list[Outcome]:
             epoch = self._epochs[True]  # read here: `prune` changes it in the order of commits
-            return [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
+            outcomes = [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
+            if self.record is not None:
+                self.record(connection, _committed(drafts, outcomes))
+            return outcomes
 
         return await self._database.write(write, on_commit=on_commit)
 
@@ -227,6 +230,15 @@ def _boot_id() -> str:
 def _renew_behind(connection: Transaction, epoch: str) -> None:
     set_meta(connection, BEHIND_EPOCH, epoch)
     connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
+
+
+def _committed(drafts: Sequence[Draft], outcomes: Sequence[Outcome]) -> list[Publication]:
+    """Return the publications that drafts became."""
+    return [
+        draft.at(outcome.position)
+        for draft, outcome in zip(drafts, outcomes, strict=True)
+        if isinstance(outcome, Published) and not outcome.repeated and not outcome.skipped
+    ]
 
 
 def _append_alone(connection: Transaction, draft: Draft, epoch: str, now_ms: int) -> Outcome:

@@ -14,7 +14,7 @@ from pathlib import Path
 from relay.store.errors import StoreError
 from relay.store.sqlite.connection import open_sync, unusable
 from relay.store.sqlite.migrations import check_version, migrate
-from relay.store.verification import MAX_PROBLEMS, Finding, bounded, offsets, rooms
+from relay.store.verification import MAX_PROBLEMS, Finding, bounded, offsets, rooms, webhooks
 
 
 def verify(path: Path) -> Iterator[Finding]:
@@ -79,4 +79,4 @@ _WRONG = (
     "+ max(typeof(c.history_size) NOT IN ('integer', 'null'))"
 )
 """SQLite stores any value in any column."""
-_CHECKS = (_file, _foreign_keys, _schema, _offsets, rooms)
+_CHECKS = (_file, _foreign_keys, _schema, _offsets, rooms, webhooks)

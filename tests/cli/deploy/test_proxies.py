@@ -82,6 +82,7 @@ def test_nginx_has_what_websockets_and_streams_need() -> None:
         "Connection": "$relay_connection",
         "Host": "$http_host",
         "X-Forwarded-For": "$proxy_add_x_forwarded_for",
+        "X-Forwarded-Proto": "$scheme",
     }
     assert one(secure, "proxy_buffering") == ["off"]
     assert one(secure, "proxy_read_timeout") == ["120s"]

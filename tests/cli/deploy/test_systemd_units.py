@@ -56,8 +56,11 @@ def test_the_service_is_this_installation_with_its_configuration() -> None:
     program, *arguments = start.split(" ")
     assert Path(program).exists()
     assert Path(program).parent == Path(sys.executable).parent
-    assert arguments[-3:] == ["serve", "--config", "${CREDENTIALS_DIRECTORY}/relay.toml"]
-    assert service["LoadCredential"] == [f"relay.toml:{file}"]
+    assert arguments[-3:] == ["serve", "--config", "/run/relay/relay.toml"]
+    copy = f"+/usr/bin/install -m 0444 {file} /run/relay/relay.toml"
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == (["relay"], ["0700"])
+    assert service["ExecStartPre"] == [copy]
+    assert service["ExecReload"] == [copy, "/bin/kill -HUP $MAINPID"]
     assert service["Type"] == ["notify"]
     assert service["TimeoutStopSec"] == ["38"]
     assert set(unit) == {"Unit", "Service", "Install"}
@@ -74,7 +77,7 @@ def test_the_service_is_this_installation_with_its_configuration() -> None:
 def test_without_a_configuration_there_is_none_in_the_unit() -> None:
     unit, _ = printed()
     assert unit["Service"]["ExecStart"][0].endswith(" serve")
-    assert "LoadCredential" not in unit["Service"]
+    assert not {"LoadCredential", "ExecStartPre", "ExecReload"} & set(unit["Service"])
 
 
 def test_the_database_is_where_the_service_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +106,8 @@ def test_paths_are_quoted_and_have_no_specifiers(tmp_path: Path) -> None:
     unit, _ = printed("--config", str(config(text, folder / "relay.toml")))
     quoted = str(folder).replace("%", "%%")
     key = "auth.jwt_public_key_file"
-    assert unit["Service"]["LoadCredential"] == [f"relay.toml:{quoted}/relay.toml", f"{key}:{quoted}/key.pem"]
+    assert unit["Service"]["LoadCredential"] == [f"{key}:{quoted}/key.pem"]
+    assert unit["Service"]["ExecStartPre"] == [f'+/usr/bin/install -m 0444 "{quoted}/relay.toml" /run/relay/relay.toml']
     assert f"RELAY_AUTH__JWT_PUBLIC_KEY_FILE=/run/credentials/relay.service/{key}" in unit["Service"]["Environment"]
 
 
@@ -162,10 +166,14 @@ def test_instances_share_the_port_as_one_user_and_nothing_else(tmp_path: Path) -
         "RELAY_STORE__PATH=/var/lib/relay/%i/relay.db",
         f"RELAY_AUTH__JWT_PUBLIC_KEY_FILE={credentials}/auth.jwt_public_key_file",
     ]
-    different = {"User", "StateDirectory", "Environment"}
-    assert {name: value for name, value in service.items() if name not in different} == {
-        name: value for name, value in alone.items() if name not in different
-    }
+    assert service["RuntimeDirectory"] == ["relay/%i"]
+    different = {"User", "StateDirectory", "RuntimeDirectory", "Environment"}
+
+    def same(values: dict[str, list[str]]) -> dict[str, list[str]]:
+        found = {name: value for name, value in values.items() if name not in different}
+        return {name: [one.replace("/run/relay/%i/", "/run/relay/") for one in value] for name, value in found.items()}
+
+    assert same(service) == same(alone)
     assert "SQLite serves one process" in hints
     assert "does not go with --socket" in failed("deploy", "systemd", "--instances", "--socket", code=2)
 

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from relay.access.rights import Rights
 from relay.access.subscribing import Subscriptions
+from relay.admission.limits import Limits
+from relay.config.tree import LimitsConfig
 from relay.dialects.socketio.all_symbols import AllSymbols
 from relay.dialects.socketio.engine import Engine, Host, Settings
 from relay.ground.errors import Code, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.model.publication import Draft, Position, Publication
+from relay.sessions.connections import Connections
 from relay.sessions.flusher import Flusher
 from relay.sessions.frames import text_frame
 from relay.sessions.outbox import Outbox, flush
@@ -41,7 +45,15 @@ class Market:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.channels = [parts.namespaces["market"].channel(symbol) for symbol in SYMBOLS]
-        subscriptions = Subscriptions(parts.broker, parts.rooms, Timers(), parts.auth, maximum=100)
+        subscriptions = Subscriptions(
+            parts.broker,
+            parts.rooms,
+            Rights(parts.rooms, Connections(), {}),
+            Timers(),
+            parts.auth,
+            parts.namespaces,
+            Limits(LimitsConfig(max_subscriptions=100)),
+        )
         self.all = AllSymbols(subscriptions, self.channels, encode)
         settings = Settings("/", 25.0, 20.0, 1000, 1000)
         self._host = Host(settings, Timers(), on_upgrade=lambda engine: None, on_end=lambda engine: None)

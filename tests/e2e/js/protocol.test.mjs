@@ -219,6 +219,18 @@ test('namespaces: full names of built-in channels, as frames carry them', async 
   assert.deepEqual(got, [['chatroom:gold', 1], ['notifications', 2]]);
 });
 
+test("a backend's yes that ended: asked for again, without a token", async (t) => {
+  let send;
+  const server = await granting(t, { offset: 0, epoch: 'e' }, (frame, to) => {
+    send = to;
+  });
+  const orders = client(t, 'ada', {}, server.url).subscribe('orders:42');
+  await orders.ready();
+  send({ type: 'unsubscribed', data: { channel: 'orders:42', reason: 'backend_expired' } });
+  await next(orders, 'subscribed');
+  assert.equal(server.frames.filter(({ type }) => type === 'subscribe').length, 2);
+});
+
 test('subscription tokens: fetched for each subscribe, refreshed, given up', async (t) => {
   let send;
   const server = await granting(t, { offset: 0, epoch: 'e' }, (frame, to) => {

@@ -36,6 +36,25 @@ TABLES = {
     "messages": ["seq", "id", "room_id", "user_id", "text", "created_at"],
     "notifications": ["seq", "id", "user_id", "data", "created_at", "read_at"],
     "api_keys": ["id", "hash", "hint", "user_id", "tier", "scopes", "created_at", "revoked_at"],
+    "spans": ["subject", "kind", "key", "id", "data", "began_at", "ends_at", "reason"],
+    "span_holders": ["subject", "holder", "node"],
+    "webhook_keys": ["endpoint", "key", "seq", "pending", "used_at"],
+    "webhook_events": [
+        "id",
+        "endpoint",
+        "key",
+        "seq",
+        "event_id",
+        "type",
+        "body",
+        "created_at",
+        "attempts",
+        "next_at",
+        "claimed_by",
+        "dead_at",
+        "last_status",
+        "last_error",
+    ],
 }
 INDEXES = {
     "rooms_by_type",
@@ -44,6 +63,12 @@ INDEXES = {
     "members_by_user",
     "messages_by_room",
     "notifications_by_user",
+    "spans_by_end",
+    "span_holders_by_node",
+    "webhook_events_due",
+    "webhook_events_by_key",
+    "webhook_events_pending",
+    "webhook_events_dead",
 }
 
 

@@ -23,6 +23,11 @@ INSERT INTO rooms (id, name, type, created_by, created_at, member_count, message
     VALUES ('r', 'R', 'public', 'u', 1, 1, 2);
 INSERT INTO members VALUES ('r', 'u', 1);
 INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES ('m1', 'r', 'u', 'x', 1), ('m2', 'r', 'u', 'x', 1);
+INSERT INTO webhook_keys VALUES ('backend', 'user:u', 7, 1, 1);
+INSERT INTO webhook_events (endpoint, key, seq, event_id, type, body, created_at, attempts, next_at, dead_at)
+    VALUES ('backend', 'user:u', 6, 'e6', 't', '{}', 1, 9, NULL, 1), ('backend', 'user:u', 7, 'e7', 't', '{}', 1, 0, 1, NULL);
+INSERT INTO spans VALUES ('user:u', 'user', 'user:u', 's', '{}', 1, NULL, NULL);
+INSERT INTO span_holders VALUES ('user:u', 'c', 'n');
 """
 
 
@@ -44,12 +49,13 @@ def problems(path: Path) -> list[str]:
 async def test_it_says_what_it_verified(tmp_path: Path) -> None:
     await make(tmp_path / "relay.db")
     findings = list(verify(tmp_path / "relay.db"))
-    assert [finding.problems for finding in findings] == [[]] * 5
+    assert [finding.problems for finding in findings] == [[]] * 6
     assert [finding.verified.partition(":")[0] for finding in findings] == [
-        "file", "foreign keys", "schema", "offsets", "rooms",
+        "file", "foreign keys", "schema", "offsets", "rooms", "webhooks",
     ]  # fmt: skip
     assert "4 publications in 3 channels" in findings[3].verified
     assert "1 with 2 messages and 1 members" in findings[4].verified
+    assert "2 events, and 1 spans that last" in findings[5].verified
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,9 @@ async def test_it_says_what_it_verified(tmp_path: Path) -> None:
         ("DELETE FROM channels WHERE id = 1", "3 publications belong to the missing channel number 1"),
         ("DELETE FROM messages WHERE id = 'm1'", "the room r counts 2 messages, but has 1"),
         ("UPDATE members SET room_id = 'gone'", "1 members belong to the missing room gone"),
+        ("DELETE FROM webhook_events", "the webhook backend counts 1 pending events of user:u, but has 0"),
+        ("UPDATE webhook_events SET next_at = NULL", "the webhook backend has 1 pending events of user:u, and 0 of them are due"),
+        ("DELETE FROM span_holders", "user:u has no holder and no end"),
         ("DROP INDEX messages_by_room", "messages_by_room is missing"),
         ("CREATE TABLE extra (x)", "extra is not Relay's"),
         ("ALTER TABLE meta ADD COLUMN x", "meta was changed"),

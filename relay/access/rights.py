@@ -1,0 +1,115 @@
+"""Decides on rights by the rules, and by a backend hook where a namespace has one. Every request to subscribe or publish asks here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from relay.access.rules import check_publish, check_subscribe, is_backend
+from relay.broker.subscription import Subscriber
+from relay.chat.rooms import Rooms
+from relay.ground.errors import RefusalReason, RequestError
+from relay.hooks.answers import Kind, Question, read_data, read_subscription
+from relay.hooks.backend import BackendHook
+from relay.model.namespaces import ChannelName
+from relay.model.principal import Principal
+from relay.model.publication import Draft
+from relay.model.subscription_token import SubscriptionToken
+from relay.sessions.connections import Connections
+
+ASKED = (RefusalReason.NO_GRANT, RefusalReason.NOT_OWNER)
+"""The refusals of the rules that a backend hook may turn into a yes."""
+
+
+def asked_to_subscribe(
+    principal: Principal | None, channel: ChannelName, token: SubscriptionToken | None, refusal: RequestError
+) -> str | None:
+    """Return the name of the hook that decides after the rules refused a subscriber; None if the refusal stands."""
+    may_ask = principal is not None and token is None and refusal.reason in ASKED
+    return channel.namespace.subscribe_hook if may_ask else None
+
+
+def asked_to_publish(principal: Principal | None, channel: ChannelName) -> str | None:
+    """Return the name of the hook that decides on a publication, in place of the rule; None if the rule decides."""
+    return None if principal is None or is_backend(principal) else channel.namespace.publish_hook
+
+
+class Rights:
+    """The rights of all callers."""
+
+    def __init__(self, rooms: Rooms, connections: Connections, hooks: Mapping[str, BackendHook]) -> None:
+        self._rooms = rooms
+        self._connections = connections
+        self._hooks = hooks
+
+    async def check_subscribe(
+        self,
+        principal: Principal | None,
+        channel: ChannelName,
+        token: SubscriptionToken | None = None,
+        *,
+        subscriber: Subscriber | None = None,
+        why: bool = False,
+    ) -> SubscriptionToken | None:
+        """Raise unless the principal may subscribe to the channel, and return what the right rests on.
+
+        That is the token, or the answer of the backend hook; None for a rule, a grant or the members of a room. The hook
+        is asked only where the rules say no. `subscriber` is the connection; None over REST. `why` tells the hook that
+        the answer is for an explanation. A checkpoint only if the store or the backend is asked.
+
+        Raises:
+            RequestError: as `rules.check_subscribe` and `BackendHook.ask`.
+            Disconnect: the backend ends the connection.
+        """
+        try:
+            await check_subscribe(self._rooms, principal, channel, token)
+        except RequestError as refusal:
+            name = asked_to_subscribe(principal, channel, token, refusal)
+            if name is None or principal is None:
+                raise
+        else:
+            return token
+        question = attrs.evolve(self._question(Kind.SUBSCRIBE, principal, channel, subscriber), why=why)
+        right = read_subscription(channel.text, principal.user_id)
+        return await self._hooks[name].ask(question, right, connected=subscriber is not None)
+
+    async def check_publish(
+        self, principal: Principal | None, channel: ChannelName, *, subscribed: bool = False
+    ) -> BackendHook | None:
+        """Raise unless the principal may publish to the channel; return the hook that must allow each publication.
+
+        The hook stands in the place of the rule; None if the rule has said yes. `subscribed` and errors as for
+        `rules.check_publish`.
+        """
+        name = asked_to_publish(principal, channel)
+        if name is None:
+            await check_publish(self._rooms, principal, channel, subscribed=subscribed)
+            return None
+        return self._hooks[name]
+
+    async def allow_publication(
+        self, hook: BackendHook, principal: Principal, draft: Draft, subscriber: Subscriber | None, *, why: bool = False
+    ) -> bytes | None:
+        """Raise unless the hook allows a publication; return the data to publish in the place of the draft's, as JSON.
+
+        None leaves the data as it is. Always a checkpoint. `subscriber`, `why` and errors as for `check_subscribe`.
+        """
+        question = attrs.evolve(
+            self._question(Kind.PUBLISH, principal, draft.channel, subscriber),
+            type=draft.type,
+            data=draft.encode(),
+            why=why,
+        )
+        return await hook.ask(question, read_data, connected=subscriber is not None)
+
+    def _question(
+        self, kind: Kind, principal: Principal, channel: ChannelName, subscriber: Subscriber | None
+    ) -> Question:
+        question = Question(kind, user=principal.user_id, channel=channel.text)
+        if subscriber is None:
+            return question
+        peer = subscriber.connection
+        if peer is None:
+            return question
+        return attrs.evolve(question, client=self._connections.id_of(peer), dialect=peer.dialect, address=peer.address)

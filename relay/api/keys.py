@@ -1,0 +1,96 @@
+"""`/v1/admin/keys`: API keys, listed without their secrets, created, moved to a tier and revoked."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from quart import Blueprint, Response, request
+
+from relay.api import audit
+from relay.api.admin import PREFIX
+from relay.api.app import json_body, success
+from relay.api.authentication import admin_of, caller_of, reader_of
+from relay.api.params import Params, page_query
+from relay.core import Core
+from relay.ground.clock import iso_ms
+from relay.ground.errors import Code, RequestError, invalid_field
+from relay.model.namespaces import MAX_ID_CHARACTERS
+from relay.store.api_keys import SCOPES, ApiKey, Tier
+
+TIERS = ("free", "pro")
+
+
+def blueprint(core: Core) -> Blueprint:
+    """Return the routes. A reader of the console sees keys; only an admin changes them, because keys give rights."""
+    routes = Blueprint("keys", __name__, url_prefix=PREFIX)
+
+    @routes.get("/keys")
+    async def keys() -> Response:
+        await reader_of(core, request)
+        query, limit = page_query()
+        found = await core.auth.keys.page(after=query.optional("cursor"), limit=limit)
+        cursor = found[-1].id if len(found) == limit else None
+        return success({"keys": [key_entry(key) for key in found], "cursor": cursor})
+
+    @routes.post("/keys")
+    async def create() -> Response:
+        principal, caller = await admin_of(core, request), caller_of(core, request)
+        params = Params(await json_body())
+        user, scopes = params.text("user"), params.texts("scopes") or ["connect"]
+        tier = _tier(params.optional("tier") or "free")
+        if not user.isprintable() or not user.strip():
+            raise invalid_field("user", f"must be 1 to {MAX_ID_CHARACTERS} printable characters")
+        if not set(scopes) <= set(SCOPES):
+            raise invalid_field("scopes", f"must be some of {', '.join(SCOPES)}")
+        audit.record(principal, caller, "key created", user=user, scopes=",".join(sorted(set(scopes))), tier=tier)
+        key, secret = await core.auth.keys.create(
+            prefix=core.config.auth.key_prefix,
+            mode="test" if params.flag("test") else "live",
+            user_id=user,
+            tier=tier,
+            scopes=scopes,
+            now_ms=core.clock.now_ms(),
+        )
+        return success({**key_entry(key), "secret": secret}, 201)
+
+    @routes.delete("/keys/<key_id>")
+    async def revoke(key_id: str) -> Response:
+        principal, caller = await admin_of(core, request), caller_of(core, request)
+        audit.record(principal, caller, "key revoked", revoked=key_id[:MAX_ID_CHARACTERS])
+        if not await core.auth.keys.revoke(key_id, core.clock.now_ms()):
+            raise _unknown()
+        return success({})
+
+    @routes.post("/keys/<key_id>/tier")
+    async def move(key_id: str) -> Response:
+        principal, caller = await admin_of(core, request), caller_of(core, request)
+        tier = _tier(Params(await json_body()).text("tier"))
+        audit.record(principal, caller, "key moved", moved=key_id[:MAX_ID_CHARACTERS], tier=tier)
+        if not await core.auth.keys.set_tier(key_id, tier):
+            raise _unknown()
+        return success({})
+
+    return routes
+
+
+def _tier(given: str) -> Tier:
+    if given not in TIERS:
+        raise invalid_field("tier", f"must be one of {', '.join(TIERS)}")
+    return cast(Tier, given)
+
+
+def _unknown() -> RequestError:
+    return RequestError(Code.NOT_FOUND, "No key has this id.")
+
+
+def key_entry(key: ApiKey) -> dict[str, Any]:
+    """Return what is told about one key: everything but its secret."""
+    return {
+        "id": key.id,
+        "hint": key.hint,
+        "userId": key.user_id,
+        "tier": key.tier,
+        "scopes": sorted(key.scopes),
+        "createdAt": iso_ms(key.created_at),
+        "revokedAt": None if key.revoked_at is None else iso_ms(key.revoked_at),
+    }

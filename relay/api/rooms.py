@@ -1,0 +1,119 @@
+"""`/v1/admin/rooms`: rooms and their members, for the console."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from quart import Blueprint, Response, request
+
+from relay.api import audit
+from relay.api.admin import PREFIX
+from relay.api.app import json_body, success
+from relay.api.authentication import caller_of, operator_of, reader_of
+from relay.api.params import Params, number_cursor, page_query
+from relay.core import Core
+from relay.ground.clock import iso_ms
+from relay.ground.errors import invalid_field
+from relay.model.namespaces import MAX_ID_CHARACTERS
+from relay.model.principal import Principal
+from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
+
+MAX_NAME_CHARACTERS = 100
+"""Length of a room's name, as in the dialect `live`."""
+ROOM = "/rooms/<room_id>"
+
+
+def blueprint(core: Core) -> Blueprint:
+    """Return the routes. Each checks the right of the caller before it reads a parameter."""
+    routes = Blueprint("rooms", __name__, url_prefix=PREFIX)
+    _add_views(routes, core)
+    _add_changes(routes, core)
+    return routes
+
+
+def _add_views(routes: Blueprint, core: Core) -> None:
+    @routes.get("/rooms")
+    async def rooms() -> Response:
+        principal = _as_admin(await reader_of(core, request))
+        query, limit = page_query()
+        skipped, type_ = number_cursor(query), _type(query.optional("type"))
+        found, total = await core.rooms.visible(principal, type_=type_, limit=limit, offset=skipped)
+        shown = [_room_entry(core, room) for room in found]
+        return success({"rooms": shown, "cursor": _next(skipped, len(found), total), "total": total})
+
+    @routes.get(f"{ROOM}/members")
+    async def members(room_id: str) -> Response:
+        principal = _as_admin(await reader_of(core, request))
+        query, limit = page_query()
+        skipped = number_cursor(query)
+        room = await core.rooms.get(principal, room_id)
+        found, total = await core.rooms.members(principal, room_id, limit=limit, offset=skipped)
+        cursor, shown = _next(skipped, len(found), total), [_member_entry(one) for one in found]
+        return success({"room": _room_entry(core, room), "members": shown, "cursor": cursor, "total": total})
+
+
+def _add_changes(routes: Blueprint, core: Core) -> None:
+    @routes.post("/rooms")
+    async def create() -> Response:
+        principal, caller = await operator_of(core, request), caller_of(core, request)
+        params = Params(await json_body())
+        name, type_ = params.text("name").strip(), _type(params.optional("type")) or "group"
+        if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+            raise invalid_field("name", f"must be 1 to {MAX_NAME_CHARACTERS} printable characters")
+        audit.record(principal, caller, "room created", type=type_)
+        room = await core.rooms.create(_as_admin(principal), name=name, description=None, type_=type_)
+        return success(_room_entry(core, room), 201)
+
+    @routes.post(f"{ROOM}/members")
+    async def add(room_id: str) -> Response:
+        principal, caller = await operator_of(core, request), caller_of(core, request)
+        user = Params(await json_body()).text("user")
+        if not user.isprintable() or not user.strip():
+            raise invalid_field("user", f"must be 1 to {MAX_ID_CHARACTERS} printable characters")
+        audit.record(principal, caller, "member added", room=room_id[:MAX_ID_CHARACTERS], user=user)
+        return success(_room_entry(core, await core.rooms.add_member(_as_admin(principal), room_id, user)))
+
+    @routes.delete(f"{ROOM}/members/<path:user_id>")  # a user id may contain slashes
+    async def remove(room_id: str, user_id: str) -> Response:
+        principal, caller = await operator_of(core, request), caller_of(core, request)
+        room, user = room_id[:MAX_ID_CHARACTERS], user_id[:MAX_ID_CHARACTERS]
+        audit.record(principal, caller, "member removed", room=room, user=user)
+        return success(_room_entry(core, await core.rooms.remove_member(_as_admin(principal), room_id, user_id)))
+
+
+def _as_admin(principal: Principal) -> Principal:
+    """Return the principal with every right to rooms: the right to the console was checked already."""
+    return attrs.evolve(principal, is_admin=True)
+
+
+def _type(given: str | None) -> RoomType | None:
+    if given is not None and given not in ROOM_TYPES:
+        raise invalid_field("type", f"must be one of {', '.join(ROOM_TYPES)}")
+    return given
+
+
+def _next(skipped: int, count: int, total: int) -> str | None:
+    return str(skipped + count) if count and skipped + count < total else None
+
+
+def _room_entry(core: Core, room: Room) -> dict[str, Any]:
+    return {
+        "id": room.id,
+        "name": room.name,
+        "type": room.type,
+        "createdBy": room.created_by,
+        "createdAt": iso_ms(room.created_at),
+        "members": room.member_count,
+        "messages": room.message_count,
+        "present": core.rooms.active_now(room.id),
+    }
+
+
+def _member_entry(member: Member) -> dict[str, Any]:
+    return {
+        "userId": member.user_id,
+        "joinedAt": iso_ms(member.joined_at),
+        "firstName": member.first_name,
+        "lastName": member.last_name,
+    }

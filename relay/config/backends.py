@@ -1,0 +1,61 @@
+"""The checks of settings that say how to reach a backend: its URL, and the secret that signs requests to it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from urllib.parse import urlsplit
+
+from relay.config.setting import quoted
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the beginning of every secret
+"""The beginning of a secret (Standard Webhooks 1.0)."""
+SECRET_BYTES = (24, 64)
+"""The least and the most bytes of a secret (Standard Webhooks 1.0)."""
+NEW_SECRET_BYTES = 32
+"""Random bytes of a secret that Relay makes: as many as the hash has."""
+
+
+def backend_url(_instance: object, _attribute: object, value: str) -> None:
+    """Accept a URL of http or https."""
+    try:
+        url = urlsplit(value)
+        host, _ = url.hostname, url.port
+        (host or "").encode("idna")  # raises for an empty label, or one of over 63 characters
+    except ValueError:
+        host = None
+    if not host or not value.isascii() or any(character in value for character in " \\#"):
+        raise ValueError("is not a URL; use one such as https://app.example.org/relay")
+    if url.username is not None or url.password is not None:
+        raise ValueError("contains a user name or a password, which Relay does not send; remove it")
+    if url.scheme not in ("http", "https"):
+        raise ValueError(f"begins with {quoted(url.scheme)}; use https, or http in your own network")
+
+
+def secret_bytes(secret: str) -> bytes:
+    """Return the key in a secret.
+
+    Raises:
+        ValueError: it is not `whsec_` and base64. The message does not repeat it.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    low, high = SECRET_BYTES
+    if not secret.startswith(SECRET_PREFIX) or not low <= len(key) <= high:
+        raise ValueError(
+            f"is not {SECRET_PREFIX} and {low} to {high} bytes in base64; create one with: relay webhooks secret"
+        )
+    return key
+
+
+def new_secret() -> str:
+    """Return a new secret."""
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(NEW_SECRET_BYTES)).decode()
+
+
+def backend_secret(_instance: object, _attribute: object, value: str) -> None:
+    """Accept a secret that signs requests."""
+    secret_bytes(value)

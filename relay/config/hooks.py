@@ -1,0 +1,143 @@
+"""The settings of one backend hook: `[hooks.<name>]` of relay.toml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from relay.config.backends import backend_secret, backend_url, secret_bytes
+from relay.config.checks import count, each, listed, matching, seconds
+from relay.config.setting import quoted, setting
+
+MAX_HOOKS = 20
+"""Hooks of one configuration."""
+MAX_TIMEOUT = 10.0
+"""Seconds. A connection handles no other frame meanwhile, and its client must not take that for a lost connection."""
+NAME_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
+"""The form of a hook's name."""
+
+
+@attrs.frozen
+class HookConfig:
+    """The options of one backend hook."""
+
+    TITLE: ClassVar[str] = "a backend hook"
+
+    url: str | None = setting(
+        None,
+        "The URL that is asked, by POST. Redirects are not followed.",
+        check=backend_url,
+        sample="http://127.0.0.1:3000/relay/hooks",
+    )
+    secret: str | None = setting(
+        None,
+        "The secret that signs the questions (Standard Webhooks): whsec_ and 24 to 64 bytes in base64.",
+        check=backend_secret,
+        secret=True,
+        sample="whsec_...",
+    )
+    secret_previous: str | None = setting(
+        None,
+        "The previous secret. Questions are signed with both while this is set, so that backends can change theirs.",
+        check=backend_secret,
+        secret=True,
+    )
+    timeout: float = setting(
+        1.0,
+        "How long an answer may take, the wait for a free connection included. Then the answer is no.",
+        unit="seconds",
+        check=seconds(MAX_TIMEOUT, low=0.01),
+    )
+    max_in_flight: int = setting(64, "The most questions at once. More wait.", unit="questions", check=count(1000))
+    max_waiting: int = setting(
+        1000,
+        "The most questions that wait. More are refused at once, with the reason backend_busy.",
+        unit="questions",
+        check=count(100_000, low=0),
+    )
+    headers: tuple[str, ...] = setting(
+        (),
+        'Headers of the client\'s upgrade that auth.connect_hook passes on, such as ["cookie"].',
+        check=each(matching(r"[a-z][a-z0-9-]{0,63}", "the name of a header in lower case")),
+    )
+    allow_private: bool = setting(
+        True,
+        "Whether the host of the URL may have a loopback or private address. Link-local addresses, which cloud providers "
+        "use for their metadata, are never used.",
+    )
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The keys of the secrets, the current one first."""
+        return [secret_bytes(secret) for secret in (self.secret, self.secret_previous) if secret]
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield what is missing, and what contradicts another option."""
+        if self.url is None:
+            yield "url", "is missing; set the URL of your backend"
+        else:
+            yield from self._wrong_url(urlsplit(self.url).scheme, urlsplit(self.url).hostname or "")
+        if self.secret is None:
+            yield "secret", "is missing; create one with: relay webhooks secret"
+        elif self.secret_previous == self.secret:
+            yield "secret_previous", "is the same as secret; remove it"
+
+    def _wrong_url(self, scheme: str, host: str) -> Iterator[tuple[str, str]]:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            address = None
+        is_private = host == "localhost" or (address is not None and not address.is_global)
+        if address is not None and (address.is_link_local or address.is_multicast or address.is_unspecified):
+            yield "url", f"names the address {host}, which is never used"
+        elif is_private and not self.allow_private:
+            yield "url", f"names {host}, which is not public; set allow_private = true"
+        elif scheme == "http" and not self.allow_private:
+            yield "url", "begins with http; use https, or set allow_private = true for a backend in your own network"
+
+
+def entry(name: str) -> type[HookConfig]:
+    """Return the class of the options of the hook with this name.
+
+    Raises:
+        ValueError: no hook can have this name.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError("is not a name for a hook; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter")
+    return HookConfig
+
+
+def wrong_hooks(
+    hooks: Mapping[str, HookConfig],
+    connect_hook: str | None,
+    namespaces: Mapping[str, Any],
+    allowed_origins: Collection[str],
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong between hooks and the settings that name them, as pairs of key path and message."""
+    if len(hooks) > MAX_HOOKS:
+        yield "hooks", f"are {len(hooks)}; use at most {MAX_HOOKS}"
+    named = {"auth.connect_hook": connect_hook}
+    for namespace, options in namespaces.items():
+        for option in ("subscribe_hook", "publish_hook"):
+            named[f"namespaces.{namespace}.{option}"] = getattr(options, option, None)
+    for path, name in named.items():
+        if name is not None and name not in hooks:
+            known = f"use {listed(hooks)}" if hooks else f"add a section [hooks.{name}]"
+            yield path, f"{quoted(name)} is not a hook of [hooks]; {known}"
+    for name in hooks.keys() - set(named.values()):
+        yield f"hooks.{name}", "is never asked; name it in auth.connect_hook, or in subscribe_hook or publish_hook"
+    if (
+        connect_hook is not None
+        and connect_hook in hooks
+        and "cookie" in hooks[connect_hook].headers
+        and "*" in allowed_origins
+    ):
+        message = (
+            'has "cookie" while server.allowed_origins allows every origin, so a foreign page could act as its visitor'
+        )
+        yield f"hooks.{connect_hook}.headers", f"{message}; list the origins of your pages in server.allowed_origins"

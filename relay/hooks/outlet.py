@@ -1,0 +1,95 @@
+"""Writes events into the outbox, for each webhook that they are for, and wakes what sends them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import trio
+
+from relay.config.webhooks import PUBLICATION_CREATED
+from relay.ground import logs, strictjson
+from relay.hooks.kinds import channel_key
+from relay.hooks.routes import Route, Routes
+from relay.model.publication import Publication
+from relay.store import outbox
+from relay.store.outbox import Event
+from relay.store.transaction import Transaction
+
+MAX_BODY_BYTES = 16_384
+"""Bytes of the data of a publication that its event carries. Larger data is left out."""
+
+log = logs.get("relay.webhooks")
+
+
+class Outlet:
+    """The way of every event into the store. Its functions of a transaction run in the store's thread."""
+
+    def __init__(self, routes: Routes, *, on_written: Callable[[], None]) -> None:
+        """`on_written` is called synchronously, in Trio's thread, after events were written."""
+        self._routes = routes
+        self._on_written = on_written
+        self._token: trio.lowlevel.TrioToken | None = None
+        self.full: set[str] = set()
+        """The webhooks with more pending events than they may have."""
+        self.overfull: set[str] = set()
+        """The webhooks with twice as many."""
+        self.dropped: Counter[str] = Counter()
+        """Events that were never sent, by webhook, because too many were pending."""
+
+    def open(self) -> None:
+        """Take the loop that is to be woken. Call it in Trio's thread before anything is written."""
+        self._token = trio.lowlevel.current_trio_token()
+
+    def events(self, type_: str, key: str, channel: str | None, at_ms: int, data: str) -> Iterator[Event]:
+        """Yield an event for each webhook that it is for. `data`: a JSON object with at least one member."""
+        for route in self._routes.of(type_, channel):
+            yield Event(route.endpoint, key, type_, at_ms, data)
+
+    def write(self, connection: Transaction, events: Sequence[Event], now_ms: int) -> None:
+        """Write events. If too many are pending for a webhook, the newest one of each key stays."""
+        if not events:
+            return
+        for endpoint, key in dict.fromkeys((event.endpoint, event.key) for event in events):
+            if endpoint in self.full:
+                self.dropped[endpoint] += outbox.coalesce(connection, endpoint, key)
+        self._append(connection, events, now_ms)
+
+    def record(self, connection: Transaction, publications: Sequence[Publication]) -> None:
+        """Write the events of publications that the transaction commits."""
+        events = [event for publication in publications for event in self._published(publication)]
+        if events:
+            self._append(connection, events, publications[0].published_ms)
+
+    def _append(self, connection: Transaction, events: Sequence[Event], now_ms: int) -> None:
+        outbox.append(connection, events, now_ms)
+        assert self._token is not None
+        # The transaction is not committed yet. Sending begins with a claim, which takes its turn after the commit.
+        self._token.run_sync_soon(self._on_written, idempotent=True)
+
+    def _published(self, publication: Publication) -> Iterator[Event]:
+        channel = publication.channel
+        if not channel.namespace.durable:
+            return
+        for route in self._routes.of(PUBLICATION_CREATED, channel.text):
+            if route.endpoint in self.overfull:
+                self.dropped[route.endpoint] += 1
+                continue
+            data = _publication_data(publication, route)
+            yield Event(route.endpoint, channel_key(channel.text), PUBLICATION_CREATED, publication.published_ms, data)
+
+
+def _publication_data(publication: Publication, route: Route) -> str:
+    named = {
+        "channel": publication.channel.text,
+        "offset": publication.offset,
+        "epoch": publication.epoch,
+        "type": publication.type,
+    }
+    data = strictjson.dumps(named).decode()[:-1]
+    if publication.publisher is not None:
+        data += f',"publisher":{publication.publisher.decode()}'
+    if route.bodies:
+        body = publication.json
+        data += f',"data":{body.decode()}' if len(body) <= MAX_BODY_BYTES else ',"data":null,"truncated":true'
+    return data + "}"

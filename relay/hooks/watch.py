@@ -1,0 +1,139 @@
+"""Tells the ledger what happens on this node: users that connect and leave, channels that get and lose their subscribers.
+
+Connections and the broker call it synchronously. It never waits and never raises. It does not exist where no webhook asks
+for such events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from relay.broker.broker import Broker
+from relay.broker.subscription import Subscriber
+from relay.ground.errors import Reason
+from relay.hooks.kinds import Kind, Kinds, channel_key, user_key
+from relay.hooks.ledger import Ledger
+from relay.hooks.routes import Routes
+from relay.model.namespaces import ChannelName
+from relay.sessions.connections import Connections, Peer
+
+BY_CLIENT = "closed_by_client"
+"""The reason of a connection that its client ended, or that was lost."""
+UNSUBSCRIBED = "unsubscribed"
+"""The reason of a subscription that ended while its connection lasts."""
+DISCONNECTED = "connection_closed"
+"""The reason of a subscription that ended with its connection."""
+
+UNWATCHED = "unwatched"
+"""The reason of a span that no webhook asks for any more, so nobody is told."""
+
+
+class Watch:
+    """The connections and channels of this node, as far as a webhook asks for them."""
+
+    def __init__(self, ledger: Ledger, kinds: Kinds, routes: Routes, connections: Connections, *, node: str) -> None:
+        self._ledger = ledger
+        self._kinds = kinds
+        self._routes = routes
+        self._connections = connections
+        self._node = node
+        self._of_users: list[Kind] = []
+        self._of_channels: list[Kind] = []
+        self._counts: dict[tuple[str, str], int] = {}  # live subscriptions, by the kind and the name of their span
+
+    def begin(self, broker: Broker) -> None:
+        """Watch what the routes ask for, and nothing else. Call it again when they have changed.
+
+        It looks at every connection and subscription once, because a webhook may ask for what was not watched before.
+        """
+        kinds, wants = self._kinds, self._routes.wants_any
+        of_users = [kind for kind in (kinds.connection, kinds.user) if wants(kind.events)]
+        self._of_channels = [kind for kind in (kinds.channel, kinds.presence) if wants(kind.events)]
+        before, self._of_users = self._of_users, of_users
+        for peer in self._connections.after(0):
+            if peer.user_id is not None:
+                for kind in (kind for kind in before if kind not in of_users):
+                    self._end(kind, peer, UNWATCHED)
+                for kind in (kind for kind in of_users if kind not in before):
+                    self._begin(kind, peer)
+        self._count_again(broker)
+        self._connections.watcher = self if self._of_users else None
+        broker.watcher = self if self._of_channels else None
+        if self._of_users or self._of_channels:
+            self._ledger.activate()
+
+    def _count_again(self, broker: Broker) -> None:
+        before, self._counts = self._counts, {}
+        if self._of_channels:
+            for text in broker.channels.names():
+                channel = broker.channels.named(text)
+                for subscriber in () if channel is None else channel.subscribers():
+                    assert channel is not None
+                    self._join(subscriber, channel.name, known=before)
+        for kind_name, name in before.keys() - self._counts.keys():
+            self._ledger.ended(self._kinds.named(kind_name), name, self._node, UNWATCHED)
+
+    def identified(self, peer: Peer) -> None:
+        """Record that a connection has a user from now on."""
+        for kind in self._of_users:
+            self._begin(kind, peer)
+
+    def ended(self, peer: Peer) -> None:
+        """Record that a connection with a user has ended, or has another user from now on."""
+        reason = BY_CLIENT if peer.reason in (None, Reason.NORMAL) else peer.reason.name.lower()
+        for kind in self._of_users:
+            self._end(kind, peer, reason)
+
+    def _begin(self, kind: Kind, peer: Peer) -> None:
+        assert peer.user_id is not None
+        id_ = self._connections.id_of(peer)
+        data = {"userId": peer.user_id}
+        if kind is self._kinds.connection:
+            data = {"connectionId": id_, **data, "dialect": peer.dialect, "address": peer.address}
+        self._ledger.began(kind, self._name(kind, peer, id_), id_, key=user_key(peer.user_id), data=data)
+
+    def _end(self, kind: Kind, peer: Peer, reason: str) -> None:
+        id_ = self._connections.id_of(peer)
+        self._ledger.ended(kind, self._name(kind, peer, id_), id_, reason)
+
+    def _name(self, kind: Kind, peer: Peer, id_: str) -> str:
+        assert peer.user_id is not None
+        return peer.user_id if kind is self._kinds.user else id_
+
+    def joined(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """Record that a subscription is live."""
+        self._join(subscriber, channel, known=self._counts)
+
+    def _join(self, subscriber: Subscriber, channel: ChannelName, *, known: Mapping[tuple[str, str], int]) -> None:
+        for kind, name, data in self._spans(subscriber, channel):
+            place = (kind.name, name)
+            if place not in known and place not in self._counts:
+                self._ledger.began(kind, name, self._node, key=channel_key(channel.text), data=data)
+            self._counts[place] = self._counts.get(place, 0) + 1
+
+    def left(self, subscriber: Subscriber, channel: ChannelName) -> None:
+        """Record that a subscription is not live any more."""
+        for kind, name, _ in self._spans(subscriber, channel):
+            place = (kind.name, name)
+            count = self._counts.get(place)
+            if count is None:  # the connection had no user yet when it subscribed
+                continue
+            if count > 1:
+                self._counts[place] = count - 1
+                continue
+            del self._counts[place]
+            self._ledger.ended(kind, name, self._node, DISCONNECTED if subscriber.is_closed else UNSUBSCRIBED)
+
+    def _spans(self, subscriber: Subscriber, channel: ChannelName) -> list[tuple[Kind, str, dict[str, object]]]:
+        """Return the spans that a subscription holds: their kind, name and data."""
+        found: list[tuple[Kind, str, dict[str, object]]] = []
+        for kind in self._of_channels:
+            if not any(self._routes.of(type_, channel.text) for type_ in kind.events):
+                continue
+            if kind is self._kinds.channel:
+                found.append((kind, channel.text, {"channel": channel.text}))
+            elif channel.namespace.presence and subscriber.user_id is not None:
+                user_id = subscriber.user_id
+                # A line break is neither in a channel's name nor in a user's id.
+                found.append((kind, f"{channel.text}\n{user_id}", {"channel": channel.text, "userId": user_id}))
+        return found
