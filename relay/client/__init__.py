@@ -1,2 +1,2 @@
-"""The clients of Relay: the JavaScript client and the demo page made with it. They know the wire, and no module of the
-server."""
+"""The clients of Relay: in Python (`relay.client.python`), in JavaScript, and the demo page. They know the wire, and no
+module of the server."""

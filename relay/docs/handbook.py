@@ -13,6 +13,7 @@ PARTS = {
         *(
             "getting-started",
             "javascript",
+            "python",
             "namespaces",
             "hooks",
             "publishing",

@@ -35,6 +35,7 @@ RELAY = Path(__file__).parents[2] / "relay"
 PAGES = (
     "getting-started",
     "javascript",
+    "python",
     "publishing",
     "resume",
     "live",

@@ -17,6 +17,7 @@ import trio
 
 import relay.client
 from relay.api import files
+from tests.client.loops import SETTINGS
 from tests.e2e.node import JS, node
 from tests.running import SECRET, RelayProcess, bearer, relay_process
 
@@ -42,17 +43,27 @@ MAX_HEAP_GROWTH = 8 * 1024 * 1024
 @pytest.mark.slow
 async def test_each_method_state_and_error(tmp_path: Path) -> None:
     """Against a real server, and against one that closes and answers as it is told."""
-    async with relay_process(tmp_path) as server:
+    await _cases(tmp_path, "", "client.test.mjs", "protocol.test.mjs")
+
+
+async def _cases(folder: Path, settings: str, *files: str) -> None:
+    async with relay_process(folder, settings) as server:
         environment = {**os.environ, "RELAY_URL": f"http://{server.address}", "RELAY_SECRET": SECRET}
         with trio.fail_after(CASES_TIMEOUT):
             done = await trio.run_process(
-                ["node", "--test", "client.test.mjs", "protocol.test.mjs"],
+                ["node", "--test", *files],
                 cwd=JS, env=environment, capture_stdout=True, capture_stderr=True, check=False,
             )  # fmt: skip
     text = done.stdout.decode()
     assert done.returncode == 0, text
     assert "# fail 0" in text
     assert "# skipped 0" in text
+
+
+@pytest.mark.slow
+async def test_channels_of_namespaces(tmp_path: Path) -> None:
+    """Subscribe and resume, publish, exclude, history, presence, tokens and anonymous clients, against a real server."""
+    await _cases(tmp_path, SETTINGS, "namespaces.test.mjs")
 
 
 @pytest.mark.slow

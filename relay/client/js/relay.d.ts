@@ -108,7 +108,8 @@ export interface HistoryOptions {
 
 export interface History<T = Json> {
   publications: Publication<T>[]
-  position: Position
+  /** Null on a channel without history. */
+  position: Position | null
 }
 
 export interface SubscribeOptions<T = Json> {
@@ -169,7 +170,7 @@ export class Subscription<T = Json, Events = SubscriptionEvents<T>>
   ready(timeout?: number): Promise<void>
   /** Ends the subscription. `Relay.subscribe` makes a new one. */
   unsubscribe(): void
-  publish(data: Json, options?: PublishOptions): Promise<Position>
+  publish(data: Json, options?: PublishOptions): Promise<Position | null>
   history(options?: HistoryOptions): Promise<History<T>>
   presence(): Promise<{ count: number; users: Present[] }>
   /**
@@ -318,8 +319,8 @@ export class Relay extends Emitter<RelayEvents> {
   room(id: string, options?: SubscribeOptions): Room
   notifications(options?: SubscribeOptions<Notification>): Notifications
   market(symbol: string, options?: SubscribeOptions<Price>): Subscription<Price>
-  /** Resolves once the publication is committed or delivered. */
-  publish(channel: string, data: Json, options?: PublishOptions): Promise<Position>
+  /** Resolves with its position once the publication is committed or delivered; null on a channel without history. */
+  publish(channel: string, data: Json, options?: PublishOptions): Promise<Position | null>
   history<T = Json>(channel: string, options?: HistoryOptions): Promise<History<T>>
   presence(channel: string): Promise<{ count: number; users: Present[] }>
   rooms(query?: Page & { type?: string }): Promise<List<RoomInfo>>

@@ -26,7 +26,7 @@ const MAX_QUEUE = 1000
 const TYPING_INTERVAL = 3000
 const MIN_REFRESH = 1000
 const MAX_REFRESH = 86_400_000
-// Close codes after which the same client would only be closed again: its frames are broken.
+// Close codes after which the same client would only be closed again, because its frames are broken.
 const FINAL = [1002, 1003, 1007]
 const TEMPORARY = ['disconnected', 'timeout', 'rate_limited', 'internal_error', 'unavailable']
 const STATUS = {
@@ -38,16 +38,6 @@ const STATUS = {
   413: 'too_large',
   429: 'rate_limited',
   503: 'unavailable',
-}
-
-// The channel of a publication without the field `channel`, by its type.
-const CHANNEL_OF = {
-  __proto__: null,
-  'chat:message': (data) => `chatroom:${data.chatroomId}`,
-  'market:price': (data) => `market:${data.symbol}`,
-  'post:created': (data) => `community:${data.communityId}`,
-  'trade:created': () => 'trades',
-  'notification:new': () => 'notifications',
 }
 
 const now = () => performance.now()
@@ -187,13 +177,14 @@ export class Relay extends Emitter {
     if (lasted > STEADY) this._failures = 0
     this._close()
     for (const one of this._subscriptions.values()) one._pause()
-    if (FINAL.includes(code)) return this._stop(code, reason)
+    if (FINAL.includes(code) || (code === 1008 && reason === 'disconnected')) return this._stop(code, reason)
     if (code === 1009) this._reject(new RelayError('too_large', 'A message was too large for the server.'))
     let least = this._failures
     let delay = null
     const refused = this._authError
     if (code === 1008 && reason !== 'too many messages' && !refused?.temporary) {
-      if (!this._options.getToken) return this._stop(code, refused?.message ?? reason)
+      // The time of an anonymous client may be over: it may have another one.
+      if (!this._options.getToken && !lasted) return this._stop(code, refused?.message ?? reason)
       this._reason = 'refused'
       this._credential = undefined
       if (lasted > BRIEF) delay = 0
@@ -290,7 +281,7 @@ export class Relay extends Emitter {
   // Plans the refresh by the server's clock: 10 s or a tenth of the token's life ahead, never more than half of it.
   _planRefresh(expiresAt) {
     clearTimeout(this._refreshTimer)
-    if (!expiresAt || !this._options.getToken) return
+    if (!expiresAt) return
     const left = Date.parse(expiresAt) - Date.now() - this._skew
     this._expires = now() + left - MIN_REFRESH
     const ahead = Math.min(left / 2, Math.max(10_000, left / 10)) * (1 + Math.random() / 2)
@@ -327,8 +318,7 @@ export class Relay extends Emitter {
       if (frame.offset === undefined) return
     }
     if (type === 'skipped') this._find(channel)?._skip(frame.offset)
-    else if (frame.offset !== undefined) this._find(channel ?? CHANNEL_OF[type]?.(data) ?? 'broadcast')?._take(frame)
-    else if (isSignal(type, channel)) SIGNALS[type](this, data, channel)
+    else if (frame.offset === undefined && isSignal(type, channel)) SIGNALS[type](this, data, this._find(channel))
     else if (channel !== undefined) this._find(channel)?._take(frame)
     else if (ANSWERS[type]) ANSWERS[type](this, data)
   }
@@ -395,15 +385,13 @@ export class Relay extends Emitter {
 
   async publish(channel, data, { type, echo, id = this._id() } = {}) {
     const frame = { type: 'publish', channel, data, event: type, echo, clientMessageId: id }
-    const { offset, epoch } = await this._request(frame, id)
-    if (echo === false) this._find(channel)?._skip(offset, true)
-    return { offset, epoch }
+    return place(await this._request(frame, id))
   }
 
   async history(channel, { limit, before, since } = {}) {
     const answer = await this._request({ type: 'history', channel, limit, before, since })
     const publications = answer.publications.map((one) => ({ channel, ...one }))
-    return { publications, position: { offset: answer.offset, epoch: answer.epoch } }
+    return { publications, position: place(answer) }
   }
 
   async presence(channel) {
@@ -571,9 +559,11 @@ export class Subscription extends Emitter {
   }
 
   _refused({ code, message, reason, retryAfter }) {
-    if (code === 'unauthorized') return // The connection is about to end with the reason.
-    if (TEMPORARY.includes(code)) this._again(this.relay._attempt, retryAfter)
-    else this._end(code, reason ?? message)
+    // Before that the token was refused, and the connection is about to end with the reason.
+    if (code === 'unauthorized' && this.relay.state !== 'connected') return
+    const expired = reason === 'token_expired' && this._options.getToken
+    if (expired || TEMPORARY.includes(code)) this._again(this.relay._attempt, retryAfter)
+    else this._end(code, message, reason)
   }
 
   _take({ type, data, offset, publisher }) {
@@ -590,19 +580,17 @@ export class Subscription extends Emitter {
     this._emit('publication', publication)
   }
 
-  // Moves the position; with `next` only if nothing lies between.
-  _skip(offset, next = false) {
+  _skip(offset) {
     const position = this.position
-    if (!position || !(offset > position.offset) || (next && offset !== position.offset + 1)) return
-    this.position = { ...position, offset }
+    if (position && offset > position.offset) this.position = { ...position, offset }
   }
 
-  _end(code, reason) {
+  _end(code, message, reason) {
     if (this.state === 'unsubscribed') return
     this.state = 'unsubscribed'
-    this._why = new RelayError(code, reason)
+    this._why = new RelayError(code, message, { reason })
     this.relay._subscriptions.delete(this.channel)
-    this._emit('unsubscribed', { channel: this.channel, code, reason })
+    this._emit('unsubscribed', { channel: this.channel, code, reason: reason ?? message })
   }
 
   unsubscribe() {
@@ -755,17 +743,17 @@ export class Notifications extends Subscription {
 // Frames about a channel that are not publications: nothing repeats them.
 const SIGNALS = {
   __proto__: null,
-  'chat:typing': (relay, data) => relay._find(`chatroom:${data.chatroomId}`)?._emit('typing', data),
-  'chatroom:deleted': (relay, data) => relay._find(`chatroom:${data.chatroomId}`)?._emit('deleted', data),
+  'chat:typing': (relay, data, room) => room?._emit('typing', data),
+  'chatroom:deleted': (relay, data, room) => room?._emit('deleted', data),
   'user:online': (relay, data) => relay._emit('online', data),
   'user:offline': (relay, data) => relay._emit('offline', data),
-  'presence:join': (relay, data, channel) => relay._find(channel ?? data.channel)?._emit('join', data),
-  'presence:leave': (relay, data, channel) => relay._find(channel ?? data.channel)?._emit('leave', data),
+  'presence:join': (relay, data, one) => one?._emit('join', data),
+  'presence:leave': (relay, data, one) => one?._emit('leave', data),
 }
 
 // On channels of namespaces the publisher chooses the type, so that only the server's own two are signals there.
 function isSignal(type, channel) {
-  return type in SIGNALS && (channel === undefined || /^chatroom:/.test(channel) || /^presence:/.test(type))
+  return type in SIGNALS && (/^chatroom:/.test(channel) || /^presence:/.test(type))
 }
 
 // Answers, and what the server says by itself about the connection.
@@ -785,13 +773,13 @@ const ANSWERS = {
       one._pause()
       one._begin()
     } else {
-      one._end('forbidden', data.reason)
+      one._end('forbidden', 'The server ended the subscription.', data.reason)
     }
   },
   error: (relay, data) => {
     const one = asked(relay, data)
     if (one) one._refused(data)
-    else if (data.request === 'auth') {
+    else if (data.request === 'auth' && relay.state !== 'connected') {
       refuseToken(relay, data)
       relay._lost(1008, data.message)
     } else relay._emit('error', new RelayError(data.code, data.message, data))
@@ -815,6 +803,10 @@ function named({ channel, chatroomId, userId, communityId }) {
   if (channel === 'notifications') return `user:${userId}`
   const id = chatroomId ?? communityId
   return id === undefined ? channel : `${channel}:${id}`
+}
+
+function place({ offset, epoch }) {
+  return epoch ? { offset, epoch } : null
 }
 
 function split(channel) {

@@ -30,8 +30,8 @@ const orders = relay.subscribe<Order>('orders:42', {
   onPublication: (publication: Publication<Order>) => console.log(publication.data.total * 2),
   onSubscribed: ({ wasRecovering, recovered }) => wasRecovering && !recovered && location.reload(),
 })
-const position: Position = await orders.publish({ state: 'paid', total: 5 }, { echo: false })
-console.log(position.offset, (await orders.history({ since: position })).publications[0]?.data.state)
+const position: Position | null = await orders.publish({ state: 'paid', total: 5 }, { echo: false })
+if (position) console.log(position.offset, (await orders.history({ since: position })).publications[0]?.data.state)
 for await (const { data } of orders) if (data.state === 'paid') break
 
 relay.market('BTC').on('publication', ({ data }) => console.log(data.price + 1))

@@ -147,6 +147,7 @@ test('namespaces: publish, with its publisher, without echo, and a position that
       const publisher = { user: 'ada', connection: 'c-1' };
       send({ type: frame.event ?? 'orders:event', channel: frame.channel, offset, publisher, data: frame.data });
     }
+    else send({ type: 'skipped', channel: frame.channel, offset });
     answer(send, 'published', frame, { channel: frame.channel, offset, epoch: 'e' });
   });
   const relay = client(t, 'ada', {}, server.url);
@@ -171,7 +172,7 @@ test('namespaces: skipped, history, presence, join and leave', async (t) => {
     if (frame.type === 'presence') {
       answer(send, 'presence', frame, { channel: frame.channel, count: 7, users: [{ userId: 'ada', connections: 2 }] });
       send({ type: 'presence:join', channel: 'orders:42', data: { userId: 'bob' } });
-      send({ type: 'presence:leave', data: { channel: 'orders:42', userId: 'bob' } });
+      send({ type: 'presence:leave', channel: 'orders:42', data: { channel: 'orders:42', userId: 'bob' } });
       send({ type: 'skipped', channel: 'orders:42', offset: 3 });
     }
   });
