@@ -161,6 +161,8 @@ class Steering:
             subscriber = own_subscriber(peer)
             if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
                 continue
+            if subscriber.is_fixed:
+                continue
             if channel.text not in subscriber.subscriptions and subscriber.holds != channel.text:
                 subscribed += await self._subscribe(peer, subscriber, subscriber.sink, channel, since)
         return subscribed

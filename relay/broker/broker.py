@@ -27,9 +27,8 @@ from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
-from relay.sessions.audience import PatientSink, Sink
+from relay.sessions.audience import PatientSink, RoomySink, Sink
 from relay.sessions.connections import Peer
-from relay.sessions.outbox import Outbox
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded before the outbox's room is checked again."""
@@ -226,7 +225,7 @@ class Broker:
         subscriber: Subscriber,
         subscription: Subscription,
         *,
-        outbox: Outbox,
+        outbox: RoomySink,
         since: Position | None,
         last: int = 0,
         answer: MakeAnswer,
@@ -309,7 +308,7 @@ class Broker:
         channel: Channel,
         subscriber: Subscriber,
         subscription: Subscription,
-        outbox: Outbox,
+        outbox: RoomySink,
         offset: int,
     ) -> None:
         while batch := channel.history.after(offset, CATCH_UP_BATCH):

@@ -19,6 +19,7 @@ from relay.auth.auth import Auth
 from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
@@ -76,6 +77,7 @@ def build_core(
         keys,
         ConsoleSessions(database, keys, clock),
         Users(database, clock),
+        Tickets(database, clock),
         clock,
     )
     publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)

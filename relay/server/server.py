@@ -199,7 +199,7 @@ async def open_server(
             {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream},
         )
         async with trio.open_nursery() as handlers:
-            async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
+            async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port, reuse_port=shares_port)
                 make_stream = ByteStream if certificates is None else certificates.make_stream
                 listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)
