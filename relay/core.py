@@ -6,6 +6,7 @@ import attrs
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.connecting import Connecting
+from relay.access.everywhere import Everywhere
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
 from relay.access.rights import Rights
@@ -65,6 +66,8 @@ class Core:
     connecting: Connecting
     """Asks a backend for the user of a client without a token."""
     steering: Steering
-    """For operators alone: check the right of the caller first."""
+    """This node, for operators alone: check the right of the caller first."""
+    everywhere: Everywhere
+    """All nodes, for operators alone."""
     webhooks: Webhooks
     """For operators alone, too."""

@@ -14,6 +14,7 @@ import attrs
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
 from relay.auth.console_sessions import ConsoleSessions
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
@@ -92,7 +93,7 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         users = Users(database, clock)
         keys = ApiKeys(database)
         tokens = Tokens(TokenVerifier(secrets=[SECRET]), clock)
-        auth = Auth(tokens, keys, ConsoleSessions(database, keys, clock), users, clock)
+        auth = Auth(tokens, keys, ConsoleSessions(database, keys, clock), users, Tickets(database, clock), clock)
         yield Parts(
             database, clock, kinds, presence, broker, rooms, messages, notifications, users, auth, Connections()
         )

@@ -6,6 +6,7 @@ import atexit
 import functools
 import importlib.util
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -50,14 +51,26 @@ def binaries() -> Path:
 class PostgresServer:
     """A server on a Unix socket. It can be killed, stopped and started again on the same data."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
+        """`options` are more of `initdb`."""
         self.folder = Path(tempfile.mkdtemp(prefix="relay-pg-"))
         self._user = {"user": SYSTEM_USER} if os.geteuid() == 0 else {}
         if self._user:
             shutil.chown(self.folder, SYSTEM_USER)
         self._process: subprocess.Popen[bytes] | None = None
         self._run(
-            "initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale"
+            "initdb",
+            "-D",
+            str(self._data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+            "--no-locale",
+            *options,
         )
 
     @property
@@ -93,12 +106,26 @@ class PostgresServer:
 
     def signal_all(self, number: signal.Signals) -> None:
         """Send a signal to the server and each of its processes."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def limit_files(self, maximum: tuple[int, int]) -> None:
+        """Let no file of the server grow beyond a size, soft and hard: to it, the disk is full then."""
+
+        def limit() -> None:
+            for pid in self._processes():
+                with suppress(ProcessLookupError):
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, maximum)
+
+        # Only its own user may, so a process of that user does it.
+        subprocess.run(["true"], check=True, preexec_fn=limit, **self._user)  # type: ignore[call-overload]
+
+    def _processes(self) -> list[int]:
         assert self._process is not None
         pid = self._process.pid
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            with suppress(ProcessLookupError):
-                os.kill(int(child), number)
-        os.kill(pid, number)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [*map(int, children), pid]
 
     def kill(self) -> None:
         """End it as a crash would."""

@@ -37,7 +37,10 @@ OWNERS = {
     "sqlite3": ("relay.store.sqlite",),
     "psycopg": ("relay.store.postgres",),
     "trio_websocket": ("relay.transports.websocket",),
-    "wsproto": ("relay.transports.websocket", "relay.transports.websocket_events", "relay.client.websocket"),
+    "wsproto": (
+        *("relay.transports.websocket", "relay.transports.websocket_events", "relay.transports.deflate"),
+        "relay.client.websocket",
+    ),
     "anyio": ("relay.client",),
     "hypercorn": ("relay.transports.asgi",),
     "h11": ("relay.hooks.egress", "relay.transports.asgi", "relay.client.http"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,10 +21,13 @@ from relay.ground.clock import Clock
 from relay.ground.errors import Reason
 from relay.server.build import build_core
 from relay.sessions.flusher import Flusher
+from relay.sessions.frames import WEBSOCKET, Framing
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from relay.store.sqlite.migrations import migrate
 from relay.store.sqlite.publications import SqlitePublications
+from relay.transports.event_stream import FRAMING
+from relay.transports.request_head import parse_head
 from tests.fakes import MemoryTransport
 from tests.running import SECRET
 
@@ -150,6 +154,27 @@ class VirtualSocket(MemoryTransport):
         self._to_session.close()
 
 
+class VirtualStream(VirtualSocket):
+    """The same for an event stream: each event is a message with the fields that it has."""
+
+    def send_nowait(self, data: bytes) -> int:
+        """Take whole events as a client would."""
+        self.messages += events_of(data)
+        self.pings += data.count(b":\n\n")
+        return len(data)
+
+
+def events_of(data: bytes) -> list[dict[str, Any]]:
+    """Return the events in whole blocks of a stream: `event`, `id` and `data`, as far as they have them."""
+    events = []
+    for text in data.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in text.split("\n") if line[:1] not in ("", ":"))
+        fields.pop("retry", None)
+        if fields:
+            events.append({**fields, "data": json.loads(fields["data"])})
+    return events
+
+
 class Virtual:
     """A core in virtual time, and the sessions of one dialect on it."""
 
@@ -163,8 +188,30 @@ class Virtual:
     def connect(self, path: str, query: str = "") -> VirtualSocket:
         """Open a session at a path."""
         endpoint = self._dialect.endpoint(path)
-        assert endpoint is not None
+        if endpoint is None:
+            return self._stream(path, query)
         socket = VirtualSocket()
+        session = self._session(socket, query, endpoint.idle_timeout)
+        if endpoint.heartbeat is not None:
+            endpoint.heartbeat.add(session)
+        self._nursery.start_soon(session.run, endpoint.handle, socket)
+        return socket
+
+    def _stream(self, path: str, query: str) -> VirtualSocket:
+        endpoint = self._dialect.stream(path)
+        assert endpoint is not None
+        socket = VirtualStream()
+        session = self._session(socket, "", math.inf, FRAMING)
+        endpoint.heartbeat.add(session)
+        head = parse_head(f"GET {path}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+        async def run() -> None:
+            await session.run(await endpoint.begin(head, ""), socket)
+
+        self._nursery.start_soon(run)
+        return socket
+
+    def _session(self, socket: VirtualSocket, query: str, idle_timeout: float, framing: Framing = WEBSOCKET) -> Session:
         outbox = Outbox(
             socket,
             self._flusher,
@@ -173,13 +220,10 @@ class Virtual:
             on_overflow=lambda: session.disconnect(Reason.TOO_SLOW),
         )
         session = Session(
-            outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=endpoint.idle_timeout
+            outbox, dialect=self._dialect.name, address="", query=query, idle_timeout=idle_timeout, framing=framing
         )
         socket.session = session
-        if endpoint.heartbeat is not None:
-            endpoint.heartbeat.add(session)
-        self._nursery.start_soon(session.run, endpoint.handle, socket)
-        return socket
+        return session
 
 
 @asynccontextmanager

@@ -156,7 +156,11 @@ class Publishing:
             self.exclude(draft, exclude)
 
     def exclude(self, draft: Draft, connection_id: str) -> None:
-        """Leave one connection out of the subscribers that get a draft. An unknown id is ignored: it may have ended."""
+        """Leave one connection out of the subscribers that get a draft. An unknown id is ignored: it may have ended.
+
+        The connection may be one of another node.
+        """
+        draft.excluded = connection_id
         subscriber = own_subscriber(self._connections.get(connection_id))
         if subscriber is not None:
             draft.origin = Excluded(subscriber, draft.channel)

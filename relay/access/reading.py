@@ -100,29 +100,38 @@ class Reading:
         """Return the users that are subscribed to the channel.
 
         Raises:
-            RequestError: as `check_subscribe`; `INVALID_REQUEST` if the namespace has no presence.
+            RequestError: as `check_subscribe`; `INVALID_REQUEST` if the namespace has no presence; or the database cannot
+                be read.
         """
         await self._check(principal, channel, subscriber)
         if not channel.namespace.presence:
             raise RequestError(
                 Code.INVALID_REQUEST, "This namespace has no presence.", reason=RefusalReason.NO_PRESENCE
             )
-        present = self._presence.present(channel)
+        present = await self._presence.present(channel)
         return PresentUsers(len(present), None if principal is None else present)
 
-    async def connections(self, principal: Principal, channel: ChannelName) -> list[PresentConnection]:
-        """Return the connections that are subscribed to the channel, those that share a subscriber left out. Always a checkpoint.
-
-        For admins alone, who may also ask in a namespace without presence.
+    async def check_connections(self, principal: Principal, channel: ChannelName) -> None:
+        """Check the right to read the connections of a channel: of admins alone, also in a namespace without presence.
 
         Raises:
-            RequestError: as `counts`; `TOO_LARGE` if there are more than MAX_PRESENT.
+            RequestError: as `check_subscribe`; `FORBIDDEN` for others.
         """
-        clients, listeners = await self._listeners(principal, channel)
+        if not principal.is_admin:
+            raise RequestError(Code.FORBIDDEN, "Only admins may read the connections of a channel.")
+        await self._rights.check_subscribe(principal, channel)
+
+    async def connections(self, channel: ChannelName) -> list[PresentConnection]:
+        """Return the connections of this server that are subscribed to the channel. The caller has checked the right.
+
+        Those that share a subscriber are left out. Always a checkpoint.
+
+        Raises:
+            RequestError: `TOO_LARGE`; there are more than MAX_PRESENT.
+        """
+        clients, listeners = self._listeners(channel)
         if clients > MAX_PRESENT:
-            raise RequestError(
-                Code.TOO_LARGE, f"The channel has over {MAX_PRESENT} subscribers. Ask for their number in its place."
-            )
+            raise too_many_present()
         present: list[PresentConnection] = []
         async for some in _Slices(listeners):
             for one in some:
@@ -130,25 +139,19 @@ class Reading:
                     present.append(PresentConnection(self._connections.id_of(one.connection), one.user_id or ""))
         return present
 
-    async def counts(self, principal: Principal, channel: ChannelName) -> tuple[int, int]:
-        """Return the numbers of connections and of users that are subscribed to the channel. Always a checkpoint.
+    async def users(self, channel: ChannelName) -> tuple[int, set[str]]:
+        """Return the number of connections of this server that are subscribed to the channel, and their users.
 
-        For admins alone, who may also ask in a namespace without presence.
-
-        Raises:
-            RequestError: as `check_subscribe`; `FORBIDDEN` for others.
+        The caller has checked the right. Always a checkpoint.
         """
-        clients, listeners = await self._listeners(principal, channel)
+        clients, listeners = self._listeners(channel)
         users: set[str] = set()
         async for some in _Slices(listeners):
             users.update(one.user_id for one in some if one.user_id is not None)
-        return clients, len(users)
+        return clients, users
 
-    async def _listeners(self, principal: Principal, channel: ChannelName) -> tuple[int, list[Subscriber]]:
-        """Return the number of connections that are subscribed to the channel, and its subscribers. For admins alone."""
-        if not principal.is_admin:
-            raise RequestError(Code.FORBIDDEN, "Only admins may read the connections of a channel.")
-        await self._rights.check_subscribe(principal, channel)
+    def _listeners(self, channel: ChannelName) -> tuple[int, list[Subscriber]]:
+        """Return the number of connections that are subscribed to the channel, and its subscribers."""
         active = self._broker.channels.get(channel)
         return (0, []) if active is None else (active.sink_count, active.subscribers())
 
@@ -158,6 +161,13 @@ class Reading:
             if subscription is not None and subscription.live:
                 return
         await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
+
+
+def too_many_present() -> RequestError:
+    """Return the refusal to name more than MAX_PRESENT connections."""
+    return RequestError(
+        Code.TOO_LARGE, f"The channel has over {MAX_PRESENT} subscribers. Ask for their number in its place."
+    )
 
 
 class _Slices:

@@ -1,4 +1,4 @@
-"""Operators find connections and channels here, and act on them, whatever their dialect.
+"""Operators find connections and channels of this node here, and act on them, whatever their dialect.
 
 The caller has checked that the principal is an admin. A search walks in slices, so a big server stays responsive. `reading`
 reads what a channel keeps, and who is subscribed to it.
@@ -10,7 +10,6 @@ import fnmatch
 import heapq
 import re
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
 
 import attrs
 import trio
@@ -29,7 +28,9 @@ from relay.sessions.connections import Connections, Peer
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from relay.store.database import Database
+from relay.store.notices import announce
 from relay.store.publications import forget_channel
+from relay.store.transaction import Transaction
 
 MAX_PAGE = 200
 """Connections or channels in one page."""
@@ -39,6 +40,8 @@ SLICE = 500
 """Entries that are looked at before other tasks run."""
 MAX_NAMED_CHANNELS = 10_000
 """Channels that one answer names, if it has no pages."""
+FORGOTTEN = "forgotten"
+"""The notice that a channel's history was deleted: `channel`."""
 SUBSCRIBE_TIMEOUT = 5.0
 """Seconds for which one connection may have no room for the publications that it missed."""
 UNSUBSCRIBED = "unsubscribed by the server"
@@ -58,9 +61,6 @@ class ActiveChannel:
 
 class Steering:
     """The view and the hands of operators."""
-
-    on_disconnect: Callable[[dict[str, Any]], None] | None = None
-    """Called synchronously with each disconnect of this node, where other nodes share the database."""
 
     def __init__(self, connections: Connections, broker: Broker, rooms: Rooms, database: Database) -> None:
         self._connections = connections
@@ -118,20 +118,7 @@ class Steering:
     def disconnect(
         self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
     ) -> int:
-        """End the connections of a user, or the one with this id, but not the `spared` ids, on every node.
-
-        Return the number of those on this node.
-        """
-        if self.on_disconnect is not None:
-            self.on_disconnect(
-                {"user": user_id, "connection": connection_id, "spared": list(spared), "reason": reason.name}
-            )
-        return self.disconnect_here(user_id=user_id, connection_id=connection_id, spared=spared, reason=reason)
-
-    def disconnect_here(
-        self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
-    ) -> int:
-        """End connections as `disconnect` does, on this node alone."""
+        """End the connections of a user, or the one with this id, but not the `spared` ids. Return their number."""
         ended = 0
         for peer in self._chosen(user_id, connection_id):
             if self._connections.id_of(peer) not in spared:
@@ -173,6 +160,8 @@ class Steering:
         for peer in self._chosen(user_id, connection_id):
             subscriber = own_subscriber(peer)
             if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
+                continue
+            if subscriber.is_fixed:
                 continue
             if channel.text not in subscriber.subscriptions and subscriber.holds != channel.text:
                 subscribed += await self._subscribe(peer, subscriber, subscriber.sink, channel, since)
@@ -236,14 +225,25 @@ class Steering:
         """Return a view of what is published to the channels that match, for a `with` block. Raises as `Taps.open`."""
         return self._broker.channels.taps.open(matcher(pattern), encode, rate)
 
+    def forget_history(self, text: str) -> None:
+        """Forget a channel's history, which another node has deleted."""
+        channel = self._broker.channels.named(text)
+        if channel is not None:
+            channel.forget_history()
+
     async def remove_history(self, name: ChannelName) -> None:
         """Delete a channel's publications. Its offsets go on, and messages of a room stay. Always a checkpoint.
 
         Raises:
             RequestError: the store cannot write.
         """
+
+        def forget(connection: Transaction) -> None:
+            forget_channel(connection, name.text)
+            announce(connection, FORGOTTEN, {"channel": name.text})
+
         await self._database.write(
-            lambda connection: forget_channel(connection, name.text),
+            forget,
             on_commit=lambda _: self._broker.channels.forget(name),
         )
 

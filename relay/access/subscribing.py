@@ -27,7 +27,7 @@ from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.model.subscription_token import SubscriptionToken
-from relay.sessions.audience import PatientSink
+from relay.sessions.audience import PatientSink, RoomySink
 from relay.sessions.connections import Peer
 from relay.sessions.outbox import Outbox
 
@@ -88,7 +88,7 @@ class Subscriptions:
         channel: ChannelName,
         principal: Principal | None,
         *,
-        outbox: Outbox,
+        outbox: RoomySink,
         since: Position | None = None,
         last: int = 0,
         answer: MakeAnswer,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from typing import cast
 
 import attrs
-import trio
 from quart import Blueprint, Response, request
 
 from relay.access.busiest import PERIOD
+from relay.access.everywhere import MAX_CURSOR_CHARACTERS
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.api import audit
 from relay.api.admin_views import (
@@ -42,7 +42,7 @@ from relay.api.params import (
     number_cursor,
     page_query,
 )
-from relay.api.views import PublishedView, published
+from relay.api.views import PublishedView, published, with_unanswered
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground import strictjson
@@ -53,14 +53,19 @@ from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.model.subscription_token import SubscriptionToken
-from relay.sessions.connections import Peer
 
 PREFIX = "/v1/admin"
-MAX_NAMED = 200
-"""Channels that the answer about one connection names."""
 
 _QUERY_TEXT = Param({"type": "string", "maxLength": MAX_ID_CHARACTERS})
 _QUERY_CHANNEL = Param({"type": "string", "format": "channel", "maxLength": MAX_ID_CHARACTERS})
+_PLACES = Param(
+    {
+        "type": "string",
+        "pattern": r"^([^.-]*-[0-9]{1,15}(\.[^.-]*-[0-9]{1,15})*)?$",
+        "maxLength": MAX_CURSOR_CHARACTERS,
+        "description": "The cursor of the last page.",
+    }
+)
 _TARGET: Fields = {"user": USER_OR_CLIENT, "client": USER_OR_CLIENT}
 
 
@@ -80,7 +85,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
     @describe(
         "List the connections.",
         CONSOLE_READER,
-        query={**NUMBERED_PAGE, "user": _QUERY_TEXT, "dialect": _QUERY_TEXT, "channel": _QUERY_CHANNEL},
+        query={**PAGE, "cursor": _PLACES, "user": _QUERY_TEXT, "dialect": _QUERY_TEXT, "channel": _QUERY_CHANNEL},
         answer=ConnectionsView,
         errors=[Code.UNKNOWN_CHANNEL],
     )
@@ -88,16 +93,16 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         await reader_of(core, request)
         query, limit = page_query()
         name = query.optional("channel")
-        found, more = core.steering.connections(
-            after=number_cursor(query),
+        page = await core.everywhere.connections(
+            cursor=query.long_text("cursor"),
             limit=limit,
             user_id=query.optional("user"),
             dialect=query.optional("dialect"),
             channel=None if name is None else core.namespaces.parse(name),
         )
-        cursor = None if more is None else str(more)
-        data = [connection_entry(core, peer) for peer in found]
-        return success({"connections": data, "cursor": cursor, "total": len(core.connections)})
+        entries = cast(list[ConnectionView], page.entries)
+        data: ConnectionsView = {"connections": entries, "cursor": page.cursor, "total": page.total}
+        return success(with_unanswered(data, page.unanswered))
 
     @routes.get("/channels")
     @describe(
@@ -110,9 +115,10 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         await reader_of(core, request)
         query, limit = page_query()
         after, pattern = query.optional("cursor") or "", query.optional("pattern") or "*"
-        found = await core.steering.channels(pattern, after=after, limit=limit)
+        found, unanswered = await core.everywhere.channels(pattern, after=after, limit=limit)
         cursor = found[-1].name if len(found) == limit else None
-        return success({"channels": [attrs.asdict(one) for one in found], "cursor": cursor})
+        data = {"channels": [attrs.asdict(one) for one in found], "cursor": cursor}
+        return success(with_unanswered(cast(ChannelsView, data), unanswered))
 
     @routes.get("/busiest")
     @describe(
@@ -176,12 +182,11 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
     @describe("Show one connection.", CONSOLE_READER, answer=OneConnectionView, errors=[Code.NOT_FOUND])
     async def connection(connection_id: str) -> Response:
         await reader_of(core, request)
-        peer = core.connections.get(connection_id)
-        if peer is None:
-            raise RequestError(Code.NOT_FOUND, "No connection has this id: it has ended, or is one of another node.")
-        subscribed = () if peer.subscriber is None else peer.subscriber.subscriptions
-        names = list(islice(subscribed, MAX_NAMED))
-        return success({**connection_entry(core, peer), "channels": names})
+        found, unanswered = await core.everywhere.connection(connection_id)
+        if found is None:
+            unknown = f", or is one of a node that does not answer: {', '.join(unanswered)}" if unanswered else ""
+            raise RequestError(Code.NOT_FOUND, f"No connection has this id: it has ended{unknown}.")
+        return success(found)
 
     @routes.get("/history")
     @describe(
@@ -218,8 +223,11 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         spared, reconnect = params.texts("whitelist"), params.flag("reconnect")
         reason = Reason.RECONNECT if reconnect else Reason.DISCONNECTED
         audit.record(principal, caller, "disconnect", user=user, client=client, reason=reason.text)
-        ended = core.steering.disconnect(user_id=user, connection_id=client, spared=spared, reason=reason)
-        return success({"disconnected": ended})
+        ended, unanswered = await core.everywhere.disconnect(
+            user_id=user, connection_id=client, spared=spared, reason=reason
+        )
+        data: DisconnectedView = {"disconnected": ended}
+        return success(with_unanswered(data, unanswered))
 
     @routes.post("/unsubscribe")
     @describe(
@@ -234,7 +242,9 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         params = Params(await json_body())
         (user, client), channel = _target(params), core.namespaces.parse(params.text("channel"))
         audit.record(principal, caller, "unsubscribe", user=user, client=client, channel=channel.text)
-        return success({"unsubscribed": core.steering.unsubscribe(channel, user_id=user, connection_id=client)})
+        ended, unanswered = await core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
+        data: UnsubscribedView = {"unsubscribed": ended}
+        return success(with_unanswered(data, unanswered))
 
 
 def _add_publish(routes: Blueprint, core: Core) -> None:
@@ -294,21 +304,6 @@ async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, Su
             raise invalid_field("key", "is not the id of a key that is valid")
         return principal_of_key(key), None
     return None if user is None else Principal(user), None
-
-
-def connection_entry(core: Core, peer: Peer) -> ConnectionView:
-    """Return what is told about one connection. `sentBytes` counts what the client's machine has acknowledged."""
-    age_ms = (trio.current_time() - peer.opened_at) * 1000
-    return {
-        "id": core.connections.id_of(peer),
-        "userId": peer.user_id,
-        "dialect": peer.dialect,
-        "address": peer.address,
-        "since": iso_ms(core.clock.now_ms() - int(age_ms)),
-        "subscriptions": 0 if peer.subscriber is None else len(peer.subscriber.subscriptions),
-        "sentBytes": peer.sent_bytes,
-        "waitingBytes": peer.waiting_bytes,
-    }
 
 
 def history_entry(publication: Publication) -> AdminPublicationView:

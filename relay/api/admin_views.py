@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from relay.access.busiest import BusyChannel
 from relay.access.steering import ActiveChannel
+from relay.api.views import OfAllNodes
 
 
 class ConnectionView(TypedDict):
-    """One connection. `sentBytes` counts what the client's machine has acknowledged."""
+    """One connection. `sentBytes` counts what the client's machine has acknowledged; `node` is given if there are several."""
 
     id: str
     userId: str | None
@@ -19,6 +20,7 @@ class ConnectionView(TypedDict):
     subscriptions: int
     sentBytes: int | None
     waitingBytes: int
+    node: NotRequired[str]
 
 
 class OneConnectionView(ConnectionView):
@@ -27,7 +29,7 @@ class OneConnectionView(ConnectionView):
     channels: list[str]
 
 
-class ConnectionsView(TypedDict):
+class ConnectionsView(OfAllNodes):
     """A page of connections. The cursor is null on the last page."""
 
     connections: list[ConnectionView]
@@ -35,7 +37,7 @@ class ConnectionsView(TypedDict):
     total: int
 
 
-class ChannelsView(TypedDict):
+class ChannelsView(OfAllNodes):
     """A page of channels with a subscriber. The cursor is null on the last page."""
 
     channels: list[ActiveChannel]
@@ -98,13 +100,13 @@ class ExplanationView(TypedDict):
     steps: list[StepView]
 
 
-class DisconnectedView(TypedDict):
+class DisconnectedView(OfAllNodes):
     """The number of connections that are ended."""
 
     disconnected: int
 
 
-class UnsubscribedView(TypedDict):
+class UnsubscribedView(OfAllNodes):
     """The number of subscriptions that are ended."""
 
     unsubscribed: int

@@ -15,7 +15,7 @@ from relay.admission.origins import OriginPolicy
 from relay.ground.errors import Code, RequestError
 
 METHODS = "GET, HEAD, POST, PUT, DELETE"
-REQUEST_HEADERS = "Authorization, Content-Type, X-API-Key"
+REQUEST_HEADERS = "Authorization, Content-Type, Last-Event-ID, X-API-Key"
 """Headers that a page may send, besides the safelisted ones."""
 RESPONSE_HEADERS = "Retry-After"
 """Headers that a page may read, besides the safelisted ones."""

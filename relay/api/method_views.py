@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict
 
 from relay.access.publishing import MAX_KEY_CHARACTERS
 from relay.api.params import CHANNEL, FLAG, INTEGER, OPTIONAL, POSITION, TEXT, TEXTS
+from relay.api.views import OfAllNodes
 from relay.config.namespaces import TYPE_PATTERN
 from relay.ground.schema import Fields, Param, Schema, reference
 
@@ -23,6 +24,10 @@ class MethodError(TypedDict):
 
 class NoResult(TypedDict):
     """A result without a field."""
+
+
+class NodesResult(OfAllNodes):
+    """The result of a method that acts on all nodes."""
 
 
 class PublishResult(TypedDict):
@@ -70,13 +75,13 @@ class ClientView(TypedDict):
     user: str
 
 
-class PresenceResult(TypedDict):
+class PresenceResult(OfAllNodes):
     """The connections that are subscribed, by their id."""
 
     presence: dict[str, ClientView]
 
 
-class PresenceStatsResult(TypedDict):
+class PresenceStatsResult(OfAllNodes):
     """The numbers of connections and users that are subscribed."""
 
     num_clients: int
@@ -105,14 +110,14 @@ class ClientCount(TypedDict):
     num_clients: int
 
 
-class ChannelsResult(TypedDict):
+class ChannelsResult(OfAllNodes):
     """The channels with a subscriber."""
 
     channels: dict[str, ClientCount]
 
 
 class NodeView(TypedDict):
-    """The server as it is now. `uptime` is in seconds."""
+    """A node as it is now. `uptime` is in seconds."""
 
     uid: str
     name: str
@@ -124,7 +129,21 @@ class NodeView(TypedDict):
     uptime: int
 
 
-class InfoResult(TypedDict):
+def node_view(told: Mapping[str, Any]) -> NodeView:
+    """Return a node as this API names its fields. `told` is one of `Everywhere.info`."""
+    return {
+        "uid": told["id"],
+        "name": told["name"] or "relay",
+        "version": told["version"],
+        "num_clients": told["connections"],
+        "num_users": told["users"],
+        "num_channels": told["channels"],
+        "num_subs": told["subscriptions"],
+        "uptime": told["uptime"],
+    }
+
+
+class InfoResult(OfAllNodes):
     """The nodes: this one."""
 
     nodes: list[NodeView]

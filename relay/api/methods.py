@@ -6,14 +6,12 @@ They act on the connections of every dialect. Nothing here knows HTTP.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, cast, get_type_hints
 
 import trio
 
 from relay.access.publishing import MAX_KEY_CHARACTERS
 from relay.access.reading import MAX_PAGE
-from relay.access.steering import MAX_NAMED_CHANNELS
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
 from relay.api.method_views import (
@@ -24,14 +22,16 @@ from relay.api.method_views import (
     HistoryResult,
     InfoResult,
     MethodError,
-    NodeView,
+    NodesResult,
     NoResult,
     PresenceResult,
     PresenceStatsResult,
     PublishResult,
+    node_view,
 )
 from relay.api.params import Params
 from relay.api.publish import scope_of
+from relay.api.views import with_unanswered
 from relay.broker.signal import Signal
 from relay.core import Core
 from relay.ground import strictjson
@@ -264,34 +264,36 @@ def check_right(principal: Principal, method: str) -> None:
 # -- connections ----------------------------------------------------------------------------------------------------------
 
 
-async def _subscribe(request: Request, params: Params) -> NoResult:
+async def _subscribe(request: Request, params: Params) -> NodesResult:
     params.refuse("info", "b64info", "data", "b64data", "session", "override", "expire_at")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     since = params.position("recover_since")
     request.audit("subscribe", user=user, client=client, channel=channel.text)
-    await request.core.steering.subscribe(channel, user_id=user, connection_id=client, since=since)
-    return {}
+    _, unanswered = await request.core.everywhere.subscribe(channel, user_id=user, connection_id=client, since=since)
+    return with_unanswered(NodesResult(), unanswered)
 
 
-async def _unsubscribe(request: Request, params: Params) -> NoResult:
+async def _unsubscribe(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     request.audit("unsubscribe", user=user, client=client, channel=channel.text)
-    request.core.steering.unsubscribe(channel, user_id=user, connection_id=client)
-    return {}
+    _, unanswered = await request.core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
+    return with_unanswered(NodesResult(), unanswered)
 
 
-async def _disconnect(request: Request, params: Params) -> NoResult:
+async def _disconnect(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client, spared = params.text("user"), params.optional("client"), params.texts("whitelist")
     code = params.object("disconnect").integer("code", _TERMINAL_CODES[0].start)
     reason = Reason.DISCONNECTED if any(code in codes for codes in _TERMINAL_CODES) else Reason.RECONNECT
     request.audit("disconnect", user=user, client=client, reason=reason.text)
-    request.core.steering.disconnect(user_id=user, connection_id=client, spared=spared, reason=reason)
-    return {}
+    _, unanswered = await request.core.everywhere.disconnect(
+        user_id=user, connection_id=client, spared=spared, reason=reason
+    )
+    return with_unanswered(NodesResult(), unanswered)
 
 
-async def _refresh(request: Request, params: Params) -> NoResult:
+async def _refresh(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client = params.text("user"), params.optional("client")
     expired, expire_at = params.flag("expired"), params.integer("expire_at", 0)
@@ -299,22 +301,27 @@ async def _refresh(request: Request, params: Params) -> NoResult:
         raise invalid_field("expire_at", "must be a time in Unix seconds, unless expired is true")
     in_seconds = 0.0 if expired else max(expire_at - request.core.clock.now_ms() / 1000, 0.0)
     request.audit("refresh", user=user, client=client, seconds=round(in_seconds, 1))
-    deadline = trio.current_time() + in_seconds
-    request.core.steering.set_deadline(user_id=user, connection_id=client, deadline=deadline)
-    return {}
+    _, unanswered = await request.core.everywhere.set_deadline(
+        user_id=user, connection_id=client, in_seconds=in_seconds
+    )
+    return with_unanswered(NodesResult(), unanswered)
 
 
 # -- channels -------------------------------------------------------------------------------------------------------------
 
 
 async def _presence(request: Request, params: Params) -> PresenceResult:
-    present = await request.core.reading.connections(request.principal, request.channel(params))
-    return {"presence": {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in present}}
+    found, unanswered = await request.core.everywhere.present(request.principal, request.channel(params))
+    present: PresenceResult = {
+        "presence": {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in found}
+    }
+    return with_unanswered(present, unanswered)
 
 
 async def _presence_stats(request: Request, params: Params) -> PresenceStatsResult:
-    clients, users = await request.core.reading.counts(request.principal, request.channel(params))
-    return {"num_clients": clients, "num_users": users}
+    clients, users, unanswered = await request.core.everywhere.stats(request.principal, request.channel(params))
+    stats: PresenceStatsResult = {"num_clients": clients, "num_users": users}
+    return with_unanswered(stats, unanswered)
 
 
 async def _history(request: Request, params: Params) -> HistoryResult:
@@ -353,29 +360,15 @@ async def _history_remove(request: Request, params: Params) -> NoResult:
 
 async def _channels(request: Request, params: Params) -> ChannelsResult:
     pattern = params.optional("pattern") or "*"
-    found = await request.core.steering.channels(pattern, limit=MAX_NAMED_CHANNELS + 1)
-    if len(found) > MAX_NAMED_CHANNELS:
-        raise RequestError(Code.TOO_LARGE, f"Over {MAX_NAMED_CHANNELS} channels match. Use a narrower pattern.")
-    return {"channels": {one.name: {"num_clients": one.subscribers} for one in found}}
+    found, unanswered = await request.core.everywhere.all_channels(pattern)
+    channels: ChannelsResult = {"channels": {one.name: {"num_clients": one.subscribers} for one in found}}
+    return with_unanswered(channels, unanswered)
 
 
 async def _info(request: Request, params: Params) -> InfoResult:
-    return {"nodes": [node_of(request.core)]}
-
-
-def node_of(core: Core) -> NodeView:
-    """Return what this API tells about the server."""
-    connections, steering = core.connections, core.steering
-    return {
-        "uid": connections.node,
-        "name": "relay",
-        "version": version("relay-server"),
-        "num_clients": len(connections),
-        "num_users": connections.user_count,
-        "num_channels": steering.channel_count,
-        "num_subs": steering.subscription_count,
-        "uptime": int(connections.uptime),
-    }
+    found, unanswered = await request.core.everywhere.info()
+    info: InfoResult = {"nodes": [node_view(one) for one in found]}
+    return with_unanswered(info, unanswered)
 
 
 METHODS: Mapping[str, Method] = {

@@ -42,8 +42,8 @@ class Sources:
     broker: Broker
     database: Database
     flusher: Flusher
-    outbox_usage: Callable[[], tuple[Mapping[str, int], int]]
-    """Return the queued bytes of WebSocket sessions, by dialect, and the number of blocked outboxes."""
+    outbox_usage: Callable[[], tuple[Mapping[tuple[str, str], int], int]]
+    """Return the queued bytes of sessions, by dialect and transport, and the number of blocked outboxes."""
     connections: ConnectionCounter
     """The open TCP connections."""
     cluster: Cluster | None = None
@@ -173,6 +173,19 @@ class RelayCollector(Collector):
             "dialect",
             core.metrics.by_dialect(broker.deliveries),
         )
+        compressions = core.metrics.compressions.items()
+        yield _counter(
+            "relay_compression_input_bytes",
+            "Bytes of publications that were compressed, each counted once.",
+            "dialect",
+            {name: compression.taken_bytes for name, compression in compressions},
+        )
+        yield _counter(
+            "relay_compression_output_bytes",
+            "Bytes that they were compressed to.",
+            "dialect",
+            {name: compression.made_bytes for name, compression in compressions},
+        )
         dropped = {
             "replaced": flusher.replaced_frames,
             "too_slow": flusher.overflowed_frames,
@@ -194,11 +207,9 @@ class RelayCollector(Collector):
         )
         for dialect, transport in metrics.sessions:
             other = metrics.queued_bytes.get((dialect, transport))
-            queued.add_metric([dialect, transport], waiting.get(dialect, 0) if other is None else other())
+            queued.add_metric([dialect, transport], waiting.get((dialect, transport), 0) if other is None else other())
         yield queued
-        yield _gauge(
-            "relay_outboxes_blocked", "WebSocket sessions whose client does not read fast enough now.", blocked
-        )
+        yield _gauge("relay_outboxes_blocked", "Sessions whose client does not read fast enough now.", blocked)
 
     def _store(self) -> Iterator[Metric]:
         database, broker = self._sources.database, self._sources.broker

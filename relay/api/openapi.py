@@ -22,6 +22,8 @@ TAGS: Sequence[tuple[str, str, str]] = (
     ("/api/", "management", "The methods of Centrifugo's HTTP API."),
     ("/v1/chatrooms", "rooms", "Chat rooms, their members and their messages."),
     ("/v1/notifications", "notifications", "The notifications of users."),
+    ("/v1/sse", "streams", "Event streams, and tickets for them."),
+    ("/v1/tickets", "streams", "Event streams, and tickets for them."),
     ("/v1/channels/", "channels", "Channels by name, for clients without a connection."),
     ("/v1/", "publishing", "Publishing, for backends."),
     ("/", "server", "The server itself."),
@@ -41,7 +43,8 @@ PATH_SCHEMAS: Mapping[str, Schema] = {
 """The schemas of the parts of a path that are more than an id, by the name of the part."""
 _ID: Schema = {"type": "string", "minLength": 1}
 _PART = re.compile(r"<(?:\w+:)?(\w+)>")
-_OPTIONAL = frozenset({Access.READER, Access.OPERATOR})
+_OPTIONAL = frozenset({Access.READER, Access.OPERATOR, Access.STREAM})
+_NO_KEYS = frozenset({Access.PERSON, Access.STREAM})
 _SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The token of a user."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key of this server."},
@@ -86,7 +89,9 @@ def build(routes: Iterable[Route]) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": text} for _, name, text in reversed(TAGS)],
+        "tags": [
+            {"name": name, "description": text} for name, text in {tag: text for _, tag, text in reversed(TAGS)}.items()
+        ],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.named.items())),
@@ -126,7 +131,8 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
 def _security(access: Access) -> list[dict[str, list[str]]]:
     if access is Access.PUBLIC:
         return []
-    return [*([{}] if access in _OPTIONAL else []), {"token": []}, {"key": []}]
+    keys: list[dict[str, list[str]]] = [] if access in _NO_KEYS else [{"key": []}]
+    return [*([{}] if access in _OPTIONAL else []), {"token": []}, *keys]
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

@@ -34,12 +34,15 @@ class Access(enum.Enum):
     ADMIN = "admins, and API keys of scope admin"
     CONSOLE_READER = "admins, and API keys of scope console, console:write or admin"
     CONSOLE_OPERATOR = "admins, and API keys of scope console:write or admin"
+    PERSON = "users; API keys are refused"
+    STREAM = "users with a token or a ticket, and everyone if a namespace is for anyone"
     PUBLISHER = "users, and API keys of scope publish or admin"
     OPERATOR = "admins, API keys of scope admin, and everyone at an allowed address"
 
 
 PUBLIC, READER, USER, BACKEND = Access.PUBLIC, Access.READER, Access.USER, Access.BACKEND
 ADMIN, PUBLISHER, OPERATOR = Access.ADMIN, Access.PUBLISHER, Access.OPERATOR
+PERSON, STREAM = Access.PERSON, Access.STREAM
 CONSOLE_READER, CONSOLE_OPERATOR = Access.CONSOLE_READER, Access.CONSOLE_OPERATOR
 
 _ACCESS_ERRORS = frozenset({Code.UNAUTHORIZED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE})

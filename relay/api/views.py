@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict, cast
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
 
 from relay.access.reading import PresentUsers
 from relay.broker.attendance import Present
@@ -10,6 +11,14 @@ from relay.broker.paging import Page
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.model.publication import Publication, Published
+
+Answer = TypeVar("Answer", bound="OfAllNodes")
+
+
+class OfAllNodes(TypedDict):
+    """An answer about all nodes. `unanswered` names the nodes that did not answer in time."""
+
+    unanswered: NotRequired[list[str]]
 
 
 class PublisherView(TypedDict):
@@ -110,3 +119,10 @@ def _publication(publication: Publication) -> PublicationView:
     if publication.publisher is not None:
         shown["publisher"] = cast(PublisherView, strictjson.embedded(publication.publisher))
     return shown
+
+
+def with_unanswered(data: Answer, unanswered: Sequence[str]) -> Answer:
+    """Return an answer about all nodes, with the names of the nodes that did not answer in time, if there are any."""
+    if unanswered:
+        data["unanswered"] = list(unanswered)
+    return data

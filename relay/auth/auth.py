@@ -10,6 +10,7 @@ import trio
 
 from relay.auth.api_keys import ApiKeys
 from relay.auth.console_sessions import ConsoleSessions
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.ground.clock import Clock
@@ -18,12 +19,13 @@ from relay.model.principal import Principal
 
 @attrs.frozen
 class Auth:
-    """Tokens, API keys, sessions of the console, and the users that tokens have named."""
+    """Tokens, API keys, sessions of the console, tickets, and the users that tokens have named."""
 
     tokens: Tokens
     keys: ApiKeys
     console: ConsoleSessions
     users: Users
+    tickets: Tickets
     clock: Clock
 
     def deadline_of(self, principal: Principal) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import attrs
 
@@ -51,3 +52,9 @@ def longest_lag(before: Counters, after: Counters) -> float | None:
     if looked <= 0:
         return None
     return min(min(bound for bound, count in grown.items() if count == looked), after.late_s - before.late_s)
+
+
+def added(those: Sequence[Counters]) -> Counters:
+    """Return the counters of several nodes together."""
+    lags = {bound: sum(one.lags.get(bound, 0) for one in those) for bound in those[0].lags}
+    return Counters(sum(one.replaced for one in those), lags, sum(one.late_s for one in those))

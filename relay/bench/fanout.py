@@ -10,6 +10,7 @@ from typing import Any
 from relay.bench import stamp
 from relay.bench.audit import Audit
 from relay.bench.churn import Churn
+from relay.bench.connection import Address
 from relay.bench.counters import Counters
 from relay.bench.http_response import NO_RELAY
 from relay.bench.load import Load
@@ -36,7 +37,7 @@ def run(
 ) -> None:
     """Publish at `rate` per second. Without a rate, keep `window` publications in flight."""
     key = load.target.key
-    crowd, subscribers = load.connect(subject, connections)
+    crowd, subscribers = load.connect(subject, connections, apart=True)
     load.result.latencies, load.result.latency_of = crowd.latencies, "from publishing to each delivery"
     if load.stop.requested:
         return
@@ -124,13 +125,13 @@ class Source:
         return sequence
 
 
-def open_stream(load: Load, key: str) -> Stream:
-    """Return a stream that accepts lines.
+def open_stream(load: Load, key: str, address: Address | None = None) -> Stream:
+    """Return a stream that accepts lines, of the first node or of the one at an address.
 
     Raises:
         TargetError: the stream cannot be opened.
     """
-    stream = Stream(load.poller, load.target.address, key)
+    stream = Stream(load.poller, address or load.target.address, key)
     stream.open()
     load.poller.poll_until(lambda: stream.is_open or stream.done, STREAM_TIMEOUT)
     if not stream.is_open:

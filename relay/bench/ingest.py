@@ -20,11 +20,11 @@ STOP_TIMEOUT = 10.0
 
 
 def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> None:
-    """Send chunks of `lines` lines as fast as the server reads them.
+    """Send chunks of `lines` lines, a stream to each node, as fast as the nodes read them.
 
-    Report the number that the server says it published.
+    Report the number that the nodes say they published.
     """
-    stream = open_stream(load, load.target.key)
+    streams = [open_stream(load, load.target.key, address) for address in load.target.addresses]
     before_mark, behind_mark = line(subject, 0, "%mark%").split(b"%mark%")
     gc.freeze()
     before = load.usage()
@@ -32,25 +32,28 @@ def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> No
 
     def step(now: float) -> float:
         nonlocal sent
-        if stream.done:
-            finish_stream(load, stream)
-        while stream.is_open and stream.waiting_bytes < MAX_WAITING_BYTES:
-            mark = stamp.write(load.run_id, time.monotonic_ns(), 0, sent).encode()
-            stream.publish((before_mark + mark + behind_mark) * lines)
-            sent += lines
-            if stream.waiting_bytes == 0 and time.monotonic() - now > BLOCKED_PERIOD:
-                break  # the server keeps up, but the time must still be checked
-        return now + BLOCKED_PERIOD if stream.waiting_bytes else now
+        for stream in streams:
+            if stream.done:
+                finish_stream(load, stream)
+            while stream.is_open and stream.waiting_bytes < MAX_WAITING_BYTES:
+                mark = stamp.write(load.run_id, time.monotonic_ns(), 0, sent).encode()
+                stream.publish((before_mark + mark + behind_mark) * lines)
+                sent += lines
+                if stream.waiting_bytes == 0 and time.monotonic() - now > BLOCKED_PERIOD:
+                    break  # the server keeps up, but the time must still be checked
+        return now + BLOCKED_PERIOD if all(stream.waiting_bytes for stream in streams) else now
 
     load.run("publishing", seconds, step)
-    stream.finish()
-    report = finish_stream(load, stream)
-    result = load.result
-    result.took(before, load.usage(), each=("publications", report["published"]))
-    if report["failed"]:
-        result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
-    if report["published"] + report["failed"] != sent:
-        result.problems.append(f"{sent} publications were sent, but the server counted {report['published']}")
+    for stream in streams:
+        stream.finish()
+    reports = [finish_stream(load, stream) for stream in streams]
+    result, published = load.result, sum(report["published"] for report in reports)
+    result.took(before, load.usage(), each=("publications", published))
+    for report in reports:
+        if report["failed"]:
+            result.problems.append(f"{report['failed']} publications were refused: {report['errors'][0]['message']}")
+    if published + sum(report["failed"] for report in reports) != sent:
+        result.problems.append(f"{sent} publications were sent, but the server counted {published}")
 
 
 def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float, array: int | None) -> None:
@@ -68,10 +71,10 @@ def run_posts(load: Load, subject: Subject, *, connections: int, seconds: float,
         item = before_mark + mark + behind_mark
         return item if array is None else b"[%b]" % b",".join([item] * array)
 
-    key, expected = load.target.key, array or 1
+    key, expected, addresses = load.target.key, array or 1, load.target.addresses
     posters = [
-        Poster(load.poller, load.target.address, key, body, latencies, acknowledged, expected)
-        for _ in range(connections)
+        Poster(load.poller, addresses[number % len(addresses)], key, body, latencies, acknowledged, expected)
+        for number in range(connections)
     ]
     before = load.usage()
     for poster in posters:

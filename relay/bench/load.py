@@ -50,19 +50,22 @@ class Load:
             raise TargetError(f"the server has ended: no process has the id {self.target.pid}") from None
 
     def connect(
-        self, subject: Subject, connections: int, *, audit: Audit | None = None
+        self, subject: Subject, connections: int, *, audit: Audit | None = None, apart: bool = False
     ) -> tuple[Crowd, list[Subscriber]]:
         """Open all connections and subscribe. Put the cost into the result, and return the subscribers that are
         ready.
 
-        `audit` is that of another crowd of the load, to count in.
+        `audit` is that of another crowd of the load, to count in. `apart`: of several nodes, not to the first one.
 
         Raises:
             TargetError: no subscriber became ready, or this process may not open so many connections.
         """
         raise_open_files(connections)
         self.progress.phase("connecting", connections)
-        crowd = Crowd(self.poller, self.target.address, subject, self.run_id, audit or Audit())
+        addresses = self.target.addresses
+        if apart and len(addresses) > 1:
+            addresses = addresses[1:]
+        crowd = Crowd(self.poller, addresses, subject, self.run_id, audit or Audit())
         tokens = [self.target.token(number) if subject.authenticates else "" for number in range(connections)]
         subscribers = [Subscriber(crowd, token) for token in tokens]
         before = self.usage()

@@ -21,7 +21,8 @@ from relay.bench.target import TargetError, open_target
 class Server:
     """The server, as the options describe it."""
 
-    url: str | None = None
+    urls: Sequence[str] = ()
+    """Several are nodes of one database. None: the command starts a server of its own."""
     tokens: Sequence[str] = ()
     key: str | None = None
     pid: int | None = None
@@ -37,7 +38,7 @@ def run(name: str, settings: dict[str, Any], server: Server, body: Callable[[Loa
     """
     result = Result(name, settings)
     with stopping_at_signals() as stop, open_progress() as progress:
-        with open_target(server.url, server.tokens, server.key, server.pid, server.tls) as target:
+        with open_target(server.urls, server.tokens, server.key, server.pid, server.tls) as target:
             poller = Poller()
             try:
                 body(Load(target, poller, stop, progress, result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -41,7 +42,8 @@ class Crowd:
     """The state that all subscribers of a load share."""
 
     poller: Poller
-    address: Address
+    addresses: Sequence[Address]
+    """The nodes that the subscribers connect to, in turn. One that comes back may resume on another node."""
     subject: Subject
     run_id: str
     audit: Audit = attrs.field(factory=Audit)
@@ -53,6 +55,7 @@ class Crowd:
     """From the first packet of a client that comes back to the answer to its subscription."""
     leaving: bool = False
     """Whether the server is expected to end connections: their clients keep their positions, and may come back."""
+    starts: int = 0
     ready: int = 0
     failures: int = 0
     """Connections that were not made, or that the server ended unasked."""
@@ -88,6 +91,11 @@ class Crowd:
                 self.batches[data] = found
         return found
 
+    def next_address(self) -> Address:
+        """Return the address of the node whose turn it is."""
+        self.starts += 1
+        return self.addresses[self.starts % len(self.addresses)]
+
 
 class Subscriber(Connection):
     """One client."""
@@ -107,7 +115,7 @@ class Subscriber(Connection):
     )
 
     def __init__(self, crowd: Crowd, token: str) -> None:
-        super().__init__(crowd.poller, crowd.address)
+        super().__init__(crowd.poller, crowd.addresses[0])
         self._crowd = crowd
         self._token = token
         self._rest = b""
@@ -133,6 +141,7 @@ class Subscriber(Connection):
         """Start to connect. After a disconnect, resume from the last position."""
         self.failed = False
         self._rest = b""
+        self._address = self._crowd.next_address()
         self._opened_ns = time.monotonic_ns()
         self.state = State.CONNECTING
         self.open()

@@ -29,15 +29,21 @@ class TargetError(Exception):
 
 @attrs.define(eq=False)
 class Target:
-    """A server, and the load's credentials for it."""
+    """A server, or several nodes of one database, and the load's credentials for it."""
 
     url: str
-    address: Address
+    """The URL of the first node."""
+    addresses: Sequence[Address]
     pid: int | None
     """The id of its process, if that is known and on this machine."""
     _key: str
     _token: Callable[[int], str]
     _server: LocalServer | None = None
+
+    @property
+    def address(self) -> Address:
+        """The address of the first node, which is published to."""
+        return self.addresses[0]
 
     @property
     def key(self) -> str:
@@ -69,7 +75,9 @@ class Target:
         """Create a public chat room. Return its id."""
         headers = {"Authorization": f"Bearer {self.token(0)}", "Content-Type": "application/json"}
         try:
-            status, body = self._request("POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers)
+            status, body = self._request(
+                self.address, "POST", "/v1/chatrooms", json.dumps({"name": "Benchmark"}), headers
+            )
             answer = json.loads(body)
             if status != http.client.CREATED:
                 raise TargetError(f"no chat room could be created: {status}, {answer['message']}")
@@ -80,17 +88,23 @@ class Target:
             raise TargetError(f"no chat room could be created at {self.url}: {NO_RELAY}") from None
 
     def counters(self) -> Counters | None:
-        """Return the server's counters, or None if this client may not read them."""
+        """Return the counters of all nodes together, or None if this client may not read them."""
+        found = [self._counters(address) for address in self.addresses]
+        return counters.added([one for one in found if one is not None]) if None not in found else None
+
+    def _counters(self, address: Address) -> Counters | None:
         headers = {"X-API-Key": self._key} if self._key else {}
         try:
-            status, body = self._request("GET", counters.PATH, None, headers)
+            status, body = self._request(address, "GET", counters.PATH, None, headers)
         except (OSError, http.client.HTTPException):  # the caller reports that /metrics could not be read
             return None
         return counters.read(body.decode(errors="replace")) if status == http.client.OK else None
 
-    def _request(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _request(
+        self, address: Address, method: str, path: str, body: str | None, headers: dict[str, str]
+    ) -> tuple[int, bytes]:
         """Return the status and the body of a response. Blocks, so it is only called between phases of a load."""
-        host, tls = self.address.host, self.address.tls
+        host, tls = address.host, address.tls
         connection = (
             http.client.HTTPConnection(host, timeout=REQUEST_TIMEOUT)
             if tls is None
@@ -106,19 +120,19 @@ class Target:
 
 @contextmanager
 def open_target(
-    url: str | None,
+    urls: Sequence[str],
     tokens: Sequence[str],
     key: str | None,
     pid: int | None,
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
 ) -> Iterator[Target]:
-    """Yield the server at `url`, or start one and stop it at the end of the block.
+    """Yield the server or the nodes at `urls`, or start a server and stop it at the end of the block.
 
     Raises:
-        TargetError: the URL is not valid, or its host has no address.
+        TargetError: a URL is not valid, or its host has no address.
         ServerError: the server does not start.
     """
-    if url is None:
+    if not urls:
         with local_server() as server:
 
             def mint(number: int) -> str:
@@ -128,7 +142,7 @@ def open_target(
                 claims = {"sub": f"bench-{number}", "iat": now, "exp": now + TOKEN_PERIOD}
                 return jwt.encode(claims, server.secret, algorithm="HS256")
 
-            yield Target(server.url, _address(server.url, tls), server.pid, server.key, mint, server)
+            yield Target(server.url, [_address(server.url, tls)], server.pid, server.key, mint, server)
         return
 
     def given(number: int) -> str:
@@ -140,7 +154,7 @@ def open_target(
             )
         return tokens[number % len(tokens)]
 
-    yield Target(url, _address(url, tls), pid, key or "", given)
+    yield Target(urls[0], [_address(url, tls) for url in urls], pid, key or "", given)
 
 
 def _address(url: str, tls: Callable[[], ssl.SSLContext]) -> Address:

@@ -7,7 +7,7 @@ period, unless the user came back. Clients without a user are neither counted no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import attrs
@@ -58,7 +58,7 @@ class Attendance:
         self._send = send
         self._grace = grace
         self._channels: dict[str, dict[str, Present]] = {}
-        self._leaving: dict[tuple[str, str], tuple[Timer, Callable[[], None]]] = {}
+        self._leaving: dict[tuple[str, str], tuple[Timer, Callable[[], None], Present]] = {}
 
     @property
     def channel_count(self) -> int:
@@ -74,6 +74,14 @@ class Attendance:
         """Return the users of a channel, in the order in which they came."""
         return list(self._channels.get(channel.text, {}).values())
 
+    def everyone(self) -> Iterator[tuple[str, Present]]:
+        """Yield each user of each channel, also those within their grace period, who have no connection."""
+        for text, users in self._channels.items():
+            for present in users.values():
+                yield text, present
+        for (text, _), (_, _, present) in self._leaving.items():
+            yield text, present
+
     def entered(self, attendee: Attendee, channel: ChannelName) -> None:
         """Record that a connection of a user subscribed."""
         user_id = attendee.user_id
@@ -82,13 +90,15 @@ class Attendance:
         present = users.get(user_id)
         if present is not None:
             present.connections += 1
+            self._changed(channel, present)
             return
         users[user_id] = present = Present(user_id, 1, _info(attendee, channel))
         leaving = self._leaving.pop((channel.text, user_id), None)
         if leaving is not None:
             leaving[0].cancel()
-        elif channel.namespace.join_leave:
-            self._tell(channel, "presence:join", present)
+            self._changed(channel, present)
+        else:
+            self._joined(channel, present)
 
     def left(self, attendee: Attendee, channel: ChannelName) -> None:
         """Record that a subscription of a user's connection ended."""
@@ -98,16 +108,16 @@ class Attendance:
         present = users[user_id]
         present.connections -= 1
         if present.connections:
+            self._changed(channel, present)
             return
         del users[user_id]
         if not users:
             del self._channels[channel.text]
-        if not channel.namespace.join_leave:
-            return
-        if attendee.is_closed:
+        if attendee.is_closed and channel.namespace.join_leave:
+            self._changed(channel, present)
             self._expect(channel, present)
         else:
-            self._tell(channel, "presence:leave", present)
+            self._gone(channel, present)
 
     def _expect(self, channel: ChannelName, present: Present) -> None:
         """Announce the leave after the grace period."""
@@ -115,20 +125,37 @@ class Attendance:
 
         def announce() -> None:
             del self._leaving[key]
-            self._tell(channel, "presence:leave", present)
+            self._gone(channel, present)
 
-        self._leaving[key] = (self._timers.call_at(trio.current_time() + self._grace, announce), announce)
+        self._leaving[key] = (self._timers.call_at(trio.current_time() + self._grace, announce), announce, present)
         if len(self._leaving) > MAX_LEAVING:
-            timer, at_once = next(iter(self._leaving.values()))
+            timer, at_once, _ = next(iter(self._leaving.values()))
             timer.cancel()
             at_once()
 
-    def _tell(self, channel: ChannelName, type_: str, present: Present) -> None:
-        data: dict[str, object] = {"channel": channel.text, "userId": present.user_id}
-        if present.info is not None:
-            data["info"] = strictjson.loads(present.info)
-        # A client without a user may know how many users there are, and not which.
-        self._send(Signal(channel, type_, data, except_user=present.user_id, users_only=True))
+    # -- what several nodes record in their database instead -----------------------------------------------------------
+
+    def _joined(self, channel: ChannelName, present: Present) -> None:
+        """Announce a user with a first connection."""
+        if channel.namespace.join_leave:
+            self._send(attendance_signal(channel, "presence:join", present.user_id, present.info))
+
+    def _changed(self, channel: ChannelName, present: Present) -> None:
+        """Note that the number of a user's connections has changed, to 0 while others may not know yet."""
+
+    def _gone(self, channel: ChannelName, present: Present) -> None:
+        """Announce a user that is gone."""
+        if channel.namespace.join_leave:
+            self._send(attendance_signal(channel, "presence:leave", present.user_id, present.info))
+
+
+def attendance_signal(channel: ChannelName, type_: str, user_id: str, info: bytes | None) -> Signal:
+    """Return the signal to the other users of a channel."""
+    data: dict[str, object] = {"channel": channel.text, "userId": user_id}
+    if info is not None:
+        data["info"] = strictjson.loads(info)
+    # A client without a user may know how many users there are, and not which.
+    return Signal(channel, type_, data, except_user=user_id, users_only=True)
 
 
 def _info(attendee: Attendee, channel: ChannelName) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import trio
 
@@ -26,6 +27,8 @@ class BehindPublisher:
         self._channels = channels
         self._idempotency = idempotency
         self._publications = publications
+        self.on_passed: Callable[[Draft], object] | None = None
+        """Called synchronously with each draft that is not kept, where other servers share the database."""
 
     def publish_at_once(self, draft: Draft) -> Published | None:
         """Publish one draft, unless the store must be asked first: then return None."""
@@ -76,9 +79,11 @@ class BehindPublisher:
         self._publications[draft.channel.namespace.name] += 1
         self._channels.taps.take(draft, NOWHERE)
         if channel is not None:
-            channel.pass_on(draft, NOWHERE)
+            channel.pass_on(draft.at(NOWHERE), draft.origin)
         elif draft.origin is not None:
             draft.origin.receive(draft.at(NOWHERE))
+        if self.on_passed is not None:
+            self.on_passed(draft)
         return Published(NOWHERE)
 
 

@@ -27,9 +27,8 @@ from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
-from relay.sessions.audience import PatientSink, Sink
+from relay.sessions.audience import PatientSink, RoomySink, Sink
 from relay.sessions.connections import Peer
-from relay.sessions.outbox import Outbox
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded before the outbox's room is checked again."""
@@ -71,11 +70,13 @@ class Broker:
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
-        self._behind = BehindPublisher(self.channels, self.idempotency, self.publications)
+        self.behind = BehindPublisher(self.channels, self.idempotency, self.publications)
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
-        self.on_signal: Callable[[Signal], None] | None = None
+        self.on_signal: Callable[[Signal], object] | None = None
         """Called synchronously with each signal of this server, where other servers share the database."""
+        self.find: Callable[[str], Subscriber | None] = lambda _: None
+        """Finds a connection by its id, for publications of other servers that exclude it."""
         self.watcher: Watcher | None = None
         """Set it before anything is subscribed."""
         presence.bind(self.signal)
@@ -112,7 +113,7 @@ class Broker:
         for i, draft in enumerate(drafts):
             if outcomes[i] is not None:
                 continue
-            outcomes[i] = self._behind.publish_at_once(draft) or await self._behind.publish(draft)
+            outcomes[i] = self.behind.publish_at_once(draft) or await self.behind.publish(draft)
             published_bytes += ITEM_BYTES + draft.size
             if published_bytes >= YIELD_BYTES:
                 published_bytes = 0
@@ -224,7 +225,7 @@ class Broker:
         subscriber: Subscriber,
         subscription: Subscription,
         *,
-        outbox: Outbox,
+        outbox: RoomySink,
         since: Position | None,
         last: int = 0,
         answer: MakeAnswer,
@@ -307,7 +308,7 @@ class Broker:
         channel: Channel,
         subscriber: Subscriber,
         subscription: Subscription,
-        outbox: Outbox,
+        outbox: RoomySink,
         offset: int,
     ) -> None:
         while batch := channel.history.after(offset, CATCH_UP_BATCH):

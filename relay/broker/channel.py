@@ -127,9 +127,9 @@ class Channel:
         self._deliver_with(draft.origin, publication)
         return publication
 
-    def pass_on(self, draft: Draft, position: Position) -> None:
-        """Deliver a draft that is not kept. The head stays."""
-        self._deliver_with(draft.origin, draft.at(position))
+    def pass_on(self, publication: Publication, origin: Origin | None) -> None:
+        """Deliver a publication that is not kept. The head stays. See `publish`."""
+        self._deliver_with(origin, publication)
 
     def restart(self, head: Position) -> None:
         """Begin again at a head without publications, because the store forgot the channel."""
@@ -144,11 +144,11 @@ class Channel:
             self._deliver(publication, origin.sink)
             origin.receive(publication)
 
-    def receive(self, publication: Publication) -> None:
-        """Make a publication that the store has the head, keep it in the history and deliver it."""
+    def receive(self, publication: Publication, origin: Origin | None = None) -> None:
+        """Make a publication that the store has the head, keep it in the history and deliver it. See `publish`."""
         self._extend(publication)
         self.written_offset = publication.offset
-        self._deliver(publication, None)
+        self._deliver_with(origin, publication)
 
     def renew(self, head: Position) -> None:
         """Take another head from the store. The history is loaded from there when it is needed."""

@@ -49,8 +49,14 @@ class PresenceTable(Protocol):
     def room_count(self) -> int:
         """The number of rooms with a present user."""
 
-    def present(self, channel: ChannelName) -> list[Present]:
-        """Return the users present in a channel of any namespace, with the number of their connections there."""
+    async def present(self, channel: ChannelName) -> list[Present]:
+        """Return the users present in a channel of any namespace, with the number of their connections there.
+
+        A checkpoint only if several servers share the database.
+
+        Raises:
+            RequestError: the database cannot be read.
+        """
 
     @property
     def attendance(self) -> Attendance:
@@ -112,7 +118,7 @@ class Presence:
         """Return the users present in a room, in the order in which they entered."""
         return list(self._present.get(room.text, ()))
 
-    def present(self, channel: ChannelName) -> list[Present]:
+    async def present(self, channel: ChannelName) -> list[Present]:
         """Return the users present in a channel of any namespace, with the number of their connections there."""
         if not channel.namespace.built_in:
             return self._attendance.users(channel)

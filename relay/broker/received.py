@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
+from relay.broker.excluded import Excluded
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Position, Publication
 
@@ -34,18 +35,43 @@ class Received:
             channel = self._broker.channels.get(publication.channel)
             if channel is None or (publication.epoch == channel.epoch and publication.offset <= channel.offset):
                 continue
-            if publication.offset > channel.offset + 1 or publication.epoch != channel.epoch:
+            if not follows(channel, publication.offset, publication.epoch):
                 self._lost(channel)
-            channel.receive(publication)
+            channel.receive(publication, self._excluded(publication))
+
+    def pass_on(self, publication: Publication) -> None:
+        """Deliver a publication of another node that is not kept."""
+        self._broker.channels.taps.show(publication)
+        channel = self._broker.channels.get(publication.channel)
+        if channel is not None:
+            channel.pass_on(publication, self._excluded(publication))
 
     def renew(self, name: ChannelName, head: Position) -> None:
         """Take the head from the store, if the channel got another epoch there, or what led to it is not kept."""
         channel = self._broker.channels.get(name)
         if channel is not None and (channel.epoch != head.epoch or channel.offset < head.offset):
-            self._lost(channel)
+            if channel.offset or head.offset:
+                self._lost(channel)
             channel.renew(head)
+
+    def restart(self, text: str, head: Position) -> None:
+        """Begin a channel again, because another server has forgotten it. Subscriptions end, which began meanwhile."""
+        channel = self._broker.channels.named(text)
+        if channel is not None and channel.epoch != head.epoch:
+            self._lost(channel)
+            channel.restart(head)
+
+    def _excluded(self, publication: Publication) -> Excluded | None:
+        """Return the origin of a publication that excludes a connection of this server."""
+        subscriber = None if publication.excluded is None else self._broker.find(publication.excluded)
+        return None if subscriber is None else Excluded(subscriber, publication.channel)
 
     def _lost(self, channel: Channel) -> None:
         """End the subscriptions to a channel whose subscribers would miss publications in silence."""
         if channel.name.namespace.history_size > 1:
             self._broker.revoke(channel.name, LOST, of=lambda _: True)
+
+
+def follows(channel: Channel, offset: int, epoch: str) -> bool:
+    """Tell whether a publication is the next one of a channel. The first one of a channel may begin another epoch."""
+    return offset == channel.offset + 1 and (epoch == channel.epoch or not channel.offset)

@@ -49,7 +49,7 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "encode", "holds", "is_admin", "is_closed", "principal",
+        "_leave", "_on_revoked", "_timer", "connection", "encode", "holds", "is_admin", "is_closed", "is_fixed", "principal",
         "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
@@ -76,6 +76,8 @@ class Subscriber:
         self.skip: Encoder | None = None
         """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
+        self.is_fixed = False
+        """Whether the client chose its channels once and for all, so that an operator may not add one."""
         self.is_closed = False
         """Whether the connection is ending."""
         self._timer: Timer | None = None

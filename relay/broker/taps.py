@@ -90,6 +90,9 @@ class Taps:
     def take(self, draft: Draft, position: Position) -> None:
         """Show a draft, published at a position, to every tap."""
         if self._open:
-            publication = draft.at(position)
-            for tap in self._open:
-                tap.take(publication)
+            self.show(draft.at(position))
+
+    def show(self, publication: Publication) -> None:
+        """Show a publication to every tap."""
+        for tap in self._open:
+            tap.take(publication)

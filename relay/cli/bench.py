@@ -47,7 +47,12 @@ def bench() -> None:
 def server_options(command: Command) -> Command:
     """Add the options that name the server, and pass them to the command as `server`."""
 
-    @click.option("--url", metavar="URL", help="A running server, such as http://127.0.0.1:8080. Default: start one.")
+    @click.option(
+        "--url", "urls", multiple=True, metavar="URL",
+        help="A running server, such as http://127.0.0.1:8080. Repeat it for more nodes of one database: loads with one "
+        "publisher publish to the first and subscribe to the others; all other loads spread over all. Default: start a "
+        "server.",
+    )  # fmt: skip
     @click.option(
         "--token", "tokens", multiple=True, envvar="RELAY_TOKEN", show_envvar=True, metavar="TOKEN",
         help="With --url: a user's token. Repeat it for more users.",
@@ -66,14 +71,16 @@ def server_options(command: Command) -> Command:
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
     @functools.wraps(command)
     def with_server(
-        url: str | None,
+        urls: tuple[str, ...],
         tokens: tuple[str, ...],
         key: str | None,
         pid: int | None,
         tls: Callable[[], ssl.SSLContext],
         **options: Any,
     ) -> None:
-        if url is None:
+        if len(urls) > 1 and pid is not None:
+            raise click.UsageError("--pid is for one server, and there are several at --url")
+        if not urls:
             context = click.get_current_context()
             for parameter, option in (("pid", "--pid"), ("tokens", "--token"), ("key", "--key")):
                 # In the environment they may be meant for other commands.
@@ -81,7 +88,7 @@ def server_options(command: Command) -> Command:
                     raise click.UsageError(f"{option} is for a server at --url")
         from relay.bench.run import Server
 
-        command(server=Server(url, tokens, key, pid, tls), **options)
+        command(server=Server(urls, tokens, key, pid, tls), **options)
 
     return with_server
 
@@ -372,7 +379,7 @@ def storm(
       relay bench storm --connections 5000
       relay bench storm --connections 10000 --staying 500 --restart
     """
-    if restart and server.url is not None:
+    if restart and server.urls:
         raise click.UsageError("--restart is for a server of its own, without --url")
     from relay.bench import storm as storm_load
 

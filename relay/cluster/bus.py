@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,8 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.histogram import Histogram
 from relay.store.database import Database
-from relay.store.notices import MAX_PAYLOAD_BYTES, NOTICE, Notices, notice, notify
+from relay.store.notices import NOTICE, Notices, notice, notify
+from relay.store.parts import MAX_NOTICE_BYTES, Parts
 
 SILENCE_TIMEOUT = 5.0
 """Seconds without any notification after which the connection is taken for lost: heartbeats come each second."""
@@ -31,8 +33,14 @@ MAX_RETRY_INTERVAL = 2.0
 """Seconds between two attempts at most."""
 MAX_WAITING = 10_000
 """Notices that wait to be sent. With more, the oldest are dropped: they are typing and the like."""
+MAX_WAITING_BYTES = 16 * MAX_NOTICE_BYTES
+"""Bytes of these."""
 MAX_SENT = 500
 """Notices in one transaction."""
+MAX_SENT_BYTES = MAX_NOTICE_BYTES
+"""Bytes of these; the first comes in any case."""
+PROOF_TIMEOUT = 1.0
+"""Seconds that the database has to prove that it can be written after a loss, until the loss counts by itself."""
 LAG_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """The bounds of the histogram of the bus's lag, in seconds."""
 
@@ -54,7 +62,9 @@ class Bus:
         self._node_id = node_id
         self._handlers: dict[str, Handler] = {}
         self._on_lost: list[Callable[[], Awaitable[None]]] = [delivery.catch_up]
-        self._waiting: deque[str] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[str, int]] = deque()
+        self._waiting_bytes = 0
+        self._parts = Parts()
         self._wakeup = trio.Event()
         self.connected = False
         """Whether the node hears the others now."""
@@ -78,14 +88,38 @@ class Bus:
         """Call `catch_up` whenever the bus connects, because notices may have been lost. It may raise RequestError."""
         self._on_lost.append(catch_up)
 
-    def send(self, kind: str, data: dict[str, Any]) -> None:
-        """Send a notice to the other nodes, soon. Synchronous. It is lost if the database cannot be written."""
+    def send(self, kind: str, data: dict[str, Any]) -> bool:
+        """Send a notice to the other nodes, soon. Synchronous. It is lost if the database cannot be written.
+
+        Return False if it has more than MAX_NOTICE_BYTES: then it is not sent.
+        """
         payload = notice(kind, data, node=self._node_id, now_ms=self._clock.now_ms())
-        if len(payload.encode()) > MAX_PAYLOAD_BYTES:
+        size = len(payload.encode())
+        if size > MAX_NOTICE_BYTES:
             log.warning("a notice is too large for the other nodes", kind=kind)
-            return
-        self._waiting.append(payload)
+            return False
+        self._waiting.append((payload, size))
+        self._waiting_bytes += size
+        while len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+            self._take_waiting()
         self._wakeup.set()
+        return True
+
+    def _take_waiting(self) -> str:
+        payload, size = self._waiting.popleft()
+        self._waiting_bytes -= size
+        return payload
+
+    def _take_batch(self) -> list[str]:
+        """Take the notices of one transaction from those that wait."""
+        payloads: list[str] = []
+        size = 0
+        while self._waiting and len(payloads) < MAX_SENT:
+            size += self._waiting[0][1]
+            if payloads and size > MAX_SENT_BYTES:
+                break
+            payloads.append(self._take_waiting())
+        return payloads
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send and receive until cancelled. It has started once it listens."""
@@ -116,17 +150,26 @@ class Bus:
                         for payload in payloads:
                             self._take(payload)
             except self._losses as error:
+                await self._look_at_database()
                 if self.connected:
                     log.warning("cannot hear the other nodes", cause=str(error).strip() or "silence")
                 self.connected = False
             await trio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_INTERVAL)
 
+    async def _look_at_database(self) -> None:
+        """Find out whether it is the database that is gone, so that this is the reason that readiness gives."""
+        with trio.move_on_after(PROOF_TIMEOUT), suppress(RequestError):
+            await self._database.write(lambda _: None, volatile=True)
+
     def _take(self, payload: str) -> None:
         """Pass on one payload. One that is not valid is logged: another release may have sent it."""
         self.received += 1
         try:
-            header, lines = wire.split(payload)
+            whole = self._parts.join(payload)
+            if whole is None:
+                return
+            header, lines = wire.split(whole)
             if header.node == self._node_id:
                 self.last_lag = max(self._clock.now_ms() - header.sent_ms, 0) / 1000
                 self.lag.observe(self.last_lag)
@@ -144,7 +187,7 @@ class Bus:
             await self._wakeup.wait()
             self._wakeup = trio.Event()
             while self._waiting:
-                payloads = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_SENT))]
+                payloads = self._take_batch()
                 try:
                     await self._database.write(partial(notify, payloads=payloads), volatile=True)
                     self.sent += len(payloads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -14,14 +14,17 @@ from relay.cluster.delivery import Delivery
 from relay.cluster.node import HEARTBEAT, NODES_LOST, Node
 from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
-from relay.cluster.signals import SIGNAL, from_data, to_data
+from relay.cluster.questions import Questions
+from relay.cluster.signals import PASSED, SIGNAL, from_data, passed_from_data, passed_to_data, to_data
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
+from relay.model.publication import Position
 from relay.store.database import Database
 from relay.store.notices import Notices
+from relay.store.postgres.forgetting import HEADS_FORGOTTEN
 from relay.store.publications import Publications
 
 MAX_RECHECKS = 10_000
@@ -65,6 +68,7 @@ class Cluster:
         )
         self.bus: Bus
         self.delivery: Delivery
+        self.questions: Questions
         self._broker: Broker
         self._recheck: Recheck
         self._rechecks: dict[tuple[str, str | None], str] = {}
@@ -73,14 +77,20 @@ class Cluster:
     def connect(self, broker: Broker, publications: Publications, notices: Notices, recheck: Recheck) -> None:
         """Join the broker to the bus. Call once, before anything is subscribed."""
         self._broker, self._recheck = broker, recheck
-        self.delivery = Delivery(broker, publications, self._database, self._clock, node_id=self._id)
+        self.delivery = Delivery(broker, publications, self._database, self.namespaces, self._clock, node_id=self._id)
         bus = self.bus = Bus(notices, self._database, self.delivery, self._clock, node_id=self._id)
+        self.questions = Questions(bus, lambda: self.node.names, node_id=self._id)
         broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
         bus.on(SIGNAL, self._take_signal)
+        broker.behind.on_passed = lambda draft: bus.send(PASSED, passed_to_data(draft))
+        bus.on(PASSED, self._take_passed)
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
-        bus.on(NODES_LOST, self.node.take_lost)
         bus.on(HEARTBEAT, self.node.take_heartbeat)
+        bus.on(NODES_LOST, self.node.take_lost)
+        bus.on(HEADS_FORGOTTEN, self._take_forgotten)
+        self.questions.on("used", self._used)
+        publications.used_elsewhere = self._used_elsewhere
         bus.on_lost(self.presence.read)
         bus.on_lost(self._recheck_all)
 
@@ -88,6 +98,11 @@ class Cluster:
         """Deliver another node's signal, unless only that node has the namespace."""
         if self.namespaces.of(data["channel"]) is not None:
             self._broker.signal_here(from_data(data, self.namespaces))
+
+    def _take_passed(self, data: dict[str, Any]) -> None:
+        """Deliver another node's publication that is not kept, unless only that node has the namespace."""
+        if self.namespaces.of(data["channel"]) is not None:
+            self.delivery.received.pass_on(passed_from_data(data, self.namespaces))
 
     def recheck(self, data: dict[str, Any]) -> None:
         """Take note of the notice that users lost their right to a channel: `channel`, `reason`, `user`."""
@@ -102,10 +117,30 @@ class Cluster:
                 self._rechecks[text, None] = "the right was lost"
         self._recheck_soon.set()
 
+    def _take_forgotten(self, data: dict[str, Any]) -> None:
+        for text, epoch in data["heads"]:
+            self.delivery.received.restart(text, Position(0, epoch))
+
+    async def _used(self, data: Mapping[str, Any]) -> list[str]:
+        return [text for text in data["channels"] if self._broker.channels.holds(text)]
+
+    async def _used_elsewhere(self, channels: Sequence[str]) -> set[str] | None:
+        answers = await self.questions.ask("used", {"channels": channels})
+        if answers.unanswered or answers.refusals:
+            return None
+        return {text for used in answers.given for text in used}
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every service until cancelled. The node hears and is known once this has started."""
         async with trio.open_nursery() as nursery:
-            for service in (self.presence.run, self.places.run, self._check_rights, self.bus.run, self.node.run):
+            for service in (
+                self.presence.run,
+                self.places.run,
+                self._check_rights,
+                self.questions.run,
+                self.bus.run,
+                self.node.run,
+            ):
                 await nursery.start(service)
             task_status.started()
 

@@ -13,12 +13,13 @@ import trio
 
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
-from relay.broker.received import Received
+from relay.broker.received import Received, follows
 from relay.cluster import wire
 from relay.cluster.wire import Announced
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
+from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Publication
 from relay.store.database import Database
 from relay.store.publications import Publications
@@ -35,12 +36,20 @@ class Delivery:
     """The publications of other nodes, on their way to the subscribers of this node."""
 
     def __init__(
-        self, broker: Broker, publications: Publications, database: Database, clock: Clock, *, node_id: str
+        self,
+        broker: Broker,
+        publications: Publications,
+        database: Database,
+        namespaces: Namespaces,
+        clock: Clock,
+        *,
+        node_id: str,
     ) -> None:
         self._broker = broker
-        self._received = Received(broker)
+        self.received = Received(broker)
         self._publications = publications
         self._database = database
+        self._namespaces = namespaces
         self._clock = clock
         self._node_id = node_id
         self._held: dict[str, list[Announced]] = {}
@@ -62,7 +71,10 @@ class Delivery:
     def take(self, node: str, lines: Sequence[str]) -> None:
         """Deliver or hold back the publications of a payload. Synchronous; payloads come in the order of the commits."""
         own = node == self._node_id
+        taps = self._broker.channels.taps
         for announced in wire.publications(lines):
+            if len(taps) and not own:
+                taps.show(_publication(self._namespaces.parse(announced.channel), announced))
             channel = self._broker.channels.named(announced.channel)
             if channel is None or _is_known(channel, announced):
                 continue
@@ -138,19 +150,21 @@ class Delivery:
     def _deliver(self, channel: Channel, announced: Announced) -> None:
         assert announced.type is not None
         self.delivered += 1
-        self._received.receive(
-            [
-                Publication(
-                    channel.name,
-                    announced.type,
-                    announced.offset,
-                    announced.epoch,
-                    announced.published_ms,
-                    json=announced.json,
-                    publisher=announced.publisher,
-                )
-            ]
-        )
+        self.received.receive([_publication(channel.name, announced)])
+
+
+def _publication(name: ChannelName, announced: Announced) -> Publication:
+    """Return what was announced. One that was announced by its position alone has no type, no time and null as data."""
+    return Publication(
+        name,
+        announced.type or "",
+        announced.offset,
+        announced.epoch,
+        announced.published_ms,
+        json=announced.json or b"null",
+        publisher=announced.publisher,
+        excluded=announced.excluded,
+    )
 
 
 def _is_known(channel: Channel, announced: Announced) -> bool:
@@ -158,4 +172,4 @@ def _is_known(channel: Channel, announced: Announced) -> bool:
 
 
 def _follows(channel: Channel, announced: Announced) -> bool:
-    return announced.type is not None and announced.epoch == channel.epoch and announced.offset == channel.offset + 1
+    return announced.type is not None and follows(channel, announced.offset, announced.epoch)

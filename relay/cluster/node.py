@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,8 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.store.database import Database
 from relay.store.notices import announce, notice, notify
-from relay.store.postgres import nodes, places, presence
+from relay.store.postgres import nodes, places
+from relay.store.postgres.words import serves_nobody
 from relay.store.transaction import Transaction
 
 LEASE_PERIOD = 8.0
@@ -26,10 +28,17 @@ LEASE_PERIOD = 8.0
 users is true again within ten seconds."""
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two heartbeats. Each also looks for nodes whose lease has ended."""
+MAX_GAP = 3.0
+"""Seconds between two heartbeats that are steady. With more, the database may have failed, for the other nodes too."""
+SETTLE_PERIOD = 4.0
+"""Seconds of steady heartbeats after which a node looks for others whose lease has ended. After a failure of the database
+all leases have, and each node needs the interval of a probe and of a heartbeat to renew its own."""
+LOOK_TIMEOUT = 1.0
+"""Seconds that a look at the own row may take at the end of the lease. Without an answer the node is cut off."""
 STOP_TIMEOUT = 2.0
 """Seconds that a node that stops tries to shorten its lease."""
 HEARTBEAT = "heartbeat"
-"""The notice of a heartbeat: `id` of the node, and what the node tells of itself."""
+"""The notice of a heartbeat: `id` and `name` of the node, and what the node tells of itself."""
 NODES_LOST = "nodes_lost"
 """The notice that the leases of nodes have ended: `nodes`, their ids."""
 
@@ -73,6 +82,8 @@ class Node:
         self._clock = clock
         self._grace = offline_grace
         self._lease_ends_at = 0.0
+        self._looks: trio.Nursery
+        self._gone = False  # whether the last look at the row found none
         self.names: dict[str, str] = {}
         """The names of the live nodes by id, this one's included."""
         self.report: Callable[[], Mapping[str, object]] = dict
@@ -80,11 +91,11 @@ class Node:
         self.reports: dict[str, dict[str, Any]] = {}
         """The newest reports of the other live nodes, by id."""
         self.cut_off = False
-        """Whether the lease has ended while other nodes may live: no session is served meanwhile."""
+        """Whether the lease has ended and another node may have taken this one for dead: no session is served meanwhile."""
         self._on_cut_off: Callable[[], Awaitable[None]] | None = None
 
     def call_when_cut_off(self, on_cut_off: Callable[[], Awaitable[None]]) -> None:
-        """Call `on_cut_off` when the lease has ended, to end every session."""
+        """Call `on_cut_off` when this node is cut off, to end every session."""
         self._on_cut_off = on_cut_off
 
     @property
@@ -93,13 +104,16 @@ class Node:
         return max(self._lease_ends_at - trio.current_time(), 0.0)
 
     def take_heartbeat(self, data: dict[str, Any]) -> None:
-        """Take note of the notice HEARTBEAT of another node."""
-        if "id" in data:  # a node of an older release tells nothing
-            self.reports[data["id"]] = {name: value for name, value in data.items() if name != "id"}
+        """Take note of the notice HEARTBEAT. So a node that starts is known at once."""
+        id_, name = data["id"], data["name"]
+        self.reports[id_] = {field: value for field, value in data.items() if field not in ("id", "name")}
+        if id_ not in self.names:
+            self.names = {**self.names, id_: name}
 
     def take_lost(self, data: dict[str, Any]) -> None:
         """Take note of the notice NODES_LOST."""
         self._presence.forget_nodes(data["nodes"])
+        self.names = {id_: name for id_, name in self.names.items() if id_ == self.id or id_ not in data["nodes"]}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold the lease until cancelled. It has started once the node has a row."""
@@ -109,6 +123,7 @@ class Node:
             await trio.sleep(0.0 if began else HEARTBEAT_INTERVAL)
         log.info("node started", others=",".join(name for id_, name in self.names.items() if id_ != self.id))
         async with trio.open_nursery() as nursery:
+            self._looks = nursery
             nursery.start_soon(self._watch)
             task_status.started()
             while True:
@@ -130,6 +145,7 @@ class Node:
         except RequestError:
             return False
         self._lease_ends_at = began + LEASE_PERIOD
+        self._gone = False
         self.names = beat.names
         self.reports = {id_: report for id_, report in self.reports.items() if id_ in beat.names}
         for id_ in beat.expired:
@@ -144,13 +160,13 @@ class Node:
         return True
 
     def _write_beat(self, report: Mapping[str, object], connection: Transaction) -> _Beat:
-        known = nodes.renew(connection, self.id, self.name, LEASE_PERIOD)
-        expired = nodes.take_expired(connection)
+        known = nodes.renew(connection, self.id, self.name, LEASE_PERIOD, max_gap=MAX_GAP)
+        expired = nodes.take_expired(connection, self.id, SETTLE_PERIOD)
         if expired:
-            self._presence.announce(connection, presence.drop_nodes(connection, expired))
+            self._presence.drop_nodes(connection, expired)
             places.drop_nodes(connection, expired)
             announce(connection, NODES_LOST, {"nodes": expired})
-        told = {**report, "id": self.id}
+        told = {**report, "id": self.id, "name": self.name}
         notify(connection, [notice(HEARTBEAT, told, node=self.id, now_ms=self._clock.now_ms())])
         return _Beat(known, nodes.names(connection), expired)
 
@@ -159,9 +175,30 @@ class Node:
             await trio.sleep_until(self._lease_ends_at)
             if trio.current_time() < self._lease_ends_at:
                 continue
-            if len(self.names) > 1 and not self.cut_off:
+            if len(self.names) > 1 and not self.cut_off and await self._may_be_taken_for_dead():
                 self.cut_off = True
                 log.error("cut off from the database for longer than the lease, ending every session")
                 if self._on_cut_off is not None:
                     await self._on_cut_off()
             await trio.sleep(HEARTBEAT_INTERVAL)
+
+    async def _may_be_taken_for_dead(self) -> bool:
+        """Return whether another node may have written that this one is dead: not if the row is there, or no node can write."""
+        if serves_nobody(self._database.last_error or ""):
+            return False
+        known: list[bool] = []
+        answered = trio.Event()
+
+        async def look() -> None:
+            with suppress(RequestError):
+                known.append(await self._database.read(lambda connection: nodes.is_known(connection, self.id)))
+            answered.set()
+
+        self._looks.start_soon(look)  # once begun, it cannot be cancelled
+        with trio.move_on_after(LOOK_TIMEOUT):
+            await answered.wait()
+        if trio.current_time() < self._lease_ends_at or True in known:
+            return False
+        # A row that is gone once may have gone with a crash of the database: then the next heartbeat writes it.
+        gone_before, self._gone = self._gone, bool(known)
+        return not known or gone_before

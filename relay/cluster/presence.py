@@ -12,9 +12,10 @@ from typing import Any
 
 import trio
 
-from relay.broker.attendance import Attendance, Present
+from relay.broker.attendance import Present
 from relay.broker.presence import Listener, presence_signal
 from relay.broker.signal import Signal
+from relay.cluster.attendance import ClusterAttendance
 from relay.cluster.signals import announce_signal
 from relay.ground import logs
 from relay.ground.errors import RequestError
@@ -22,7 +23,9 @@ from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.store.database import Database
 from relay.store.notices import announce
+from relay.store.postgres import attendance
 from relay.store.postgres import presence as store
+from relay.store.postgres.attendance import Attending
 from relay.store.postgres.presence import CONNECTED, Change
 from relay.store.transaction import Transaction
 
@@ -38,6 +41,7 @@ REPLACED = "presence_replaced"
 """The notice that a node has replaced its rows: all nodes read the table again."""
 
 Operation = Callable[[Transaction], Sequence[Change]]
+"""Runs in the store's thread, and returns who must be notified."""
 
 log = logs.get("relay.cluster")
 
@@ -74,26 +78,22 @@ class ClusterPresence:
         self._stale = False
         self._must_read = False
         self._wakeup = trio.Event()
-        self._signal: Callable[[Signal], None] | None = None
-        self._attendance = Attendance(timers, self._send, grace=offline_grace)
+        self._attendance = ClusterAttendance(
+            database, timers, namespaces, self._write, node_id=node_id, grace=offline_grace
+        )
 
     def bind(self, signal: Callable[[Signal], None]) -> None:
-        """Set the function that notifies channels of configured namespaces. Notices from the database notify rooms."""
-        self._signal = signal
-
-    def _send(self, signal: Signal) -> None:
-        assert self._signal is not None
-        self._signal(signal)
+        """Do nothing: notices from the database notify every channel."""
 
     @property
-    def attendance(self) -> Attendance:
-        """The users of the channels of configured namespaces, on this node alone."""
+    def attendance(self) -> ClusterAttendance:
+        """The users of the channels of configured namespaces."""
         return self._attendance
 
-    def present(self, channel: ChannelName) -> list[Present]:
+    async def present(self, channel: ChannelName) -> list[Present]:
         """Return the users present in a channel. In a room a user counts one connection for each node."""
         if not channel.namespace.built_in:
-            return self._attendance.users(channel)
+            return await self._attendance.present(channel)
         nodes = self._present.get(channel.text, {})
         return [Present(user_id, len(on), None) for user_id, on in nodes.items()]
 
@@ -201,6 +201,11 @@ class ClusterPresence:
         for operation in operations:
             self.announce(connection, operation(connection))
 
+    def drop_nodes(self, connection: Transaction, node_ids: Sequence[str]) -> None:
+        """Drop the rows of dead nodes, and notify of their users. Called in the store's thread."""
+        self.announce(connection, store.drop_nodes(connection, node_ids))
+        self._attendance.announce_left(connection, attendance.drop_nodes(connection, node_ids))
+
     def announce(self, connection: Transaction, changes: Sequence[Change]) -> None:
         """Notify rooms, on every node, once the transaction is committed. Called in the store's thread."""
         for change in changes:
@@ -279,7 +284,8 @@ class ClusterPresence:
     async def _work(self) -> None:
         if self._stale:
             self._stale = False
-            await self._database.write(partial(self._replace_rows, self._own_rows()), volatile=True)
+            rows = partial(self._replace_rows, self._own_rows(), self._attendance.own_rows())
+            await self._database.write(rows, volatile=True)
         while self._waiting:
             operations, self._waiting = self._waiting[:MAX_WRITTEN], self._waiting[MAX_WRITTEN:]
             await self._database.write(partial(self._apply, operations), volatile=True)
@@ -291,6 +297,12 @@ class ClusterPresence:
         connected = [(user_id, CONNECTED) for user_id in self._users]
         return connected + [(user_id, room) for user_id, user in self._users.items() for room in user.rooms]
 
-    def _replace_rows(self, rows: Sequence[tuple[str, str]], connection: Transaction) -> None:
+    def _replace_rows(
+        self,
+        rows: Sequence[tuple[str, str]],
+        attending: dict[tuple[str, str], Attending],
+        connection: Transaction,
+    ) -> None:
+        self._attendance.replace_rows(attending, connection)
         self.announce(connection, store.replace_node(connection, self._node_id, rows))
         announce(connection, REPLACED, {"node": self._node_id})

@@ -1,4 +1,4 @@
-"""Signals between nodes, as data of notices."""
+"""Signals between nodes, and publications that are not kept, as data of notices."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Any
 
 from relay.broker.signal import Signal
 from relay.model.namespaces import Namespaces
-from relay.store.notices import MAX_PAYLOAD_BYTES, announce
+from relay.model.publication import Draft, Publication
+from relay.store.notices import announce
+from relay.store.parts import MAX_PAYLOAD_BYTES
 from relay.store.transaction import Transaction
 
 SIGNAL = "signal"
 """The notice of a signal: `channel`, `type`, `data`, `except`, `known`, `users`."""
+PASSED = "passed"
+"""The notice of a publication that is not kept: `channel`, `type`, `json`, `at`, `publisher`, `excluded`."""
 MAX_KNOWN_BYTES = MAX_PAYLOAD_BYTES // 2
 """Bytes of the names in `known`. Beyond it names are left out: a user may then be notified twice, which does no harm."""
 
@@ -47,3 +51,30 @@ def from_data(data: dict[str, Any], namespaces: Namespaces) -> Signal:
 def announce_signal(connection: Transaction, signal: Signal) -> None:
     """Send a signal to the subscribers of every node, once the transaction is committed."""
     announce(connection, SIGNAL, to_data(signal))
+
+
+def passed_to_data(draft: Draft) -> dict[str, Any]:
+    """Return a draft that is not kept as the data of a notice."""
+    return {
+        "channel": draft.channel.text,
+        "type": draft.type,
+        "json": draft.encode().decode(),
+        "at": draft.published_ms,
+        "publisher": None if draft.publisher is None else draft.publisher.decode(),
+        "excluded": draft.excluded,
+    }
+
+
+def passed_from_data(data: dict[str, Any], namespaces: Namespaces) -> Publication:
+    """Return the publication of a notice. Raises as `from_data`."""
+    publisher = data["publisher"]
+    return Publication(
+        namespaces.parse(data["channel"]),
+        data["type"],
+        0,
+        "",
+        data["at"],
+        json=data["json"].encode(),
+        publisher=None if publisher is None else publisher.encode(),
+        excluded=data["excluded"],
+    )

@@ -1,8 +1,9 @@
 """The payloads that announce publications. Pure.
 
 The first line is that of `relay.store.notices`. Then come two lines for each publication: channel, offset, epoch, type,
-time and publisher as a JSON array, and the data as JSON, which has no line breaks. A publication that is too large for a payload is
-announced by channel, offset and epoch alone, and an empty line; a node that needs it fetches it.
+time, publisher and, if there is one, the excluded connection as a JSON array, and the data as JSON, which has no line
+breaks. A publication that is too large for a payload is announced by channel, offset and epoch alone, and an empty line;
+a node that needs it fetches it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import attrs
 import orjson
 
 from relay.model.publication import Publication
-from relay.store.notices import MAX_PAYLOAD_BYTES
+from relay.store.parts import MAX_PAYLOAD_BYTES
 
 PUBLICATIONS = "p"
 """The sort of a payload that announces publications."""
@@ -33,6 +34,7 @@ class Announced:
     published_ms: int
     json: bytes
     publisher: bytes | None = None
+    excluded: str | None = None
 
 
 @attrs.frozen
@@ -63,10 +65,10 @@ def pack(publications: Sequence[Publication], *, node: str, now_ms: int) -> list
 def _entry(publication: Publication, maximum: int) -> bytes:
     publisher = None if publication.publisher is None else publication.publisher.decode()
     position = [publication.channel.text, publication.offset, publication.epoch]
-    entry = b"\n%b\n%b" % (
-        orjson.dumps([*position, publication.type, publication.published_ms, publisher]),
-        publication.json,
-    )
+    fields = [*position, publication.type, publication.published_ms, publisher]
+    if publication.excluded is not None:
+        fields.append(publication.excluded)
+    entry = b"\n%b\n%b" % (orjson.dumps(fields), publication.json)
     if len(entry) > maximum or _ESCAPED in entry:
         return b"\n%b\n" % orjson.dumps(position)
     return entry
@@ -95,6 +97,6 @@ def publications(lines: Sequence[str]) -> Iterator[Announced]:
             channel, offset, epoch = fields
             yield Announced(channel, offset, epoch, None, 0, b"")
         else:
-            channel, offset, epoch, type_, published_ms, publisher = fields
+            channel, offset, epoch, type_, published_ms, publisher, *excluded = fields
             by = None if publisher is None else publisher.encode()
-            yield Announced(channel, offset, epoch, type_, published_ms, data.encode(), by)
+            yield Announced(channel, offset, epoch, type_, published_ms, data.encode(), by, *excluded)

@@ -11,6 +11,11 @@ from relay.config.setting import section, setting
 
 _ENABLED = "Whether Relay serves this dialect."
 _PING_INTERVAL = "How often the server pings each connection."
+_COMPRESSION = (
+    "Whether publications are compressed (permessage-deflate) for clients that offer it. It saves traffic and takes CPU "
+    "time."
+)
+_COMPRESSION_MIN = "Publications with fewer bytes go uncompressed: they would hardly become smaller."
 _IDLE_TIMEOUT = "Relay closes a connection that is silent for this long with 1001. Must be longer than ping_interval."
 
 
@@ -57,6 +62,8 @@ class LiveConfig:
         unit="seconds",
         check=seconds(DAY),
     )
+    compression: bool = setting(False, _COMPRESSION)
+    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -74,6 +81,8 @@ class ChannelsDialectConfig:
     )
     ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
     idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
+    compression: bool = setting(False, _COMPRESSION)
+    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -96,6 +105,8 @@ class FeedsConfig:
         unit="seconds",
         check=seconds(DAY),
     )
+    compression: bool = setting(False, _COMPRESSION)
+    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -138,6 +149,43 @@ class SocketioConfig:
 
 
 @attrs.frozen
+class SseConfig:
+    enabled: bool = setting(True, _ENABLED)
+    max_connections: int = setting(
+        10_000, "The most streams. More are refused with 503.", unit="connections", check=count(10_000_000)
+    )
+    max_anonymous: int = setting(
+        1000, "The most streams without a user at once.", unit="connections", check=count(10_000_000)
+    )
+    max_channels: int = setting(
+        20, "The most channels of one stream. Its id, sent with each event, grows with them.", unit="channels",
+        check=count(100),
+    )  # fmt: skip
+    ping_interval: float = setting(
+        20.0,
+        "How often the server sends a comment on each stream. Proxies end connections that are silent for a minute.",
+        unit="seconds",
+        check=seconds(HOUR),
+    )
+    ack_timeout: float = setting(
+        60.0,
+        "Relay ends a stream whose client acknowledges no byte for this long. Must be longer than ping_interval.",
+        unit="seconds",
+        check=seconds(DAY),
+    )
+    ticket_period: float = setting(
+        30.0,
+        "How long a ticket opens a stream after it was issued.",
+        unit="seconds",
+        check=seconds(HOUR),
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield conflicts."""
+        yield from _ping_before(self.ping_interval, "ack_timeout", self.ack_timeout)
+
+
+@attrs.frozen
 class DialectsConfig:
     live: LiveConfig = section(
         LiveConfig,
@@ -154,4 +202,7 @@ class DialectsConfig:
     )
     socketio: SocketioConfig = section(
         SocketioConfig, "Prices over Socket.IO: namespace /api-ws at /socket.io/, for API keys of the tier pro."
+    )
+    sse: SseConfig = section(
+        SseConfig, "Event streams for EventSource, curl and scripts: GET /v1/sse, with tickets from POST /v1/tickets."
     )

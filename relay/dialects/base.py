@@ -13,15 +13,21 @@ from relay.config.tree import LimitsConfig
 from relay.core import Core
 from relay.ground.errors import Reason
 from relay.model.publication import Encoder
+from relay.sessions.compression import Compression
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
+from relay.transports.request_head import RequestHead
 
 if TYPE_CHECKING:
     from quart import Blueprint
 
 Handle = Callable[[Session], Awaitable[None]]
 """Handles one session until the client closes. It may raise Disconnect; other errors end the session with 1011."""
+BeginStream = Callable[[RequestHead, str], Awaitable[Handle]]
+"""Checks the request for an event stream, from the client at this address, and returns the handler of its session. It may wait.
+
+It raises RequestError to refuse the stream."""
 Service = Callable[..., Awaitable[None]]
 """Runs as long as the server does, beside the sessions. It takes `task_status`, as `trio.Nursery.start` passes it."""
 
@@ -39,12 +45,31 @@ class Endpoint:
     max_message_bytes: int
     only_pongs_count: bool = False
     """Whether a pong is the only sign of life. Otherwise every received byte is one."""
+    compresses: bool = False
+    """Whether clients may have compressed frames. The handler takes the encoder of `compression.Encodings` then."""
     records_connections: bool = False
     """Whether the dialect records its connections itself, because one may outlive a session. Otherwise each session is one."""
 
 
+@attrs.frozen
+class StreamEndpoint:
+    """One path of event streams: what begins them, and within which limits."""
+
+    begin: BeginStream
+    connections: ConnectionCounter
+    heartbeat: Heartbeat
+    """Sends comments."""
+    ack_timeout: float
+    """Seconds for which the client's machine may leave bytes unacknowledged. Then the stream ends."""
+
+
 def no_endpoint(path: str) -> Endpoint | None:
     """Return None: the dialect has no WebSocket endpoint."""
+    return None
+
+
+def no_stream(path: str) -> StreamEndpoint | None:
+    """Return None: the dialect has no event streams."""
     return None
 
 
@@ -69,6 +94,8 @@ class Dialect:
     endpoint: Callable[[str], Endpoint | None] = no_endpoint
     """Returns the endpoint at a path, which is still percent-encoded, or None. Called synchronously for each handshake.
     Raises RequestError if the path belongs to the dialect but names nothing that exists."""
+    stream: Callable[[str], StreamEndpoint | None] = no_stream
+    """Returns the endpoint of event streams at a path, or None. Called synchronously for each GET."""
     encoders: Sequence[Encoder] = ()
     """All its encoders, so that deliveries are counted by dialect."""
     places: Sequence[ConnectionCounter] = ()
@@ -116,6 +143,30 @@ class PingedSettings(Protocol):
     def idle_timeout(self) -> float:
         """Seconds without a received byte after which a connection ends."""
 
+    @property
+    def compression(self) -> bool:
+        """Whether clients may have compressed frames."""
+
+
+class CompressionSettings(Protocol):
+    """The settings of a dialect with compressed frames."""
+
+    @property
+    def compression(self) -> bool:
+        """Whether clients may have compressed frames."""
+
+    @property
+    def compression_min_bytes(self) -> int:
+        """The size from which a message is compressed."""
+
+
+def compression_of(core: Core, name: str, settings: CompressionSettings) -> Compression | None:
+    """Return the compression of a dialect, which `/metrics` shows by its name; None if it is switched off."""
+    if not settings.compression:
+        return None
+    compression = core.metrics.compressions[name] = Compression(settings.compression_min_bytes)
+    return compression
+
 
 def pinged(
     name: str,
@@ -135,7 +186,14 @@ def pinged(
     def endpoint(asked: str) -> Endpoint | None:
         if asked != path:
             return None
-        return Endpoint(handle, connections, heartbeat, settings.idle_timeout, core.config.limits.max_message_bytes)
+        return Endpoint(
+            handle,
+            connections,
+            heartbeat,
+            settings.idle_timeout,
+            core.config.limits.max_message_bytes,
+            compresses=settings.compression,
+        )
 
     return Dialect(
         name,

@@ -72,12 +72,9 @@ class UserSession:
         Call it again for each fresh token of the same user: it replaces the deadline, and subscriptions to which the
         user has no right any more end.
         """
-        core = self._core
-        await core.auth.users.seen(principal)
+        await self._core.auth.users.seen(principal)
         self.principal = principal
-        core.connections.identify(self._session, principal.user_id)
-        await core.subscriptions.identify(self.subscriber, principal)
-        self._session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)
+        await identify(self._core, self._session, self.subscriber, principal)
 
     async def open_server_side(self) -> None:
         """Begin the server-side subscription: hold its publications until the client asks for what it missed, or waits."""
@@ -139,3 +136,10 @@ class UserSession:
 
     def _is_server_side(self, channel: ChannelName) -> bool:
         return channel.text == self._channel.text
+
+
+async def identify(core: Core, session: Session, subscriber: Subscriber, principal: Principal) -> None:
+    """Record the user of a session, and end the session when the token expires."""
+    core.connections.identify(session, principal.user_id)
+    await core.subscriptions.identify(subscriber, principal)
+    session.set_deadline(core.auth.deadline_of(principal), Reason.TOKEN_EXPIRED)

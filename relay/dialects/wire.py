@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
+from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
-from relay.model.publication import Position
+from relay.model.publication import Position, Publication
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +49,17 @@ def subscribed(named: Mapping[str, object], position: Position, recovered: bool 
     if recovered is not None:
         data["recovered"] = recovered
     return data
+
+
+def published(publication: Publication) -> bytes:
+    """Return a publication as a JSON object on one line. A signal has no offset."""
+    head = b'{"type":' + strictjson.dumps(publication.type)
+    head += b',"channel":' + strictjson.dumps(publication.channel.text)
+    if publication.offset:
+        head += b',"offset":%d' % publication.offset
+    if publication.publisher is not None:
+        head += b',"publisher":' + publication.publisher
+    return head + b',"data":' + publication.json + b"}"
 
 
 def timestamp(milliseconds: int) -> str:

@@ -22,6 +22,7 @@ PARTS = {
             "channels",
             "feeds",
             "socketio",
+            "sse",
         ),
         *("errors", "descriptions"),
     ),

@@ -38,7 +38,7 @@ class Publication:
     Its data exists as an object, as JSON or as both. Each form is made when it is first read.
     """
 
-    __slots__ = ("_data", "_json", "channel", "epoch", "offset", "published_ms", "publisher", "type")
+    __slots__ = ("_data", "_json", "channel", "epoch", "excluded", "offset", "published_ms", "publisher", "type")
 
     def __init__(
         self,
@@ -51,6 +51,7 @@ class Publication:
         data: Any = None,
         json: bytes | None = None,
         publisher: bytes | None = None,
+        excluded: str | None = None,
     ) -> None:
         self.channel = channel
         self.type = type_
@@ -59,6 +60,8 @@ class Publication:
         self.published_ms = published_ms
         self.publisher = publisher
         """The client that published, as JSON: `user`, and `connection` and `info` if there are any. None: a backend."""
+        self.excluded = excluded
+        """The id of the connection that gets no copy, while the publication is new."""
         self._data = data
         self._json = json
 
@@ -151,6 +154,8 @@ class Draft:
     """The client that publishes, as JSON. See `Publication.publisher`."""
     version: int | None = None
     """If it is not higher than the last version of the channel, the draft is skipped."""
+    excluded: str | None = None
+    """The id of the connection that gets no copy. Its `origin` is that connection, if it is one of this server."""
     _json: bytes | None = None
 
     def store_with(self, prepare: Prepare, data: dict[str, Any] | None = None) -> None:
@@ -186,6 +191,7 @@ class Draft:
             data=self.data,
             json=self._json,
             publisher=self.publisher,
+            excluded=self.excluded,
         )
 
 

@@ -14,6 +14,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.ground.errors import Code, Reason
 from relay.ground.histogram import Histogram
 from relay.model.publication import Encoder
+from relay.sessions.compression import Compression
 
 LAG_INTERVAL = 0.25
 """Seconds between two measurements of the loop's lag."""
@@ -63,6 +64,8 @@ class Metrics:
         """The queued bytes of transports that do not use the server's outboxes, by dialect and transport. Called as `tables`."""
         self.places: dict[str, Sequence[ConnectionCounter]] = {}
         """The places for sessions by dialect."""
+        self.compressions: dict[str, Compression] = {}
+        """The compression of each dialect that has it switched on."""
         self._dialects: dict[Encoder, str] = {}
 
     def sessions_of(self, dialect: str, transport: str = "websocket") -> SessionCounts:

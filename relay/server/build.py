@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.access.client_publishing import ClientPublishing
 from relay.access.connecting import Connecting
+from relay.access.everywhere import Everywhere
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
 from relay.access.rights import Rights
@@ -18,11 +19,13 @@ from relay.auth.auth import Auth
 from relay.auth.console_sessions import ConsoleSessions
 from relay.auth.ignored_grants import IgnoredGrants
 from relay.auth.jwks import Jwks
+from relay.auth.tickets import Tickets
 from relay.auth.tokens import Tokens
 from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence, PresenceTable
+from relay.broker.subscription import own_subscriber
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
 from relay.chat.rooms import Rooms
@@ -62,6 +65,7 @@ def build_core(
     presence = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
     connections = Connections()
+    broker.find = lambda id_: own_subscriber(connections.get(id_))
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
@@ -73,12 +77,15 @@ def build_core(
         keys,
         ConsoleSessions(database, keys, clock),
         Users(database, clock),
+        Tickets(database, clock),
         clock,
     )
     publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
     limits = Limits(config.limits)
     hooks = BackendHooks(config.hooks, clock)
     rights = Rights(rooms, connections, hooks)
+    reading = Reading(broker, rights, presence, connections)
+    steering = Steering(connections, broker, rooms, database)
     core = Core(
         config=config,
         clock=clock,
@@ -92,7 +99,7 @@ def build_core(
         notifications=notifications,
         publishing=publishing,
         client_publishing=ClientPublishing(publishing, broker, rights, connections, limits.publications),
-        reading=Reading(broker, rights, presence, connections),
+        reading=reading,
         subscriptions=Subscriptions(broker, rooms, rights, timers, auth, namespaces, limits),
         origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
@@ -102,7 +109,8 @@ def build_core(
         hooks=hooks,
         rights=rights,
         connecting=Connecting(connections, hooks, config.auth.connect_hook),
-        steering=Steering(connections, broker, rooms, database),
+        steering=steering,
+        everywhere=Everywhere(steering, reading, connections, namespaces, clock),
         webhooks=webhooks,
     )
     return core, broker

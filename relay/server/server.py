@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import attrs
 import trio
 
+from relay.access.steering import FORGOTTEN
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api import (
     admin,
@@ -200,7 +201,7 @@ async def open_server(
             streams,
         )
         async with trio.open_nursery() as handlers:
-            async with open_http_server(app, direct.find) as http, trio.open_nursery() as listening:
+            async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port, reuse_port=shares_port)
                 make_stream = ByteStream if certificates is None else certificates.make_stream
                 listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)
@@ -295,14 +296,8 @@ def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publicatio
     cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
     cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
     cluster.bus.on(RIGHTS_LOST, cluster.recheck)
-    steering = core.steering
-    steering.on_disconnect = lambda data: cluster.bus.send("disconnect", data)
-    cluster.bus.on(
-        "disconnect",
-        lambda data: steering.disconnect_here(
-            user_id=data["user"], connection_id=data["connection"], spared=data["spared"], reason=Reason[data["reason"]]
-        ),
-    )
+    core.everywhere.join(cluster.questions, cluster.node.name)
+    cluster.bus.on(FORGOTTEN, lambda data: core.steering.forget_history(data["channel"]))
     cluster.bus.on(CHANGED, lambda _: core.auth.keys.changed())
 
 

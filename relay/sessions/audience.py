@@ -47,6 +47,18 @@ class PatientSink(Sink, Protocol):
         """Return when there is room for an answer."""
 
 
+class RoomySink(PatientSink, Protocol):
+    """A sink that tells how full it is, so that a resume can wait before it is full."""
+
+    @property
+    def size(self) -> int:
+        """The bytes that wait."""
+
+    @property
+    def max_bytes(self) -> int:
+        """The bytes that may wait."""
+
+
 class PlainAudience:
     """An audience that pushes a frame to each of its sinks."""
 

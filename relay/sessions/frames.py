@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+
+import attrs
 
 _FIN_TEXT, _FIN_BINARY, _FIN_PING = 0x81, 0x82, 0x89
 
@@ -28,3 +31,17 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 PING = _frame(_FIN_PING, b"")
 """An empty ping. Any pong shows that the peer lives, whichever ping it answers."""
+
+
+@attrs.frozen
+class Framing:
+    """The bytes by which a transport delimits what a session sends."""
+
+    message: Callable[[bytes], bytes]
+    """Returns a message (UTF-8) as it goes to the client. Called synchronously; must not raise."""
+    ping: bytes
+    """Shows the client that the connection lives."""
+
+
+WEBSOCKET = Framing(text_frame, PING)
+"""The framing of a WebSocket connection."""

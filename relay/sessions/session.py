@@ -15,7 +15,7 @@ import trio
 
 from relay.ground import logs
 from relay.ground.errors import Disconnect, Reason
-from relay.sessions.frames import PING, text_frame
+from relay.sessions.frames import WEBSOCKET, Framing
 from relay.sessions.outbox import Outbox
 
 CLOSE_TIMEOUT = 2.0
@@ -49,10 +49,12 @@ class Session:
     __slots__ = (
         "_deadline",
         "_deadline_reason",
+        "_framing",
         "_idle_deadline",
         "_idle_timeout",
         "_scope",
         "address",
+        "compresses",
         "dialect",
         "headers",
         "last_words",
@@ -69,11 +71,24 @@ class Session:
     receive: Callable[[], Awaitable[str | bytes | None]]
     """Return the next message, or None at the end: the socket's own method, while the session runs."""
 
-    def __init__(self, outbox: Outbox, *, dialect: str, address: str, query: str, idle_timeout: float) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        dialect: str,
+        address: str,
+        query: str,
+        idle_timeout: float,
+        framing: Framing = WEBSOCKET,
+        compresses: bool = False,
+    ) -> None:
+        self._framing = framing
         self.outbox = outbox
         self.dialect = dialect
         self.address = address
         """The client's address, for logs and limits."""
+        self.compresses = compresses
+        """Whether the client takes compressed frames. See `sessions.compression`."""
         self.query = query
         """The query string of the handshake, as the client sent it."""
         self.headers: Mapping[str, str] = {}
@@ -135,12 +150,13 @@ class Session:
         """Queue a ping behind what waits to be sent, if the outbox has room for one. Called synchronously."""
         # A client that reads slowly answers late, but it answers. Without a ping it would count as dead.
         self.outbox.settle()  # publications that the flusher holds for this outbox take room, too
-        if self.outbox.size + len(PING) <= self.outbox.max_bytes:
-            self.outbox.push(PING)
+        ping = self._framing.ping
+        if self.outbox.size + len(ping) <= self.outbox.max_bytes:
+            self.outbox.push(ping)
 
     async def send(self, payload: bytes) -> None:
         """Send a message (UTF-8), waiting for room in the outbox."""
-        await self.outbox.send(text_frame(payload))
+        await self.outbox.send(self._framing.message(payload))
 
     async def run(self, handle: Callable[[Session], Awaitable[None]], socket: Socket) -> None:
         """Run the dialect's handler until either side ends the session, then close. Raises nothing but cancellation."""
@@ -170,6 +186,6 @@ class Session:
         with trio.move_on_after(CLOSE_TIMEOUT):
             words = self.last_words(reason) if self.last_words is not None else None
             if words is not None:
-                await self.outbox.send(text_frame(words))
+                await self.outbox.send(self._framing.message(words))
             await socket.close(reason.close_code, reason.text)
             await self.outbox.wait_until_written()

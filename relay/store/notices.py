@@ -12,10 +12,9 @@ from typing import Any, Protocol
 
 from relay.ground import strictjson
 from relay.model.publication import Publication
+from relay.store.parts import split
 from relay.store.transaction import Transaction
 
-MAX_PAYLOAD_BYTES = 7900
-"""Bytes of one payload. PostgreSQL takes 7,999; the rest is room for the escapes of text."""
 NOTICE = "n"
 """The sort of a payload that is a notice."""
 ANY_NODE = "-"
@@ -59,7 +58,7 @@ def announce(connection: Transaction, kind: str, data: dict[str, Any]) -> None:
 
 
 def notify(connection: Transaction, payloads: Sequence[str]) -> None:
-    """Send payloads as `announce` does."""
+    """Send payloads as `announce` does; large ones in parts."""
     send = getattr(connection, "notify", None)
     if send is not None:
-        send(*payloads)
+        send(*(part for payload in payloads for part in split(payload)))

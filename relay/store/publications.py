@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import itertools
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from relay.ground.clock import Clock
@@ -34,6 +34,13 @@ BEHIND_EPOCH = "behind_epoch"
 Record = Callable[[Any, Sequence[Publication]], None]
 """Writes what belongs to publications beside them. It gets a transaction of the store."""
 
+UsedElsewhere = Callable[[Sequence[str]], Awaitable[set[str] | None]]
+"""Returns those of some channels that other nodes have in memory; None if not every node answers."""
+
+
+async def _used_nowhere(_: Sequence[str]) -> set[str] | None:
+    return set()
+
 
 class Publications(abc.ABC):
     """The broker's `Store`, by the database's group commit."""
@@ -47,6 +54,8 @@ class Publications(abc.ABC):
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.used_elsewhere: UsedElsewhere = _used_nowhere
+        """Asks the other nodes which of some channels they have in memory."""
 
     def bind(  # noqa: B027 - an engine on which one server writes has nothing to fill
         self,
@@ -160,8 +169,8 @@ class Publications(abc.ABC):
         `max_age_of` returns, for a channel's name, the seconds that its publications are kept (None: for ever). It is
         called in the store's thread.
 
-        On an engine that writes behind, a channel whose last publication is older than that, and than HEAD_PERIOD, is
-        forgotten unless `is_used`, which is called in the store's thread too. `on_forgotten` gets its name and the head
+        A channel whose last publication is older than that, and than HEAD_PERIOD, is forgotten unless `is_used`, which is
+        called in the store's thread too. `on_forgotten` gets its name and the head
         with which it would begin again. It is called synchronously, in the order of commits.
 
         Return the id of the last pruned channel, to continue from, or None after the last one.

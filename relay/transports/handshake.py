@@ -13,8 +13,8 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _KEY_BYTES = 16
 
 
-def accept_handshake(head: RequestHead) -> bytes:
-    """Return the 101 answer to an upgrade request.
+def accept_handshake(head: RequestHead, extensions: bytes | None = None) -> bytes:
+    """Return the 101 answer to an upgrade request, with the extensions that were negotiated.
 
     Raises:
         RequestError: the request is not a valid WebSocket handshake of version 13 (RFC 6455, 4.2.1).
@@ -31,6 +31,7 @@ def accept_handshake(head: RequestHead) -> bytes:
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
         + accept
+        + (b"" if extensions is None else b"\r\nSec-WebSocket-Extensions: " + extensions)
         + b"\r\n\r\n"
     )
 

@@ -1,7 +1,7 @@
 """Serves HTTP/1.1 on a connection: one request after the other, each framed by one parser.
 
 The connection parses every head. It refuses a head that is not plainly framed, and ends. A direct route answers its
-requests, an upgrade is returned to the caller, and the ASGI application answers all other requests.
+requests, one that begins a session is returned to the caller, and the ASGI application answers all other requests.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ FindRoute = Callable[[RequestHead], Respond | None]
 """Returns the function that answers a request directly, or None for the application."""
 
 
+HandsOver = Callable[[RequestHead], bool]
+"""Returns whether a request begins a session, so that the caller of `HttpServer.serve` answers it. Called synchronously."""
+
+
+def asks_for_websocket(head: RequestHead) -> bool:
+    """Return whether a request is an upgrade to WebSocket."""
+    return head.asks_for_websocket
+
+
 def no_routes(head: RequestHead) -> Respond | None:
     """Leave every request to the application."""
     return None
@@ -50,6 +59,7 @@ class HttpServer:
         self,
         asgi: AsgiServer,
         find_route: FindRoute = no_routes,
+        hands_over: HandsOver = asks_for_websocket,
         *,
         keep_alive_timeout: float = KEEP_ALIVE_TIMEOUT,
         head_timeout: float = HEAD_TIMEOUT,
@@ -57,6 +67,7 @@ class HttpServer:
     ) -> None:
         self.asgi = asgi
         self.find_route = find_route
+        self.hands_over = hands_over
         self.keep_alive_timeout = keep_alive_timeout
         self.head_timeout = head_timeout
         self.body_timeout = body_timeout
@@ -66,7 +77,7 @@ class HttpServer:
         self._empty = trio.Event()
 
     async def serve(self, stream: ByteStream) -> RequestHead | None:
-        """Serve a connection until it ends, and return None. If the client requests an upgrade, return that request.
+        """Serve a connection until it ends, and return None. If a request begins a session, return that request.
 
         The caller closes the stream.
         """
@@ -107,11 +118,15 @@ class HttpServer:
 
 @asynccontextmanager
 async def open_http_server(
-    app: Application, find_route: FindRoute = no_routes, **timeouts: float
+    app: Application,
+    find_route: FindRoute = no_routes,
+    hands_over: HandsOver = asks_for_websocket,
+    /,
+    **timeouts: float,
 ) -> AsyncIterator[HttpServer]:
     """Start an ASGI application with direct routes beside it, and shut it down at the end of the block."""
     async with open_asgi_server(app) as asgi, trio.open_nursery() as nursery:
-        server = HttpServer(asgi, find_route, **timeouts)
+        server = HttpServer(asgi, find_route, hands_over, **timeouts)
         await nursery.start(server.run)
         yield server
         nursery.cancel_scope.cancel()
@@ -137,11 +152,11 @@ class _Connection:
         self._stream.abort()
 
     async def run(self) -> RequestHead | None:
-        """Serve the connection to its end, and return None, or return an upgrade request."""
+        """Serve the connection to its end, and return None, or return a request that begins a session."""
         try:
             while data := await self._receive_head():
                 head = parse_head(data)
-                if head.asks_for_websocket:
+                if self._server.hands_over(head):
                     return head
                 respond = None if head.length is None else self._server.find_route(head)
                 if respond is None:

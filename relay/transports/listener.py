@@ -1,4 +1,4 @@
-"""Listening sockets, and the path of each connection from its first bytes to WebSocket or HTTP.
+"""Listening sockets, and the path of each connection from its first bytes to a session or HTTP.
 
 Each connection is one task, and one function owns all of it. An error in a connection ends that connection with a line in the log,
 never the process.
@@ -42,14 +42,14 @@ log = logs.get("relay.listener")
 
 
 class Connection(Protocol):
-    """A WebSocket connection that Relay accepted."""
+    """A connection that has become a session: a WebSocket, or an event stream."""
 
     async def run(self, tasks: trio.Nursery) -> None:
         """Serve the connection until it has ended. `tasks` runs a task that the connection needs for a while, and that its stream ends."""
 
 
-OpenWebSocket = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
-"""Accepts an upgrade request, or answers why not and returns None."""
+OpenSession = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]
+"""Accepts a request that begins a session, or answers why not and returns None."""
 
 MakeStream = Callable[[socket.socket, tuple[str, int]], ByteStream]
 
@@ -91,7 +91,7 @@ class Listener:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        open_websocket: OpenWebSocket,
+        open_session: OpenSession,
         http: HttpServer,
         handlers: trio.Nursery,
         connections: ConnectionCounter,
@@ -104,7 +104,7 @@ class Listener:
         `make_stream` adds TLS, or not.
         """
         self._sockets = sockets
-        self._open_websocket = open_websocket
+        self._open_session = open_session
         self._http = http
         self._handlers = handlers
         self._connections = connections
@@ -204,7 +204,7 @@ class Listener:
             stream.close()
 
     async def _route(self, stream: ByteStream) -> Connection | None:
-        """Serve HTTP until the connection ends, and return None, or until the client asks for WebSocket."""
+        """Serve HTTP until the connection ends, and return None, or until a request begins a session."""
         self._arriving.take()
         try:
             head = await self._receive_head(stream)
@@ -231,9 +231,9 @@ class Listener:
         request = upgrade_request(head)
         if request is None:
             stream.unread(head)
-            # A proxy may use the connection for an upgrade after it served other requests.
+            # An event stream is told by its path. A proxy may use the connection for other requests before.
             request = await self._http.serve(stream)
-        return None if request is None else await self._open_websocket(request, stream)
+        return None if request is None else await self._open_session(request, stream)
 
     async def _receive_head(self, stream: ByteStream) -> bytes:
         """Return the head of the first request; empty if the client left. Raises as `ByteStream.receive_head`, or TooSlowError."""

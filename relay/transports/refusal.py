@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 import trio
@@ -34,10 +34,11 @@ async def refuse(
     address: str = "",
     status: int | None = None,
     bodies: Sequence[ErrorBody] = (),
+    headers: Iterable[tuple[str, str]] = (),
 ) -> None:
     """Answer a connection with an error. The stream's owner closes it. Errors of the connection are not raised.
 
-    `status` and `bodies`: as for `error_answer`.
+    `status` and `bodies`: as for `error_answer`. `headers` are sent besides those of every refusal.
     """
     spread = random.uniform(0, RETRY_SPREAD)  # noqa: S311 - not a secret
     answer = error_answer(refusal, path, _clock.now_ms(), status=status, bodies=bodies, spread=spread)
@@ -49,14 +50,19 @@ async def refuse(
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
-        *(f"{name}: {value}" for name, value in answer.headers.items()),
+        *(f"{name}: {value}" for name, value in (*answer.headers.items(), *headers)),
         "Connection: close",
         "",
         "",
     ]
+    await send_last(stream, "\r\n".join(lines).encode("latin-1") + body)
+
+
+async def send_last(stream: ByteStream, data: bytes) -> None:
+    """Send the last bytes of a connection, within SEND_TIMEOUT. The stream's owner closes it. Errors of the connection are not raised."""
     try:
         with trio.move_on_after(SEND_TIMEOUT):
-            await stream.send_all("\r\n".join(lines).encode() + body)
+            await stream.send_all(data)
             await stream.send_eof()
             with trio.move_on_after(LINGER_TIMEOUT):
                 while await stream.receive_some():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import trio
 from trio_websocket import WebSocketConnection
@@ -55,6 +55,9 @@ class WebSocket:
         "message_count",
     )
 
+    transport: ClassVar[str] = "websocket"
+    """The name in metrics."""
+
     def __init__(
         self,
         stream: ByteStream,
@@ -66,17 +69,19 @@ class WebSocket:
         on_pong: Callable[[], None] | None,
         on_violation: Callable[[Reason], None],
         ends: trio.Semaphore,
+        compresses: bool = False,
     ) -> None:
         """`on_bytes` and `on_pong` report signs of life, `on_violation` what must end the connection; all are called synchronously.
 
         `ends` is shared by all connections: it bounds how many handle the loss of their client between two turns of the loop.
+        `compresses`: whether permessage-deflate was negotiated.
         """
         self._stream = stream
         self._outbox = outbox
         self._watcher = watcher
         self._on_bytes = on_bytes
         self._ends = ends
-        self._events = Events(outbox, max_message_bytes, on_pong, on_violation)
+        self._events = Events(outbox, max_message_bytes, on_pong, on_violation, compresses=compresses)
         self._inbox = _Inbox()
         self._connection = _Connection(self._events, outbox, self._inbox)
         self.message_count = 0

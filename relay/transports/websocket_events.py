@@ -1,8 +1,8 @@
 """The frames of one WebSocket connection as events, with the limits that wsproto and trio-websocket lack.
 
 wsproto counts nothing. trio-websocket counts characters instead of bytes, lets any number of empty fragments pass, and drops a pong that
-answers none of its own pings. The events here keep the limits in bytes and report every pong. The connection never negotiates an
-extension, so one frame can be shared by all connections.
+answers none of its own pings. The events here keep the limits in bytes and report every pong. The one extension that a connection may
+negotiate keeps no context, so one frame can be shared by all connections.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
+from wsproto.extensions import Extension
 
 from relay.ground.errors import Reason
 from relay.sessions.outbox import Outbox
+from relay.transports.deflate import Inflater
 
 MAX_EMPTY_FRAGMENTS = 64
 """Fragments without content in one message. They cost work, carry nothing and add nothing to the size of the message."""
+_VIOLATIONS = {reason.close_code: reason for reason in (Reason.NOT_UTF8, Reason.TOO_LARGE)}
 _LONE_PONG = b"\x8a\x80"
 """The first two of the six bytes of an empty pong: a client masks every frame."""
 
@@ -45,10 +48,16 @@ class Events:
         max_message_bytes: int,
         on_pong: Callable[[], None] | None,
         on_violation: Callable[[Reason], None],
+        *,
+        compresses: bool = False,
     ) -> None:
-        """`on_pong` is called for each pong, `on_violation` once for what must end the connection; both synchronously."""
+        """`on_pong` is called for each pong, `on_violation` once for what must end the connection; both synchronously.
+
+        `compresses`: whether permessage-deflate was negotiated.
+        """
         self.client = False
-        self._connection = Connection(ConnectionType.SERVER)
+        extensions: list[Extension] = [Inflater(max_message_bytes)] if compresses else []
+        self._connection = Connection(ConnectionType.SERVER, extensions)
         self._decoder = self._connection._proto._frame_decoder  # private: only it knows where a frame ends
         self.fed = False
         """Whether bytes may hold events that `events` has not returned yet."""
@@ -119,8 +128,7 @@ class Events:
                 # The connection reads on and drops what it reads, because a reset could overtake the server's close frame.
                 self.broken = True
                 self.fed = False
-                not_utf8 = event.code == Reason.NOT_UTF8.close_code
-                self._on_violation(Reason.NOT_UTF8 if not_utf8 else Reason.PROTOCOL_ERROR)
+                self._on_violation(_VIOLATIONS.get(event.code, Reason.PROTOCOL_ERROR))
                 return
             yield event
         self.fed = False
@@ -132,7 +140,7 @@ class Events:
     def _count(self, event: TextMessage | BytesMessage) -> Reason | None:
         """Count a fragment; return the limit that its message broke, or None."""
         data = event.data
-        if not data:
+        if not data and event.frame_finished:  # a part of a compressed frame may inflate to nothing
             self._empty += 1
             if self._empty > MAX_EMPTY_FRAGMENTS:
                 return Reason.FLOOD

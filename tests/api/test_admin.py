@@ -146,12 +146,12 @@ async def test_pages_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for number in range(7):
             await stack.enter_async_context(live(admin.address, f"user-{number}"))
         seen: list[str] = []
-        cursor: str | None = "0"
+        cursor: dict[str, str] | None = {}
         while cursor is not None:
-            page = await admin.get("/connections", limit=3, cursor=cursor)
+            page = await admin.get("/connections", limit=3, **cursor)
             assert len(page["connections"]) <= 3
             seen += [one["userId"] for one in page["connections"]]
-            cursor = page["cursor"]
+            cursor = None if page["cursor"] is None else {"cursor": page["cursor"]}
             if len(seen) == 3:
                 admin.server.core.steering.disconnect(user_id="user-1", connection_id=None, reason=Reason.RECONNECT)
                 await admin.until_connections(6)

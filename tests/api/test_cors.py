@@ -106,7 +106,7 @@ async def test_a_preflight_is_answered_for_every_path(tmp_path: Path, path: str)
         "DELETE",
     }
     headers = {name.strip().lower() for name in answer.headers["access-control-allow-headers"].split(",")}
-    assert headers == {"authorization", "content-type", "x-api-key"}
+    assert headers == {"authorization", "content-type", "last-event-id", "x-api-key"}
     assert answer.headers["access-control-max-age"] == str(MAX_AGE)
     assert answer.headers["vary"] == "Origin"
 

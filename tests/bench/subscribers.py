@@ -18,7 +18,7 @@ RUN = "0123abcd"
 
 def listening(subject: Subject, offset: int = 0) -> Subscriber:
     """Return a subscriber that is subscribed, with no server behind it."""
-    subscriber = Subscriber(Crowd(Poller(), NOWHERE, subject, RUN), "token")
+    subscriber = Subscriber(Crowd(Poller(), [NOWHERE], subject, RUN), "token")
     subscriber.state = State.CONNECTING
     subscriber.received(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
     answer = {"type": "subscribed", "data": {"offset": offset, "epoch": "e"}}

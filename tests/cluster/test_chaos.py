@@ -1,39 +1,49 @@
-"""Three nodes in processes of their own, clients and publishers everywhere, and nodes that are killed and started again.
+"""Three nodes in processes of their own, clients of all dialects and publishers everywhere, and nodes that are killed and started.
 
-It runs for RELAY_CHAOS_SECONDS (20 by default; 600 is the long run).
+It runs for RELAY_CHAOS_SECONDS (12 by default; 600 is the long run), with 60 clients and 30 publishers.
 """
 
 from __future__ import annotations
 
 import os
 import random
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError
 
 from tests.actions import make_room
-from tests.clients import Client, live
 from tests.cluster.nodes import processes
+from tests.cluster.readers import ChannelsReader, LiveReader, PriceFeed, Reader, SocketioReader, TradesFeed
 from tests.postgres import PostgresServer
 from tests.running import RelayProcess, bearer
 
-SECONDS = float(os.environ.get("RELAY_CHAOS_SECONDS", "20"))
-READERS = 9
-PUBLISHERS = 9
+SECONDS = float(os.environ.get("RELAY_CHAOS_SECONDS", "12"))
+CLIENTS = {"live": 24, "channels": 12, "trades": 6, "price": 6, "socketio": 12}
+WRITERS, TICKERS = 20, 10
+PAUSE = 0.05
+"""Seconds between two publications of a publisher, so that the machine has room for 60 clients."""
+GRACE = 5.0
+SETTINGS = """
+[limits]
+messages_per_minute = 1000000
+requests_per_minute = 1000000
+handshakes_per_minute = 1000000
+auth_failures_per_minute = 1000000
+"""
 LISTEN_CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
 )
-GONE = (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError)
 
 pytestmark = pytest.mark.slow
 
 
 class Chaos:
-    """What was acknowledged, and what each reader saw."""
+    """The nodes, what was acknowledged, and the clients."""
 
     def __init__(self, started: list[RelayProcess], room: str, seed: int) -> None:
         self.started = started
@@ -41,70 +51,53 @@ class Chaos:
         self.dice = random.Random(seed)
         self.alive = set(range(len(started)))
         self.acknowledged: list[str] = []
-        self.seen: list[list[tuple[int, str]]] = [[] for _ in range(READERS)]
-        self.resumes = 0
+        self.positions: dict[tuple[str, str, int], str] = {}
+        """The text that was acknowledged at each position: channel, epoch, offset."""
+        self.wrong: list[str] = []
         self.harms: list[str] = []
         self.going_on = True
+        self.last = 0
 
     def address(self) -> str:
         """Return the address of some node that is alive."""
         return self.started[self.dice.choice(sorted(self.alive))].address
 
-    async def publish(self, number: int) -> None:
-        """Post messages, each again on any node until it is acknowledged."""
-        count = 0
-        async with httpx.AsyncClient(timeout=15, headers=bearer(f"publisher{number}")) as http:
+    async def write(self, number: int) -> None:
+        """Post messages to the room, each again on any node until it is acknowledged."""
+        async with httpx.AsyncClient(timeout=15, headers=bearer(f"writer{number}")) as http:
+            count = 0
             while self.going_on:
                 text = f"{number} {count}"
-                url = f"http://{self.address()}/v1/chatrooms/{self.room}/messages"
-                try:
-                    answer = await http.post(url, json={"message": text, "clientMessageId": text})
-                except httpx.TransportError:
-                    await trio.sleep(0.05)
-                    continue
-                if answer.status_code == 503:
-                    await trio.sleep(0.05)
-                    continue
-                assert answer.status_code in (200, 201), answer.text
+                body = {"message": text, "clientMessageId": text}
+                await self._post(http, f"/v1/chatrooms/{self.room}/messages", body)
                 self.acknowledged.append(text)
                 count += 1
+                await trio.sleep(PAUSE)
 
-    async def read(self, index: int) -> None:
-        """Read, and resume on some node whenever the connection ends."""
-        since: dict[str, Any] | None = None
+    async def tick(self, number: int) -> None:
+        """Publish trades and prices, each again with its key until it is acknowledged."""
+        channel, field = ("trades", "amount") if number % 2 else ("market:BTC", "price")
+        async with httpx.AsyncClient(timeout=15, headers=bearer("backend", admin=True)) as http:
+            while self.going_on:
+                self.last += 1
+                item = {"channel": channel, "data": {field: self.last}, "idempotencyKey": str(self.last)}
+                [answer] = await self._post(http, "/v1/publish", item)
+                place = (channel, answer["epoch"], answer["offset"])
+                if self.positions.setdefault(place, str(item["data"][field])) != str(item["data"][field]):  # type: ignore[index]
+                    self.wrong.append(f"{place} was given to two publications")
+                await trio.sleep(PAUSE)
+
+    async def _post(self, http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
         while True:
             try:
-                async with live(self.address(), f"reader{index}") as client:
-                    since = await self._join(client, since)
-                    while True:
-                        message = await client.receive_late()
-                        assert message["type"] != "unsubscribed", message
-                        if message["type"] == "chat:message":
-                            assert message["offset"] == since["offset"] + 1, (index, since, message)
-                            since["offset"] += 1
-                            self.seen[index].append((message["offset"], message["data"]["message"]))
-            except GONE:
-                await trio.sleep(0.05)
-            except BaseExceptionGroup as group:
-                if group.split(GONE)[1] is not None:
-                    raise
-                await trio.sleep(0.05)
-
-    async def _join(self, client: Client, since: dict[str, Any] | None) -> dict[str, Any]:
-        more = {} if since is None else {"since": since}
-        while True:
-            await client.send(type="subscribe", channel="chatroom", chatroomId=self.room, **more)
-            while (answer := await client.receive())["type"] not in ("subscribed", "error"):
-                pass
-            if answer["type"] == "subscribed":
-                break
-            await trio.sleep(0.1)
-        data = answer["data"]
-        if since is None:
-            return {"offset": data["offset"], "epoch": data["epoch"]}
-        self.resumes += 1
-        assert data["recovered"] is True, (since, data)
-        return since
+                answer = await http.post(f"http://{self.address()}{path}", json=body)
+            except httpx.TransportError:
+                await trio.sleep(PAUSE)
+                continue
+            if answer.status_code != 503:
+                assert answer.status_code in (200, 201), answer.text
+                return answer.json()["data"]
+            await trio.sleep(PAUSE)
 
     async def harm(self, postgres: PostgresServer) -> None:
         """Kill nodes, stop them in order, and cut listeners, until the time is up."""
@@ -127,6 +120,22 @@ class Chaos:
                     await trio.to_thread.run_sync(node.start)
                 self.alive.add(index)
 
+    async def readers(self) -> list[Reader]:
+        """Return all clients. Those of Socket.IO have a key each."""
+        found: list[Reader] = []
+        for number in range(CLIENTS["live"]):
+            found.append(LiveReader(f"live{number}", self.address, self.room))
+        for number in range(CLIENTS["channels"]):
+            found.append(ChannelsReader(f"channels{number}", self.address, self.room))
+        found += [TradesFeed(f"trades{number}", self.address) for number in range(CLIENTS["trades"])]
+        found += [PriceFeed(f"price{number}", self.address) for number in range(CLIENTS["price"])]
+        url = f"http://{self.address()}/v1/admin/keys"
+        async with httpx.AsyncClient(headers=bearer("root", admin=True)) as http:
+            for number in range(CLIENTS["socketio"]):
+                answer = await http.post(url, json={"user": f"io{number}", "tier": "pro"})
+                found.append(SocketioReader(f"io{number}", self.address, answer.json()["data"]["secret"]))
+        return found
+
 
 @pytest.mark.parametrize("seed", [1])
 async def test_chaos(tmp_path: Path, seed: int) -> None:
@@ -134,33 +143,98 @@ async def test_chaos(tmp_path: Path, seed: int) -> None:
     postgres = PostgresServer()
     postgres.start()
     try:
-        with trio.fail_after(SECONDS + 90):
+        with trio.fail_after(SECONDS + 150):
             await _run(tmp_path, postgres, seed)
     finally:
         postgres.close()
 
 
 async def _run(folder: Path, postgres: PostgresServer, seed: int) -> None:
-    async with processes(folder, 3, postgres.url()) as started:
+    async with processes(folder, 3, postgres.url(), SETTINGS) as started:
         chaos = Chaos(started, await make_room(started[0].address), seed)
+        readers = await chaos.readers()
         async with trio.open_nursery() as reading:
-            for index in range(READERS):
-                reading.start_soon(chaos.read, index)
-            await trio.sleep(1)
+            for reader in readers:
+                reading.start_soon(reader.run)
+            for reader in readers:
+                await reader.connected.wait()
             async with trio.open_nursery() as publishing:
-                for number in range(PUBLISHERS):
-                    publishing.start_soon(chaos.publish, number)
+                for number in range(WRITERS):
+                    publishing.start_soon(chaos.write, number)
+                for number in range(TICKERS):
+                    publishing.start_soon(chaos.tick, number)
                 await chaos.harm(postgres)
                 chaos.going_on = False
             rows = [text for (text,) in postgres.execute("SELECT text FROM messages ORDER BY seq")]
-            with trio.fail_after(30):
-                while any(not seen or seen[-1][0] < len(rows) for seen in chaos.seen):
-                    await trio.sleep(0.1)
+            heads = dict(postgres.execute('SELECT name, "offset" FROM channels'))
+            await _until_all_is_seen(readers, len(rows), heads["trades"])
+            await _presence_is_true(chaos, readers)
             reading.cancel_scope.cancel()
-    assert len(set(rows)) == len(rows), "a message is there twice"
+    _audit(chaos, readers, rows)
+
+
+async def _until_all_is_seen(readers: Sequence[Reader], messages: int, trades: int) -> None:
+    def complete() -> bool:
+        return all(
+            reader.since["room"]["offset"] == messages
+            and (isinstance(reader, ChannelsReader) or reader.since["trades"]["offset"] == trades)
+            for reader in readers
+            if isinstance(reader, LiveReader | ChannelsReader)
+        )
+
+    with trio.fail_after(40):
+        while not complete():
+            await trio.sleep(0.1)
+
+
+async def _presence_is_true(chaos: Chaos, readers: Sequence[Reader]) -> None:
+    """Within ten seconds every node says the same of the room: the users that are there."""
+    expected = sorted(reader.name for reader in readers if isinstance(reader, LiveReader | ChannelsReader))
+    async with httpx.AsyncClient(headers=bearer("root", admin=True), timeout=15) as http:
+        for node in chaos.started:
+            found: list[str] = []
+            deadline = trio.current_time() + 15
+            while found != expected and trio.current_time() < deadline:
+                answer = await http.get(f"http://{node.address}/v1/channels/chatroom:{chaos.room}/presence")
+                found = sorted(user["userId"] for user in answer.json()["data"]["users"])
+                await trio.sleep(0.1)
+            assert found == expected, chaos.harms
+
+
+def _audit(chaos: Chaos, readers: Sequence[Reader], rows: list[str]) -> None:
+    wrong = chaos.wrong + [one for reader in readers for one in reader.wrong]
+    assert wrong == [], chaos.harms
+    assert [text for text, count in Counter(rows).items() if count > 1] == [], "a message is there twice"
     assert set(chaos.acknowledged) <= set(rows), "an acknowledged message is lost"
     assert len(chaos.acknowledged) > 10 * SECONDS
-    assert chaos.resumes >= 3, chaos.harms
-    for seen in chaos.seen:
-        assert seen == list(enumerate(rows, 1))[-len(seen) :]
-    assert len(chaos.seen[0]) > len(rows) // 2
+    assert sum(isinstance(reader, LiveReader | ChannelsReader) and reader.resumes for reader in readers) >= 10
+    for reader in readers:
+        assert any(seen for channel in reader.seen.values() for seen in channel), f"{reader.name} saw nothing"
+    dense = list(enumerate(rows, 1))
+    for reader in readers:
+        for seen in reader.seen.get("room", []):
+            assert seen == dense[-len(seen) :], reader.name
+    for channel, name in (("trades", "trades"), ("market:BTC", "prices")):
+        _audit_order(channel, name, chaos, readers)
+    away = {reader.name for reader in readers if reader.longest_away > GRACE * 0.8}
+    told = {user for reader in readers if isinstance(reader, LiveReader) for user in reader.offline}
+    assert told <= away, (told, chaos.harms)
+
+
+def _audit_order(channel: str, name: str, chaos: Chaos, readers: Sequence[Reader]) -> None:
+    """Every client saw the publications of a channel in one order, and what was acknowledged at its position."""
+    offsets: dict[str, int] = {}
+    for reader in readers:
+        for seen in reader.seen.get(name, []):
+            for offset, text in seen:
+                if offset is not None:
+                    assert offsets.setdefault(text, offset) == offset, (reader.name, text)
+    assert len(set(offsets.values())) == len(offsets)
+    for (of, _, offset), text in chaos.positions.items():
+        assert of != channel or offsets.get(text, offset) == offset, (of, offset, text)
+    for reader in readers:
+        for seen in reader.seen.get(name, []):
+            places = [offsets[text] for _, text in seen if text in offsets]
+            assert places == sorted(set(places)), (reader.name, name)
+            if name == "trades" and len(places) == len(seen) > 0:
+                assert places == list(range(places[0], places[0] + len(places))), reader.name

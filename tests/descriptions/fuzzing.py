@@ -14,7 +14,7 @@ import trio
 from tests.running import bearer
 
 HERE = Path(__file__).parent
-ENDLESS = ("/v1/admin/tail", "/v1/admin/figures")
+ENDLESS = ("/v1/admin/tail", "/v1/admin/figures", "/v1/sse")
 """Streams without an end, which Schemathesis would wait for."""
 CALLERS: Mapping[str, Mapping[str, str]] = {"admin": bearer("root", admin=True), "user": bearer("alice"), "nobody": {}}
 """The callers, and their credentials."""

@@ -92,8 +92,11 @@ async def test_the_official_parser_finds_nothing(tmp_path: Path) -> None:
 
 
 async def test_every_dialect_is_described(tmp_path: Path) -> None:
-    """Each endpoint under its path. A dialect that is added gets a module `frames.py`, and its entry in APIS here."""
-    assert len(DIALECTS) == len(APIS)
+    """Each endpoint under its path. A dialect that is added gets a module `frames.py`, and its entry in APIS here.
+
+    The streams of `sse` are in `/openapi.json`.
+    """
+    assert len(DIALECTS) == len(APIS) + len({"sse"})
     found = (await documents(tmp_path)).asyncapi["channels"]
     assert {name: channel["address"] for name, channel in found.items()} == {api.name: api.path for api in ALL}
 

@@ -27,6 +27,8 @@ WITHOUT = ("/docs", "/demo", "/console", "/relay.js", "/relay.d.ts", "/socket.io
 methods of `/api/`."""
 ONLY_ELSEWHERE = {Code.METHOD_NOT_ALLOWED, Code.TOO_MANY_SUBSCRIPTIONS}
 """Codes that no described operation refuses with: any path may answer 405, and only WebSocket subscribes."""
+READ_AS_A_WHOLE = ("POST /v1/publish", "POST /v1/admin/publish", "GET /v1/sse")
+"""Routes whose body or query another module reads: `access.publishing`, and the one of the streams."""
 HOW = "put @describe(...) of relay/api/operation.py between the decorator of the route and its function"
 RESPONSE = re.compile(r"#/components/responses/(\w+)")
 
@@ -79,7 +81,7 @@ async def test_every_field_that_a_route_reads_is_described(tmp_path: Path) -> No
             if isinstance(described, type) and attrs.has(described):
                 helpers = {"RoomsQuery": "rooms_page_of", "MessagesQuery": "messages_page_of", "PageQuery": "page_of"}
                 assert {described.__name__, helpers.get(described.__name__, "")} & source.names(), (row, described)
-            elif described is not None and row not in ("POST /v1/publish", "POST /v1/admin/publish"):
+            elif described is not None and row not in READ_AS_A_WHOLE:
                 by_hand |= set(described)
         assert source.fields() == by_hand, f"{row}: the fields read and those in @describe differ"
 

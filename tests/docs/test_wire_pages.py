@@ -6,6 +6,7 @@ of the encoders. A failure lists what is missing.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,8 +22,11 @@ from relay.dialects.live import protocol as live
 from relay.dialects.live import routes
 from relay.dialects.socketio import engineio, server
 from relay.dialects.socketio import protocol as socketio
+from relay.dialects.sse import protocol as sse
+from relay.dialects.sse import routes as sse_routes
 from relay.ground.errors import Code, Reason
 from relay.model.namespaces import Namespace
+from relay.transports import event_stream
 from relay.transports.http_errors import STATUS
 from tests.docs.wire_tables import (
     KINDS,
@@ -40,6 +44,7 @@ from tests.docs.wire_tables import (
     reasons,
     socketio_sent,
     socketio_taken,
+    tree,
     trees,
 )
 
@@ -54,6 +59,7 @@ PAGES = (
     "channels",
     "feeds",
     "socketio",
+    "sse",
     "errors",
 )
 PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
@@ -139,6 +145,31 @@ def test_socketio_names_each_refusal() -> None:
     refusals = [value for value in vars(server).values() if isinstance(value, tuple) and isinstance(value[0], int)]
     assert server.UNKNOWN_SESSION in refusals
     assert missing("socketio", (f"| {code} | `{message}` |" for code, message in refusals)) == []
+
+
+def test_sse_names_each_event_each_field_of_the_query_and_each_path() -> None:
+    sources = tree(sse), tree(event_stream)
+    events = {
+        node.value.decode()
+        for source in sources
+        for node in ast.walk(source)
+        if isinstance(node, ast.Constant) and isinstance(node.value, bytes) and node.value.startswith(b"relay:")
+    }
+    assert {"relay:subscribed", "relay:end"} < events
+    assert missing("sse", (f"| `{event}` |" for event in events)) == []
+    query = arguments(sources, "_single", 1) | {"channel"}
+    assert {"ticket", "last"} < query
+    assert missing("sse", (f"| `{field}` |" for field in query)) == []
+    assert missing("sse", [sse_routes.PATH, f"POST {sse_routes.TICKETS}"]) == []
+
+
+def test_sse_names_each_end_that_is_not_one_of_websocket_alone() -> None:
+    of_frames = {Reason.IDLE, Reason.PROTOCOL_ERROR, Reason.NOT_UTF8, Reason.FLOOD, Reason.TOO_LARGE, Reason.NORMAL}
+    may_end = reasons("dialects/sse").union(*map(reasons, (*SHARED, "dialects/user_session.py"))) - of_frames
+    may_end.discard(Reason.BINARY)
+    assert {Reason.TOO_SLOW, Reason.TOKEN_EXPIRED, Reason.OVERLOADED} <= may_end
+    rows = (f"| {reason.close_code} | {text_of(reason)} |" for reason in may_end)
+    assert missing("sse", rows) == []
 
 
 def test_live_names_each_route() -> None:

@@ -18,6 +18,7 @@ from relay.store import api_keys as keys
 from tests.clients import Client, connect, live
 from tests.e2e.proxies import COMMANDS, DOMAIN, Proxy, free_ports, proxied
 from tests.running import bearer, config_for, running, token
+from tests.streams import stream
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +88,13 @@ async def test_every_dialect(name: str, tmp_path: Path) -> None:
         await generic.send(type="subscribe", data={"channel": "task:7"})
         assert (await generic.receive())["type"] == "subscribed"
         asset = await stack.enter_async_context(connect(target.address, "/api/v1/ws/assets/btc/price", tls=tls))
+        events = [
+            await stack.enter_async_context(stream(target.address, names, tls=tls, headers=headers))
+            for names, headers in ((["market:BTC"], {}), (["market:BTC", "task:7"], bearer("bob")))
+        ]
+        for one in events:
+            assert (one.status, one.headers["content-type"]) == (200, "text/event-stream")
+            assert (await one.event())["event"] == "relay:subscribed"  # at once: nothing is buffered
         prices = await stack.enter_async_context(price_socket(target))
         async with target.http(**bearer("root", admin=True)) as http:
             task = {"channel": "task:7", "data": {"status": "done"}}
@@ -94,6 +102,9 @@ async def test_every_dialect(name: str, tmp_path: Path) -> None:
         assert (await chat.until("market:price"))["data"]["price"] == 1.5
         assert (await generic.receive())["data"]["status"] == "done"
         assert (await asset.receive())["price"] == 1.5
+        assert (await events[0].event())["data"]["data"]["price"] == 1.5
+        assert (await events[1].event())["event"] == "relay:subscribed"
+        assert {(await events[1].event())["data"]["channel"] for _ in range(2)} == {"market:BTC", "task:7"}
         with trio.fail_after(5):
             while '"price":1.5' not in str(await prices.connection.get_message()):
                 pass

@@ -24,6 +24,7 @@ import trio
 from quart import Blueprint, Response, request
 
 from relay.core import Core
+from relay.ground.errors import Reason
 from relay.server.server import Server
 from relay.transports.listener import Listener
 from tests.api.probe import create_key, serving
@@ -33,6 +34,7 @@ from tests.e2e.hostile import RawConnection
 from tests.e2e.node import node
 from tests.e2e.wire import CLOSE, frame, handshake, text
 from tests.running import bearer, config_for, relay_process, running, token
+from tests.streams import stream as event_stream
 from tests.waiting import until
 
 LIMIT = 20.0
@@ -128,6 +130,20 @@ async def test_an_upgrade_on_a_connection_that_served_http(tmp_path: Path) -> No
         await subject.publish({"channel": "trades", "data": {"amount": 1}})
         assert (await connection.message())["data"]["amount"] == 1
         await plain.aclose()
+
+
+async def test_event_streams(tmp_path: Path) -> None:
+    async with (
+        secured(tmp_path) as subject,
+        event_stream(subject.address, ["trades", "market:BTC"], tls=subject.context) as taken,
+    ):
+        for _ in range(2):
+            assert (await taken.event())["event"] == "relay:subscribed"
+        await subject.publish({"channel": "trades", "data": {"amount": 1, "note": "x" * 60_000}})
+        assert len((await taken.event())["data"]["data"]["note"]) == 60_000
+        await subject.server.upgrades.end_sessions(Reason.RECONNECT)
+        [end] = await taken.ended()
+        assert end["data"] == {"code": 1012, "reason": "reconnect"}
 
 
 async def test_an_answer_in_http_ends_with_a_goodbye(tmp_path: Path) -> None:

@@ -554,6 +554,6 @@ async def test_the_tables_have_every_dialect_and_namespace_that_there_is(tmp_pat
         assert isinstance(application, SocketIO)
         assert set(application._namespaces.connects) == {NAMESPACE}
         application.close()
-    assert set(dialects) == {"live", "channels", "feeds", "socketio"}, (
-        "a dialect without tables in this module, or one too many"
+    assert set(dialects) == {"live", "channels", "feeds", "socketio", "sse"}, (
+        "a dialect without tables in this module or in `test_streams`, or one too many"
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from urllib.parse import parse_qs
 
 from relay.core import Core
-from relay.dialects.base import Dialect, pinged
+from relay.dialects.base import Dialect, compression_of, pinged
 from relay.dialects.channels import protocol
 from relay.dialects.channels.frames import API
 from relay.dialects.channels.session import ChannelsSession
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.principal import Principal
+from relay.sessions.compression import Encodings
 from relay.sessions.session import Session
 
 PATH = "/api/ws"
@@ -25,12 +26,14 @@ def open_channels(core: Core) -> Dialect | None:
     if not settings.enabled:
         return None
 
+    encodings = Encodings(protocol.encode, compression_of(core, "channels", settings))
+
     async def handle(session: Session) -> None:
         principal = await _authenticate(core, session)
-        with core.subscriptions.attach(session.outbox, protocol.encode, session) as subscriber:
+        with core.subscriptions.attach(session.outbox, encodings.of(session), session) as subscriber:
             await ChannelsSession(core, session, subscriber, principal).run()
 
-    return pinged("channels", PATH, handle, settings, core, encoders=[protocol.encode], described=API)
+    return pinged("channels", PATH, handle, settings, core, encoders=encodings.all(), described=API)
 
 
 async def _authenticate(core: Core, session: Session) -> Principal:

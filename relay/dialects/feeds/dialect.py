@@ -10,12 +10,13 @@ import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.dialects.base import Dialect, Endpoint
+from relay.dialects.base import Dialect, Endpoint, compression_of
 from relay.dialects.feeds import protocol
 from relay.dialects.feeds.frames import APIS
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import ChannelName
-from relay.model.publication import Encoder, Position, Publication
+from relay.model.publication import Position, Publication
+from relay.sessions.compression import Encodings
 from relay.sessions.heartbeat import Heartbeat
 from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
@@ -38,7 +39,7 @@ def open_feeds(core: Core) -> Dialect | None:
 class Hub:
     """One of the three feeds: its encoding, and its own limits."""
 
-    encode: Encoder
+    encodings: Encodings
     first: Callable[[ChannelName, Sequence[Publication]], list[bytes]]
     max_message_bytes: int
     connections: ConnectionCounter
@@ -53,11 +54,26 @@ class Feeds:
         self._core = core
         self._pong_timeout = settings.pong_timeout
         self._heartbeat = Heartbeat(settings.ping_interval)
+        self._compresses = settings.compression
+        compression = compression_of(core, "feeds", settings)
         self._trades = Hub(
-            protocol.encode_trade, protocol.first_trades, MAX_TRADES_MESSAGE_BYTES, ConnectionCounter(maximum)
+            Encodings(protocol.encode_trade, compression),
+            protocol.first_trades,
+            MAX_TRADES_MESSAGE_BYTES,
+            ConnectionCounter(maximum),
         )
-        self._charts = Hub(protocol.encode_chart, protocol.first_ratios, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
-        self._assets = Hub(protocol.encode_price, protocol.first_price, MAX_MESSAGE_BYTES, ConnectionCounter(maximum))
+        self._charts = Hub(
+            Encodings(protocol.encode_chart, compression),
+            protocol.first_ratios,
+            MAX_MESSAGE_BYTES,
+            ConnectionCounter(maximum),
+        )
+        self._assets = Hub(
+            Encodings(protocol.encode_price, compression),
+            protocol.first_price,
+            MAX_MESSAGE_BYTES,
+            ConnectionCounter(maximum),
+        )
 
     def dialect(self) -> Dialect:
         """Return the dialect that the server registers."""
@@ -65,7 +81,7 @@ class Feeds:
         return Dialect(
             "feeds",
             endpoint=self.endpoint,
-            encoders=[hub.encode for hub in hubs],
+            encoders=[encode for hub in hubs for encode in hub.encodings.all()],
             places=[hub.connections for hub in hubs],
             services=(self._heartbeat.run,),
             described=APIS,
@@ -101,6 +117,7 @@ class Feeds:
             idle_timeout=self._pong_timeout,
             max_message_bytes=hub.max_message_bytes,
             only_pongs_count=True,
+            compresses=self._compresses,
         )
 
     async def _handle(self, hub: Hub, channel: ChannelName, session: Session) -> None:
@@ -110,7 +127,7 @@ class Feeds:
             [(_, history)] = snapshots
             return hub.first(channel, history)
 
-        with subscriptions.attach(session.outbox, hub.encode, session) as subscriber:
+        with subscriptions.attach(session.outbox, hub.encodings.of(session), session) as subscriber:
             await subscriptions.subscribe_all(subscriber, [channel], None, outbox=session.outbox, first=first)
             frame_rate = self._core.limits.frames()
             while await session.receive() is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
-from relay.dialects.base import Dialect, pinged
+from relay.dialects.base import Dialect, compression_of, pinged
 from relay.dialects.live.frames import API
 from relay.dialects.live.protocol import encode, skipped
 from relay.dialects.live.routes import blueprint
 from relay.dialects.live.session import LiveSession
 from relay.dialects.live.typing import Typing
+from relay.sessions.compression import Encodings
 from relay.sessions.session import Session
 
 PATH = "/v1/live"
@@ -23,8 +24,10 @@ def open_live(core: Core) -> Dialect | None:
     anonymous = ConnectionCounter(settings.max_anonymous)
     typing = Typing(core.publishing, core.timers, timeout=settings.typing_timeout)
 
+    encodings = Encodings(encode, compression_of(core, "live", settings))
+
     async def handle(session: Session) -> None:
-        with core.subscriptions.attach(session.outbox, encode, session) as subscriber:
+        with core.subscriptions.attach(session.outbox, encodings.of(session), session) as subscriber:
             subscriber.skip = skipped
             await LiveSession(core, typing, anonymous, session, subscriber).run()
 
@@ -34,7 +37,7 @@ def open_live(core: Core) -> Dialect | None:
         handle,
         settings,
         core,
-        encoders=[encode],
+        encoders=encodings.all(),
         described=API,
         blueprints=(blueprint(core),),
         tables={"typing": typing.__len__, "anonymous": lambda: anonymous.count},

@@ -53,7 +53,7 @@ import attrs
 from relay.access.reading import DEFAULT_PAGE, MAX_PAGE
 from relay.dialects import naming
 from relay.dialects.naming import Publish
-from relay.dialects.wire import since
+from relay.dialects.wire import published, since
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.model.namespaces import ChannelName, Namespaces
@@ -244,13 +244,7 @@ def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Comman
 
 def encode(publication: Publication) -> bytes:
     """Return a publication as a frame. A signal has no offset."""
-    head = b'{"type":' + strictjson.dumps(publication.type)
-    head += b',"channel":' + strictjson.dumps(publication.channel.text)
-    if publication.offset:
-        head += b',"offset":%d' % publication.offset
-    if publication.publisher is not None:
-        head += b',"publisher":' + publication.publisher
-    return text_frame(head + b',"data":' + publication.json + b"}")
+    return text_frame(published(publication))
 
 
 def skipped(publication: Publication) -> bytes | None:

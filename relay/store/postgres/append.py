@@ -22,21 +22,22 @@ Known = Callable[[ChannelName], int | None]
 
 _APPEND = f"""
 WITH wanted AS (
-    SELECT * FROM unnest(%s::text[], %s::int[], %s::bool[], %s::int[]) AS w(name, count, durable, history_size)),
+    SELECT * FROM unnest(%s::text[], %s::int[], %s::bool[], %s::int[], %s::bigint[])
+        AS w(name, count, durable, history_size, published_at)),
 heads AS (
-    INSERT INTO channels (name, epoch, "offset", durable, history_size)
+    INSERT INTO channels (name, epoch, "offset", durable, history_size, published_at)
     SELECT name, (SELECT value FROM meta WHERE key = CASE WHEN durable THEN '{DURABLE_EPOCH}' ELSE '{BEHIND_EPOCH}' END),
-        count, durable, history_size
+        count, durable, history_size, published_at
     FROM wanted ORDER BY name COLLATE "C"
     ON CONFLICT (name) DO UPDATE SET "offset" = channels."offset" + excluded."offset", durable = excluded.durable,
-        history_size = excluded.history_size,
+        history_size = excluded.history_size, published_at = greatest(channels.published_at, excluded.published_at),
         epoch = CASE WHEN channels.durable AND NOT excluded.durable THEN excluded.epoch ELSE channels.epoch END
     RETURNING id, name, "offset", epoch),
 stored AS (
-    INSERT INTO publications (channel_id, "offset", type, data, published_at, publisher)
-    SELECT heads.id, heads."offset" - wanted.count + i.rank, i.type, i.data, i.published_at, i.publisher
-    FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[], %s::text[])
-        AS i(name, rank, type, data, published_at, publisher)
+    INSERT INTO publications (channel_id, "offset", type, data, published_at, publisher, excluded)
+    SELECT heads.id, heads."offset" - wanted.count + i.rank, i.type, i.data, i.published_at, i.publisher, i.excluded
+    FROM unnest(%s::text[], %s::int[], %s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[])
+        AS i(name, rank, type, data, published_at, publisher, excluded)
     JOIN heads ON heads.name = i.name JOIN wanted ON wanted.name = i.name),
 dropped AS (
     DELETE FROM publications AS p USING heads WHERE p.channel_id = heads.id AND heads.name = ANY(%s::text[]))
@@ -230,12 +231,14 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         return {}
     counts: dict[str, int] = {}
     channels: dict[str, ChannelName] = {}
+    published: dict[str, int] = {}
     newest: dict[str, _Item] = {}
     rows: list[_Item] = []
     for item in accepted:
         channel = item.draft.channel
         counts[channel.text] = item.rank
         channels[channel.text] = channel
+        published[channel.text] = item.draft.published_ms
         if channel.namespace.history_size > 1:
             rows.append(item)
         elif item.draft.type == channel.namespace.default_type:
@@ -248,12 +251,14 @@ def _store(transaction: PostgresTransaction, accepted: Sequence[_Item]) -> dict[
         [counts[name] for name in names],
         [channels[name].namespace.durable for name in names],
         [channels[name].namespace.history_size for name in names],
+        [published[name] for name in names],
         [item.draft.channel.text for item in rows],
         [item.rank for item in rows],
         [item.draft.type for item in rows],
         [item.draft.encode().decode() for item in rows],
         [item.draft.published_ms for item in rows],
         [as_text(item.draft.publisher) for item in rows],
+        [item.draft.excluded for item in rows],
         sorted(newest),
     )
     found = transaction.raw.execute(_APPEND, parameters).fetchall()
@@ -301,13 +306,22 @@ def read_between(
 ) -> list[Publication]:
     """Return the stored publications of a channel after one offset and up to another, oldest first."""
     rows: list[Any] = transaction.raw.execute(
-        'SELECT "offset", type, data, published_at, publisher FROM publications '
+        'SELECT "offset", type, data, published_at, publisher, excluded FROM publications '
         'WHERE channel_id = %s AND "offset" > %s AND "offset" <= %s ORDER BY "offset"',
         (id_, max(after, up_to - channel.namespace.history_size), up_to),
     ).fetchall()
     return [
-        Publication(channel, type_, offset, epoch, published_ms, json=data.encode(), publisher=as_bytes(publisher))
-        for offset, type_, data, published_ms, publisher in rows
+        Publication(
+            channel,
+            type_,
+            offset,
+            epoch,
+            published_ms,
+            json=data.encode(),
+            publisher=as_bytes(publisher),
+            excluded=excluded,
+        )
+        for offset, type_, data, published_ms, publisher, excluded in rows
     ]
 
 

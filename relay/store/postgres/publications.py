@@ -11,11 +11,14 @@ from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta
+from relay.store.postgres import forgetting
 from relay.store.postgres.append import Append, Appended, read_between
 from relay.store.postgres.connection import PostgresTransaction
+from relay.store.postgres.forgetting import Old
 from relay.store.publications import (
     BEHIND_EPOCH,
     DURABLE_EPOCH,
+    HEAD_PERIOD,
     PRUNE_CHANNELS,
     PRUNE_ROWS,
     Publications,
@@ -135,31 +138,50 @@ class PostgresPublications(Publications):
         is_used: Callable[[str], bool] = lambda _: False,
         on_forgotten: Callable[[str, Position], None] = lambda _name, _head: None,
     ) -> int | None:
-        """Delete old publications. See `Publications`. Channels are not forgotten: another node may use them."""
+        """Delete old publications. See `Publications`. A channel that another node has in memory is not forgotten."""
         now_ms = self._clock.now_ms()
+        old: list[Old] = []
 
         def write(connection: Transaction) -> int | None:
             room = PRUNE_ROWS - connection.execute(_DROP_KEYS, (now_ms, PRUNE_ROWS)).rowcount
             rows = connection.execute(
-                'SELECT id, name, "offset", history_size FROM channels WHERE id > ? ORDER BY id LIMIT ?',
+                'SELECT id, name, "offset", history_size, published_at FROM channels WHERE id > ? ORDER BY id LIMIT ?',
                 (after_id, PRUNE_CHANNELS),
             ).fetchall()
-            ages = [max_age_of(name) for _, name, _, _ in rows]
+            ages = [max_age_of(name) for _, name, _, _, _ in rows]
             dropped = connection.execute(
                 _DROP_PUBLICATIONS,
                 (
-                    [id_ for id_, _, _, _ in rows],
-                    [head for _, _, head, _ in rows],
-                    [head - size if size > 1 else 0 for _, _, head, size in rows],
+                    [id_ for id_, _, _, _, _ in rows],
+                    [head for _, _, head, _, _ in rows],
+                    [head - size if size > 1 else 0 for _, _, head, size, _ in rows],
                     [0 if age is None else now_ms - int(age * 1000) for age in ages],
                     max(room, 0),
                 ),
             ).fetchall()
             if len(dropped) >= room:
                 return max((id_ for (id_,) in dropped), default=after_id + 1) - 1
+            old.clear()
+            for (id_, name, _, _, published_ms), age in zip(rows, ages, strict=True):
+                since_ms = 0 if age is None else now_ms - int(max(age, HEAD_PERIOD) * 1000)
+                if published_ms < since_ms and not is_used(name):
+                    old.append(Old(id_, name, since_ms))
             return int(rows[-1][0]) if len(rows) == PRUNE_CHANNELS else None
 
-        return await self._database.write(write)
+        last = await self._database.write(write)
+        used = await self.used_elsewhere([one.name for one in old]) if old else None
+        if used is not None:
+            elsewhere = used
+            forget: Callable[[Any], list[tuple[str, str]]] = partial(
+                forgetting.forget, old=old, is_used=lambda name: name in elsewhere or is_used(name)
+            )
+
+            def forgotten(heads: list[tuple[str, str]]) -> None:
+                for name, epoch in heads:
+                    on_forgotten(name, Position(0, epoch))
+
+            await self._database.write(forget, on_commit=forgotten)
+        return last
 
     def _position(self, connection: Transaction, channel: ChannelName, row: tuple[int, str, bool] | None) -> Position:
         if row is not None and not (row[2] and not channel.namespace.durable):

@@ -44,7 +44,8 @@ def _schema(transaction: PostgresTransaction) -> Finding:
     rows = transaction.raw.execute(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
     ).fetchall()
-    missing = sorted({*TABLES, *RUNTIME_TABLES} - {name for (name,) in rows})
+    wanted = {*TABLES, *RUNTIME_TABLES} if version == len(MIGRATIONS) else set()  # an older schema lacks newer tables
+    missing = sorted(wanted - {name for (name,) in rows})
     more = f"; the next start of the server brings it to {len(MIGRATIONS)}" if version < len(MIGRATIONS) else ""
     return Finding(f"schema: version {version}, {len(TABLES)} tables{more}", [f"{name} is missing" for name in missing])
 
@@ -62,12 +63,12 @@ def describe(url: str, password_file: Path | None) -> str:
         with closing(connect(url, password_file)) as raw:
             transaction = PostgresTransaction(raw)
             check_server(transaction)
+            _check_listen(raw, url, password_file)  # first: a pooler that breaks it breaks other things, too
             version = stored_version(transaction)
-            if version is None:
+            if version is None or version < len(MIGRATIONS):
                 _check_may_create(transaction)
             else:
                 _check_may_write(transaction)
-            _check_listen(raw, url, password_file)
             server = raw.info.parameter_status("server_version")
             state = "the first start creates its tables" if version is None else f"schema version {version}"
             return f"PostgreSQL {server}, database {raw.info.dbname} on {raw.info.host or 'the local socket'} ({state})"

@@ -32,6 +32,7 @@ _MEANINGS = {
     "consuming input failed": "the server did not answer in time, or the connection was lost",
     "certificate": "the certificate of the server was not accepted",
     "does not support SSL": "the server has no TLS, which sslmode requires",
+    "prepared statement": "a pooler in transaction mode is in the way; connect to the server itself",
     'relation "': "its tables were changed by another program",
     'column "': "its tables were changed by another program",
 }
@@ -41,6 +42,15 @@ _MEANINGS = {
 def meaning(error: str) -> str:
     """Return what an error of PostgreSQL means."""
     return next((words for part, words in _MEANINGS.items() if part in error), "see the log")
+
+
+_SERVES_NOBODY = ("Connection refused", "No such file or directory", "starting up", "shutting down", "recovery mode")
+_UNCERTAIN = ("timeout", "timed out", "unreachable", "No route", "resolve", "translate")
+
+
+def serves_nobody(error: str) -> bool:
+    """Tell whether an error proves that the server serves no other client either: it said so, or nothing listens there."""
+    return any(part in error for part in _SERVES_NOBODY) and not any(part in error for part in _UNCERTAIN)
 
 
 def unusable(error: psycopg.Error) -> StoreError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,14 @@ import trio
 
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import Namespaces
-from relay.model.publication import Draft, Idempotency, Outcome, Publication, Published
+from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
 from relay.store import rooms
 from relay.store.database import Database
 from relay.store.opening import Store
-from relay.store.postgres import batch
+from relay.store.postgres import batch, forgetting
 from relay.store.postgres.connection import NOTIFY_CHANNEL
 from relay.store.postgres.engine import PostgresEngine
+from relay.store.postgres.forgetting import Old
 from relay.store.postgres.listener import open_listener
 from tests import stores
 from tests.parts import SetClock
@@ -266,3 +268,32 @@ async def test_operations_of_two_nodes_never_deadlock(tmp_path: Path) -> None:
             for turn in range(12):
                 nursery.start_soon(work, both[turn % 2], turn)
     assert stores.problems(tmp_path) == []
+
+
+async def test_a_channel_that_is_forgotten_meanwhile_never_has_a_position_twice(tmp_path: Path) -> None:
+    """It begins again at offset 1, each time with another epoch, whatever other nodes have begun to write."""
+    positions: list[tuple[str, Position]] = []
+    forgotten = 0
+    going_on = True
+
+    async def publish(node: Store) -> None:
+        while going_on:
+            for name in ("market:X", "market:Y"):
+                halt = Draft(KINDS.parse(name), "halt", {}, 1000)  # is not kept, so the channel has no publication
+                [outcome] = await append(node, halt)
+                assert isinstance(outcome, Published)
+                positions.append((name, outcome.position))
+
+    async with nodes(tmp_path, 4) as (janitor, *writers), trio.open_nursery() as nursery:
+        for node in writers * 3:
+            nursery.start_soon(publish, node)
+        with trio.move_on_after(20):
+            while forgotten < 60:
+                rows = await janitor.database.read(lambda c: c.execute("SELECT id, name FROM channels").fetchall())
+                old = [Old(id_, name, 2000) for id_, name in rows]
+                forget: Any = partial(forgetting.forget, old=old, is_used=lambda _: False)
+                forgotten += len(await janitor.database.write(forget))
+        going_on = False
+    assert forgotten > 10
+    assert len(positions) > 100
+    assert len(set(positions)) == len(positions)

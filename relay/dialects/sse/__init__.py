@@ -1,0 +1,1 @@
+"""The `sse` dialect: event streams at `/v1/sse`, for EventSource, curl and scripts. Clients only receive."""
