@@ -91,7 +91,7 @@ class Figures:
             self._sampled = trio.Event()
 
     @describe("Stream the figures of this server, a line a second.", CONSOLE_READER, media={LINES: str})
-    async def stream(
+    async def stream_figures(
         self, core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream
     ) -> None:
         """Stream samples until the client is gone, its right ends or the server stops. `start` writes the head.

@@ -48,7 +48,7 @@ def blueprint(core: Core, reloader: Reloads) -> Blueprint:
 
     @routes.post(PATH)
     @describe("Take up the changed configuration.", ADMIN, answer=ReloadedView, errors=[Code.CONFLICT])
-    async def reload_now() -> Response:
+    async def reload() -> Response:
         principal = await admin_of(core, request)
         audit.record(principal, caller_of(core, request), "reload")
         try:

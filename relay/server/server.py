@@ -192,7 +192,7 @@ async def open_server(
         await services.start(sampled.run)
         parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
         reloader = Reloader(core, source, parts, certificates)
-        streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream}
+        streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream_figures}
         app = _create_app(inside, enabled, sources, readiness, reloader, streams)
         direct = DirectRoutes(
             core,
