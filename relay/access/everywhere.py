@@ -142,9 +142,9 @@ class Everywhere:
         taken = {entry["id"] for entry in entries}
         places: dict[str, int] = {}
         for page in pages:
-            shown = [entry for entry in page["entries"] if entry["id"] in taken]
-            if len(shown) < len(page["entries"]):
-                places[page["node"]] = int(shown[-1]["id"].partition("-")[2]) if shown else page["after"]
+            shown = sum(entry["id"] in taken for entry in page["entries"])
+            if shown < len(page["entries"]):
+                places[page["node"]] = page["numbers"][shown - 1] if shown else page["after"]
             elif page["more"] is not None:
                 places[page["node"]] = page["more"]
         following = ".".join(f"{node}-{number}" for node, number in places.items()) or None
@@ -152,7 +152,14 @@ class Everywhere:
 
     async def _find_connections(self, data: _Data) -> dict[str, Any]:
         node, places = self._connections.node, data["after"]
-        page: dict[str, Any] = {"node": node, "entries": [], "more": None, "total": len(self._connections), "after": 0}
+        page: dict[str, Any] = {
+            "node": node,
+            "entries": [],
+            "numbers": [],
+            "more": None,
+            "total": len(self._connections),
+            "after": 0,
+        }
         if places is not None and node not in places:
             return page
         after = page["after"] = 0 if places is None else places[node]
@@ -163,7 +170,8 @@ class Everywhere:
             dialect=data["dialect"],
             channel=None if data["channel"] is None else self._namespaces.parse(data["channel"]),
         )
-        return {**page, "entries": [self.connection_entry(peer) for peer in found], "more": more}
+        entries, numbers = [self.connection_entry(peer) for peer in found], [peer.number for peer in found]
+        return {**page, "entries": entries, "numbers": numbers, "more": more}
 
     def connection_entry(self, peer: Peer) -> dict[str, Any]:
         """Return what is told about a connection of this node. `sentBytes` counts what the client's machine has acknowledged."""

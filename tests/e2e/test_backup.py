@@ -64,7 +64,7 @@ async def test_backups_of_a_server_at_work(tmp_path: Path) -> None:
                 assert checked.returncode == 0, checked.stdout + checked.stderr
                 nursery.cancel_scope.cancel()
         for copy, there in copies:
-            assert [finding.problems for finding in verify(copy)] == [[]] * 5
+            assert not [problem for finding in verify(copy) for problem in finding.problems]
             with closing(sqlite3.connect(copy)) as database:
                 assert there <= {row[0] for row in database.execute("SELECT id FROM messages")}
         assert len(copies[-1][1]) > 20

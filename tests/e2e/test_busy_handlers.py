@@ -44,6 +44,7 @@ async def until(connection: RawConnection, opcode: int) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.sqlite  # whose file is locked
 async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_path: Path) -> None:
     config = config_for(tmp_path, IMPATIENT)
     async with running(config) as (server, address):

@@ -96,12 +96,11 @@ async def test_requests_are_finished_or_answered_and_new_work_is_refused(tmp_pat
             line = '{"channel": "market:BTC", "data": {"price": 1}}'
             lines = f"{line}\nno JSON\n{line}\n{line}"  # the last line does not end
             await stream.post("/v1/publish", lines + " " * 1000, sent=len(lines), type_="application/x-ndjson")
-            assert await get(server, "/readyz") == (200, {"status": "ready"})
+            status, answer = await get(server, "/readyz")
+            assert (status, answer["status"]) == (200, "ready")
             begun = await sigterm(server)
-            assert await get(server, "/readyz") == (
-                503,
-                {"status": "not ready", "reason": "The server is shutting down."},
-            )
+            status, answer = await get(server, "/readyz")
+            assert (status, answer["reason"]) == (503, "The server is shutting down.")
             async with raw(server) as late:
                 await late.send(UPGRADE)
                 assert (await late.answer())[0] == 503

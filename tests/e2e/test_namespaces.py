@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import trio
 
 from relay.ground.errors import RequestError
 from relay.model.principal import Principal
-from relay.store.sqlite.verification import verify
+from tests import stores
 from tests.clients import connect
 from tests.e2e.test_fifth_dialect import WAYS, open_ticker
 from tests.http_client import HttpConnection, http_connection
@@ -43,9 +42,9 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: 
                 await trio.sleep(1.0)
                 await trio.to_thread.run_sync(server.kill)
             assert len(acknowledged) > before
-            found = stored(tmp_path / "relay.db")
+            found = stored(tmp_path)
             assert {key: found.get(key) for key in acknowledged} == acknowledged
-            assert not [problem for finding in verify(tmp_path / "relay.db") for problem in finding.problems]
+            assert stores.problems(tmp_path) == []
             await trio.to_thread.run_sync(server.start)
     assert len(epochs) == 1  # the machine did not go down, so positions stay valid
 
@@ -77,11 +76,11 @@ async def publish_one(
     epochs.add(result["epoch"])
 
 
-def stored(path: Path) -> dict[tuple[str, int], Any]:
+def stored(folder: Path) -> dict[tuple[str, int], Any]:
     """Return every publication in the database, by channel and offset."""
-    with closing(sqlite3.connect(path)) as connection:
+    with stores.transaction(folder) as connection:
         rows = connection.execute(
-            "SELECT c.name, p.offset, p.data FROM publications AS p JOIN channels AS c ON c.id = p.channel_id"
+            'SELECT c.name, p."offset", p.data FROM publications AS p JOIN channels AS c ON c.id = p.channel_id'
         ).fetchall()
     return {(name, offset): json.loads(data) for name, offset, data in rows}
 

@@ -101,6 +101,7 @@ async def test_the_port_is_shared_only_if_each_process_says_so(tmp_path: Path) -
             await trio.to_thread.run_sync(alone.start)
 
 
+@pytest.mark.sqlite
 async def test_a_database_has_one_process(tmp_path: Path) -> None:
     """Two processes on one SQLite file are refused, shared port or not."""
     port = free_port()

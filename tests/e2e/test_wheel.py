@@ -138,6 +138,7 @@ def serving(programs: Path, folder: Path) -> Iterator[str]:
         assert process.wait(15) == 0
 
 
+@pytest.mark.sqlite  # the fresh environment has no extra
 def test_the_first_minutes(programs: Path, tmp_path: Path) -> None:
     """`relay init`, `relay serve` and a publication, with nothing but the wheel."""
     relay = programs / "relay"
