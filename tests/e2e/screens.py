@@ -70,6 +70,7 @@ async def take_demo() -> None:
         await grace.sees("#messages li", "Hello Grace")
         await grace.do("press", "#message", "W")
         await ada.sees("#typing", "Grace")
+        await trio.sleep(1)  # the last message fades in
         await shoot(ada, "demo-ada")
         await shoot(grace, "demo-grace")
 
