@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -74,3 +77,25 @@ async def two_pages(allowed: re.Pattern[str] = FAILED_REQUEST) -> AsyncIterator[
         yield Page(browser, "ada"), Page(browser, "grace")
     errors = [event for event in browser.events if event[0] == "error" and not allowed.search(event[2])]
     assert errors == []
+
+
+@asynccontextmanager
+async def relay_demo() -> AsyncIterator[str]:
+    """Run `relay demo`, and return the address that it prints."""
+    command = [sys.executable, "-m", "relay", "demo", "--port", "0"]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        text = b""
+        with trio.fail_after(STEP_TIMEOUT):
+            while not (address := re.search(rb"http://\S+/demo\n", text)):
+                text += await process.stdout.receive_some()
+        yield address[0].decode().strip()
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(STEP_TIMEOUT):
+            assert await process.wait() == 0
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            await process.stdout.aclose()

@@ -1,4 +1,4 @@
-"""Takes the pictures of the console for the handbook: `python -m tests.e2e.screens`, which takes two minutes."""
+"""Takes the pictures of the handbook, of the console and the demo: `python -m tests.e2e.screens`, in two minutes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from relay.store import console_sessions as store
 from relay.store.rooms import RoomType
 from tests.actions import publish
 from tests.clients import Client, connect, live
-from tests.e2e.browser import Page, two_pages
+from tests.e2e.browser import Page, relay_demo, two_pages
 from tests.running import config_for, running, token
 
 FOLDER = Path(__file__).parents[2] / "relay/docs/screens"
 SIZE = {"viewport": {"width": 1040, "height": 660}}
+WINDOW = {"viewport": {"width": 720, "height": 540}}
 USERS = ("ada", "grace", "linus", "margaret", "dennis")
 ROOMS: tuple[tuple[str, RoomType], ...] = (("General", "public"), ("Design", "group"), ("Board", "private"))
 WARM_UP = 45.0
@@ -36,6 +37,7 @@ WARM_UP = 45.0
 async def main() -> None:
     """Take every picture, light and dark."""
     FOLDER.mkdir(exist_ok=True)
+    await take_demo()
     with tempfile.TemporaryDirectory() as folder:
         settings = {"server.node_name": "relay-1", "store.path": str(Path(folder) / "relay.db")}
         async with running(config_for(Path(folder), settings)) as (server, address), busy(server, address) as room:
@@ -49,6 +51,28 @@ async def main() -> None:
                     await page.do("goto", f"http://{address}/console#link={await make_link(server)}")
                     await page.sees("#server-state")
                     await take_all(page, scheme, room)
+
+
+async def take_demo() -> None:
+    """Take the pictures of the demo: the first window alone, then two windows that chat."""
+    async with relay_demo() as url, two_pages() as (ada, grace):
+        await ada.open(url, colorScheme="light", **WINDOW)
+        await ada.sees("#name")
+        await shoot(ada, "demo-join")
+        await ada.join("Ada")
+        await ada.sees("#messages li", "Open this page in a second window")
+        await grace.open(url, colorScheme="dark", **WINDOW)
+        await grace.join("Grace")
+        await ada.sees("#present li", "Grace")
+        await grace.say("Hello Ada, I see you from the other window")
+        await ada.sees("#messages li", "Hello Ada")
+        await ada.say("Hello Grace! Type something, and I see that you do")
+        await grace.sees("#messages li", "Hello Grace")
+        await grace.do("press", "#message", "W")
+        await ada.sees("#typing", "Grace")
+        await trio.sleep(1)  # the last message fades in
+        await shoot(ada, "demo-ada")
+        await shoot(grace, "demo-grace")
 
 
 async def take_all(page: Page, scheme: str, room: str) -> None:

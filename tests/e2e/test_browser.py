@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.actions import make_room
-from tests.e2e.browser import STEP_TIMEOUT, two_pages
+from tests.e2e.browser import relay_demo, two_pages
 from tests.running import RelayProcess, relay_process, token
-
-
-@asynccontextmanager
-async def relay_demo() -> AsyncIterator[str]:
-    """Run `relay demo`, and return the address that it prints."""
-    command = [sys.executable, "-m", "relay", "demo", "--port", "0"]
-    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        text = b""
-        with trio.fail_after(STEP_TIMEOUT):
-            while not (address := re.search(rb"http://\S+/demo\n", text)):
-                text += await process.stdout.receive_some()
-        yield address[0].decode().strip()
-        process.send_signal(signal.SIGINT)
-        with trio.fail_after(STEP_TIMEOUT):
-            assert await process.wait() == 0
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
-            await process.wait()
-            await process.stdout.aclose()
 
 
 @pytest.mark.slow
