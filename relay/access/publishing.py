@@ -11,9 +11,11 @@ from relay.broker.signal import Signal
 from relay.broker.subscription import own_subscriber
 from relay.chat.messages import Messages
 from relay.chat.notifications import Notifications
+from relay.config.namespaces import TYPE_PATTERN
 from relay.ground import strictjson
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RefusalReason, RequestError, invalid_field
+from relay.ground.schema import Schema, reference
 from relay.model.namespaces import ChannelName, Namespaces, Record, complete
 from relay.model.publication import Draft, Idempotency, Outcome
 from relay.sessions.connections import Connections
@@ -36,7 +38,21 @@ MAX_CONNECTION_ID_CHARACTERS = 64
 MAX_VERSION = 2**63 - 1
 """The highest version: the store keeps 64 bits."""
 
-_FIELDS = frozenset({"channel", "type", "data", "idempotencyKey", "exclude", "version"})
+ITEM: Schema = {
+    "type": "object",
+    "properties": {
+        "channel": reference("Channel"),
+        "data": reference("Json"),
+        "type": {"type": ["string", "null"], "pattern": f"^{TYPE_PATTERN}$"},
+        "idempotencyKey": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_KEY_CHARACTERS},
+        "exclude": {"type": "string", "minLength": 1, "maxLength": MAX_CONNECTION_ID_CHARACTERS},
+        "version": {"type": "integer", "minimum": 0, "maximum": MAX_VERSION},
+    },
+    "required": ["channel", "data"],
+    "additionalProperties": False,
+}
+"""The schema of an item. Each built-in namespace asks for more: see the handbook's page on publishing."""
+_FIELDS = frozenset(ITEM["properties"])
 
 
 class Publishing:
@@ -135,7 +151,7 @@ class Publishing:
         version, exclude = item.get("version"), item.get("exclude")
         if version is not None and not draft.channel.namespace.history_size:
             raise invalid_field("version", "cannot be compared in a namespace that keeps nothing (history_size = 0)")
-        draft.version = version
+        draft.version = None if version is None else int(version)
         if exclude is not None:
             self.exclude(draft, exclude)
 
@@ -189,6 +205,8 @@ def _check_size(draft: Draft) -> None:
 
 
 def _is_version(value: object) -> bool:
+    if isinstance(value, float):  # JSON has one kind of number, and 1.0 is an integer in it
+        return value.is_integer() and 0 <= value <= MAX_VERSION
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_VERSION
 
 

@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import attrs
 from quart import Blueprint, Response, request
 
 from relay.access.busiest import PERIOD
+from relay.access.everywhere import MAX_CURSOR_CHARACTERS
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.api import audit
+from relay.api.admin_views import (
+    AdminHistoryView,
+    AdminPublicationView,
+    BusiestView,
+    ChannelsView,
+    ConnectionsView,
+    ConnectionView,
+    DisconnectedView,
+    ExplanationView,
+    LimitsView,
+    OneConnectionView,
+    UnsubscribedView,
+)
 from relay.api.answers import decode_json
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
-from relay.api.params import Params, number_cursor, page_query
-from relay.api.views import published, with_unanswered
+from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
+from relay.api.params import (
+    CHANNEL,
+    FLAG,
+    LONG_TEXT,
+    NUMBERED_PAGE,
+    OPTIONAL,
+    PAGE,
+    TEXT,
+    TEXTS,
+    USER_OR_CLIENT,
+    Params,
+    number_cursor,
+    page_query,
+)
+from relay.api.views import PublishedView, published, with_unanswered
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Reason, RefusalReason, RequestError, invalid_field
+from relay.ground.schema import Fields, Param, reference
+from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.model.subscription_token import SubscriptionToken
 
 PREFIX = "/v1/admin"
 
+_QUERY_TEXT = Param({"type": "string", "maxLength": MAX_ID_CHARACTERS})
+_QUERY_CHANNEL = Param({"type": "string", "format": "channel", "maxLength": MAX_ID_CHARACTERS})
+_PLACES = Param(
+    {
+        "type": "string",
+        "pattern": r"^([^.-]*-[0-9]{1,15}(\.[^.-]*-[0-9]{1,15})*)?$",
+        "maxLength": MAX_CURSOR_CHARACTERS,
+        "description": "The cursor of the last page.",
+    }
+)
+_TARGET: Fields = {"user": USER_OR_CLIENT, "client": USER_OR_CLIENT}
+
 
 def blueprint(core: Core) -> Blueprint:
     """Return the routes. Each checks the right of the caller before it reads a parameter."""
     routes = Blueprint("admin", __name__, url_prefix=PREFIX)
     _add_views(routes, core)
+    _add_why(routes, core)
     _add_connection(routes, core)
     _add_changes(routes, core)
     _add_publish(routes, core)
@@ -39,6 +82,13 @@ def blueprint(core: Core) -> Blueprint:
 
 def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("/connections")
+    @describe(
+        "List the connections.",
+        CONSOLE_READER,
+        query={**PAGE, "cursor": _PLACES, "user": _QUERY_TEXT, "dialect": _QUERY_TEXT, "channel": _QUERY_CHANNEL},
+        answer=ConnectionsView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def connections() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -50,10 +100,17 @@ def _add_views(routes: Blueprint, core: Core) -> None:
             dialect=query.optional("dialect"),
             channel=None if name is None else core.namespaces.parse(name),
         )
-        data = {"connections": page.entries, "cursor": page.cursor, "total": page.total}
+        entries = cast(list[ConnectionView], page.entries)
+        data: ConnectionsView = {"connections": entries, "cursor": page.cursor, "total": page.total}
         return success(with_unanswered(data, page.unanswered))
 
     @routes.get("/channels")
+    @describe(
+        "List the channels with a subscriber.",
+        CONSOLE_READER,
+        query={**PAGE, "pattern": _QUERY_TEXT},
+        answer=ChannelsView,
+    )
     async def channels() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -61,9 +118,15 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         found, unanswered = await core.everywhere.channels(pattern, after=after, limit=limit)
         cursor = found[-1].name if len(found) == limit else None
         data = {"channels": [attrs.asdict(one) for one in found], "cursor": cursor}
-        return success(with_unanswered(data, unanswered))
+        return success(with_unanswered(cast(ChannelsView, data), unanswered))
 
     @routes.get("/busiest")
+    @describe(
+        "List the channels with the most deliveries.",
+        CONSOLE_READER,
+        query={"limit": PAGE["limit"]},
+        answer=BusiestView,
+    )
     async def busiest() -> Response:
         await reader_of(core, request)
         _, limit = page_query()
@@ -71,6 +134,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"seconds": PERIOD, "channels": [attrs.asdict(one) for one in found]})
 
     @routes.get("/limits")
+    @describe("Return the limits, and the places that are taken.", CONSOLE_READER, answer=LimitsView)
     async def limits() -> Response:
         await reader_of(core, request)
         places = {
@@ -79,7 +143,21 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         }
         return success({"limits": attrs.asdict(core.config.limits), "places": places})
 
+
+def _add_why(routes: Blueprint, core: Core) -> None:
     @routes.post("/why")
+    @describe(
+        "Explain why a user may or may not subscribe or publish.",
+        CONSOLE_READER,
+        body={
+            "channel": TEXT,
+            "action": Param({"enum": ["subscribe", "publish", "", None]}),
+            "user": OPTIONAL,
+            "token": LONG_TEXT,
+            "key": OPTIONAL,
+        },
+        answer=ExplanationView,
+    )
     async def why() -> Response:
         await reader_of(core, request)
         params = Params(await json_body())
@@ -101,6 +179,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 
 def _add_connection(routes: Blueprint, core: Core) -> None:
     @routes.get("/connections/<connection_id>")
+    @describe("Show one connection.", CONSOLE_READER, answer=OneConnectionView, errors=[Code.NOT_FOUND])
     async def connection(connection_id: str) -> Response:
         await reader_of(core, request)
         found, unanswered = await core.everywhere.connection(connection_id)
@@ -110,6 +189,13 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
         return success(found)
 
     @routes.get("/history")
+    @describe(
+        "List the publications of a channel that are kept, the newest first.",
+        CONSOLE_READER,
+        query={**NUMBERED_PAGE, "channel": CHANNEL},
+        answer=AdminHistoryView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def history() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -124,6 +210,12 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
 
 def _add_changes(routes: Blueprint, core: Core) -> None:
     @routes.post("/disconnect")
+    @describe(
+        "End connections.",
+        CONSOLE_OPERATOR,
+        body={**_TARGET, "whitelist": TEXTS, "reconnect": FLAG},
+        answer=DisconnectedView,
+    )
     async def disconnect() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         params = Params(await json_body())
@@ -134,20 +226,36 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         ended, unanswered = await core.everywhere.disconnect(
             user_id=user, connection_id=client, spared=spared, reason=reason
         )
-        return success(with_unanswered({"disconnected": ended}, unanswered))
+        data: DisconnectedView = {"disconnected": ended}
+        return success(with_unanswered(data, unanswered))
 
     @routes.post("/unsubscribe")
+    @describe(
+        "End subscriptions.",
+        CONSOLE_OPERATOR,
+        body={**_TARGET, "channel": CHANNEL},
+        answer=UnsubscribedView,
+        errors=[Code.UNKNOWN_CHANNEL],
+    )
     async def unsubscribe() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         params = Params(await json_body())
         (user, client), channel = _target(params), core.namespaces.parse(params.text("channel"))
         audit.record(principal, caller, "unsubscribe", user=user, client=client, channel=channel.text)
         ended, unanswered = await core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
-        return success(with_unanswered({"unsubscribed": ended}, unanswered))
+        data: UnsubscribedView = {"unsubscribed": ended}
+        return success(with_unanswered(data, unanswered))
 
 
 def _add_publish(routes: Blueprint, core: Core) -> None:
     @routes.post("/publish")
+    @describe(
+        "Publish one item.",
+        CONSOLE_OPERATOR,
+        body=reference("Item"),
+        answer=PublishedView,
+        errors=[Code.UNKNOWN_CHANNEL, Code.NOT_FOUND, Code.CONFLICT],
+    )
     async def publish() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         body = await request.body
@@ -198,7 +306,7 @@ async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, Su
     return None if user is None else Principal(user), None
 
 
-def history_entry(publication: Publication) -> dict[str, Any]:
+def history_entry(publication: Publication) -> AdminPublicationView:
     """Return what is told about one publication of a channel."""
     return {
         "type": publication.type,
@@ -208,11 +316,11 @@ def history_entry(publication: Publication) -> dict[str, Any]:
     }
 
 
-def _explanation_entry(explanation: Explanation) -> dict[str, Any]:
+def _explanation_entry(explanation: Explanation) -> ExplanationView:
     return {
         "allowed": explanation.allowed,
         "code": None if explanation.code is None else explanation.code.value,
         "message": explanation.message,
         "change": explanation.change,
-        "steps": [attrs.asdict(step) for step in explanation.steps],
+        "steps": [{"check": step.check, "found": step.found} for step in explanation.steps],
     }

@@ -15,8 +15,12 @@ from relay.api import views
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, publisher_of, user_of
 from relay.api.bodies import field, structured
+from relay.api.operation import PUBLISHER, READER, describe
+from relay.config.namespaces import TYPE_PATTERN
 from relay.core import Core
-from relay.ground.errors import invalid_field
+from relay.ground.errors import Code, invalid_field
+from relay.ground.schema import Shaped, reference, shaped
+from relay.model.namespaces import TYPE_RULE, is_type
 from relay.model.principal import Principal
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS, Position
 
@@ -24,6 +28,8 @@ CHANNEL = "/v1/channels/<path:name>"
 """An id may contain slashes, which arrive decoded."""
 MAX_DIGITS = 18
 """Digits of an offset in a query."""
+MAX_OFFSET = 10**MAX_DIGITS - 1
+"""The highest offset in a query."""
 MAX_CONNECTION_ID_CHARACTERS = 64
 """Length of the id of a connection."""
 
@@ -34,6 +40,21 @@ def _integer(value: str) -> int:
     return int(value)
 
 
+@shaped(
+    {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": MAX_OFFSET,
+        "description": "An offset: the page has the publications before it.",
+    }
+)
+def _offset(value: str) -> int:
+    return _integer(value)
+
+
+@shaped(
+    {"type": "integer", "minimum": 1, "maximum": MAX_OFFSET, "description": f"More than {MAX_PAGE} are {MAX_PAGE}."}
+)
 def _limit(value: str) -> int:
     number = _integer(value)
     if number < 1:
@@ -41,6 +62,13 @@ def _limit(value: str) -> int:
     return min(number, MAX_PAGE)
 
 
+@shaped(
+    {
+        "type": "string",
+        "pattern": f"^[0-9]{{1,{MAX_DIGITS}}},",
+        "description": "A position, as `<offset>,<epoch>`: the page has the publications that follow it.",
+    }
+)
 def _position(value: str) -> Position:
     offset, comma, epoch = value.partition(",")
     if not comma:
@@ -48,7 +76,8 @@ def _position(value: str) -> Position:
     return Position(_integer(offset), epoch)
 
 
-def _text_or_null(maximum: int) -> Any:
+def _text_or_null(maximum: int) -> Shaped:
+    @shaped({"type": ["string", "null"], "minLength": 1, "maxLength": maximum})
     def check(value: Any) -> str | None:
         if value is not None and (not isinstance(value, str) or not 0 < len(value) <= maximum):
             raise ValueError(f"must be a text of 1 to {maximum} characters")
@@ -57,6 +86,14 @@ def _text_or_null(maximum: int) -> Any:
     return check
 
 
+@shaped({"type": ["string", "null"], "pattern": f"^{TYPE_PATTERN}$"})
+def _type_or_null(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not is_type(value)):
+        raise ValueError(f"must be {TYPE_RULE}")
+    return value
+
+
+@shaped(reference("Json"))
 def _any(value: Any) -> Any:
     return value
 
@@ -66,7 +103,7 @@ class HistoryQuery:
     """The query of `GET /v1/channels/{name}/history`."""
 
     limit: int = field(_limit, default=DEFAULT_PAGE)
-    before: int | None = field(_integer, default=None)
+    before: int | None = field(_offset, default=None)
     since: Position | None = field(_position, default=None)
 
 
@@ -75,7 +112,7 @@ class NewPublication:
     """The body of `POST /v1/channels/{name}/publish`."""
 
     data: Any = field(_any)
-    type: str | None = field(_text_or_null(200), default=None)
+    type: str | None = field(_type_or_null, default=None)
     client_message_id: str | None = field(
         _text_or_null(MAX_CLIENT_MESSAGE_ID_CHARACTERS), key="clientMessageId", default=None
     )
@@ -87,6 +124,13 @@ def blueprint(core: Core) -> Blueprint:
     routes = Blueprint("channels", __name__)
 
     @routes.get(f"{CHANNEL}/history")
+    @describe(
+        "Return a page of a channel's history.",
+        READER,
+        query=HistoryQuery,
+        answer=views.HistoryView,
+        errors=[Code.NOT_FOUND],
+    )
     async def history(name: str) -> Response:
         principal = await _reader(core)
         query = structured(request.args, HistoryQuery)
@@ -97,11 +141,24 @@ def blueprint(core: Core) -> Blueprint:
         return success(views.history(name, page))
 
     @routes.get(f"{CHANNEL}/presence")
+    @describe(
+        "Return the users that are present.",
+        READER,
+        answer=views.PresenceView,
+        errors=[Code.INVALID_REQUEST, Code.UNKNOWN_CHANNEL, Code.NOT_FOUND],
+    )
     async def presence(name: str) -> Response:
         principal = await _reader(core)
         return success(views.presence(name, await core.reading.presence(principal, core.namespaces.parse(name))))
 
     @routes.post(f"{CHANNEL}/publish")
+    @describe(
+        "Publish as a user, without a connection.",
+        PUBLISHER,
+        body=NewPublication,
+        answer=views.PublishedView,
+        errors=[Code.UNKNOWN_CHANNEL, Code.NOT_FOUND, Code.CONFLICT],
+    )
     async def publish(name: str) -> Response:
         principal = await _publisher(core)
         new = structured(await json_body(), NewPublication)

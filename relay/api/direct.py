@@ -18,7 +18,7 @@ from relay.api.cors import Cors
 from relay.api.draining import STALL_TIMEOUT, Draining
 from relay.core import Core
 from relay.ground import strictjson
-from relay.ground.errors import RequestError
+from relay.ground.errors import Code, RequestError
 from relay.transports.exchange import Exchange, header_lines
 from relay.transports.http import Respond
 from relay.transports.http_errors import ErrorAnswer
@@ -98,6 +98,7 @@ class DirectRoutes:
         self._draining = draining
         self._routes = routes
         self._streams = streams or {}
+        self._only_streams = {path for _, path in self._streams}
         self._cors = Cors(core.origins)
 
     def find(self, head: RequestHead) -> Respond | None:
@@ -105,7 +106,10 @@ class DirectRoutes:
         route = self._routes.get((head.method, head.path))
         if route is None:
             stream = self._streams.get((head.method, head.path))
-            return None if stream is None else partial(self._stream, stream)
+            if stream is not None:
+                return partial(self._stream, stream)
+            refused = head.path in self._only_streams and head.method not in ("OPTIONS", "HEAD")
+            return self._refuse_method if refused else None
         mimetype = mimetype_of(head)
         return None if mimetype in route.leaves else partial(self._respond, route, mimetype)
 
@@ -120,6 +124,14 @@ class DirectRoutes:
             status, body, headers = answer.status, strictjson.dumps(answer.body), header_lines(answer.headers.items())
         core.metrics.responses[status] += 1
         await exchange.respond(status, body, headers + self._cors_lines(head))
+
+    async def _refuse_method(self, exchange: Exchange) -> None:
+        head = exchange.head
+        allowed = ", ".join(sorted(method for method, path in self._streams if path == head.path))
+        answer = self._refused(RequestError(Code.METHOD_NOT_ALLOWED, "This path does not take that method."), head)
+        self._core.metrics.responses[answer.status] += 1
+        headers = header_lines({**answer.headers, "Allow": allowed}.items())
+        await exchange.respond(answer.status, strictjson.dumps(answer.body), headers + self._cors_lines(head))
 
     async def _stream(self, stream: Stream, exchange: Exchange) -> None:
         core, head = self._core, exchange.head

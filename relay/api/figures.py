@@ -15,8 +15,10 @@ from typing import Any
 import trio
 
 from relay.api.authentication import Caller, authenticate_operator, check_reader
+from relay.api.direct import LINES
 from relay.api.draining import Draining
 from relay.api.metrics import Sources
+from relay.api.operation import CONSOLE_READER, describe
 from relay.api.streaming import StartStream, stream_while_valid
 from relay.core import Core
 from relay.ground import strictjson
@@ -88,7 +90,8 @@ class Figures:
             self._sampled.set()
             self._sampled = trio.Event()
 
-    async def stream(
+    @describe("Stream the figures of this server, a line a second.", CONSOLE_READER, media={LINES: str})
+    async def stream_figures(
         self, core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream
     ) -> None:
         """Stream samples until the client is gone, its right ends or the server stops. `start` writes the head.

@@ -8,18 +8,36 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+import attrs
 from quart import Request, Response
+
+
+@attrs.frozen
+class Document:
+    """A body and its ETag."""
+
+    body: bytes
+    etag: str
+
+
+def document(body: bytes) -> Document:
+    """Return a body with the ETag that follows from its bytes."""
+    return Document(body, hashlib.sha256(body).hexdigest()[:32])
 
 
 def respond(request: Request, package: str, path: str, content_type: str, headers: Mapping[str, str]) -> Response:
     """Return a response with a file of a package, or 304 if the request names its ETag. The file must exist."""
-    etag = _etag(package, path)
-    if etag in request.if_none_match:
+    return respond_with(request, _file(package, path), content_type, headers)
+
+
+def respond_with(request: Request, found: Document, content_type: str, headers: Mapping[str, str]) -> Response:
+    """Return a response with a document, or 304 if the request names its ETag."""
+    if found.etag in request.if_none_match:
         response = Response(b"", 304, dict(headers))
         del response.headers["Content-Type"]
     else:
-        response = Response(read(package, path), 200, dict(headers), content_type=content_type)
-    response.set_etag(etag)
+        response = Response(found.body, 200, dict(headers), content_type=content_type)
+    response.set_etag(found.etag)
     return response
 
 
@@ -43,5 +61,5 @@ def read(package: str, path: str) -> bytes:
 
 
 @cache
-def _etag(package: str, path: str) -> str:
-    return hashlib.sha256(read(package, path)).hexdigest()[:32]
+def _file(package: str, path: str) -> Document:
+    return document(read(package, path))

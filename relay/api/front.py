@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from html import escape
 from importlib.metadata import version
+from typing import TypedDict
 
 from quart import Blueprint, Response, request
 
@@ -15,7 +16,22 @@ from relay.api.app import success
 from relay.api.console import pages
 from relay.api.console.place import is_shown
 from relay.api.health import Readiness
+from relay.api.operation import ASYNCAPI_PATH, OPENAPI_PATH, PUBLIC, Success, describe
 from relay.core import Core
+
+
+class FrontView(TypedDict):
+    """The server, and where to read more about it."""
+
+    name: str
+    version: str
+    ready: bool
+    reason: str | None
+    docs: str
+    health: str
+    openapi: str
+    asyncapi: str
+
 
 HEADERS = {**docs.HEADERS, "Cache-Control": "no-store", "Vary": "Accept"}
 
@@ -25,12 +41,22 @@ def blueprint(core: Core, readiness: Readiness) -> Blueprint:
     routes = Blueprint("front", __name__)
 
     @routes.get("/")
+    @describe("Say what this server is.", PUBLIC, media={"application/json": Success(FrontView), "text/html": str})
     async def front() -> Response:
         reason = readiness.reason
         # A client that takes anything, as command-line tools do, is not a browser.
         if not any(mimetype == "text/html" for mimetype, _ in request.accept_mimetypes):
-            data = {"name": "relay", "version": version("relay-server"), "ready": reason is None, "reason": reason}
-            response = success({**data, "docs": docs.PATH, "health": "/healthz"})
+            data: FrontView = {
+                "name": "relay",
+                "version": version("relay-server"),
+                "ready": reason is None,
+                "reason": reason,
+                "docs": docs.PATH,
+                "health": "/healthz",
+                "openapi": OPENAPI_PATH,
+                "asyncapi": ASYNCAPI_PATH,
+            }
+            response = success(data)
             response.headers.update({"Cache-Control": "no-store", "Vary": "Accept"})
             return response
         return Response(
@@ -52,5 +78,7 @@ def render(reason: str | None, *, console: bool) -> str:
         "<p>This is a realtime server: chat, presence, notifications and live data over WebSocket.</p>"
         f"<p>Version {escape(version('relay-server'))}. The server is <strong>{state}</strong>.</p>"
         f'<ul>{link}<li><a href="{docs.PATH}">Handbook</a></li><li><a href="/healthz">Is the process alive?</a></li>'
-        '<li><a href="/readyz">Does it accept work?</a></li></ul></main></body></html>\n'
+        '<li><a href="/readyz">Does it accept work?</a></li>'
+        f'<li><a href="{OPENAPI_PATH}">OpenAPI</a>, for REST</li>'
+        f'<li><a href="{ASYNCAPI_PATH}">AsyncAPI</a>, for WebSocket</li></ul></main></body></html>\n'
     )

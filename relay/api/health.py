@@ -5,13 +5,30 @@ Public, so reasons are general.
 
 from __future__ import annotations
 
+from typing import Literal, NotRequired, TypedDict
+
 from quart import Blueprint, Response
 
 from relay.api.draining import Draining
+from relay.api.operation import PUBLIC, describe
 from relay.auth.jwks import Jwks
 from relay.cluster.cluster import Cluster
 from relay.ground import strictjson
 from relay.store.database import Database
+
+
+class AliveView(TypedDict):
+    """The answer of a process that is alive."""
+
+    status: Literal["ok"]
+
+
+class ReadyView(TypedDict):
+    """Whether the server accepts work, and why not. `node` names one of several nodes."""
+
+    status: Literal["ready", "not ready"]
+    reason: NotRequired[str]
+    node: NotRequired[str]
 
 
 class Readiness:
@@ -45,10 +62,17 @@ def blueprint(readiness: Readiness) -> Blueprint:
     routes = Blueprint("health", __name__)
 
     @routes.get("/healthz")
+    @describe("Say whether the process is alive.", PUBLIC, media={"application/json": AliveView})
     async def healthz() -> Response:
         return _json({"status": "ok"}, 200)
 
     @routes.get("/readyz")
+    @describe(
+        "Say whether the server accepts work.",
+        PUBLIC,
+        media={"application/json": ReadyView},
+        others={503: {"application/json": ReadyView}},
+    )
     async def readyz() -> Response:
         reason = readiness.reason
         if reason is None:

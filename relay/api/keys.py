@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from quart import Blueprint, Response, request
 
 from relay.api import audit
 from relay.api.admin import PREFIX
+from relay.api.admin_views import KeysView, KeyView, NewKeyView, NothingView
 from relay.api.app import json_body, success
 from relay.api.authentication import admin_of, caller_of, reader_of
-from relay.api.params import Params, page_query
+from relay.api.operation import ADMIN, CONSOLE_READER, describe
+from relay.api.params import FLAG, NEW_USER, PAGE, TEXTS, Params, page_query
 from relay.core import Core
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, RequestError, invalid_field
+from relay.ground.schema import Param
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.store.api_keys import SCOPES, ApiKey, Tier
 
@@ -25,6 +28,7 @@ def blueprint(core: Core) -> Blueprint:
     routes = Blueprint("keys", __name__, url_prefix=PREFIX)
 
     @routes.get("/keys")
+    @describe("List the API keys.", CONSOLE_READER, query=PAGE, answer=KeysView)
     async def keys() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
@@ -33,13 +37,23 @@ def blueprint(core: Core) -> Blueprint:
         return success({"keys": [key_entry(key) for key in found], "cursor": cursor})
 
     @routes.post("/keys")
-    async def create() -> Response:
+    @describe(
+        "Create an API key.",
+        ADMIN,
+        body={
+            "user": NEW_USER,
+            "scopes": Param({**TEXTS.schema, "items": {"enum": list(SCOPES)}}),
+            "tier": Param({"enum": [*TIERS, "", None]}),
+            "test": FLAG,
+        },
+        answer=NewKeyView,
+        status=201,
+    )
+    async def create_key() -> Response:
         principal, caller = await admin_of(core, request), caller_of(core, request)
         params = Params(await json_body())
-        user, scopes = params.text("user"), params.texts("scopes") or ["connect"]
+        user, scopes = params.new_user("user"), params.texts("scopes") or ["connect"]
         tier = _tier(params.optional("tier") or "free")
-        if not user.isprintable() or not user.strip():
-            raise invalid_field("user", f"must be 1 to {MAX_ID_CHARACTERS} printable characters")
         if not set(scopes) <= set(SCOPES):
             raise invalid_field("scopes", f"must be some of {', '.join(SCOPES)}")
         audit.record(principal, caller, "key created", user=user, scopes=",".join(sorted(set(scopes))), tier=tier)
@@ -54,7 +68,8 @@ def blueprint(core: Core) -> Blueprint:
         return success({**key_entry(key), "secret": secret}, 201)
 
     @routes.delete("/keys/<key_id>")
-    async def revoke(key_id: str) -> Response:
+    @describe("Revoke an API key.", ADMIN, answer=NothingView, errors=[Code.NOT_FOUND])
+    async def revoke_key(key_id: str) -> Response:
         principal, caller = await admin_of(core, request), caller_of(core, request)
         audit.record(principal, caller, "key revoked", revoked=key_id[:MAX_ID_CHARACTERS])
         if not await core.auth.keys.revoke(key_id, core.clock.now_ms()):
@@ -62,9 +77,17 @@ def blueprint(core: Core) -> Blueprint:
         return success({})
 
     @routes.post("/keys/<key_id>/tier")
-    async def move(key_id: str) -> Response:
+    @describe(
+        "Move an API key to another tier.",
+        ADMIN,
+        body={"tier": Param({"enum": list(TIERS)}, required=True)},
+        answer=NothingView,
+        errors=[Code.NOT_FOUND],
+    )
+    async def move_key(key_id: str) -> Response:
         principal, caller = await admin_of(core, request), caller_of(core, request)
-        tier = _tier(Params(await json_body()).text("tier"))
+        params = Params(await json_body())
+        tier = _tier(params.text("tier"))
         audit.record(principal, caller, "key moved", moved=key_id[:MAX_ID_CHARACTERS], tier=tier)
         if not await core.auth.keys.set_tier(key_id, tier):
             raise _unknown()
@@ -83,7 +106,7 @@ def _unknown() -> RequestError:
     return RequestError(Code.NOT_FOUND, "No key has this id.")
 
 
-def key_entry(key: ApiKey) -> dict[str, Any]:
+def key_entry(key: ApiKey) -> KeyView:
     """Return what is told about one key: everything but its secret."""
     return {
         "id": key.id,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
 import attrs
 from quart import Blueprint, Response, request
 
-from relay.api import methods
+from relay.api import method_views, methods
 from relay.api.answers import CONTENT_TYPE, decode_json
 from relay.api.authentication import Caller, authenticate, caller_of
 from relay.api.direct import DirectRequest, Route
+from relay.api.method_views import Failed
+from relay.api.operation import ADMIN, BACKEND, Operation
 from relay.core import Core
 from relay.ground import strictjson
-from relay.ground.errors import RequestError
+from relay.ground.errors import Code, RequestError
+from relay.ground.schema import AnyOf
+from relay.transports.http_errors import Refusal
 
 PREFIX = "/api/"
 ERROR_MODE = "X-Centrifugo-Error-Mode"
@@ -30,7 +34,7 @@ class Reply:
     """The response to a call."""
 
     status: int
-    body: dict[str, Any]
+    body: Mapping[str, Any]
 
 
 async def answer(
@@ -70,6 +74,29 @@ def _respond(reply: Reply) -> tuple[int, bytes]:
 
 def _tells_status(value: bytes | None) -> bool:
     return value is not None and value.lower() == b"transport"
+
+
+def operations() -> dict[tuple[str, str], Operation]:
+    """Return the description of each method, by HTTP method and path. The route itself stands for all of them."""
+    return {("POST", PREFIX + name): _operation(name) for name in methods.NAMES}
+
+
+def _operation(name: str) -> Operation:
+    result = methods.RESULTS[name]
+    answer = result if name == "batch" else {"type": "object", "properties": {"result": result}, "required": ["result"]}
+    before = {Code.UNAUTHORIZED, Code.FORBIDDEN, Code.RATE_LIMITED, Code.UNAVAILABLE, Code.INTERNAL_ERROR}
+    shapes: dict[int, list[Any]] = {}
+    for code, (_, status) in methods.NUMBERS.items():
+        shapes.setdefault(status, [Failed]).extend([Refusal] if code in before else [])
+    return Operation(
+        f"Call the method `{name}` of the management API.",
+        BACKEND if name in ("publish", "broadcast", "batch") else ADMIN,
+        body=method_views.PARAMETERS[name],
+        body_required=any(param.required for param in method_views.PARAMETERS[name].values()),
+        headers={ERROR_MODE: {"type": "string", "description": "`transport`: the status tells errors, too."}},
+        media={CONTENT_TYPE: AnyOf(answer, Failed)},
+        others={status: {CONTENT_TYPE: AnyOf(*types)} for status, types in shapes.items()},
+    )
 
 
 def blueprint(core: Core) -> Blueprint:

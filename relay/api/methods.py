@@ -6,13 +6,29 @@ They act on the connections of every dialect. Nothing here knows HTTP.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 import trio
 
+from relay.access.publishing import MAX_KEY_CHARACTERS
 from relay.access.reading import MAX_PAGE
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
+from relay.api.method_views import (
+    BatchReply,
+    BatchResult,
+    BroadcastResult,
+    ChannelsResult,
+    HistoryResult,
+    InfoResult,
+    MethodError,
+    NodesResult,
+    NoResult,
+    PresenceResult,
+    PresenceStatsResult,
+    PublishResult,
+    node_view,
+)
 from relay.api.params import Params
 from relay.api.publish import scope_of
 from relay.api.views import with_unanswered
@@ -20,7 +36,7 @@ from relay.broker.signal import Signal
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
-from relay.model.namespaces import ChannelName
+from relay.model.namespaces import TYPE_RULE, ChannelName, is_type
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Position, Published
 
@@ -52,7 +68,7 @@ NUMBERS = {
 }
 """The number of each error, as Centrifugo numbers errors, and its status for a client that asks for one."""
 
-Method = Callable[["Request", Params], Awaitable[dict[str, Any]]]
+Method = Callable[["Request", Params], Awaitable[Mapping[str, Any]]]
 
 
 class Request:
@@ -76,12 +92,12 @@ class Request:
         return self.core.namespaces.parse(params.text("channel"))
 
 
-def error_of(refusal: RequestError) -> dict[str, Any]:
+def error_of(refusal: RequestError) -> MethodError:
     """Return an error as this API writes it."""
     return {"code": NUMBERS[refusal.code][0], "message": refusal.message}
 
 
-async def call(request: Request, method: str, params: object) -> dict[str, Any]:
+async def call(request: Request, method: str, params: object) -> Mapping[str, Any]:
     """Call a method and return its result. Most are a checkpoint.
 
     Raises:
@@ -104,16 +120,28 @@ async def call(request: Request, method: str, params: object) -> dict[str, Any]:
 # -- publishing -----------------------------------------------------------------------------------------------------------
 
 
-def _draft(request: Request, params: Mapping[str, Any], channel: object, size: int) -> Draft:
-    tags = params.get("tags") or {}
-    if not isinstance(tags, dict) or set(tags) - {"type"}:
+def _check_item(params: Mapping[str, Any]) -> None:
+    """Raise RequestError unless a publication has data, and nothing that Relay does not support."""
+    tags, key = params.get("tags"), params.get("idempotency_key")
+    if tags is not None and (not isinstance(tags, dict) or set(tags) - {"type"}):
         raise invalid_field("tags", "may have the tag type alone, which is the type of the publication")
+    if tags and tags["type"] is not None and not (isinstance(tags["type"], str) and is_type(tags["type"])):
+        raise invalid_field("tags", f"must have as type {TYPE_RULE}")
+    if key is not None and not (isinstance(key, str) and len(key) <= MAX_KEY_CHARACTERS):
+        raise invalid_field("idempotency_key", f"must be a text of at most {MAX_KEY_CHARACTERS} characters")
     Params(params).refuse("b64data", "delta", "version", "version_epoch")
-    item = {"channel": channel, "data": params.get("data")}
+    if "data" not in params:
+        raise invalid_field("data", "is required")
+
+
+def _draft(request: Request, params: Mapping[str, Any], channel: object, size: int) -> Draft:
+    _check_item(params)
+    item = {"channel": channel, "data": params["data"]}
+    tags, key = params.get("tags") or {}, params.get("idempotency_key")
     if "type" in tags:
         item["type"] = tags["type"]
-    if params.get("idempotency_key"):
-        item["idempotencyKey"] = params["idempotency_key"]
+    if key:
+        item["idempotencyKey"] = key
     return request.core.publishing.draft(item, scope=scope_of(request.principal), size=size)
 
 
@@ -145,22 +173,23 @@ async def _publish_all(
     return results
 
 
-async def _publish(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+async def _publish(request: Request, params: Mapping[str, Any]) -> PublishResult:
     signal = Params(params).flag("skip_history")
     [result] = await _publish_all(
         request, [_draft(request, params, params.get("channel"), request.size)], signals=[signal]
     )
     if isinstance(result, RequestError):
         raise result
-    return dict(result)
+    return cast(PublishResult, result)
 
 
-async def _broadcast(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+async def _broadcast(request: Request, params: Mapping[str, Any]) -> BroadcastResult:
     channels = Params(params).texts("channels")
     maximum = request.core.config.limits.max_publish_items
     if not channels or len(channels) > maximum:
         raise invalid_field("channels", f"must have 1 to {maximum} channels")
     signal = Params(params).flag("skip_history")
+    _check_item(params)
     drafts: list[Draft | RequestError] = []
     for channel in channels:
         try:
@@ -171,21 +200,21 @@ async def _broadcast(request: Request, params: Mapping[str, Any]) -> dict[str, A
     return {"responses": [_reply("result", result) for result in results]}
 
 
-async def _batch(request: Request, params: Mapping[str, Any]) -> dict[str, Any]:
+async def _batch(request: Request, params: Mapping[str, Any]) -> BatchResult:
     commands = params.get("commands")
     maximum = min(MAX_COMMANDS, request.core.config.limits.max_publish_items)
     if not isinstance(commands, list) or len(commands) > maximum:
         raise invalid_field("commands", f"must be a list of at most {maximum} commands")
     if sum(bool(_READS & set(one)) for one in commands if isinstance(one, dict)) > MAX_READS:
         raise invalid_field("commands", f"may have {MAX_READS} of presence, history and channels at most")
-    replies: list[dict[str, Any]] = []
+    replies: list[BatchReply] = []
     for first, command in enumerate(commands):
         if first >= len(replies):
             replies += await _publications(request, commands[first:]) or [await _command(request, command)]
     return {"replies": replies}
 
 
-async def _publications(request: Request, commands: Sequence[Any]) -> list[dict[str, Any]]:
+async def _publications(request: Request, commands: Sequence[Any]) -> list[BatchReply]:
     """Publish the commands up to the first that is not `publish`, in one transaction, and return their replies."""
     drafts: list[Draft | RequestError] = []
     signals: list[bool] = []
@@ -204,7 +233,7 @@ async def _publications(request: Request, commands: Sequence[Any]) -> list[dict[
     return [_reply("publish", result) for result in await _publish_all(request, drafts, signals=signals)]
 
 
-async def _command(request: Request, command: object) -> dict[str, Any]:
+async def _command(request: Request, command: object) -> BatchReply:
     try:
         if not isinstance(command, dict) or len(command) != 1:
             raise RequestError(Code.INVALID_REQUEST, "A command must be an object with one method.")
@@ -212,12 +241,12 @@ async def _command(request: Request, command: object) -> dict[str, Any]:
         if method == "batch":
             raise RequestError(Code.INVALID_REQUEST, "A batch cannot hold a batch.")
         check_right(request.principal, method)
-        return {method: await call(request, method, params)}
+        return cast(BatchReply, {method: await call(request, method, params)})
     except RequestError as refusal:
         return {"error": error_of(refusal)}
 
 
-def _reply(name: str, result: Any) -> dict[str, Any]:
+def _reply(name: str, result: Any) -> Any:
     return {"error": error_of(result)} if isinstance(result, RequestError) else {name: result}
 
 
@@ -235,24 +264,24 @@ def check_right(principal: Principal, method: str) -> None:
 # -- connections ----------------------------------------------------------------------------------------------------------
 
 
-async def _subscribe(request: Request, params: Params) -> dict[str, Any]:
+async def _subscribe(request: Request, params: Params) -> NodesResult:
     params.refuse("info", "b64info", "data", "b64data", "session", "override", "expire_at")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     since = params.position("recover_since")
     request.audit("subscribe", user=user, client=client, channel=channel.text)
     _, unanswered = await request.core.everywhere.subscribe(channel, user_id=user, connection_id=client, since=since)
-    return with_unanswered({}, unanswered)
+    return with_unanswered(NodesResult(), unanswered)
 
 
-async def _unsubscribe(request: Request, params: Params) -> dict[str, Any]:
+async def _unsubscribe(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     request.audit("unsubscribe", user=user, client=client, channel=channel.text)
     _, unanswered = await request.core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
-    return with_unanswered({}, unanswered)
+    return with_unanswered(NodesResult(), unanswered)
 
 
-async def _disconnect(request: Request, params: Params) -> dict[str, Any]:
+async def _disconnect(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client, spared = params.text("user"), params.optional("client"), params.texts("whitelist")
     code = params.object("disconnect").integer("code", _TERMINAL_CODES[0].start)
@@ -261,10 +290,10 @@ async def _disconnect(request: Request, params: Params) -> dict[str, Any]:
     _, unanswered = await request.core.everywhere.disconnect(
         user_id=user, connection_id=client, spared=spared, reason=reason
     )
-    return with_unanswered({}, unanswered)
+    return with_unanswered(NodesResult(), unanswered)
 
 
-async def _refresh(request: Request, params: Params) -> dict[str, Any]:
+async def _refresh(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client = params.text("user"), params.optional("client")
     expired, expire_at = params.flag("expired"), params.integer("expire_at", 0)
@@ -275,24 +304,27 @@ async def _refresh(request: Request, params: Params) -> dict[str, Any]:
     _, unanswered = await request.core.everywhere.set_deadline(
         user_id=user, connection_id=client, in_seconds=in_seconds
     )
-    return with_unanswered({}, unanswered)
+    return with_unanswered(NodesResult(), unanswered)
 
 
 # -- channels -------------------------------------------------------------------------------------------------------------
 
 
-async def _presence(request: Request, params: Params) -> dict[str, Any]:
+async def _presence(request: Request, params: Params) -> PresenceResult:
     found, unanswered = await request.core.everywhere.present(request.principal, request.channel(params))
-    present = {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in found}
-    return with_unanswered({"presence": present}, unanswered)
+    present: PresenceResult = {
+        "presence": {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in found}
+    }
+    return with_unanswered(present, unanswered)
 
 
-async def _presence_stats(request: Request, params: Params) -> dict[str, Any]:
+async def _presence_stats(request: Request, params: Params) -> PresenceStatsResult:
     clients, users, unanswered = await request.core.everywhere.stats(request.principal, request.channel(params))
-    return with_unanswered({"num_clients": clients, "num_users": users}, unanswered)
+    stats: PresenceStatsResult = {"num_clients": clients, "num_users": users}
+    return with_unanswered(stats, unanswered)
 
 
-async def _history(request: Request, params: Params) -> dict[str, Any]:
+async def _history(request: Request, params: Params) -> HistoryResult:
     channel, limit = request.channel(params), params.integer("limit", 0)
     since, reverse = params.position("since"), params.flag("reverse")
     # Centrifugo returns the oldest first, unless `reverse` is set; then it returns those before a position.
@@ -319,35 +351,24 @@ async def _history(request: Request, params: Params) -> dict[str, Any]:
     }
 
 
-async def _history_remove(request: Request, params: Params) -> dict[str, Any]:
+async def _history_remove(request: Request, params: Params) -> NoResult:
     channel = request.channel(params)
     request.audit("history removed", channel=channel.text)
     await request.core.steering.remove_history(channel)
     return {}
 
 
-async def _channels(request: Request, params: Params) -> dict[str, Any]:
+async def _channels(request: Request, params: Params) -> ChannelsResult:
     pattern = params.optional("pattern") or "*"
     found, unanswered = await request.core.everywhere.all_channels(pattern)
-    return with_unanswered({"channels": {one.name: {"num_clients": one.subscribers} for one in found}}, unanswered)
+    channels: ChannelsResult = {"channels": {one.name: {"num_clients": one.subscribers} for one in found}}
+    return with_unanswered(channels, unanswered)
 
 
-async def _info(request: Request, params: Params) -> dict[str, Any]:
+async def _info(request: Request, params: Params) -> InfoResult:
     found, unanswered = await request.core.everywhere.info()
-    nodes = [
-        {
-            "uid": one["id"],
-            "name": one["name"] or "relay",
-            "version": one["version"],
-            "num_clients": one["connections"],
-            "num_users": one["users"],
-            "num_channels": one["channels"],
-            "num_subs": one["subscriptions"],
-            "uptime": one["uptime"],
-        }
-        for one in found
-    ]
-    return with_unanswered({"nodes": nodes}, unanswered)
+    info: InfoResult = {"nodes": [node_view(one) for one in found]}
+    return with_unanswered(info, unanswered)
 
 
 METHODS: Mapping[str, Method] = {
@@ -365,3 +386,8 @@ METHODS: Mapping[str, Method] = {
 """Every method but `publish`, `broadcast` and `batch`."""
 NAMES = ("publish", "broadcast", "batch", *METHODS)
 """Every method."""
+RESULTS: Mapping[str, Any] = {
+    name: get_type_hints(function)["return"]
+    for name, function in {"publish": _publish, "broadcast": _broadcast, "batch": _batch, **METHODS}.items()
+}
+"""The type of the result of each method."""

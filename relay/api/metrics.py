@@ -19,6 +19,7 @@ from relay.admission.addresses import TrustedProxies
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
 from relay.api.local import is_local
+from relay.api.operation import OPERATOR, describe
 from relay.broker.broker import Broker
 from relay.cluster.cluster import Cluster
 from relay.core import Core
@@ -61,6 +62,7 @@ def blueprint(sources: Sources) -> Blueprint:
     routes = Blueprint("metrics", __name__)
 
     @routes.get(PATH)
+    @describe("Return the metrics for Prometheus.", OPERATOR, media={"text/plain": str})
     async def metrics() -> Response:
         if not may_read_unasked(core, request, allowed):
             await admin_of(core, request)

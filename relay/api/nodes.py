@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import TypedDict, cast
 
 from quart import Blueprint, Response, request
 
@@ -12,9 +12,57 @@ from relay.api.admin import PREFIX
 from relay.api.app import success
 from relay.api.authentication import reader_of
 from relay.api.health import Readiness
+from relay.api.operation import CONSOLE_READER, describe
 from relay.cluster.cluster import Cluster
 from relay.cluster.node import default_name
 from relay.core import Core
+
+
+class ServerView(TypedDict):
+    """This server. `uptime` is in seconds; `reason` says why it is not ready."""
+
+    version: str
+    uptime: int
+    ready: bool
+    reason: str | None
+    node: str
+    store: str
+    dialects: list[str]
+    namespaces: list[str]
+    signsTokens: bool
+
+
+class ReportView(TypedDict, total=False):
+    """A node as it tells of itself. One that has just started has told nothing yet."""
+
+    version: str
+    uptime: int
+    connections: int
+    users: int
+
+
+class LiveNodeView(ReportView):
+    """A node whose lease holds, and its report."""
+
+    id: str
+    name: str
+    self: bool
+
+
+class BusView(TypedDict):
+    """The bus of this node. `lag` and `lease`, which is left, are in seconds."""
+
+    connected: bool
+    lag: float
+    reconnects: int
+    lease: float
+
+
+class NodesView(TypedDict):
+    """The nodes that share a database. `bus` is null on a server that shares none."""
+
+    nodes: list[LiveNodeView]
+    bus: BusView | None
 
 
 def blueprint(core: Core, readiness: Readiness, cluster: Cluster | None, *, signs_tokens: bool) -> Blueprint:
@@ -23,9 +71,10 @@ def blueprint(core: Core, readiness: Readiness, cluster: Cluster | None, *, sign
     report = reporter(core)
 
     @routes.get("/server")
+    @describe("Describe this server.", CONSOLE_READER, answer=ServerView)
     async def server() -> Response:
         await reader_of(core, request)
-        data = {
+        data: ServerView = {
             "version": version("relay-server"),
             "uptime": int(core.connections.uptime),
             "ready": readiness.reason is None,
@@ -39,6 +88,7 @@ def blueprint(core: Core, readiness: Readiness, cluster: Cluster | None, *, sign
         return success(data)
 
     @routes.get("/nodes")
+    @describe("List the nodes that share the database.", CONSOLE_READER, answer=NodesView)
     async def nodes() -> Response:
         await reader_of(core, request)
         if cluster is None:
@@ -51,10 +101,10 @@ def blueprint(core: Core, readiness: Readiness, cluster: Cluster | None, *, sign
     return routes
 
 
-def reporter(core: Core) -> Callable[[], dict[str, Any]]:
+def reporter(core: Core) -> Callable[[], ReportView]:
     """Return a function that says what this node tells of itself. It looks at counts alone."""
 
-    def report() -> dict[str, Any]:
+    def report() -> ReportView:
         return {
             "version": version_,
             "uptime": int(core.connections.uptime),
@@ -66,16 +116,17 @@ def reporter(core: Core) -> Callable[[], dict[str, Any]]:
     return report
 
 
-def _nodes(cluster: Cluster, own: dict[str, Any]) -> list[dict[str, Any]]:
+def _nodes(cluster: Cluster, own: ReportView) -> list[LiveNodeView]:
     """Return the nodes whose lease holds. A node that has just started has told nothing yet."""
     node = cluster.node
+    told = {**cast(dict[str, ReportView], node.reports), node.id: own}
+    nothing: ReportView = {}
     return [
-        {"id": id_, "name": name, "self": id_ == node.id, **(own if id_ == node.id else node.reports.get(id_, {}))}
-        for id_, name in node.names.items()
+        {"id": id_, "name": name, "self": id_ == node.id, **told.get(id_, nothing)} for id_, name in node.names.items()
     ]
 
 
-def _bus(cluster: Cluster) -> dict[str, Any]:
+def _bus(cluster: Cluster) -> BusView:
     bus = cluster.bus
     return {
         "connected": bus.connected,

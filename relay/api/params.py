@@ -8,6 +8,7 @@ from typing import Any
 from quart import request
 
 from relay.ground.errors import invalid_field
+from relay.ground.schema import MAX_INTEGER, Fields, Param, reference
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.publication import Position
 
@@ -15,11 +16,50 @@ MAX_LONG_CHARACTERS = 16_384
 """Length of a token."""
 MAX_LISTED = 1000
 """Texts in one list."""
-
-
 MAX_PAGE = 200
 """Entries in one page of a list."""
 MAX_CURSOR_DIGITS = 15
+
+TEXT = Param({"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARACTERS}, required=True)
+"""The schemas of what the methods of `Params` read: this one of `text`, the next ones in their order."""
+USER_OR_CLIENT = Param(
+    {"type": ["string", "null"], "maxLength": MAX_ID_CHARACTERS, "description": "`user` or `client` must be given."}
+)
+"""The schema of `optional`, in a body that must name a user or a connection."""
+OPTIONAL = Param({"type": ["string", "null"], "maxLength": MAX_ID_CHARACTERS})
+LONG_TEXT = Param({"type": ["string", "null"], "maxLength": MAX_LONG_CHARACTERS})
+TEXTS = Param({"type": ["array", "null"], "items": {"type": "string"}, "maxItems": MAX_LISTED})
+FLAG = Param({"type": ["boolean", "null"]})
+INTEGER = Param({"type": ["integer", "null"], "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER})
+POSITION = Param(
+    {
+        "type": ["object", "null"],
+        "properties": {
+            "offset": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_INTEGER},
+            "epoch": OPTIONAL.schema,
+        },
+    }
+)
+CHANNEL = Param(reference("Channel"), required=True)
+"""The schema of the full name of a channel."""
+PAGE: Fields = {
+    "limit": Param({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": MAX_PAGE}),
+    "cursor": Param({"type": "string", "maxLength": MAX_ID_CHARACTERS, "description": "The cursor of the last page."}),
+}
+"""The query of a list."""
+NUMBERED_PAGE: Fields = {
+    **PAGE,
+    "cursor": Param(
+        {
+            "type": "string",
+            "pattern": f"^[0-9]{{0,{MAX_CURSOR_DIGITS}}}$",
+            "description": "The cursor of the last page.",
+        }
+    ),
+}
+"""The query of a list whose cursors are numbers."""
+NEW_USER = Param({**TEXT.schema, "format": "user-id", "pattern": r"\S"}, required=True)
+"""The schema of `new_user`."""
 
 
 class Params:
@@ -43,6 +83,13 @@ class Params:
         if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS:
             raise invalid_field(name, f"must be a text of at most {MAX_ID_CHARACTERS} characters")
         return value
+
+    def new_user(self, name: str) -> str:
+        """Return the id of a user, which must be printable and more than spaces."""
+        user = self.text(name)
+        if not user.isprintable() or not user.strip():
+            raise invalid_field(name, f"must be 1 to {MAX_ID_CHARACTERS} printable characters")
+        return user
 
     def long_text(self, name: str) -> str | None:
         """Return a text of at most MAX_LONG_CHARACTERS, such as a token; None if it is missing."""
@@ -72,8 +119,10 @@ class Params:
         value = self._given.get(name)
         if value is None:
             return default
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise invalid_field(name, "must be an integer")
+        if isinstance(value, float) and value.is_integer():  # JSON has one kind of number, and 1.0 is an integer in it
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_INTEGER:
+            raise invalid_field(name, "must be an integer of 64 bits")
         return value
 
     def object(self, name: str) -> Params:

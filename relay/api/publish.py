@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import trio
 from quart import Blueprint, Response, request
@@ -14,10 +14,12 @@ from relay.api.answers import decode_json
 from relay.api.app import success
 from relay.api.authentication import caller_of, publisher_of, while_valid
 from relay.api.direct import LINES, DirectRequest, Route
+from relay.api.operation import BACKEND, Success, describe
 from relay.api.read_ahead import work_through
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.ground.schema import Schema, reference
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Outcome
 
@@ -28,11 +30,63 @@ ITEMS_PER_TURN = 100
 """Items, or lines, that are checked before other tasks run."""
 
 
+_ITEMS: Schema = {
+    "type": "array",
+    "items": {"anyOf": [reference("Item"), reference("Json")]},
+    "description": "An item that is not valid is refused in its place. The others are published.",
+}
+
+
+class RefusalView(TypedDict):
+    """The refusal of one item."""
+
+    code: str
+    message: str
+    reason: NotRequired[str]
+
+
+class ItemView(TypedDict):
+    """The place of a published item. `skipped`: an item of this version or a later one was there before."""
+
+    channel: str
+    offset: int
+    epoch: str
+    skipped: NotRequired[Literal[True]]
+
+
+class RefusedView(TypedDict):
+    """The refusal of an item, in its place in the array."""
+
+    error: RefusalView
+
+
+class LineRefusalView(RefusalView):
+    """The refusal of one line, which is numbered from 1."""
+
+    line: int
+
+
+class LinesView(TypedDict):
+    """The outcome of a stream of lines. `errors` has the first of the lines that failed."""
+
+    published: int
+    failed: int
+    errors: list[LineRefusalView]
+
+
 def blueprint(core: Core) -> Blueprint:
     """Return the route for requests that are not answered directly: lines, and bodies in chunks."""
     routes = Blueprint("publish", __name__)
 
     @routes.post(PATH)
+    @describe(
+        "Publish one item, an array of items, or a stream of lines.",
+        BACKEND,
+        body={"anyOf": [reference("Item"), {**_ITEMS, "maxItems": core.config.limits.max_publish_items}]},
+        bodies={LINES: {"type": "string", "description": "An item a line, each published as it arrives."}},
+        media={"application/json": Success(list[ItemView | RefusedView] | LinesView)},
+        errors=[Code.UNKNOWN_CHANNEL, Code.NOT_FOUND, Code.CONFLICT],
+    )
     async def publish() -> Response:
         principal = await publisher_of(core, caller_of(core, request))
         if request.mimetype == LINES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import attrs
 from quart import Blueprint, Response, request
@@ -12,6 +12,7 @@ from quart import Blueprint, Response, request
 from relay.api import audit
 from relay.api.app import success
 from relay.api.authentication import admin_of, caller_of
+from relay.api.operation import ADMIN, describe
 from relay.config.loading import ConfigError, Problem
 from relay.config.reloading import Reloaded
 from relay.core import Core
@@ -20,6 +21,14 @@ from relay.ground.errors import Code, FieldError, RequestError
 PATH = "/v1/admin/reload"
 MAX_SHOWN = 50
 """Mistakes of one configuration that an answer names."""
+
+
+class ReloadedView(TypedDict):
+    """The outcome of a reload: the key paths of changes that are in force, and of those that need a restart."""
+
+    file: str | None
+    taken: list[str]
+    waiting: list[str]
 
 
 class Reloads(Protocol):
@@ -38,7 +47,8 @@ def blueprint(core: Core, reloader: Reloads) -> Blueprint:
     routes = Blueprint("reload", __name__)
 
     @routes.post(PATH)
-    async def reload_now() -> Response:
+    @describe("Take up the changed configuration.", ADMIN, answer=ReloadedView, errors=[Code.CONFLICT])
+    async def reload() -> Response:
         principal = await admin_of(core, request)
         audit.record(principal, caller_of(core, request), "reload")
         try:

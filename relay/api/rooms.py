@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import attrs
 from quart import Blueprint, Response, request
@@ -11,10 +11,12 @@ from relay.api import audit
 from relay.api.admin import PREFIX
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
-from relay.api.params import Params, number_cursor, page_query
+from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
+from relay.api.params import NEW_USER, NUMBERED_PAGE, Params, number_cursor, page_query
 from relay.core import Core
 from relay.ground.clock import iso_ms
-from relay.ground.errors import invalid_field
+from relay.ground.errors import Code, invalid_field
+from relay.ground.schema import Param
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
@@ -22,6 +24,46 @@ from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
 MAX_NAME_CHARACTERS = 100
 """Length of a room's name, as in the dialect `live`."""
 ROOM = "/rooms/<room_id>"
+_TYPE = Param({"enum": [*ROOM_TYPES, "", None]})
+
+
+class AdminRoomView(TypedDict):
+    """A room, with the numbers of its members, of its messages, and of the users that are present."""
+
+    id: str
+    name: str
+    type: RoomType
+    createdBy: str
+    createdAt: str
+    members: int
+    messages: int
+    present: int
+
+
+class AdminRoomsView(TypedDict):
+    """A page of rooms. The cursor is null on the last page."""
+
+    rooms: list[AdminRoomView]
+    cursor: str | None
+    total: int
+
+
+class AdminMemberView(TypedDict):
+    """A member of a room."""
+
+    userId: str
+    joinedAt: str
+    firstName: str | None
+    lastName: str | None
+
+
+class AdminMembersView(TypedDict):
+    """A room, and a page of its members. The cursor is null on the last page."""
+
+    room: AdminRoomView
+    members: list[AdminMemberView]
+    cursor: str | None
+    total: int
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -34,6 +76,12 @@ def blueprint(core: Core) -> Blueprint:
 
 def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("/rooms")
+    @describe(
+        "List the rooms.",
+        CONSOLE_READER,
+        query={**NUMBERED_PAGE, "type": Param({"enum": [*ROOM_TYPES, ""]})},
+        answer=AdminRoomsView,
+    )
     async def rooms() -> Response:
         principal = _as_admin(await reader_of(core, request))
         query, limit = page_query()
@@ -43,6 +91,13 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         return success({"rooms": shown, "cursor": _next(skipped, len(found), total), "total": total})
 
     @routes.get(f"{ROOM}/members")
+    @describe(
+        "List the members of a room.",
+        CONSOLE_READER,
+        query=NUMBERED_PAGE,
+        answer=AdminMembersView,
+        errors=[Code.NOT_FOUND],
+    )
     async def members(room_id: str) -> Response:
         principal = _as_admin(await reader_of(core, request))
         query, limit = page_query()
@@ -55,27 +110,58 @@ def _add_views(routes: Blueprint, core: Core) -> None:
 
 def _add_changes(routes: Blueprint, core: Core) -> None:
     @routes.post("/rooms")
-    async def create() -> Response:
+    @describe(
+        "Create a room.",
+        CONSOLE_OPERATOR,
+        body={
+            "name": Param(
+                {
+                    "type": "string",
+                    "format": "user-id",
+                    "pattern": r"\S",
+                    "minLength": 1,
+                    "maxLength": MAX_NAME_CHARACTERS,
+                },
+                required=True,
+            ),
+            "type": _TYPE,
+        },
+        answer=AdminRoomView,
+        status=201,
+    )
+    async def create_room() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         params = Params(await json_body())
-        name, type_ = params.text("name").strip(), _type(params.optional("type")) or "group"
-        if not 0 < len(name) <= MAX_NAME_CHARACTERS or not name.isprintable():
+        name, type_ = params.text("name"), _type(params.optional("type")) or "group"
+        if len(name) > MAX_NAME_CHARACTERS or not name.isprintable() or not name.strip():
             raise invalid_field("name", f"must be 1 to {MAX_NAME_CHARACTERS} printable characters")
         audit.record(principal, caller, "room created", type=type_)
-        room = await core.rooms.create(_as_admin(principal), name=name, description=None, type_=type_)
+        room = await core.rooms.create(_as_admin(principal), name=name.strip(), description=None, type_=type_)
         return success(_room_entry(core, room), 201)
 
     @routes.post(f"{ROOM}/members")
-    async def add(room_id: str) -> Response:
+    @describe(
+        "Add a user to the members of a room.",
+        CONSOLE_OPERATOR,
+        body={"user": NEW_USER},
+        answer=AdminRoomView,
+        errors=[Code.NOT_FOUND, Code.CONFLICT],
+    )
+    async def add_member(room_id: str) -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
-        user = Params(await json_body()).text("user")
-        if not user.isprintable() or not user.strip():
-            raise invalid_field("user", f"must be 1 to {MAX_ID_CHARACTERS} printable characters")
+        params = Params(await json_body())
+        user = params.new_user("user")
         audit.record(principal, caller, "member added", room=room_id[:MAX_ID_CHARACTERS], user=user)
         return success(_room_entry(core, await core.rooms.add_member(_as_admin(principal), room_id, user)))
 
     @routes.delete(f"{ROOM}/members/<path:user_id>")  # a user id may contain slashes
-    async def remove(room_id: str, user_id: str) -> Response:
+    @describe(
+        "Remove a user from the members of a room.",
+        CONSOLE_OPERATOR,
+        answer=AdminRoomView,
+        errors=[Code.NOT_FOUND, Code.CONFLICT],
+    )
+    async def remove_member(room_id: str, user_id: str) -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         room, user = room_id[:MAX_ID_CHARACTERS], user_id[:MAX_ID_CHARACTERS]
         audit.record(principal, caller, "member removed", room=room, user=user)
@@ -97,7 +183,7 @@ def _next(skipped: int, count: int, total: int) -> str | None:
     return str(skipped + count) if count and skipped + count < total else None
 
 
-def _room_entry(core: Core, room: Room) -> dict[str, Any]:
+def _room_entry(core: Core, room: Room) -> AdminRoomView:
     return {
         "id": room.id,
         "name": room.name,
@@ -110,7 +196,7 @@ def _room_entry(core: Core, room: Room) -> dict[str, Any]:
     }
 
 
-def _member_entry(member: Member) -> dict[str, Any]:
+def _member_entry(member: Member) -> AdminMemberView:
     return {
         "userId": member.user_id,
         "joinedAt": iso_ms(member.joined_at),

@@ -8,14 +8,17 @@ from urllib.parse import parse_qs
 import trio
 
 from relay.api.authentication import Caller, authenticate_operator, check_reader
+from relay.api.direct import LINES
 from relay.api.draining import Draining
-from relay.api.params import Params
+from relay.api.operation import CONSOLE_READER, describe
+from relay.api.params import OPTIONAL, Params
 from relay.api.streaming import StartStream, stream_while_valid
 from relay.broker.taps import Tap
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import invalid_field
+from relay.ground.schema import Param
 from relay.model.publication import Publication
 from relay.transports.exchange import Exchange
 
@@ -31,6 +34,12 @@ MAX_RATE = 1000
 """Publications a second that one tail shows."""
 
 
+@describe(
+    "Stream what is published, a line each, until the caller closes.",
+    CONSOLE_READER,
+    query={"pattern": Param(OPTIONAL.schema), "rate": Param({"type": "integer", "minimum": 1, "maximum": MAX_RATE})},
+    media={LINES: str},
+)
 async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream) -> None:
     """Stream publications until the client is gone, its right ends or the server stops. `start` writes the head.
 

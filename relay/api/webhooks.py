@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TypedDict
 
 from quart import Blueprint, Response, request
 
-from relay.access.steering import MAX_PAGE
 from relay.api import audit
+from relay.api.admin_views import NothingView
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
-from relay.api.params import Params
+from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
+from relay.api.params import NUMBERED_PAGE, OPTIONAL, Params, number_cursor, page_query
 from relay.core import Core
 from relay.ground.clock import iso_ms
-from relay.ground.errors import invalid_field
+from relay.ground.errors import Code, invalid_field
+from relay.ground.schema import Param
 from relay.hooks.sender import Attempt, Sender
 from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import MAX_ID_CHARACTERS
@@ -23,6 +24,83 @@ from relay.store.outbox import Count, Delivery
 
 PREFIX = "/v1/admin/webhooks"
 STATES = ("pending", "dead", "recent")
+
+
+class WebhookView(TypedDict):
+    """A webhook without its secrets. `attempts`, by outcome, and `lastError` are of this node."""
+
+    name: str
+    url: str | None
+    events: list[str]
+    channels: list[str]
+    state: str
+    pending: int
+    oldestSeconds: float | None
+    dead: int
+    dropped: int
+    inFlight: int
+    attempts: dict[str, int]
+    lastError: str | None
+    lastErrorAt: str | None
+
+
+class WebhooksView(TypedDict):
+    """The webhooks of the configuration."""
+
+    webhooks: list[WebhookView]
+
+
+class DeliveryView(TypedDict):
+    """An event that waits to be sent, or a dead letter."""
+
+    id: str
+    type: str
+    key: str
+    seq: int
+    createdAt: str
+    attempts: int
+    nextAt: str | None
+    deadAt: str | None
+    status: int | None
+    error: str | None
+    body: str
+
+
+class AttemptView(TypedDict):
+    """An attempt of this node to send an event."""
+
+    id: str
+    type: str
+    at: str
+    attempt: int
+    status: int | None
+    error: str | None
+    milliseconds: float
+
+
+class DeliveriesView(TypedDict):
+    """A page of events, or the last attempts of this node. The cursor is null on the last page."""
+
+    deliveries: list[DeliveryView | AttemptView]
+    cursor: str | None
+
+
+class TestedView(TypedDict):
+    """The id of an event."""
+
+    id: str
+
+
+class ReplayedView(TypedDict):
+    """The number of dead letters that are sent again."""
+
+    replayed: int
+
+
+class DiscardedView(TypedDict):
+    """The number of dead letters that are deleted."""
+
+    discarded: int
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -35,6 +113,7 @@ def blueprint(core: Core) -> Blueprint:
 
 def _add_views(routes: Blueprint, core: Core) -> None:
     @routes.get("")
+    @describe("List the webhooks.", CONSOLE_READER, answer=WebhooksView)
     async def webhooks() -> Response:
         await reader_of(core, request)
         hooks, entries = core.webhooks, []
@@ -42,63 +121,82 @@ def _add_views(routes: Blueprint, core: Core) -> None:
             entries.append(_webhook_entry(core, sender, await hooks.count(name)))
         return success({"webhooks": entries})
 
-    @routes.get("/<name>/deliveries")
-    async def deliveries(name: str) -> Response:
+    @routes.get("/<webhook>/deliveries")
+    @describe(
+        "List the events of a webhook.",
+        CONSOLE_READER,
+        query={**NUMBERED_PAGE, "state": Param({"enum": [*STATES, ""]})},
+        answer=DeliveriesView,
+        errors=[Code.NOT_FOUND],
+    )
+    async def deliveries(webhook: str) -> Response:
         await reader_of(core, request)
-        hooks, query = _webhooks(core, name), Params(request.args)
+        hooks = _webhooks(core, webhook)
+        query, limit = page_query()
         state = query.optional("state") or "pending"
         if state not in STATES:
             raise invalid_field("state", f"must be one of {', '.join(STATES)}")
         if state == "recent":
-            attempts = [_attempt_entry(one) for one in reversed(hooks.sender(name).recent)]
+            attempts = [_attempt_entry(one) for one in reversed(hooks.sender(webhook).recent)]
             return success({"deliveries": attempts, "cursor": None})
-        after, limit = _number(query, "cursor", 0, 10**15), _number(query, "limit", MAX_PAGE, MAX_PAGE)
-        found, more = await hooks.page(name, dead=state == "dead", after=after, limit=max(limit, 1))
+        found, more = await hooks.page(webhook, dead=state == "dead", after=number_cursor(query), limit=limit)
         cursor = str(found[-1].id) if more else None
         return success({"deliveries": [_delivery_entry(one) for one in found], "cursor": cursor})
 
 
 def _add_changes(routes: Blueprint, core: Core) -> None:
-    async def change(name: str, action: str) -> tuple[Webhooks, Params]:
-        """Check the right of the caller, read the parameters, and write the line of the change."""
+    @routes.post("/<webhook>/test")
+    @describe("Send a test event.", CONSOLE_OPERATOR, answer=TestedView, errors=[Code.NOT_FOUND])
+    async def test_webhook(webhook: str) -> Response:
+        principal, hooks = await operator_of(core, request), _webhooks(core, webhook)
+        audit.record(principal, caller_of(core, request), "webhook tested", webhook=webhook)
+        return success({"id": await hooks.test(webhook)})
+
+    @routes.post("/<webhook>/replay")
+    @describe(
+        "Send dead letters again.",
+        CONSOLE_OPERATOR,
+        body={"id": OPTIONAL, "since": Param({"type": ["string", "null"], "format": "date-time"})},
+        answer=ReplayedView,
+        errors=[Code.NOT_FOUND],
+    )
+    async def replay_dead_letters(webhook: str) -> Response:
         principal = await operator_of(core, request)
-        hooks, params = _webhooks(core, name), Params(await json_body())
-        audit.record(principal, caller_of(core, request), action, webhook=name, event=params.optional("id"))
-        return hooks, params
-
-    @routes.post("/<name>/test")
-    async def test(name: str) -> Response:
-        hooks, _ = await change(name, "webhook tested")
-        return success({"id": await hooks.test(name)})
-
-    @routes.post("/<name>/replay")
-    async def replay(name: str) -> Response:
-        hooks, params = await change(name, "dead letters replayed")
-        count = await hooks.replay(name, event_id=params.optional("id"), since_ms=_since_ms(params))
+        hooks, params = _webhooks(core, webhook), Params(await json_body())
+        event = params.optional("id")
+        audit.record(principal, caller_of(core, request), "dead letters replayed", webhook=webhook, event=event)
+        count = await hooks.replay(webhook, event_id=event, since_ms=_since_ms(params))
         return success({"replayed": count})
 
-    @routes.post("/<name>/discard")
-    async def discard(name: str) -> Response:
-        hooks, params = await change(name, "dead letters discarded")
-        return success({"discarded": await hooks.discard(name, event_id=params.optional("id"))})
+    @routes.post("/<webhook>/discard")
+    @describe(
+        "Discard dead letters.",
+        CONSOLE_OPERATOR,
+        body={"id": OPTIONAL},
+        answer=DiscardedView,
+        errors=[Code.NOT_FOUND],
+    )
+    async def discard_dead_letters(webhook: str) -> Response:
+        principal = await operator_of(core, request)
+        hooks, params = _webhooks(core, webhook), Params(await json_body())
+        event = params.optional("id")
+        audit.record(principal, caller_of(core, request), "dead letters discarded", webhook=webhook, event=event)
+        return success({"discarded": await hooks.discard(webhook, event_id=event)})
 
-    @routes.post("/<name>/enable")
-    async def enable(name: str) -> Response:
-        hooks, _ = await change(name, "webhook enabled")
-        hooks.sender(name).resume()
+    @routes.post("/<webhook>/enable")
+    @describe(
+        "Send to a webhook again that was stopped.", CONSOLE_OPERATOR, answer=NothingView, errors=[Code.NOT_FOUND]
+    )
+    async def enable_webhook(webhook: str) -> Response:
+        principal, hooks = await operator_of(core, request), _webhooks(core, webhook)
+        audit.record(principal, caller_of(core, request), "webhook enabled", webhook=webhook)
+        hooks.sender(webhook).resume()
         return success({})
 
 
 def _webhooks(core: Core, name: str) -> Webhooks:
     core.webhooks.sender(name)
     return core.webhooks
-
-
-def _number(query: Params, name: str, default: int, maximum: int) -> int:
-    text = query.optional(name) or str(default)
-    if not (text.isascii() and text.isdigit() and len(text) < 17 and int(text) <= maximum):
-        raise invalid_field(name, f"must be a number up to {maximum}")
-    return int(text)
 
 
 def _since_ms(params: Params) -> int:
@@ -114,7 +212,7 @@ def _since_ms(params: Params) -> int:
     return int(at.timestamp() * 1000)
 
 
-def _webhook_entry(core: Core, sender: Sender, count: Count) -> Mapping[str, Any]:
+def _webhook_entry(core: Core, sender: Sender, count: Count) -> WebhookView:
     """Return what is told about one webhook: everything but its secrets. `attempts` and `lastError` are of this node."""
     failed = next((one for one in reversed(sender.recent) if one.error is not None), None)
     state = "stopped" if sender.is_stopped else "failing" if sender.is_failing else "ok"
@@ -136,7 +234,7 @@ def _webhook_entry(core: Core, sender: Sender, count: Count) -> Mapping[str, Any
     }
 
 
-def _delivery_entry(delivery: Delivery) -> Mapping[str, Any]:
+def _delivery_entry(delivery: Delivery) -> DeliveryView:
     return {
         "id": delivery.event_id,
         "type": delivery.type,
@@ -152,7 +250,7 @@ def _delivery_entry(delivery: Delivery) -> Mapping[str, Any]:
     }
 
 
-def _attempt_entry(attempt: Attempt) -> Mapping[str, Any]:
+def _attempt_entry(attempt: Attempt) -> AttemptView:
     return {
         "id": attempt.event_id,
         "type": attempt.type,

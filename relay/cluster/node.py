@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -86,7 +86,7 @@ class Node:
         self._gone = False  # whether the last look at the row found none
         self.names: dict[str, str] = {}
         """The names of the live nodes by id, this one's included."""
-        self.report: Callable[[], dict[str, Any]] = dict
+        self.report: Callable[[], Mapping[str, object]] = dict
         """Return what this node tells the others with each heartbeat. Called synchronously."""
         self.reports: dict[str, dict[str, Any]] = {}
         """The newest reports of the other live nodes, by id."""
@@ -159,7 +159,7 @@ class Node:
             log.info("the lease is held again")
         return True
 
-    def _write_beat(self, report: dict[str, Any], connection: Transaction) -> _Beat:
+    def _write_beat(self, report: Mapping[str, object], connection: Transaction) -> _Beat:
         known = nodes.renew(connection, self.id, self.name, LEASE_PERIOD, max_gap=MAX_GAP)
         expired = nodes.take_expired(connection, self.id, SETTLE_PERIOD)
         if expired:

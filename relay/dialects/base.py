@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from relay.admission.rate_limits import ConnectionCounter
+from relay.api.frames import WireApi
 from relay.config.tree import LimitsConfig
 from relay.core import Core
 from relay.ground.errors import Reason
@@ -110,6 +111,8 @@ class Dialect:
     """Called synchronously once the server stops: ends what is not a session, such as open polls. Must not raise."""
     end_sessions: Callable[[Reason], None] = end_nothing
     """Called synchronously to end what is not a session of the server, such as sessions that poll. Must not raise."""
+    described: Sequence[WireApi] = ()
+    """Its endpoints as `/asyncapi.json` describes them."""
     take_up: Callable[[LimitsConfig], None] = keep_all
     """Called synchronously with the limits of a reload, for those that the dialect keeps; others it reads from the core."""
     error_body: ErrorBody | None = None
@@ -173,6 +176,7 @@ def pinged(
     core: Core,
     *,
     encoders: Sequence[Encoder],
+    described: WireApi | None = None,
     blueprints: Sequence[Blueprint] = (),
     tables: Mapping[str, Callable[[], int]] | None = None,
 ) -> Dialect:
@@ -199,4 +203,5 @@ def pinged(
         blueprints=blueprints,
         services=(heartbeat.run,),
         tables=tables or {},
+        described=() if described is None else (described,),
     )

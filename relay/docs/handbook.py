@@ -24,7 +24,7 @@ PARTS = {
             "socketio",
             "sse",
         ),
-        "errors",
+        *("errors", "descriptions"),
     ),
     "Operate": (
         *("commands", "configuration", "deploy", "security", "tls", "systemd", "backup", "several-machines"),

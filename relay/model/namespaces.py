@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_ID_CHARACTERS = 256
 """Length of a channel's id. User ids are the longest ids, and have the same bound."""
+ROOM_ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
+"""The form of the id of a room."""
 ROOM_ID_RULE = "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"
 """The rule for the id of a room, in words for the client."""
 TYPE_RULE = r"1 to 200 letters, digits or any of _ . : / \ -"
@@ -34,7 +36,7 @@ DEFAULT = "default"
 
 _TYPE = re.compile(TYPE_PATTERN)
 _EVENT_ID = re.compile(r"-?[0-9]{1,18}")
-_ROOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ROOM_ID = re.compile(ROOM_ID_PATTERN)
 
 
 class SubscribeRule(enum.Enum):

@@ -16,6 +16,7 @@ from relay.api import (
     channels,
     client,
     demo,
+    descriptions,
     docs,
     figures,
     front,
@@ -191,12 +192,13 @@ async def open_server(
         await services.start(sampled.run)
         parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
         reloader = Reloader(core, source, parts, certificates)
-        app = _create_app(inside, enabled, sources, readiness, reloader)
+        streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream_figures}
+        app = _create_app(inside, enabled, sources, readiness, reloader, streams)
         direct = DirectRoutes(
             core,
             readiness.draining,
             {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream},
+            streams,
         )
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
@@ -328,16 +330,18 @@ def _create_app(
     sources: metrics.Sources,
     readiness: Readiness,
     reloader: Reloader,
+    streams: descriptions.Handlers,
 ) -> Application:
     core = inside.core
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
+    described = [api for dialect in dialects for api in dialect.described]
     own = (
         publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
         keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
         reload.blueprint(core, reloader),
         nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
         signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
-        docs.blueprint(), client.blueprint(), demo.blueprint(core),
+        docs.blueprint(), client.blueprint(), demo.blueprint(core), descriptions.blueprint(streams, described),
     )  # fmt: skip
     return create_app(core, [*own, *of_dialects], readiness, error_bodies_of(dialects))
 

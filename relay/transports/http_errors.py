@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import attrs
 
@@ -27,6 +27,34 @@ STATUS: Mapping[Code, int] = {
     Code.UNAVAILABLE: 503,
     Code.INTERNAL_ERROR: 500,
 }
+
+
+class FieldRefusal(TypedDict):
+    """One field that is missing or wrong."""
+
+    field: str
+    message: str
+
+
+class RefusalMeta(TypedDict):
+    """The time of a refusal, and the id by which the log names it."""
+
+    timestamp: str
+    version: str
+    errorId: str
+
+
+class Refusal(TypedDict):
+    """The body of a refused request. `error` repeats `message`."""
+
+    success: Literal[False]
+    status: int
+    message: str
+    error: str
+    errorId: str
+    meta: RefusalMeta
+    reason: NotRequired[str]
+    errors: NotRequired[list[FieldRefusal]]
 
 
 @attrs.frozen
@@ -74,7 +102,7 @@ def error_answer(
     for shaped in bodies:
         if path.startswith(shaped.prefix):
             return ErrorAnswer(status, shaped.make(refusal), headers, error_id)
-    body = {
+    body: Refusal = {
         "success": False,
         "status": status,
         "message": refusal.message,

@@ -373,6 +373,15 @@ async def test_a_tail_drops_and_counts(tmp_path: Path) -> None:
             assert (await lines.next())["data"]["n"] == 10
 
 
+async def test_a_tail_takes_no_other_method(tmp_path: Path) -> None:
+    """As any path that Quart routes; the connection stays."""
+    async with administered(tmp_path) as admin:
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            answer = await admin.http.request(method, "/v1/admin/tail", content=b"{}")
+            assert (answer.status_code, answer.headers["Allow"]) == (405, "GET")
+            assert answer.json()["message"] == "This path does not take that method."
+
+
 async def test_tails_are_bounded(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin, AsyncExitStack() as stack:
         for _ in range(taps.MAX_TAPS):

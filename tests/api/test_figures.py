@@ -50,7 +50,7 @@ async def test_figures_follow_what_happens(tmp_path: Path) -> None:
                 commits.append(one["commit"])
             while (one := await lines.next())["lag"] is None:
                 pass
-        assert one["connections"] == {"live": 1, "channels": 0, "feeds": 0, "socketio": 0}
+        assert one["connections"] == {"live": 1, "channels": 0, "feeds": 0, "socketio": 0, "sse": 0}
         assert (one["users"], one["nodes"]) == (1, len(admin.server.cluster.node.names) if admin.server.cluster else 1)
         assert one["memory"] > 10_000_000
         assert one["subscriptions"] >= 1

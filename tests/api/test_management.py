@@ -126,6 +126,39 @@ async def test_broadcast(tmp_path: Path) -> None:
         assert (await relay.refused(cent.BroadcastRequest(channels=["trades"] * 51, data={})))[0] == 107
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": ...},
+        {"idempotency_key": 0},
+        {"idempotency_key": "k" * 129},
+        {"tags": []},
+        {"tags": {"type": "no type"}},
+        {"tags": {"type": 7}},
+        {"b64data": "AA=="},
+    ],
+)
+async def test_options_of_a_publication_are_checked(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """A broadcast with wrong ones is refused as a whole, not channel by channel."""
+    good = {"channel": "trades", "channels": ["trades"], "data": {"amount": 1}, "tags": None, "idempotency_key": ""}
+    body = {name: value for name, value in {**good, **wrong}.items() if value is not ...}
+    async with managed(tmp_path) as relay:
+        for method in ("publish", "broadcast"):
+            assert "result" in (await relay.post(method, good)).json()
+            assert (await relay.post(method, body)).json()["error"]["code"] == 107
+        [reply] = (await relay.post("batch", {"commands": [{"publish": body}]})).json()["replies"]
+        assert reply["error"]["code"] == 107
+
+
+async def test_integers_may_be_written_as_any_number_that_is_one(tmp_path: Path) -> None:
+    """JSON has one kind of number."""
+    async with managed(tmp_path) as relay:
+        body = {"channel": "trades", "limit": 1.0, "since": {"offset": 0.0}}
+        assert "result" in (await relay.post("history", body)).json()
+        for limit in (1.5, "1", True, 2**63):
+            assert (await relay.post("history", {"channel": "trades", "limit": limit})).json()["error"]["code"] == 107
+
+
 async def test_batch(tmp_path: Path) -> None:
     async with managed(tmp_path) as relay:
         requests = [

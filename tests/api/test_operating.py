@@ -125,6 +125,6 @@ async def test_the_server_and_its_node(tmp_path: Path) -> None:
     async with administered(tmp_path, **{"server.node_name": "one"}) as admin, live(admin.address, "ann"):
         server = await admin.get("/server")
         assert (server["ready"], server["node"], server["signsTokens"]) == (True, "one", True)
-        assert server["dialects"] == ["live", "channels", "feeds", "socketio"]
+        assert server["dialects"] == ["live", "channels", "feeds", "socketio", "sse"]
         [node] = (await admin.get("/nodes"))["nodes"]
         assert (node["name"], node["self"], node["connections"], node["users"]) == ("one", True, 1, 1)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import pytest
@@ -19,17 +18,35 @@ from quart import Quart
 from relay.access.publishing import _FIELDS
 from relay.cli.main import main
 from relay.dialects.channels import protocol as channels
-from relay.dialects.feeds import protocol as feeds
 from relay.dialects.live import protocol as live
 from relay.dialects.live import routes
-from relay.dialects.socketio import engineio, prices, server
+from relay.dialects.socketio import engineio, server
 from relay.dialects.socketio import protocol as socketio
 from relay.dialects.sse import protocol as sse
 from relay.dialects.sse import routes as sse_routes
 from relay.ground.errors import Code, Reason
-from relay.model.namespaces import Namespace, Namespaces
+from relay.model.namespaces import Namespace
 from relay.transports import event_stream
 from relay.transports.http_errors import STATUS
+from tests.docs.wire_tables import (
+    KINDS,
+    OF_USERS,
+    SHARED,
+    arguments,
+    cases,
+    channels_answers,
+    channels_sent,
+    channels_words,
+    feeds_types,
+    function,
+    live_sent,
+    live_types,
+    reasons,
+    socketio_sent,
+    socketio_taken,
+    tree,
+    trees,
+)
 
 RELAY = Path(__file__).parents[2] / "relay"
 PAGES = (
@@ -47,11 +64,6 @@ PAGES = (
 )
 PARAMETER = re.compile(r"<(?:path:)?(\w+)>")
 """A part of a route that stands for an id; the pages write it in braces."""
-KINDS = Namespaces(entities=["task"], history_period=86400.0, durable=())
-SHARED = ("sessions", "transports", "server", "admission", "broker")
-"""Packages that end sessions of every dialect."""
-OF_USERS = {"live": ("dialects/user_session.py",), "channels": ("dialects/user_session.py",)}
-"""Modules that end sessions of some dialects."""
 
 
 def page(topic: str) -> str:
@@ -70,57 +82,6 @@ def quoted(words: Iterable[str]) -> list[str]:
     return [f"`{word}`" for word in words]
 
 
-def tree(module: ModuleType | Path) -> ast.Module:
-    path = module if isinstance(module, Path) else Path(cast(str, module.__file__))
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def trees(package: str) -> Iterator[ast.Module]:
-    whole = RELAY / package
-    for path in [whole] if whole.is_file() else sorted(whole.rglob("*.py")):
-        yield tree(path)
-
-
-def function(module: ModuleType, name: str) -> ast.FunctionDef:
-    [found] = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef) and node.name == name]
-    return found
-
-
-def cases(node: ast.AST) -> set[str]:
-    """Return the texts that the `match` statements below a node compare with."""
-    return {
-        value.value
-        for case in ast.walk(node)
-        if isinstance(case, ast.MatchValue) and isinstance(value := case.value, ast.Constant)
-        if isinstance(value.value, str)
-    }
-
-
-def arguments(trees: Iterable[ast.AST], callee: str, position: int) -> set[str]:
-    """Return the texts that are passed to every call of a function or method of this name, at this position."""
-    found = set()
-    for one in trees:
-        for node in ast.walk(one):
-            if not isinstance(node, ast.Call) or len(node.args) <= position:
-                continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            argument = node.args[position]
-            if name == callee and isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                found.add(argument.value)
-    return found
-
-
-def reasons(package: str) -> set[Reason]:
-    """Return the members of Reason that a package names."""
-    return {
-        Reason[node.attr]
-        for one in trees(package)
-        for node in ast.walk(one)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason"
-        if node.attr in Reason.__members__
-    }
-
-
 def text_of(reason: Reason) -> str:
     return f"`{reason.text}`" if reason.text else "(none)"
 
@@ -129,32 +90,27 @@ def text_of(reason: Reason) -> str:
 
 
 def test_live_names_each_frame_that_a_client_may_send() -> None:
-    types = cases(function(live, "command"))
+    types = live_sent()
     assert {"auth", "chat:send"} <= types
     assert missing("live", (f"| `{type_}` |" for type_ in types)) == []
     assert missing("live", (f"| `{word}` |" for word in cases(function(live, "_target")))) == []
 
 
 def test_live_names_each_frame_that_the_server_sends() -> None:
-    answers = arguments(trees("dialects/live"), "answer", 0)
-    signals = arguments([*trees("dialects/live"), *trees("chat"), *trees("broker")], "Signal", 1)
-    presence = {f"user:{status}" for status in arguments(trees("broker"), "_notify", 2)}
-    published = {kind.default_type for kind in KINDS if kind.name not in ("event", "task") and kind.default_type}
-    assert {"auth:success", "subscribed"} <= answers
-    assert {"chat:typing", "chatroom:deleted"} <= signals
-    assert presence == {"user:online", "user:offline"}
-    assert missing("live", (f"| `{type_}` |" for type_ in answers | signals | presence | published)) == []
+    types = live_types()
+    assert {"auth:success", "subscribed"} <= types.answers
+    assert {"chat:typing", "chatroom:deleted"} <= types.signals
+    assert types.presence == {"user:online", "user:offline"}
+    assert (
+        missing(
+            "live", (f"| `{type_}` |" for type_ in types.answers | types.signals | types.presence | types.published)
+        )
+        == []
+    )
 
 
 def test_channels_names_each_frame_both_ways() -> None:
-    sent = cases(function(channels, "decode"))
-    answers = arguments(trees("dialects/channels"), "answer", 0) | arguments(trees("dialects/channels"), "_answer", 0)
-    words = {
-        str(first.value)
-        for node in ast.walk(function(channels, "_translated"))
-        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple)
-        if isinstance(first := node.value.elts[0], ast.Constant)
-    }
+    sent, answers, words = channels_sent(), channels_answers(), channels_words()
     assert {"subscribe", "ping"} <= sent
     assert {"subscribed", "error"} <= answers
     assert {"chat_message", "notification"} <= words
@@ -164,17 +120,7 @@ def test_channels_names_each_frame_both_ways() -> None:
 
 
 def test_feeds_names_each_frame() -> None:
-    types: set[str] = set()
-    for node in ast.walk(tree(feeds)):
-        if isinstance(node, ast.Dict):
-            pairs = zip(node.keys, node.values, strict=True)
-            types |= {
-                str(value.value)
-                for key, value in pairs
-                if isinstance(key, ast.Constant) and key.value == "type" and isinstance(value, ast.Constant)
-            }
-        elif isinstance(node, ast.Constant) and isinstance(node.value, bytes):
-            types |= set(re.findall(r'"type":"(\w+)"', node.value.decode()))
+    types = feeds_types()
     assert types == {"init", "trade", "chart_update", "price_update"}
     assert missing("feeds", (f"| `{type_}` |" for type_ in types)) == []
 
@@ -186,14 +132,7 @@ def test_socketio_names_each_packet() -> None:
 
 
 def test_socketio_names_each_event_both_ways() -> None:
-    sent = re.findall(r'\["([a-z-]+)"', (prices._UPDATE + prices._INITIAL).decode())
-    taken = {
-        value.value
-        for node in ast.walk(tree(prices))
-        if isinstance(node, ast.Compare) and isinstance(node.left, ast.Name) and node.left.id == "name"
-        for value in ast.walk(node)
-        if isinstance(value, ast.Constant)
-    }
+    sent, taken = socketio_sent(), socketio_taken()
     assert sent == ["price-update", "initial-prices"]
     assert taken == {"subscribe", "unsubscribe"}
     assert missing("socketio", (f"| `{event}` |" for event in {*sent, *taken})) == []

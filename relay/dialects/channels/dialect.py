@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from relay.core import Core
 from relay.dialects.base import Dialect, compression_of, pinged
 from relay.dialects.channels import protocol
+from relay.dialects.channels.frames import API
 from relay.dialects.channels.session import ChannelsSession
 from relay.ground import logs
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
@@ -32,7 +33,7 @@ def open_channels(core: Core) -> Dialect | None:
         with core.subscriptions.attach(session.outbox, encodings.of(session), session) as subscriber:
             await ChannelsSession(core, session, subscriber, principal).run()
 
-    return pinged("channels", PATH, handle, settings, core, encoders=encodings.all())
+    return pinged("channels", PATH, handle, settings, core, encoders=encodings.all(), described=API)
 
 
 async def _authenticate(core: Core, session: Session) -> Principal:

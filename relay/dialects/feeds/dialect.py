@@ -12,6 +12,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint, compression_of
 from relay.dialects.feeds import protocol
+from relay.dialects.feeds.frames import APIS
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Position, Publication
@@ -83,6 +84,7 @@ class Feeds:
             encoders=[encode for hub in hubs for encode in hub.encodings.all()],
             places=[hub.connections for hub in hubs],
             services=(self._heartbeat.run,),
+            described=APIS,
             error_body=ErrorBody(API_PREFIX, protocol.error_body),
         )
 

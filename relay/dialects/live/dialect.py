@@ -5,6 +5,7 @@ from __future__ import annotations
 from relay.admission.rate_limits import ConnectionCounter
 from relay.core import Core
 from relay.dialects.base import Dialect, compression_of, pinged
+from relay.dialects.live.frames import API
 from relay.dialects.live.protocol import encode, skipped
 from relay.dialects.live.routes import blueprint
 from relay.dialects.live.session import LiveSession
@@ -37,6 +38,7 @@ def open_live(core: Core) -> Dialect | None:
         settings,
         core,
         encoders=encodings.all(),
+        described=API,
         blueprints=(blueprint(core),),
         tables={"typing": typing.__len__, "anonymous": lambda: anonymous.count},
     )

@@ -1,4 +1,4 @@
-"""Requests and answers of the `live` REST API: the checks of fields, and the form of rooms and messages. Pure."""
+"""Requests to the `live` REST API: their fields and the checks of them. Pure."""
 
 # ruff: noqa: RUF009 - field() returns an attrs field
 
@@ -14,13 +14,10 @@ from relay.api.bodies import field, structured
 from relay.auth.verifier import is_user_id
 from relay.chat.messages import MAX_MESSAGE_CHARACTERS
 from relay.chat.notifications import DEFAULT_PRIORITY, PRIORITIES, Priority
-from relay.ground.clock import iso_ms
-from relay.ground.structure import Check
-from relay.model.namespaces import ROOM_ID_RULE, is_room_id
+from relay.ground.schema import Shaped, shaped
+from relay.model.namespaces import MAX_ID_CHARACTERS, ROOM_ID_PATTERN, ROOM_ID_RULE, is_room_id
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS
-from relay.store.messages import Message
-from relay.store.notifications import Notification
-from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
+from relay.store.rooms import ROOM_TYPES, RoomType
 
 MAX_NAME_CHARACTERS = 100
 """Length of a room's name."""
@@ -34,11 +31,14 @@ MAX_LIMIT = 100
 """Entries of one page."""
 MAX_PAGE = 1_000_000_000
 """Number of the last page, so that offsets fit into the 64 bits of SQLite."""
+USER_ID = {"type": "string", "format": "user-id", "minLength": 1, "maxLength": MAX_ID_CHARACTERS}
+"""The schema of a user's id. The format stands for: every character is printable."""
 
 
-def text(max_characters: int) -> Check:
+def text(max_characters: int) -> Shaped:
     """Return the check of a text that is not empty. It removes the space around the text."""
 
+    @shaped({"type": "string", "minLength": 1, "maxLength": max_characters, "pattern": r"\S"})
     def check(value: Any) -> str:
         if not isinstance(value, str) or not 0 < len(value.strip()) <= max_characters:
             raise ValueError(f"must be a text of 1 to {max_characters} characters")
@@ -47,9 +47,10 @@ def text(max_characters: int) -> Check:
     return check
 
 
-def text_or_null(max_characters: int) -> Check:
+def text_or_null(max_characters: int) -> Shaped:
     """Return the check of a text, which may be empty, or null."""
 
+    @shaped({"type": ["string", "null"], "maxLength": max_characters})
     def check(value: Any) -> str | None:
         if value is not None and (not isinstance(value, str) or len(value) > max_characters):
             raise ValueError(f"must be null or a text of at most {max_characters} characters")
@@ -58,9 +59,10 @@ def text_or_null(max_characters: int) -> Check:
     return check
 
 
-def one_of(*values: str) -> Check:
+def one_of(*values: str) -> Shaped:
     """Return the check of a field that is one of these texts."""
 
+    @shaped({"type": "string", "enum": list(values)})
     def check(value: Any) -> str:
         if value not in values or not isinstance(value, str):
             raise ValueError(f"must be one of {', '.join(values)}")
@@ -69,6 +71,7 @@ def one_of(*values: str) -> Check:
     return check
 
 
+@shaped(USER_ID)
 def user_id(value: Any) -> str:
     """Check a user's id."""
     if not is_user_id(value):
@@ -76,12 +79,14 @@ def user_id(value: Any) -> str:
     return str(value)
 
 
+@shaped({"type": ["string", "null"], "pattern": f"^{ROOM_ID_PATTERN}$"})
 def _room_id_or_null(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not is_room_id(value)):
         raise ValueError(ROOM_ID_RULE)
     return value
 
 
+@shaped({"type": ["string", "null"], "minLength": 1, "maxLength": MAX_CLIENT_MESSAGE_ID_CHARACTERS})
 def _client_message_id_or_null(value: Any) -> str | None:
     # Not trimmed: the id is opaque, and the same over the WebSocket.
     if value is not None and (not isinstance(value, str) or not 0 < len(value) <= MAX_CLIENT_MESSAGE_ID_CHARACTERS):
@@ -89,12 +94,21 @@ def _client_message_id_or_null(value: Any) -> str | None:
     return value
 
 
+@shaped({"type": "integer", "minimum": 1, "description": f"A page past {MAX_PAGE} is that one."})
 def _page(value: str) -> int:
     return min(_positive(value), MAX_PAGE)
 
 
+@shaped(
+    {"type": "integer", "minimum": 1, "description": f"Entries of the page. More than {MAX_LIMIT} are {MAX_LIMIT}."}
+)
 def _limit(value: str) -> int:
     return min(_positive(value), MAX_LIMIT)
+
+
+@shaped({"type": "string", "description": "The id of a message: the page has the messages before it."})
+def _text(value: str) -> str:
+    return value
 
 
 def _positive(value: str) -> int:
@@ -167,6 +181,13 @@ class PageQuery:
 
 
 @attrs.frozen
+class MessagesQuery(PageQuery):
+    """The query of the list of messages. `before` replaces `page`."""
+
+    before: str | None = field(_text, default=None)
+
+
+@attrs.frozen
 class RoomsQuery(PageQuery):
     """The query of the list of rooms."""
 
@@ -201,57 +222,11 @@ def rooms_page_of(query: Mapping[str, str], default_limit: int) -> tuple[Page, R
     return _page_of(asked, default_limit), asked.type
 
 
+def messages_page_of(query: Mapping[str, str], default_limit: int) -> tuple[Page, str | None]:
+    """Return the page of messages that a query asks for, and the message before which it ends. Raises as `structured`."""
+    asked = structured(query, MessagesQuery)
+    return _page_of(asked, default_limit), asked.before
+
+
 def _page_of(asked: PageQuery, default_limit: int) -> Page:
     return Page(asked.page, default_limit if asked.limit is None else asked.limit)
-
-
-def room(stored: Room, active_now: int) -> dict[str, Any]:
-    """Return a room as answers show it."""
-    return {
-        "id": stored.id,
-        "name": stored.name,
-        "description": stored.description,
-        "type": stored.type,
-        "memberCount": stored.member_count,
-        "activeNow": active_now,
-        "lastMessageAt": None if stored.last_message_at is None else iso_ms(stored.last_message_at),
-        "createdBy": stored.created_by,
-        "createdAt": iso_ms(stored.created_at),
-    }
-
-
-def message(stored: Message) -> dict[str, Any]:
-    """Return a message as lists show it, with its author."""
-    author = {"firstName": stored.first_name, "lastName": stored.last_name, "avatar": stored.avatar}
-    return {
-        "id": stored.id,
-        "chatroomId": stored.room_id,
-        "userId": stored.user_id,
-        "user": author,
-        "message": stored.text,
-        "createdAt": iso_ms(stored.created_at),
-    }
-
-
-def posted(stored: Message) -> dict[str, Any]:
-    """Return a message as the answer to its author, without the author's profile."""
-    shown = message(stored)
-    del shown["user"]
-    return shown
-
-
-def member(stored: Member) -> dict[str, Any]:
-    """Return a member as answers show it."""
-    return {
-        "userId": stored.user_id,
-        "firstName": stored.first_name,
-        "lastName": stored.last_name,
-        "avatar": stored.avatar,
-        "joinedAt": iso_ms(stored.joined_at),
-    }
-
-
-def notification(stored: Notification) -> dict[str, Any]:
-    """Return a notification as lists show it."""
-    data = {"title": None, **stored.data}
-    return {**data, "id": stored.id, "read": stored.read_at is not None, "createdAt": iso_ms(stored.created_at)}

@@ -8,8 +8,9 @@ from relay.access.rules import is_backend
 from relay.api.app import json_body, success
 from relay.api.authentication import principal_of, user_of
 from relay.api.bodies import structured
+from relay.api.operation import BACKEND, USER, Pagination, describe
 from relay.core import Core
-from relay.dialects.live import rest
+from relay.dialects.live import rest, shown
 from relay.ground.errors import Code, RequestError
 from relay.store.rooms import Room
 
@@ -17,6 +18,11 @@ DEFAULT_ROOMS = 20
 DEFAULT_MESSAGES = 50
 DEFAULT_MEMBERS = 50
 DEFAULT_NOTIFICATIONS = 50
+
+PAGED = {"pagination": Pagination}
+"""The field of every list beside its data."""
+HIDDEN = (Code.NOT_FOUND,)
+"""The refusal of every route of one room, beside those of `USER`: it does not exist, or it is hidden."""
 
 ROOMS = "/v1/chatrooms"
 ROOM = f"{ROOMS}/<room_id>"
@@ -34,79 +40,111 @@ def blueprint(core: Core) -> Blueprint:
 
 
 def _add_rooms(routes: Blueprint, core: Core) -> None:
-    def shown(room: Room) -> dict[str, object]:
-        return rest.room(room, core.rooms.active_now(room.id))
+    def answer(room: Room) -> Response:
+        return success(shown.room(room, core.rooms.active_now(room.id)))
 
     @routes.get(ROOMS)
+    @describe(
+        "List the rooms that the caller may see.", USER, query=rest.RoomsQuery, answer=list[shown.RoomView], more=PAGED
+    )
     async def list_rooms() -> Response:
         principal = await user_of(core, request)
         page, type_ = rest.rooms_page_of(request.args, DEFAULT_ROOMS)
         rooms, total = await core.rooms.visible(principal, type_=type_, limit=page.limit, offset=page.offset)
-        return success([shown(room) for room in rooms], pagination=page.pagination(total))
+        views = [shown.room(room, core.rooms.active_now(room.id)) for room in rooms]
+        return success(views, pagination=page.pagination(total))
 
     @routes.post(ROOMS)
+    @describe("Create a room.", USER, body=rest.NewRoom, answer=shown.RoomView, status=201, errors=[Code.CONFLICT])
     async def create_room() -> Response:
         principal = await user_of(core, request)
         new = structured(await json_body(), rest.NewRoom)
         room = await core.rooms.create(
             principal, name=new.name, description=new.description, type_=new.type, id_=new.id
         )
-        return success(shown(room), 201)
+        return success(shown.room(room, core.rooms.active_now(room.id)), 201)
 
     @routes.get(ROOM)
+    @describe("Return a room.", USER, answer=shown.RoomView, errors=HIDDEN)
     async def get_room(room_id: str) -> Response:
-        return success(shown(await core.rooms.get(await user_of(core, request), room_id)))
+        return answer(await core.rooms.get(await user_of(core, request), room_id))
 
     @routes.put(ROOM)
+    @describe("Change a room.", USER, body=rest.RoomChange, answer=shown.RoomView, errors=HIDDEN)
     async def update_room(room_id: str) -> Response:
         principal = await user_of(core, request)
         change = structured(await json_body(), rest.RoomChange)
-        return success(shown(await core.rooms.update(principal, room_id, change.fields())))
+        return answer(await core.rooms.update(principal, room_id, change.fields()))
 
     @routes.delete(ROOM)
+    @describe("Delete a room.", USER, answer=None, more={"message": str}, errors=HIDDEN)
     async def delete_room(room_id: str) -> Response:
         await core.rooms.delete(await user_of(core, request), room_id)
         return success(None, message="The chatroom was deleted.")
 
+
+def _add_members(routes: Blueprint, core: Core) -> None:
+    def answer(room: Room) -> Response:
+        return success(shown.room(room, core.rooms.active_now(room.id)))
+
     @routes.post(f"{ROOM}/join")
+    @describe("Join a room. Idempotent.", USER, answer=shown.RoomView, errors=HIDDEN)
     async def join(room_id: str) -> Response:
-        return success(shown(await core.rooms.join(await user_of(core, request), room_id)))
+        return answer(await core.rooms.join(await user_of(core, request), room_id))
 
     @routes.post(f"{ROOM}/leave")
+    @describe("Leave a room. Idempotent.", USER, answer=shown.RoomView, errors=HIDDEN)
     async def leave(room_id: str) -> Response:
-        return success(shown(await core.rooms.leave(await user_of(core, request), room_id)))
+        return answer(await core.rooms.leave(await user_of(core, request), room_id))
 
     @routes.post(f"{ROOM}/members")
+    @describe("Add a member. Idempotent.", USER, body=rest.NewMember, answer=shown.RoomView, errors=HIDDEN)
     async def add_member(room_id: str) -> Response:
         principal = await user_of(core, request)
         member = structured(await json_body(), rest.NewMember)
-        return success(shown(await core.rooms.add_member(principal, room_id, member.user_id)))
+        return answer(await core.rooms.add_member(principal, room_id, member.user_id))
 
     @routes.delete(f"{ROOM}/members/<path:user_id>")  # a user id may contain slashes
+    @describe("Remove a member.", USER, answer=shown.RoomView, errors=[*HIDDEN, Code.CONFLICT])
     async def remove_member(room_id: str, user_id: str) -> Response:
-        return success(shown(await core.rooms.remove_member(await user_of(core, request), room_id, user_id)))
+        return answer(await core.rooms.remove_member(await user_of(core, request), room_id, user_id))
 
-
-def _add_members(routes: Blueprint, core: Core) -> None:
     @routes.get(f"{ROOM}/members")
+    @describe(
+        "List the members, the first to join first.",
+        USER,
+        query=rest.PageQuery,
+        answer=list[shown.MemberView],
+        more=PAGED,
+        errors=HIDDEN,
+    )
     async def list_members(room_id: str) -> Response:
         principal = await user_of(core, request)
         page = rest.page_of(request.args, DEFAULT_MEMBERS)
         members, total = await core.rooms.members(principal, room_id, limit=page.limit, offset=page.offset)
-        return success([rest.member(member) for member in members], pagination=page.pagination(total))
+        return success([shown.member(member) for member in members], pagination=page.pagination(total))
 
 
 def _add_messages(routes: Blueprint, core: Core) -> None:
     @routes.get(f"{ROOM}/messages")
+    @describe(
+        "List messages, the newest first.",
+        USER,
+        query=rest.MessagesQuery,
+        answer=list[shown.MessageView],
+        more=PAGED,
+        errors=HIDDEN,
+    )
     async def list_messages(room_id: str) -> Response:
         principal = await user_of(core, request)
-        page = rest.page_of(request.args, DEFAULT_MESSAGES)
+        page, before = rest.messages_page_of(request.args, DEFAULT_MESSAGES)
         messages, total = await core.messages.page(
-            principal, room_id, limit=page.limit, offset=page.offset, before=request.args.get("before")
+            principal, room_id, limit=page.limit, offset=page.offset, before=before
         )
-        return success([rest.message(message) for message in messages], pagination=page.pagination(total))
+        return success([shown.message(message) for message in messages], pagination=page.pagination(total))
 
     @routes.post(f"{ROOM}/messages")
+    @describe("Post a message.", USER, body=rest.NewMessage, answer=shown.PostedView, status=201, errors=HIDDEN)
     async def post_message(room_id: str) -> Response:
         principal = await user_of(core, request)
         new = structured(await json_body(), rest.NewMessage)
@@ -117,18 +155,26 @@ def _add_messages(routes: Blueprint, core: Core) -> None:
             limit=lambda: core.limits.messages.spend(principal.user_id),
             client_message_id=new.client_message_id,
         )
-        return success(rest.posted(posted.message), 201)
+        return success(shown.posted(posted.message), 201)
 
 
 def _add_notifications(routes: Blueprint, core: Core) -> None:
     @routes.get(NOTIFICATIONS)
+    @describe(
+        "List the caller's notifications, the newest first.",
+        USER,
+        query=rest.PageQuery,
+        answer=list[shown.NotificationView],
+        more=PAGED,
+    )
     async def list_notifications() -> Response:
         principal = await user_of(core, request)
         page = rest.page_of(request.args, DEFAULT_NOTIFICATIONS)
         found, total = await core.notifications.list(principal.user_id, limit=page.limit, offset=page.offset)
-        return success([rest.notification(one) for one in found], pagination=page.pagination(total))
+        return success([shown.notification(one) for one in found], pagination=page.pagination(total))
 
     @routes.post(f"{NOTIFICATIONS}/send")
+    @describe("Notify a user.", BACKEND, body=rest.NewNotification, answer=shown.SentView, status=201)
     async def send_notification() -> Response:
         principal = await principal_of(core, request)
         if not is_backend(principal):
@@ -140,11 +186,13 @@ def _add_notifications(routes: Blueprint, core: Core) -> None:
         return success(sent, 201)
 
     @routes.put(f"{NOTIFICATIONS}/<notification_id>/read")
+    @describe("Mark a notification as read.", USER, answer=shown.NotificationView, errors=[Code.NOT_FOUND])
     async def mark_read(notification_id: str) -> Response:
         principal = await user_of(core, request)
-        return success(rest.notification(await core.notifications.mark_read(principal.user_id, notification_id)))
+        return success(shown.notification(await core.notifications.mark_read(principal.user_id, notification_id)))
 
     @routes.put(f"{NOTIFICATIONS}/read-all")
+    @describe("Mark all notifications as read.", USER, answer=shown.UpdatedView)
     async def mark_all_read() -> Response:
         principal = await user_of(core, request)
         return success({"updated": await core.notifications.mark_all_read(principal.user_id)})

@@ -13,6 +13,7 @@ from relay.config.tree import LimitsConfig
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint
 from relay.dialects.socketio.engine import Engine, Settings
+from relay.dialects.socketio.frames import API
 from relay.dialects.socketio.namespaces import Namespaces, SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
@@ -53,6 +54,7 @@ def open_socketio(core: Core) -> Dialect | None:
         drain=server.drain,
         take_up=take_up,
         end_sessions=server.end_sessions,
+        described=(API,),
     )
 
 
