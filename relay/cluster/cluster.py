@@ -23,8 +23,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Position
 from relay.store.database import Database
-from relay.store.notices import Notices
-from relay.store.postgres.forgetting import HEADS_FORGOTTEN
+from relay.store.notices import HEADS_FORGOTTEN, Notices
 from relay.store.publications import Publications
 
 MAX_RECHECKS = 10_000

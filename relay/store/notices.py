@@ -20,6 +20,9 @@ NOTICE = "n"
 ANY_NODE = "-"
 """The node of a notice that a transaction sends: every node takes it, the one that sent it too."""
 
+HEADS_FORGOTTEN = "heads_forgotten"
+"""The notice that channels were forgotten: `heads`, pairs of a name and the epoch with which it would begin again."""
+
 
 class Listening(Protocol):
     """A connection that receives payloads."""

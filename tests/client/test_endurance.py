@@ -116,6 +116,8 @@ async def _break(server: RelayProcess, proxy: Cutter, tally: Tally, readers: lis
             await restart(server)
         if anyio.current_time() > end - ENDURANCE_SECONDS / 2:
             sizes.append(_resident())
+    # A cut comes before most refreshes.
+    await until(lambda: any("refresh" in reader.reasons for reader in readers), CATCH_UP_TIMEOUT)
     tally.running = False
     if ENDURANCE_SECONDS >= LONG:
         print(f"{tally.delivered} delivered, {tally.published} published, {sizes[0]} to {sizes[-1]} bytes")

@@ -12,14 +12,12 @@ import attrs
 import psycopg
 
 from relay.store.meta import set_meta
-from relay.store.notices import announce
+from relay.store.notices import HEADS_FORGOTTEN, announce
 from relay.store.postgres.connection import PostgresTransaction
 from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH, new_epoch
 
 LOCK_TIMEOUT = "200ms"
 """How long writers may hold up the lock, and the lock those that come after it. Else the channels are forgotten later."""
-HEADS_FORGOTTEN = "heads_forgotten"
-"""The notice that channels were forgotten: `heads`, pairs of a name and the epoch with which it would begin again."""
 
 
 @attrs.frozen

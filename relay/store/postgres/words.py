@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import psycopg
-
 from relay.store.errors import StoreError
 
 _MEANINGS = {
@@ -53,7 +51,7 @@ def serves_nobody(error: str) -> bool:
     return any(part in error for part in _SERVES_NOBODY) and not any(part in error for part in _UNCERTAIN)
 
 
-def unusable(error: psycopg.Error) -> StoreError:
+def unusable(error: Exception) -> StoreError:
     """Return an error that says why the database of store.url cannot be used. It repeats no URL, which may hold a password."""
     text = " ".join(str(error).split()) or type(error).__name__
     return StoreError(f"The database of store.url cannot be used: {meaning(text)}. PostgreSQL says: {text}")
