@@ -18,8 +18,8 @@ from tests.alone import Room
 HERE = Path(__file__).parent
 ROOM = Room(inside=Path(__file__), gate=HERE / "__init__.py")
 """Every run of this checkout locks the same two files."""
-SPARE_WORKERS = 1
-"""More processes than processors: a test waits for sockets and disks about a third of its time."""
+SPARE_WORKERS = 2
+"""More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
 SLOW_SECONDS = 1.0
 """A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
 
