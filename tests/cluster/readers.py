@@ -34,6 +34,9 @@ class Reader:
         self.resumes = 0
         self.connected = trio.Event()
         self.longest_away = 0.0
+        """Seconds from when the client saw that its node was gone until it was back."""
+        self.began: list[tuple[str, float]] = []
+        """Address and time of each connection."""
         self.offline: list[str] = []
         """The users that the client was told to be offline."""
         self.wrong: list[str] = []
@@ -43,8 +46,10 @@ class Reader:
         gone_at: float | None = None
         while True:
             try:
-                async with connect(self._address(), self._path()) as client:
+                address = self._address()
+                async with connect(address, self._path()) as client:
                     await self._begin(client)
+                    self.began.append((address, trio.current_time()))
                     if gone_at is not None:
                         self.longest_away = max(self.longest_away, trio.current_time() - gone_at)
                     self.connected.set()
