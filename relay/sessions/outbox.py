@@ -197,6 +197,8 @@ class Outbox:
                 self.size = size
                 self._frames[index] = frame
                 self._flusher.replaced_frames += 1
+                if self._room is not None:
+                    self._wake()  # the newer frame may be smaller
                 return
         self._push(frame)
         keyed[key] = self._taken + len(self._frames) - 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -303,6 +303,9 @@ class Model:
 
 @pytest.mark.slow
 @settings(max_examples=250, deadline=None)
+@example(
+    [("push", 8), ("push", 50), ("push_latest", 50, "b"), ("send", 50), ("turn",), ("push_latest", 8, "b")], [], 50, 40
+)
 @given(SCRIPTS, ENDS, st.sampled_from([0, 50, 1000, math.inf]), st.sampled_from([40, MAX_WRITE_BYTES]))
 def test_whatever_happens_whole_frames_go_out_in_order(
     steps: list[tuple[Any, ...]], end: list[tuple[Any, ...]], room: float, max_write_bytes: int
