@@ -232,3 +232,18 @@ def test_the_reader_sees_every_form_of_import(tmp_path: Path) -> None:
     assert cycle(graph) == ["relay.broker", "relay.store", "relay.store.rows", "relay.broker"]
     graph["relay.store.rows"].remove("relay.broker")
     assert cycle(graph) == []
+
+
+def test_modules_and_functions_are_small() -> None:
+    """A module has at most 400 lines, and a function 60: with more, it is two."""
+    large = []
+    for path in sorted((ROOT / "relay").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            large.append(str(path.relative_to(ROOT)))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                if node.end_lineno - node.lineno >= 60:
+                    large.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert large == []

@@ -73,6 +73,7 @@ def blueprint(core: Core) -> Blueprint:
     """Return the routes. Each checks the right of the caller before it reads a parameter."""
     routes = Blueprint("admin", __name__, url_prefix=PREFIX)
     _add_views(routes, core)
+    _add_figures(routes, core)
     _add_why(routes, core)
     _add_connection(routes, core)
     _add_changes(routes, core)
@@ -120,6 +121,8 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         data = {"channels": [attrs.asdict(one) for one in found], "cursor": cursor}
         return success(with_unanswered(cast(ChannelsView, data), unanswered))
 
+
+def _add_figures(routes: Blueprint, core: Core) -> None:
     @routes.get("/busiest")
     @describe(
         "List the channels with the most deliveries.",

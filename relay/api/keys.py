@@ -36,6 +36,11 @@ def blueprint(core: Core) -> Blueprint:
         cursor = found[-1].id if len(found) == limit else None
         return success({"keys": [key_entry(key) for key in found], "cursor": cursor})
 
+    _add_changes(routes, core)
+    return routes
+
+
+def _add_changes(routes: Blueprint, core: Core) -> None:
     @routes.post("/keys")
     @describe(
         "Create an API key.",
@@ -92,8 +97,6 @@ def blueprint(core: Core) -> Blueprint:
         if not await core.auth.keys.set_tier(key_id, tier):
             raise _unknown()
         return success({})
-
-    return routes
 
 
 def _tier(given: str) -> Tier:

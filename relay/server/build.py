@@ -60,9 +60,8 @@ def build_core(
     """
     namespaces = namespaces_of(config) if cluster is None else cluster.namespaces
     timers = Timers() if cluster is None else cluster.timers
-    presence: PresenceTable
     grace = config.dialects.live.offline_grace
-    presence = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
+    presence: PresenceTable = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
     connections = Connections()
     broker.find = lambda id_: own_subscriber(connections.get(id_))
@@ -70,16 +69,8 @@ def build_core(
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)
     notifications = Notifications(database, broker, namespaces, clock)
-    keys = ApiKeys(database)
     webhooks = make_webhooks(config, namespaces, database, connections, clock, cluster)
-    auth = Auth(
-        make_tokens(config.auth, secret, clock, IgnoredGrants(namespaces)),
-        keys,
-        ConsoleSessions(database, keys, clock),
-        Users(database, clock),
-        Tickets(database, clock),
-        clock,
-    )
+    auth = make_auth(config.auth, database, namespaces, clock, secret)
     publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
     limits = Limits(config.limits)
     hooks = BackendHooks(config.hooks, clock)
@@ -114,6 +105,19 @@ def build_core(
         webhooks=webhooks,
     )
     return core, broker
+
+
+def make_auth(config: AuthConfig, database: Database, namespaces: Namespaces, clock: Clock, secret: str | None) -> Auth:
+    """Return what authenticates users, backends and operators. `secret` is as for `build_core`."""
+    keys = ApiKeys(database)
+    return Auth(
+        make_tokens(config, secret, clock, IgnoredGrants(namespaces)),
+        keys,
+        ConsoleSessions(database, keys, clock),
+        Users(database, clock),
+        Tickets(database, clock),
+        clock,
+    )
 
 
 def make_webhooks(

@@ -177,14 +177,8 @@ async def open_server(
         readiness = Readiness(inside.database, core.auth.tokens.jwks, cluster)
         places = config.server.max_connections or max_sessions()
         connections = ConnectionCounter(places + RESERVED_FILES // 2)
-        upgrades = Upgrades(
-            core, enabled, inside.flusher, max_sessions=places,
-            draining=lambda: (readiness.draining.begun and not (passed or shares_port)) or is_cut_off(cluster),
-        )  # fmt: skip
+        upgrades = _make_upgrades(inside, enabled, readiness, places, hands_over=bool(passed) or shares_port)
         await services.start(upgrades.watcher.run)
-        if cluster is not None:
-            cluster.node.report = nodes.reporter(core)
-            cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
         sources = metrics.Sources(
             core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, cluster
         )
@@ -194,12 +188,8 @@ async def open_server(
         reloader = Reloader(core, source, parts, certificates)
         streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream_figures}
         app = _create_app(inside, enabled, sources, readiness, reloader, streams)
-        direct = DirectRoutes(
-            core,
-            readiness.draining,
-            {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()},
-            streams,
-        )
+        routes = {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()}
+        direct = DirectRoutes(core, readiness.draining, routes, streams)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
                 sockets = passed or open_listeners(config.server.host, config.server.port, reuse_port=shares_port)
@@ -322,6 +312,21 @@ def _certificates(config: Config, clock: Clock) -> Certificates | None:
 def _limits_of(dialect: Dialect) -> TakeUp:
     """Return the function that takes up a dialect's limits."""
     return lambda config: dialect.take_up(config.limits)
+
+
+def _make_upgrades(
+    inside: _Inside, dialects: Sequence[Dialect], readiness: Readiness, max_sessions: int, *, hands_over: bool
+) -> Upgrades:
+    """Return what opens connections of the dialects. `hands_over`: another process takes those that come during a drain."""
+    core, cluster = inside.core, inside.cluster
+    upgrades = Upgrades(
+        core, dialects, inside.flusher, max_sessions=max_sessions,
+        draining=lambda: (readiness.draining.begun and not hands_over) or is_cut_off(cluster),
+    )  # fmt: skip
+    if cluster is not None:
+        cluster.node.report = nodes.reporter(core)
+        cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
+    return upgrades
 
 
 def _create_app(
