@@ -148,6 +148,7 @@ async def test_the_database_restarts_while_all_publish(tmp_path: Path, postgres:
             await eventually(lambda: all(cluster is not None and len(cluster.node.names) == 2 for cluster in clusters))
 
 
+@pytest.mark.alone
 async def test_presence_is_true_again_after_a_crash_of_the_database(tmp_path: Path, postgres: PostgresServer) -> None:
     """Its tables are not logged, so every node writes its own rows again; no user is said to be offline."""
     with trio.fail_after(60):
@@ -176,6 +177,7 @@ async def test_presence_is_true_again_after_a_crash_of_the_database(tmp_path: Pa
                         assert (await alice.receive_late())["type"] != "user:offline"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_sessions_stay_while_no_node_can_write(
     tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, how: str
@@ -207,6 +209,7 @@ async def test_sessions_stay_while_no_node_can_write(
                 await eventually(lambda: all(len(cluster.node.names) == 2 for cluster in clusters))
 
 
+@pytest.mark.alone
 async def test_a_node_that_is_alone_keeps_its_sessions(
     tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
