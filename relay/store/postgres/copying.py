@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from relay.store.postgres.epochs import settle_epochs
 from relay.store.postgres.schema import check_schema, check_server, migrate
 from relay.store.postgres.words import unusable
 from relay.store.tables import COUNTED, TABLES, quoted_columns
+
+ENDING_PERIOD = 2.0
+"""Seconds that a copy waits for other connections to end: those of a node that has just stopped are there a moment longer."""
 
 FETCH_ROWS = 1000
 """Rows that are in memory at a time."""
@@ -92,9 +96,11 @@ def open_target(url: str) -> Iterator[_Database]:
 
 
 def _check_alone(raw: psycopg.Connection[Any]) -> None:
-    row = raw.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'relay' "
+    deadline = time.monotonic() + ENDING_PERIOD
+    while raw.execute(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'relay' "
         "AND pid <> pg_backend_pid()"
-    ).fetchone()
-    if row is not None and row[0]:
-        raise StoreError("A Relay is connected to the database that is to be copied. Stop every node first.")
+    ).fetchone():
+        if time.monotonic() > deadline:
+            raise StoreError("A Relay is connected to the database that is to be copied. Stop every node first.")
+        time.sleep(ENDING_PERIOD / 20)
