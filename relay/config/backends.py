@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from urllib.parse import urlsplit
 
+from relay.config.checks import plain_url
 from relay.config.setting import quoted
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the beginning of every secret
@@ -19,16 +19,7 @@ NEW_SECRET_BYTES = 32
 
 def backend_url(_instance: object, _attribute: object, value: str) -> None:
     """Accept a URL of http or https."""
-    try:
-        url = urlsplit(value)
-        host, _ = url.hostname, url.port
-        (host or "").encode("idna")  # raises for an empty label, or one of over 63 characters
-    except ValueError:
-        host = None
-    if not host or not value.isascii() or any(character in value for character in " \\#"):
-        raise ValueError("is not a URL; use one such as https://app.example.org/relay")
-    if url.username is not None or url.password is not None:
-        raise ValueError("contains a user name or a password, which Relay does not send; remove it")
+    url = plain_url(value, "https://app.example.org/relay")
     if url.scheme not in ("http", "https"):
         raise ValueError(f"begins with {quoted(url.scheme)}; use https, or http in your own network")
 

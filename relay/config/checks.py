@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from relay.config import public_key
 from relay.config.setting import Check, quoted
@@ -170,18 +170,28 @@ def secret(_instance: object, _attribute: object, value: str) -> None:
         )
 
 
-def jwks_url(_instance: object, _attribute: object, value: str) -> None:
+def plain_url(value: str, example: str) -> SplitResult:
+    """Return the parts of a URL with a host and without a user name.
+
+    Raises:
+        ValueError: it is not such a URL. The message names `example`.
+    """
     try:
         url = urlsplit(value)
-        named, _ = url.hostname, url.port
-        (named or "").encode("idna")  # raises for an empty label, or one of over 63 characters
+        host, _ = url.hostname, url.port
+        (host or "").encode("idna")  # raises for an empty label, or one of over 63 characters
     except ValueError:
-        named = None
-    if not named or not value.isascii() or any(character in value for character in " \\#"):
-        raise ValueError("is not a URL; use one such as https://login.example.org/.well-known/jwks.json")
+        host = None
+    if not host or not value.isascii() or any(character in value for character in " \\#"):
+        raise ValueError(f"is not a URL; use one such as {example}")
     if url.username is not None or url.password is not None:
         raise ValueError("contains a user name or a password, which Relay does not send; remove it")
-    if url.scheme != "https" and not (url.scheme == "http" and named in ("localhost", "127.0.0.1", "::1")):
+    return url
+
+
+def jwks_url(_instance: object, _attribute: object, value: str) -> None:
+    url = plain_url(value, "https://login.example.org/.well-known/jwks.json")
+    if url.scheme != "https" and not (url.scheme == "http" and url.hostname in ("localhost", "127.0.0.1", "::1")):
         raise ValueError(
             f"begins with {quoted(url.scheme)}; use https, because on the network anyone could replace the keys "
             "(http is allowed for this machine only)"
