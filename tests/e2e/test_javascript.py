@@ -36,6 +36,8 @@ MESSAGES_PER_SECOND = 50
 BROADCAST_INTERVAL = 0.2
 TOKEN_SECONDS = 8
 KILLS = 2
+PUBLISH_TIMEOUT = 30.0
+"""Seconds for one broadcast. The server answers late while 100 clients come back to it on a busy machine."""
 MAX_HEAP_GROWTH = 8 * 1024 * 1024
 """Bytes that the heap of 100 clients may grow by in the second half: the audit itself keeps each message once."""
 
@@ -119,7 +121,7 @@ async def _break(server: RelayProcess, script: Any) -> int:
 async def _broadcast(server: RelayProcess, number: int) -> None:
     item = {"channel": "broadcast", "type": "news", "data": {"n": number}, "idempotencyKey": str(number)}
     headers = bearer("backend", admin=True)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=PUBLISH_TIMEOUT) as http:
         answer = await http.post(f"http://{server.address}/v1/publish", json=item, headers=headers)
     assert answer.status_code == 200, answer.text
 
