@@ -94,12 +94,14 @@ class Subscriptions:
         answer: MakeAnswer,
         counted: bool = True,
         token: str | None = None,
+        proof: SubscriptionToken | None = None,
     ) -> None:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
 
         `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
         with the reason `token_expired` when it expires, unless a later call brings a fresh one. The answer of a backend
-        hook counts like a token, with the reason `backend_expired`.
+        hook counts like a token, with the reason `backend_expired`. `proof` is such an answer that the caller has got
+        already, for this principal: the hook is not asked again.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes
         the first frame; see `Broker.subscribe`, also for `last`. `counted=False` exempts the subscription from the maximum.
@@ -114,7 +116,6 @@ class Subscriptions:
         maximum = self._limits.max_subscriptions
         with self._broker.reserved(subscriber, [channel], maximum=maximum, counted=counted) as [subscription]:
             self._namespaces.check(channel)
-            proof = None
             if token is not None and not channel.namespace.built_in:
                 proof = await self._auth.tokens.subscription(token)
             proof = await self._rights.check_subscribe(principal, channel, proof, subscriber=subscriber)

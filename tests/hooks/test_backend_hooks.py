@@ -27,6 +27,7 @@ from tests.backend import Received, Reply, result
 from tests.clients import Client, connect, live
 from tests.hooks.hooked import KEY, SECRET, UNCLEAR, decide, hooked
 from tests.running import bearer, token
+from tests.streams import stream
 from tests.waiting import until
 
 
@@ -118,6 +119,27 @@ async def test_nobody_is_asked_where_the_rules_say_yes_or_the_client_is_no_user(
             assert (await refusal(client, type="subscribe", channel="orders:1"))["reason"] == "not_authenticated"
         assert (await here.request("GET", "/v1/channels/orders%3A1/history"))[0] == 401
         assert here.backend.received == []
+
+
+async def test_an_event_stream_asks_once_for_each_channel(tmp_path: Path) -> None:
+    """The stream rests on the answer from before its head, and ends with it."""
+    end = time.time() + 1.5
+
+    async def answer(request: Received) -> Reply:
+        return result({"result": {"info": {"name": "Ada"}, "expire_at": end}})
+
+    async with (
+        hooked(tmp_path, answer) as here,
+        stream(here.address, ["orders:1", "orders:2"], headers=bearer("u1")) as reader,
+    ):
+        assert [(await reader.event())["event"] for _ in range(2)] == ["relay:subscribed"] * 2
+        assert [request.json["channel"] for request in here.backend.received] == ["orders:1", "orders:2"]
+        _, answered = await here.request("GET", "/v1/channels/orders%3A1/presence", "u1")
+        assert answered["data"]["users"] == [{"userId": "u1", "connections": 1, "info": {"name": "Ada"}}]
+        ended = await reader.ended()
+        assert time.time() >= end
+    assert [event["event"] for event in ended] == [*["relay:unsubscribed"] * 2, "relay:end"]
+    assert [event["data"]["reason"] for event in ended] == [*["backend_expired"] * 2, "unauthorized"]
 
 
 async def test_the_answer_may_have_info_and_an_end(tmp_path: Path) -> None:

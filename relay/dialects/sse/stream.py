@@ -23,6 +23,7 @@ from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
+from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from relay.transports.request_head import RequestHead
@@ -46,11 +47,11 @@ class Streams:
         asked = wire.read(protocol.read_query, head.query, core.namespaces, core.config.dialects.sse.max_channels)
         last_event_id = _text(head.first(b"last-event-id")) or asked.last_event_id
         principal, key = await self._identify(head, address, asked, last_event_id)
-        await check_channels(core, principal, asked.channels)
+        proofs = await check_channels(core, principal, asked.channels)
         if principal is None and self._anonymous.count >= self._anonymous.maximum:
             raise RequestError(Code.UNAVAILABLE, "There are too many streams without a user.")
         positions = cursor.parse(last_event_id, asked.names)
-        return Stream(core, self._anonymous, asked, principal, key, positions).run
+        return Stream(core, self._anonymous, asked, principal, key, proofs, positions).run
 
     async def _identify(
         self, head: RequestHead, address: str, asked: StreamRequest, last_event_id: str | None
@@ -80,20 +81,26 @@ def check_user(principal: Principal) -> Principal:
     return principal
 
 
-async def check_channels(core: Core, principal: Principal | None, channels: Sequence[ChannelName]) -> None:
-    """Raise unless the principal may subscribe to each of these channels. The message names the channel.
+async def check_channels(
+    core: Core, principal: Principal | None, channels: Sequence[ChannelName]
+) -> list[SubscriptionToken | None]:
+    """Raise unless the principal may subscribe to each of these channels; return the answers of backend hooks.
+
+    The answer is None for a channel to which the principal has the right without a hook. A refusal names the channel.
 
     Raises:
         RequestError: as `Rights.check_subscribe`.
     """
+    proofs: list[SubscriptionToken | None] = []
     for channel in channels:
         try:
-            await core.rights.check_subscribe(principal, channel)
+            proofs.append(await core.rights.check_subscribe(principal, channel))
         except RequestError as refusal:
             message = f"{channel.text}: {refusal.message}"
             raise RequestError(
                 refusal.code, message, retry_after=refusal.retry_after, reason=refusal.reason
             ) from refusal
+    return proofs
 
 
 def granted(principal: Principal, channels: Sequence[ChannelName]) -> list[str]:
@@ -117,6 +124,8 @@ class Stream:
     asked: StreamRequest
     principal: Principal | None
     key: str | None
+    proofs: Sequence[SubscriptionToken | None]
+    """The answer of a backend hook for each channel, None without one. See `check_channels`."""
     positions: Sequence[Position | None]
 
     async def run(self, session: Session) -> None:
@@ -154,8 +163,8 @@ class Stream:
             subscriber.call_when_revoked(revoked)
             if self.principal is not None:
                 await identify(self.core, session, subscriber, self.principal)
-            for channel, since in zip(self.asked.channels, self.positions, strict=True):
-                await self._subscribe(subscriber, sink, place, channel, since)
+            for channel, since, proof in zip(self.asked.channels, self.positions, self.proofs, strict=True):
+                await self._subscribe(subscriber, sink, place, channel, since, proof)
             await session.receive()
 
     async def _subscribe(
@@ -165,6 +174,7 @@ class Stream:
         place: Cursor,
         channel: ChannelName,
         since: Position | None,
+        proof: SubscriptionToken | None,
     ) -> None:
         def answer(position: Position, recovered: bool | None) -> bytes:
             place.move(channel.text, position)
@@ -172,7 +182,14 @@ class Stream:
 
         try:
             await self.core.subscriptions.subscribe(
-                subscriber, channel, self.principal, outbox=sink, since=since, last=self.asked.last, answer=answer
+                subscriber,
+                channel,
+                self.principal,
+                outbox=sink,
+                since=since,
+                last=self.asked.last,
+                answer=answer,
+                proof=proof,
             )
         except RequestError as refusal:
             # The right was lost since the request was checked, or the store cannot read.
