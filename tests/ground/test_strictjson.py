@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import example, given
@@ -194,3 +196,17 @@ def test_elements_are_found_as_they_are_written(value: list[object], indent: int
 
 def test_the_last_of_several_members_counts_as_it_does_for_a_decoder() -> None:
     assert strictjson.member(rb'{"d":1, "\u0064" : 2.50 , "x":{"d":3}}', "d") == b"2.50"
+
+
+@pytest.mark.parametrize("length", [1, 100, 2000])
+def test_what_is_written_takes_no_more_memory_than_its_length(length: int) -> None:
+    """History and outboxes keep results, and count their lengths. orjson alone leaves them 4 KiB and more."""
+    value = {"text": "x" * length}
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        kept = [strictjson.dumps(value) for _ in range(1000)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(kept) < sys.getsizeof(kept[0]) + 64
