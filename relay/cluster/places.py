@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from relay.ground import logs
+from relay.cluster.rows import NodeRows
 from relay.ground.errors import RequestError
 from relay.store.database import Database
 from relay.store.postgres import places as store
@@ -15,19 +15,16 @@ from relay.store.postgres import places as store
 RETRY_INTERVAL = 1.0
 """Seconds until the counts are written again, after the database failed."""
 
-log = logs.get("relay.cluster")
 
-
-class ClusterPlaces:
+class ClusterPlaces(NodeRows):
     """The connections of this node's users, counted with those of the other nodes in the database."""
 
     def __init__(self, database: Database, *, node_id: str) -> None:
+        super().__init__("places", retry_interval=RETRY_INTERVAL)
         self._database = database
         self._node_id = node_id
         self._taken: Counter[str] = Counter()
         self._given_back: Counter[str] = Counter()
-        self._stale = False
-        self._wakeup = trio.Event()
 
     async def take(self, user_id: str, maximum: int) -> bool:
         """Count one more connection. Without the database, those of this node alone count. A checkpoint, not cancelled."""
@@ -47,24 +44,6 @@ class ClusterPlaces:
         self._taken[user_id] -= 1
         self._given_back[user_id] += 1
         self._wakeup.set()
-
-    def replace(self) -> None:
-        """Replace the node's rows by what is in memory, soon."""
-        self._stale = True
-        self._wakeup.set()
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what was given back until cancelled."""
-        task_status.started()
-        while True:
-            await self._wakeup.wait()
-            self._wakeup = trio.Event()
-            try:
-                await self._work()
-            except RequestError as refusal:
-                log.debug("places cannot be written, trying again", cause=refusal.message)
-                self.replace()
-                await trio.sleep(RETRY_INTERVAL)
 
     async def _work(self) -> None:
         given_back, self._given_back = self._given_back, Counter()

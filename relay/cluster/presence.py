@@ -16,8 +16,8 @@ from relay.broker.attendance import Present
 from relay.broker.presence import Listener, presence_signal
 from relay.broker.signal import Signal
 from relay.cluster.attendance import ClusterAttendance
+from relay.cluster.rows import NodeRows
 from relay.cluster.signals import announce_signal
-from relay.ground import logs
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName, Namespaces
@@ -43,8 +43,6 @@ REPLACED = "presence_replaced"
 Operation = Callable[[Transaction], Sequence[Change]]
 """Runs in the store's thread, and returns who must be notified."""
 
-log = logs.get("relay.cluster")
-
 
 class _User:
     """One user with a connection to this node, or within the grace period after its last one here."""
@@ -58,26 +56,24 @@ class _User:
         self.timer: Timer | None = None
 
 
-class ClusterPresence:
+class ClusterPresence(NodeRows):
     """Users of this node, and the rooms with the users of all nodes. See `relay.broker.presence.PresenceTable`."""
 
     def __init__(
         self, database: Database, timers: Timers, namespaces: Namespaces, *, node_id: str, offline_grace: float
     ) -> None:
         """`offline_grace` is the grace period: seconds after a user's last connection before the other users are notified."""
+        super().__init__("presence", retry_interval=RETRY_INTERVAL)
         self._database = database
         self._timers = timers
         self._namespaces = namespaces
         self._node_id = node_id
         self._grace = offline_grace
         self._users: dict[str, _User] = {}
-        self._present: dict[
-            str, dict[str, set[str]]
-        ] = {}  # room to users, in the order in which they entered, to nodes
+        # Room to users, in the order in which they entered, to nodes.
+        self._present: dict[str, dict[str, set[str]]] = {}
         self._waiting: list[Operation] = []
-        self._stale = False
         self._must_read = False
-        self._wakeup = trio.Event()
         self._attendance = ClusterAttendance(
             database, timers, namespaces, self._write, node_id=node_id, grace=offline_grace
         )
@@ -246,9 +242,8 @@ class ClusterPresence:
 
     def replace(self) -> None:
         """Replace the node's rows by what is in memory, soon."""
-        self._stale = True
         self._waiting.clear()
-        self._wakeup.set()
+        super().replace()
 
     def read_soon(self, _: dict[str, Any] | None = None) -> None:
         """Read the rows of all nodes again, soon."""
@@ -267,19 +262,6 @@ class ClusterPresence:
         for user_id, user in self._users.items():
             for room in user.rooms:
                 self._moved(self._node_id, user_id, room, present=True)
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what happens on this node until cancelled."""
-        task_status.started()
-        while True:
-            await self._wakeup.wait()
-            self._wakeup = trio.Event()
-            try:
-                await self._work()
-            except RequestError as refusal:
-                log.debug("presence cannot be written, trying again", cause=refusal.message)
-                self.replace()
-                await trio.sleep(RETRY_INTERVAL)
 
     async def _work(self) -> None:
         if self._stale:
