@@ -3,20 +3,47 @@
 # ruff: noqa: RUF009 - setting() and section() return attrs fields
 
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
 from relay.config.checks import DAY, HOUR, MIB, count, each, matching, seconds
 from relay.config.setting import section, setting
 
-_ENABLED = "Whether Relay serves this dialect."
-_PING_INTERVAL = "How often the server pings each connection."
-_COMPRESSION = (
-    "Whether publications are compressed (permessage-deflate) for clients that offer it. It saves traffic and takes CPU "
-    "time."
-)
-_COMPRESSION_MIN = "Publications with fewer bytes go uncompressed: they would hardly become smaller."
-_IDLE_TIMEOUT = "Relay closes a connection that is silent for this long with 1001. Must be longer than ping_interval."
+
+def _enabled() -> Any:
+    return setting(True, "Whether Relay serves this dialect.")
+
+
+def _max_connections(reason: str = "The most connections of this dialect. More are refused with 503.") -> Any:
+    return setting(10_000, reason, unit="connections", check=count(10_000_000))
+
+
+def _max_anonymous(reason: str) -> Any:
+    return setting(1000, reason, unit="connections", check=count(10_000_000))
+
+
+def _ping_interval(default: float, reason: str = "How often the server pings each connection.") -> Any:
+    return setting(default, reason, unit="seconds", check=seconds(HOUR))
+
+
+def _idle_timeout(
+    reason: str = "Relay closes a connection that is silent for this long with 1001. Must be longer than ping_interval.",
+) -> Any:
+    return setting(60.0, reason, unit="seconds", check=seconds(DAY))
+
+
+def _compression() -> Any:
+    return setting(
+        False,
+        "Whether publications are compressed (permessage-deflate) for clients that offer it. It saves traffic and takes "
+        "CPU time.",
+    )
+
+
+def _compression_min_bytes() -> Any:
+    reason = "Publications with fewer bytes go uncompressed: they would hardly become smaller."
+    return setting(1024, reason, unit="bytes", check=count(MIB, low=64))
 
 
 def _ping_before(ping_interval: float, name: str, timeout: float) -> Iterator[tuple[str, str]]:
@@ -27,15 +54,10 @@ def _ping_before(ping_interval: float, name: str, timeout: float) -> Iterator[tu
 
 @attrs.frozen
 class LiveConfig:
-    enabled: bool = setting(True, _ENABLED)
-    max_connections: int = setting(
-        10_000,
-        "The most connections of this dialect. More are refused with 503.",
-        unit="connections",
-        check=count(10_000_000),
-    )
-    ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
-    idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
+    enabled: bool = _enabled()
+    max_connections: int = _max_connections()
+    ping_interval: float = _ping_interval(30.0)
+    idle_timeout: float = _idle_timeout()
     typing_timeout: float = setting(
         6.0,
         "How long after its last typing frame a user counts as typing.",
@@ -50,11 +72,8 @@ class LiveConfig:
         check=seconds(HOUR, low=0),
     )
 
-    max_anonymous: int = setting(
-        1000,
-        'The most clients without a token at once. They read namespaces with subscribe = "anyone".',
-        unit="connections",
-        check=count(10_000_000),
+    max_anonymous: int = _max_anonymous(
+        'The most clients without a token at once. They read namespaces with subscribe = "anyone".'
     )
     anonymous_period: float = setting(
         3600.0,
@@ -62,8 +81,8 @@ class LiveConfig:
         unit="seconds",
         check=seconds(DAY),
     )
-    compression: bool = setting(False, _COMPRESSION)
-    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
+    compression: bool = _compression()
+    compression_min_bytes: int = _compression_min_bytes()
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -72,17 +91,12 @@ class LiveConfig:
 
 @attrs.frozen
 class ChannelsDialectConfig:
-    enabled: bool = setting(True, _ENABLED)
-    max_connections: int = setting(
-        10_000,
-        "The most connections of this dialect. More are refused with 503.",
-        unit="connections",
-        check=count(10_000_000),
-    )
-    ping_interval: float = setting(30.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
-    idle_timeout: float = setting(60.0, _IDLE_TIMEOUT, unit="seconds", check=seconds(DAY))
-    compression: bool = setting(False, _COMPRESSION)
-    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
+    enabled: bool = _enabled()
+    max_connections: int = _max_connections()
+    ping_interval: float = _ping_interval(30.0)
+    idle_timeout: float = _idle_timeout()
+    compression: bool = _compression()
+    compression_min_bytes: int = _compression_min_bytes()
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -91,22 +105,16 @@ class ChannelsDialectConfig:
 
 @attrs.frozen
 class FeedsConfig:
-    enabled: bool = setting(True, _ENABLED)
-    max_connections: int = setting(
-        10_000,
-        "The most connections of each hub (trades, charts, assets). More are refused with 503.",
-        unit="connections",
-        check=count(10_000_000),
+    enabled: bool = _enabled()
+    max_connections: int = _max_connections(
+        "The most connections of each hub (trades, charts, assets). More are refused with 503."
     )
-    ping_interval: float = setting(50.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
-    pong_timeout: float = setting(
-        60.0,
-        "Relay closes a connection that sends no pong for this long with 1001. Must be longer than ping_interval.",
-        unit="seconds",
-        check=seconds(DAY),
+    ping_interval: float = _ping_interval(50.0)
+    pong_timeout: float = _idle_timeout(
+        "Relay closes a connection that sends no pong for this long with 1001. Must be longer than ping_interval."
     )
-    compression: bool = setting(False, _COMPRESSION)
-    compression_min_bytes: int = setting(1024, _COMPRESSION_MIN, unit="bytes", check=count(MIB, low=64))
+    compression: bool = _compression()
+    compression_min_bytes: int = _compression_min_bytes()
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield conflicts."""
@@ -115,14 +123,9 @@ class FeedsConfig:
 
 @attrs.frozen
 class SocketioConfig:
-    enabled: bool = setting(True, _ENABLED)
-    max_connections: int = setting(
-        10_000,
-        "The most connections of this dialect. More are refused with 503.",
-        unit="connections",
-        check=count(10_000_000),
-    )
-    ping_interval: float = setting(25.0, _PING_INTERVAL, unit="seconds", check=seconds(HOUR))
+    enabled: bool = _enabled()
+    max_connections: int = _max_connections()
+    ping_interval: float = _ping_interval(25.0)
     ping_timeout: float = setting(
         20.0,
         "How long a client may take to answer a ping before its session ends.",
@@ -150,28 +153,19 @@ class SocketioConfig:
 
 @attrs.frozen
 class SseConfig:
-    enabled: bool = setting(True, _ENABLED)
-    max_connections: int = setting(
-        10_000, "The most streams. More are refused with 503.", unit="connections", check=count(10_000_000)
-    )
-    max_anonymous: int = setting(
-        1000, "The most streams without a user at once.", unit="connections", check=count(10_000_000)
-    )
+    enabled: bool = _enabled()
+    max_connections: int = _max_connections("The most streams. More are refused with 503.")
+    max_anonymous: int = _max_anonymous("The most streams without a user at once.")
     max_channels: int = setting(
         20, "The most channels of one stream. Its id, sent with each event, grows with them.", unit="channels",
         check=count(100),
     )  # fmt: skip
-    ping_interval: float = setting(
+    ping_interval: float = _ping_interval(
         20.0,
         "How often the server sends a comment on each stream. Proxies end connections that are silent for a minute.",
-        unit="seconds",
-        check=seconds(HOUR),
     )
-    ack_timeout: float = setting(
-        60.0,
-        "Relay ends a stream whose client acknowledges no byte for this long. Must be longer than ping_interval.",
-        unit="seconds",
-        check=seconds(DAY),
+    ack_timeout: float = _idle_timeout(
+        "Relay ends a stream whose client acknowledges no byte for this long. Must be longer than ping_interval."
     )
     ticket_period: float = setting(
         30.0,
