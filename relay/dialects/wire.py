@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from relay.ground import strictjson
-from relay.ground.errors import Code, ProtocolError, RequestError
+from relay.ground.errors import Code, Disconnect, ProtocolError, Reason, RequestError
 from relay.model.publication import Position, Publication
 
 P = ParamSpec("P")
@@ -24,6 +24,11 @@ def read(decode: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return decode(*args, **kwargs)
     except ProtocolError as error:
         raise RequestError(Code.INVALID_REQUEST, str(error)) from error
+
+
+def end_of(refusal: RequestError) -> Disconnect:
+    """Return the end of a connection whose client was refused. The client may come back as it is if the cause is temporary."""
+    return Disconnect(Reason.OVERLOADED if refusal.code is Code.UNAVAILABLE else Reason.UNAUTHORIZED)
 
 
 def since(body: Mapping[str, Any], named: str = "since") -> Position | None:

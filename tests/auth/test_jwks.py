@@ -501,7 +501,7 @@ async def test_a_server_without_any_key_refuses_tokens_and_says_that_it_is_not_r
             async with connect(address, "/v1/live") as client:
                 await client.send(type="auth", token=signed(FIRST, kid="1"))
                 code, [frame] = await client.closed()
-                assert (code, frame["type"], frame["data"]["code"]) == (1008, "auth:error", "internal_error")
+                assert (code, frame["type"], frame["data"]["code"]) == (1013, "auth:error", "internal_error")
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()["reason"]) == (
                 503,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from urllib.parse import parse_qs
 
 from relay.core import Core
+from relay.dialects import wire
 from relay.dialects.base import Dialect, compression_of, pinged
 from relay.dialects.channels import protocol
 from relay.dialects.channels.frames import API
 from relay.dialects.channels.session import ChannelsSession
 from relay.ground import logs
-from relay.ground.errors import Code, Disconnect, Reason, RequestError
+from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
 from relay.sessions.compression import Encodings
 from relay.sessions.session import Session
@@ -55,4 +56,4 @@ async def _authenticate(core: Core, session: Session) -> Principal:
     except RequestError as refusal:
         log.info("authentication refused", address=session.address, cause=refusal.message)
         await session.send(protocol.error(refusal, core.clock.now_ms()))
-        raise Disconnect(Reason.UNAUTHORIZED) from refusal
+        raise wire.end_of(refusal) from refusal

@@ -233,6 +233,6 @@ API = WireApi(
     "Conversations, status updates, notifications, and channels by name.",
     client=CLIENT,
     server=SERVER,
-    closes=(*CLOSES, Reason.BINARY, Reason.UNAUTHORIZED, Reason.TOKEN_EXPIRED),
+    closes=(*CLOSES, Reason.BINARY, Reason.UNAUTHORIZED, Reason.TOKEN_EXPIRED, Reason.OVERLOADED),
     query={"token": Param({"type": "string", "description": "The token of the user."}, required=True)},
 )

@@ -138,5 +138,5 @@ API = WireApi(
     "Chat rooms, presence, notifications, prices, and channels by name.",
     client=CLIENT,
     server=SERVER,
-    closes=(*CLOSES, Reason.BINARY, Reason.UNAUTHORIZED, Reason.TOKEN_EXPIRED),
+    closes=(*CLOSES, Reason.BINARY, Reason.UNAUTHORIZED, Reason.TOKEN_EXPIRED, Reason.OVERLOADED),
 )

@@ -17,7 +17,7 @@ from relay.dialects.live.typing import Typing
 from relay.dialects.user_session import UserSession
 from relay.ground import logs
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, Disconnect, Reason, RefusalReason, RequestError
+from relay.ground.errors import Code, Reason, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName, SubscribeRule
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
@@ -206,7 +206,7 @@ class LiveSession:
             if refusal.code is Code.FORBIDDEN:
                 return
             session.last_words = None
-            raise Disconnect(Reason.UNAUTHORIZED) from refusal
+            raise wire.end_of(refusal) from refusal
         await self._user.authenticated(principal)
         self._end_anonymous()
         if before is None:

@@ -195,8 +195,7 @@ class Stream:
             # The right was lost since the request was checked, or the store cannot read.
             await sink.wait_for_room()
             sink.send_nowait(protocol.error(channel, refusal))
-            temporary = refusal.code is Code.UNAVAILABLE
-            raise Disconnect(Reason.OVERLOADED if temporary else Reason.UNAUTHORIZED) from refusal
+            raise wire.end_of(refusal) from refusal
 
 
 def _text(value: bytes | None) -> str | None:
