@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ import pytest
 
 from tests import postgres, stores
 from tests.alone import Room
+
+# Containers often set this variable. Then nothing keeps compiled modules, so every process that a test starts compiles
+# Relay (0.3 s of CPU), and every worker compiles the tests (5 s).
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 HERE = Path(__file__).parent
 ROOM = Room(inside=Path(__file__), gate=HERE / "__init__.py")
