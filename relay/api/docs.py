@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from html import escape
 from itertools import pairwise
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import trio
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from quart import Blueprint, Response, request
 
 from relay.api import files
 from relay.docs import handbook
 from relay.ground.errors import Code, RequestError
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 PATH = "/docs"
 STYLE_PATH = f"{PATH}/style.css"
@@ -86,6 +88,9 @@ def render_contents() -> str:
 @cache
 def render_page(topic: str) -> str:
     """Return a page as HTML. At most every page is kept in memory: the caller checks that the topic exists."""
+    # Imported here, because its 62 modules would slow every start. The import is in the thread, too.
+    from markdown_it import MarkdownIt
+
     page = handbook.page(topic)
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(page.text)
