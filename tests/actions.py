@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
-
 from tests.clients import Client
+from tests.http_client import http_client
 from tests.running import bearer
 
 
 async def make_room(address: str, owner: str = "alice", **fields: Any) -> str:
     """Create a room; returns its id."""
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with http_client(address) as http:
         answer = await http.post("/v1/chatrooms", json={"name": "Room", **fields}, headers=bearer(owner))
     assert answer.status_code == 201, answer.text
     return str(answer.json()["data"]["id"])
@@ -20,7 +19,7 @@ async def make_room(address: str, owner: str = "alice", **fields: Any) -> str:
 
 async def publish(address: str, body: Any) -> Any:
     """Publish as an admin; returns the answer's data."""
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with http_client(address) as http:
         answer = await http.post("/v1/publish", json=body, headers=bearer("backend", admin=True))
     assert answer.status_code == 200, answer.text
     return answer.json()["data"]

@@ -23,6 +23,7 @@ from relay.ground.clock import Clock
 from relay.server.server import Server, open_server
 from tests import stores
 from tests.activation import with_sockets
+from tests.http_client import http_client
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
 START_TIMEOUT = 20.0
@@ -172,7 +173,7 @@ class RelayProcess:
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         """Post JSON to it."""
-        async with httpx.AsyncClient(base_url=f"http://{self.address}") as client:
+        async with http_client(self.address) as client:
             return await client.post(path, json=body, headers=headers)
 
 

@@ -21,6 +21,7 @@ from relay.ground.errors import Reason
 from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
 
 HOSTILE = 'ann<img src=x onerror="alert(1)">'
@@ -66,7 +67,7 @@ async def administered(folder: Path, **overrides: Any) -> AsyncIterator[Admin]:
         async with running(config_for(folder, overrides)) as (server, address):
             _, key = await create_key(folder, "admin")
             headers = {"X-API-Key": key}
-            async with httpx.AsyncClient(base_url=f"http://{address}", headers=headers) as http:
+            async with http_client(address, headers=headers) as http:
                 yield Admin(server, address, http, folder)
 
 

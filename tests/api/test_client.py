@@ -15,6 +15,7 @@ import trio
 from relay.api import files
 from relay.dialects.registry import DIALECTS
 from relay.server.demo import open_demo
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running
 
 FILES = ("/relay.js", "/relay.d.ts")
@@ -29,7 +30,7 @@ async def http(
     with trio.fail_after(30):
         async with (
             running(config_for(folder, settings), **options) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as client,
+            http_client(address) as client,
         ):
             yield client
 

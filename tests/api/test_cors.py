@@ -14,6 +14,7 @@ from quart import Blueprint, Response
 from relay.api.cors import MAX_AGE
 from relay.core import Core
 from tests.api.probe import serving
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running
 
 APP = "https://app.example.org"
@@ -53,7 +54,7 @@ async def page(folder: Path, origin: str) -> AsyncIterator[httpx.AsyncClient]:
     with trio.fail_after(20):
         async with (
             serving(folder, breaking, overrides=ALLOWED) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}", headers={"Origin": origin}) as http,
+            http_client(address, headers={"Origin": origin}) as http,
         ):
             yield http
 
@@ -94,7 +95,7 @@ async def test_a_preflight_is_answered_for_every_path(tmp_path: Path, path: str)
     with trio.fail_after(20):
         async with (
             running(config_for(tmp_path, ALLOWED)) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             answer = await http.options(path, headers={"Origin": APP, **ASK})
     assert (answer.status_code, answer.content) == (204, b"")
@@ -115,7 +116,7 @@ async def test_options_without_what_makes_a_preflight_is_a_request_as_any_other(
     with trio.fail_after(20):
         async with (
             running(config_for(tmp_path, ALLOWED)) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             for headers in ({}, {"Origin": APP}, ASK):
                 answer = await http.options("/v1/publish", headers=headers)
@@ -129,7 +130,7 @@ async def test_where_all_pages_may_none_may_with_credentials(tmp_path: Path) -> 
     with trio.fail_after(20):
         async with (
             running(config_for(tmp_path)) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             for origin in (*GOOD, *BAD[:-1]):
                 answer = await http.get("/v1/chatrooms", headers={"Origin": origin, **bearer("alice")})
@@ -144,7 +145,7 @@ async def test_relays_own_page_and_clients_without_origin_pass(tmp_path: Path) -
     with trio.fail_after(20):
         async with (
             running(config_for(tmp_path, {"server.allowed_origins": [APP]})) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             own = f"http://{address}"
             answer = await http.get("/healthz", headers={"Origin": own})

@@ -6,13 +6,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 
 from relay.api.docs import anchor, rewritten
 from relay.docs import handbook
 from tests.docs.test_handbook import TO_COME
+from tests.http_client import http_client
 from tests.running import config_for, running
 
 
@@ -51,7 +51,7 @@ async def test_every_page_is_shown_and_leads_to_the_others(tmp_path: Path) -> No
     with trio.fail_after(30):
         async with (
             running(config_for(tmp_path)) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             contents = await http.get("/docs")
             pages = {f"/docs/{topic}": await http.get(f"/docs/{topic}") for topic in handbook.topics()}
@@ -87,7 +87,7 @@ async def test_an_unknown_page_and_another_method(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with (
             running(config_for(tmp_path)) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             for topic in ("nothing", "handbook.py", "tls.md", "..%2Fdocs%2Ftls", "__init__"):
                 response = await http.get(f"/docs/{topic}")

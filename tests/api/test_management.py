@@ -22,6 +22,7 @@ from relay.ground.errors import Code
 from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
 
 Result = TypeVar("Result")
@@ -53,7 +54,7 @@ class Managed:
 
     async def post(self, method: str, body: Any, **headers: str) -> httpx.Response:
         """Post a body as it is."""
-        async with httpx.AsyncClient(base_url=f"http://{self.address}") as client:
+        async with http_client(self.address) as client:
             return await client.post(f"/api/{method}", json=body, headers={"X-API-Key": self.key, **headers})
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -342,7 +343,7 @@ async def test_disconnect_of_a_client_of_socketio_over_websocket(tmp_path: Path)
 
 
 async def test_disconnect_of_a_client_of_socketio_that_polls(tmp_path: Path) -> None:
-    async with managed(tmp_path) as relay, httpx.AsyncClient(base_url=f"http://{relay.address}") as client:
+    async with managed(tmp_path) as relay, http_client(relay.address) as client:
         _, key = await create_key(relay.folder, "connect", user_id="trader", tier="pro")
         opened = await client.get(f"{SOCKETIO}&transport=polling")
         path = f"{SOCKETIO}&transport=polling&sid={json.loads(opened.text[1:])['sid']}"
@@ -395,7 +396,7 @@ async def test_the_ways_to_send_a_key_and_an_error(tmp_path: Path) -> None:
         assert (await relay.post("publish", [], **transport)).status_code == 400
         admin = await relay.post("info", {}, **{"X-API-Key": "", **bearer("root", admin=True)})
         assert len(admin.json()["result"]["nodes"]) == 1
-        async with httpx.AsyncClient(base_url=f"http://{relay.address}") as client:
+        async with http_client(relay.address) as client:
 
             async def pieces() -> AsyncIterator[bytes]:
                 yield json.dumps(bad).encode()

@@ -21,6 +21,7 @@ from relay.ops.metrics import Metrics
 from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.clients import connect, live
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running
 from tests.waiting import until
 
@@ -63,7 +64,7 @@ async def scraped(folder: Path, **settings: Any) -> AsyncIterator[tuple[Server, 
     with trio.fail_after(TIMEOUT):
         async with (
             running(config_for(folder, settings)) as (server, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             yield server, address, Scraper(http)
 

@@ -18,6 +18,7 @@ from relay.dialects.socketio.namespaces import MAX_REFUSALS
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
 
 POLLING = "/socket.io/?EIO=4&transport=polling"
@@ -37,7 +38,7 @@ async def limited(folder: Path, limits: Mapping[str, int], **more: Any) -> Async
     with trio.fail_after(30):
         async with (
             running(config_for(folder, {**overrides, **more})) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             yield address, http
 

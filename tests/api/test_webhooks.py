@@ -17,6 +17,7 @@ from tests.api.probe import create_key
 from tests.backend import Reply
 from tests.clients import live
 from tests.hooks.receiver import Event, Receiver, receiver
+from tests.http_client import http_client
 from tests.running import config_for, running
 from tests.waiting import until
 
@@ -67,7 +68,7 @@ async def world(folder: Path, **options: Any) -> AsyncIterator[World]:
             hook = backend.settings(**options)
             async with running(config_for(folder, {"dialects.live.offline_grace": 0.05, **hook})) as (server, address):
                 _, key = await create_key(folder, "admin")
-                async with httpx.AsyncClient(base_url=f"http://{address}", headers={"X-API-Key": key}) as http:
+                async with http_client(address, headers={"X-API-Key": key}) as http:
                     here = World(server, address, http, backend)
                     backend.answer = here.answer
                     yield here
@@ -189,7 +190,7 @@ async def test_without_webhooks(tmp_path: Path) -> None:
     """The list is empty."""
     async with running(config_for(tmp_path)) as (_, address):
         _, key = await create_key(tmp_path, "admin")
-        async with httpx.AsyncClient(base_url=f"http://{address}", headers={"X-API-Key": key}) as http:
+        async with http_client(address, headers={"X-API-Key": key}) as http:
             assert (await http.get(PATH)).json()["data"] == {"webhooks": []}
             assert (await http.post(f"{PATH}/backend/test", json={})).status_code == 404
             assert "relay_webhook" not in (await http.get("/metrics")).text

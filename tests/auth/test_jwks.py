@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 import trio
@@ -41,6 +40,7 @@ from relay.auth.verifier import TokenVerifier, UnknownKey, mint
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, RequestError
 from tests.clients import connect
+from tests.http_client import http_client
 from tests.running import SECRET, config_for, running
 from tests.waiting import until
 
@@ -453,7 +453,7 @@ def config_of(folder: Path, url: str, **more: Any) -> Any:
 
 
 async def status_of(address: str, token: str) -> int:
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with http_client(address) as http:
         return (await http.get("/v1/chatrooms", headers={"Authorization": f"Bearer {token}"})).status_code
 
 
@@ -495,7 +495,7 @@ async def test_a_server_without_any_key_refuses_tokens_and_says_that_it_is_not_r
         async with (
             serving(lambda: http_answer(body[0])) as url,
             running(config_of(tmp_path, url)) as (_, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as http,
+            http_client(address) as http,
         ):
             assert await status_of(address, signed(FIRST, kid="1")) == 503
             async with connect(address, "/v1/live") as client:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
-import httpx
 import pytest
 import trio
 
@@ -17,6 +16,7 @@ from relay.server.server import Server
 from tests.api.probe import create_key
 from tests.cli.commands import done, failed, relay
 from tests.clients import connect, live
+from tests.http_client import http_client
 from tests.running import SECRET, config_for, running, token
 
 HOSTILE = "ann<b> %s"
@@ -146,7 +146,7 @@ def test_a_query_leaves_out_what_is_missing() -> None:
 
 async def test_console(folder: Path) -> None:
     """The link signs in once; the secret comes on stdout alone, in the fragment."""
-    async with local(folder) as here, httpx.AsyncClient(base_url=f"http://{here.address}") as http:
+    async with local(folder) as here, http_client(here.address) as http:
         for arguments, admin in (((), True), (("--read-only",), False)):
             printed = (await here.done("console", *arguments)).strip()
             page, _, link = printed.partition("#link=")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import attrs
-import httpx
 
 from relay.api import management
 from tests.hooks import receiver
+from tests.http_client import http_client
 from tests.running import config_for, running
 
 SETTINGS = {
@@ -51,7 +51,7 @@ async def documents(folder: Path) -> Documents:
     if not _read:
         async with (
             running(config_for(folder, SETTINGS)) as (server, address),
-            httpx.AsyncClient(base_url=f"http://{address}") as client,
+            http_client(address) as client,
         ):
             app = cast(Any, server.http).asgi._app.app
             views = {

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -19,6 +18,7 @@ from relay.ground.errors import Code, RefusalReason
 from relay.transports.http_errors import STATUS
 from tests.descriptions.documents import documents
 from tests.descriptions.reading import source_of
+from tests.http_client import http_client
 from tests.rights.test_routes import ROUTES
 from tests.running import config_for, running
 
@@ -162,7 +162,7 @@ async def test_it_is_made_once_and_only_when_asked_for(tmp_path: Path, monkeypat
     monkeypatch.setattr(openapi, "build", counted)
     async with (
         running(config_for(tmp_path)) as (_, address),
-        httpx.AsyncClient(base_url=f"http://{address}") as client,
+        http_client(address) as client,
     ):
         assert made == []
         for path in ("/openapi.json", "/asyncapi.json"):
@@ -182,7 +182,7 @@ async def test_a_dialect_that_is_off_is_not_described(tmp_path: Path) -> None:
     """The documents are those of this server."""
     async with (
         running(config_for(tmp_path, {"dialects.live.enabled": False})) as (_, address),
-        httpx.AsyncClient(base_url=f"http://{address}") as client,
+        http_client(address) as client,
     ):
         assert "/v1/chatrooms" not in (await client.get("/openapi.json")).json()["paths"]
         assert "live" not in (await client.get("/asyncapi.json")).json()["channels"]

@@ -8,12 +8,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.docs import handbook
 from tests.cli.commands import done, failed
+from tests.http_client import http_client
 from tests.running import config_for, running
 
 DASHBOARD: dict[str, Any] = json.loads(handbook.dashboard())
@@ -82,7 +82,7 @@ def test_every_query_is_balanced_and_names_its_variables() -> None:
 
 @pytest.mark.slow
 async def test_every_metric_and_label_of_it_exists(tmp_path: Path) -> None:
-    async with running(config_for(tmp_path)) as (_, address), httpx.AsyncClient() as client:
+    async with running(config_for(tmp_path)) as (_, address), http_client() as client:
         text = (await client.get(f"http://{address}/metrics")).text
     families = list(text_string_to_metric_families(text))
     names = {sample.name for family in families for sample in family.samples}

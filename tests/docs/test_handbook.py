@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import click
-import httpx
 import pytest
 import trio
 from markdown_it import MarkdownIt
@@ -21,6 +20,7 @@ from relay.config.reference import render_reference
 from relay.config.tree import Config
 from relay.docs import handbook
 from relay.ground.errors import Reason, RefusalReason
+from tests.http_client import http_client
 from tests.running import config_for, running
 from tests.stores import url_for
 
@@ -132,7 +132,7 @@ async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None
     with trio.fail_after(20):
         async with (
             running(config_for(tmp_path, {"store.url": url_for(tmp_path), **WEBHOOK})) as (_, address),
-            httpx.AsyncClient() as client,
+            http_client() as client,
         ):
             shown = (await client.get(f"http://{address}/metrics")).text
     page = text_of("metrics")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import pytest
 import trio
 
 from relay.client import python
 from tests.docs.terminal import blocks, terminal
+from tests.http_client import http_client
 from tests.waiting import until
 
 PAGE = Path(__file__).parents[2] / "relay/docs/python.md"
@@ -57,7 +57,7 @@ async def test_the_programs_of_the_page_do_what_it_says(tmp_path: Path) -> None:
             command = ["relay", "token", "bob", "--config", "relay.toml"]
             done = await trio.run_process(command, cwd=tmp_path, env=environment, capture_stdout=True)
             headers = {"Authorization": f"Bearer {done.stdout.decode().strip()}"}
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as http:
+            async with http_client(f"127.0.0.1:{port}", headers=headers) as http:
                 path = f"/v1/chatrooms/{room}/messages"
                 assert (await http.post(path, json={"message": "Hi"})).status_code == 201
 

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import attrs
-import httpx
 import pytest
 
 from relay.config.webhooks import EVENTS, WEBHOOK_TEST, WebhookConfig
 from tests.clients import live
 from tests.docs.terminal import blocks, terminal
 from tests.hooks.receiver import SECRET
+from tests.http_client import http_client
 from tests.running import config_for, running
 
 PAGE = Path(__file__).parents[2] / "relay/docs/webhooks.md"
@@ -51,7 +51,7 @@ async def test_a_receiver_verifies_what_relay_sends(tmp_path: Path, language: st
         live(address, "alice"),
     ):
         await printed.until(r'user\.connected \{"userId": ?"alice"')
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             forged = {"webhook-id": "evt_1", "webhook-timestamp": "1795000001", "webhook-signature": "v1,AAAA"}
             assert (await http.post(url, content=b"{}", headers=forged)).status_code == 401
 

@@ -21,6 +21,7 @@ from relay.model.principal import Principal
 from relay.server.server import Server
 from relay.store import console_sessions as store
 from tests.api.probe import create_key
+from tests.http_client import http_client
 from tests.rights.test_routes import BODIES, ROUTES
 from tests.rights.world import leaks, table
 from tests.running import bearer, config_for, running
@@ -86,7 +87,7 @@ class Console:
 
     def browser(self, **headers: str) -> httpx.AsyncClient:
         """Return a client with cookies of its own."""
-        return httpx.AsyncClient(base_url=f"http://{self.address}", headers=headers)
+        return http_client(self.address, headers=headers)
 
     async def link(self, *, writes: bool = True) -> str:
         """Return a new one-time link."""

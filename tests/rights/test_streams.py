@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 
+from tests.http_client import http_client
 from tests.rights.test_frames import happen
 from tests.rights.world import KEY_ROLES, TOKEN_ROLES, UNKNOWN_ROLES, Cell, World, leaks, open_world, table
 from tests.streams import stream
@@ -68,7 +68,7 @@ async def test_every_role_against_every_channel_of_streams(tmp_path: Path) -> No
 async def test_a_ticket_gives_what_its_token_does(tmp_path: Path) -> None:
     wrong = []
     with trio.fail_after(60):
-        async with open_world(tmp_path) as world, httpx.AsyncClient(base_url=f"http://{world.address}") as http:
+        async with open_world(tmp_path) as world, http_client(world.address) as http:
             cell = await world.cell()
             for row, expected in STREAMS.items():
                 name = name_of(row, cell)

@@ -23,6 +23,7 @@ from tests.clients import Client, connect, live
 from tests.hooks.hooked import SECRET as HOOK_SECRET
 from tests.hooks.receiver import SECRET as WEBHOOK_SECRET
 from tests.hooks.receiver import receiver
+from tests.http_client import http_client
 from tests.running import SECRET, bearer, running, token
 from tests.waiting import until
 
@@ -83,7 +84,7 @@ async def reloadable(folder: Path, text: str = BASE) -> AsyncIterator[Running]:
     with trio.fail_after(60):
         async with running(source.load(), source=source) as (server, address):
             _, key = await create_key(folder, "admin")
-            async with httpx.AsyncClient(base_url=f"http://{address}", headers={"X-API-Key": key}) as http:
+            async with http_client(address, headers={"X-API-Key": key}) as http:
                 yield Running(server, address, http, file)
 
 
@@ -389,7 +390,7 @@ async def test_only_admins_reload(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     caplog.set_level(logging.INFO, logger="relay.audit")
     async with reloadable(tmp_path) as relay:
         url = f"http://{relay.address}/v1/admin/reload"
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             assert (await http.post(url)).status_code == 401
             assert (await http.post(url, headers=bearer("ann"))).status_code == 403
             assert "reload" not in caplog.text

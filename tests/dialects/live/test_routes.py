@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from relay.store import api_keys as keys
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running
 from tests.stores import transaction
 
@@ -77,7 +78,7 @@ async def serving(folder: Path, overrides: Mapping[str, Any] | None = None) -> A
     """Run a server for the block."""
     async with (
         running(config_for(folder, overrides)) as (_, address),
-        httpx.AsyncClient(base_url=f"http://{address}") as client,
+        http_client(address) as client,
     ):
         yield Http(client, folder)
 

@@ -18,6 +18,7 @@ from relay.dialects.socketio.dialect import open_socketio
 from relay.dialects.socketio.server import EngineServer
 from relay.server.server import Server
 from tests.conformance.echo import dialects as echo_dialects
+from tests.http_client import http_client
 from tests.running import config_for, running
 from tests.waiting import until
 
@@ -185,6 +186,6 @@ async def _world(folder: Path, overrides: dict[str, Any], makes: list[Factory]) 
 
     async with (
         running(config_for(folder, overrides), dialects=[noting(make) for make in makes]) as (server, address),
-        httpx.AsyncClient(base_url=f"http://{address}") as http,
+        http_client(address) as http,
     ):
         yield World(server, address, engines, http)

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, SOCKET, echoing, pricing
+from tests.http_client import http_client
 from tests.running import relay_process
 
 KEYS = ["sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"]
@@ -165,7 +166,7 @@ async def test_shutdown_with_an_open_poll(tmp_path: Path, signal_after: float) -
     """An open poll is answered `1` and does not hold the end of the process; what comes later is refused."""
     async with relay_process(tmp_path) as process:
         answers: list[httpx.Response] = []
-        async with httpx.AsyncClient(base_url=f"http://{process.address}") as http, trio.open_nursery() as nursery:
+        async with http_client(process.address) as http, trio.open_nursery() as nursery:
             opened = await http.get(f"{SOCKET}?EIO=4&transport=polling")
             sid = json.loads(opened.text[1:])["sid"]
             idle = await http.get(f"{SOCKET}?EIO=4&transport=polling")  # one that has no poll open
