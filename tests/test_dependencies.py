@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def distributions_of(folder: str) -> set[str]:
+@cache
+def distributions_of(folder: str) -> frozenset[str]:
     """Return the distributions outside of the standard library that the modules of a folder import."""
     modules: set[str] = set()
     for path in (ROOT / folder).rglob("*.py"):
@@ -57,7 +59,7 @@ def distributions_of(folder: str) -> set[str]:
     outside = modules - sys.stdlib_module_names - {"relay", "tests"}
     missing = {module for module in outside if module not in installed}
     assert not missing, f"no installed distribution has {sorted(missing)}"
-    return {normalized(name) for module in outside for name in installed[module]}
+    return frozenset(normalized(name) for module in outside for name in installed[module])
 
 
 def floors() -> set[str]:
