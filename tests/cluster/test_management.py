@@ -17,6 +17,7 @@ from relay.cluster import questions
 from tests.actions import make_room, publish
 from tests.clients import live
 from tests.cluster.nodes import Running, eventually, nodes
+from tests.http_client import http_client
 from tests.running import bearer
 
 
@@ -53,9 +54,7 @@ async def managed(folder: Path, number: int = 3, **settings: Any) -> AsyncIterat
     async with nodes(folder, number, **settings) as started:
         clusters: list[Any] = [node.server.cluster for node in started]
         await eventually(lambda: all(len(cluster.node.names) == number for cluster in clusters))
-        async with httpx.AsyncClient(
-            base_url=f"http://{started[0].address}", headers=bearer("root", admin=True), timeout=10
-        ) as http:
+        async with http_client(started[0].address, headers=bearer("root", admin=True), timeout=10) as http:
             yield Managed(started, http)
 
 

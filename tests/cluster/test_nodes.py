@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
@@ -13,6 +12,7 @@ from relay.ground.errors import Reason
 from tests.actions import join, make_room, publish
 from tests.clients import Client, live
 from tests.cluster.nodes import eventually, nodes
+from tests.http_client import http_client
 from tests.running import bearer
 
 
@@ -110,7 +110,7 @@ async def test_a_client_resumes_on_another_node(tmp_path: Path) -> None:
         async with live(two.address, "bob") as bob:
             await join(bob, room)  # so that the second node has the channel in memory
             for number in range(5):
-                async with httpx.AsyncClient(base_url=f"http://{one.address}", headers=bearer("alice")) as http:
+                async with http_client(one.address, headers=bearer("alice")) as http:
                     await http.post(f"/v1/chatrooms/{room}/messages", json={"message": str(number)})
                 async with live(one.address, "carol") as carol:
                     position = await join(carol, room)
@@ -176,7 +176,7 @@ async def test_rights_and_rooms_end_on_every_node(tmp_path: Path) -> None:
     """A removed member, a closed room and a deleted room."""
     async with (
         nodes(tmp_path, 2) as (one, two),
-        httpx.AsyncClient(base_url=f"http://{one.address}", headers=bearer("alice")) as http,
+        http_client(one.address, headers=bearer("alice")) as http,
     ):
         room = await make_room(one.address, type="group")
         await http.post(f"/v1/chatrooms/{room}/members", json={"userId": "bob"})
@@ -200,7 +200,7 @@ async def test_rights_and_rooms_end_on_every_node(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_each_node_says_its_name(tmp_path: Path) -> None:
     """In `/readyz`, and `/metrics` counts the nodes."""
-    async with nodes(tmp_path, 2) as (one, two), httpx.AsyncClient() as http:
+    async with nodes(tmp_path, 2) as (one, two), http_client() as http:
         for index, node in enumerate((one, two)):
             answer = await http.get(f"http://{node.address}/readyz")
             assert answer.json() == {"status": "ready", "node": f"node{index}"}
@@ -225,7 +225,7 @@ async def test_an_operator_disconnects_a_user_on_every_node(tmp_path: Path) -> N
 
 async def test_nodes_tell_the_others_what_they_carry(tmp_path: Path) -> None:
     """An operator who asks one of them sees the connections of all, and the state of the bus."""
-    async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob"), httpx.AsyncClient() as http:
+    async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob"), http_client() as http:
         headers, found = bearer("root", admin=True), dict[str, Any]()
         with trio.fail_after(10):
             while [node.get("connections") for node in found.get("nodes", [])] not in ([0, 1], [1, 0]):

@@ -16,7 +16,7 @@ import trio
 from relay.server.server import Server
 from tests.clients import Client, live
 from tests.e2e.wire import CLOSE, PING, PONG, TEXT, frame, handshake
-from tests.http_client import http_connection
+from tests.http_client import http_client, http_connection
 from tests.running import bearer, config_for, running
 
 ANSWER_TIMEOUT = 5.0
@@ -324,8 +324,8 @@ async def raw_websocket(address: str, path: str = "/v1/live") -> AsyncIterator[R
 
 
 @asynccontextmanager
-async def http_client(address: str, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
+async def admin_client(address: str, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
     """Open an HTTP client that acts as an admin."""
     admin = bearer("root", admin=True)
-    async with httpx.AsyncClient(base_url=f"http://{address}", headers={**admin, **headers}) as client:
+    async with http_client(address, headers={**admin, **headers}) as client:
         yield client

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.actions import make_room
-from tests.e2e.hostile import RawConnection, http_client, raw_websocket
+from tests.e2e.hostile import RawConnection, admin_client, raw_websocket
 from tests.e2e.slow import authenticate, narrow, sessions_of
 from tests.e2e.test_slow_clients import IDLE_TIMEOUT, IMPATIENT, MAX_OUTBOX_BYTES, chat, newcomer
 from tests.e2e.wire import CLOSE, PING, PONG, frame, text
@@ -85,7 +85,7 @@ async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_pat
 @pytest.mark.slow
 async def test_a_client_that_reads_a_large_resume_slowly_is_not_idle(tmp_path: Path) -> None:
     settings = {**IMPATIENT, "dialects.live.idle_timeout": 2 * IDLE_TIMEOUT}
-    async with running(config_for(tmp_path, settings)) as (server, address), http_client(address) as http:
+    async with running(config_for(tmp_path, settings)) as (server, address), admin_client(address) as http:
         room = await make_room(address)
         async with raw_websocket(address) as first:
             await authenticate(first, "first")

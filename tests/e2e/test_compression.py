@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 from wsproto.connection import Connection, ConnectionType
@@ -22,6 +21,7 @@ from tests.compression import DOCUMENTS, measure
 from tests.compression import SETTINGS as MEASURED
 from tests.e2e.node import node
 from tests.e2e.wire import TEXT, frame, handshake
+from tests.http_client import http_client
 from tests.running import bearer, config_for, relay_process, running, token
 
 pytestmark = pytest.mark.slow
@@ -154,7 +154,7 @@ async def test_a_mixed_audience_gets_the_same_publications(tmp_path: Path) -> No
         assert took[2] == took[3]
         # One publication was compressed once, for both clients: small ones were not.
         large = [document for document in documents if document != {"small": 1}]
-        async with httpx.AsyncClient(base_url=f"http://{address}", headers=bearer("root", admin=True)) as http:
+        async with http_client(address, headers=bearer("root", admin=True)) as http:
             lines = (await http.get("/metrics")).text.splitlines()
         [taken] = [line for line in lines if line.startswith('relay_compression_input_bytes_total{dialect="live"}')]
         assert sum(map(len, map(json.dumps, large))) * 0.8 < float(taken.split()[1]) < took[2]

@@ -22,6 +22,7 @@ from relay.store.sqlite.verification import verify
 from tests.actions import join, make_room, publish
 from tests.clients import Client, connect, live
 from tests.e2e.faulty_disk import FAULT_FILE
+from tests.http_client import http_client
 from tests.running import RelayProcess, bearer, config_for, relay_process, running, token
 from tests.waiting import until
 
@@ -156,7 +157,7 @@ async def scene(address: str) -> AsyncIterator[Scene]:
     async with (
         live(address, "bob") as bob,
         connect(address, f"/api/ws?token={token('erin')}") as page,
-        httpx.AsyncClient(base_url=f"http://{address}") as http,
+        http_client(address) as http,
     ):
         await join(bob, room)
         assert (await page.ask(type="subscribe", data={"channel": f"conversation:{room}"}))["type"] == "subscribed"

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
-import httpx
 import pytest
 import trio
 from quart import Blueprint
@@ -27,6 +26,7 @@ from relay.sessions.session import Session
 from relay.transports.http_errors import ErrorBody
 from tests.actions import make_room, publish
 from tests.clients import connect, live
+from tests.http_client import http_client
 from tests.running import config_for, running
 
 pytestmark = pytest.mark.slow
@@ -150,7 +150,7 @@ async def test_a_fifth_dialect_is_a_folder_and_a_line(tmp_path: Path) -> None:
                 await publish(address, {"channel": "market:BTC", "data": {"price": 5}})
                 assert await ticker.connection.get_message() == "BTC 5"
                 assert (await bob.receive())["data"] == {"symbol": "BTC", "price": 5}
-                async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+                async with http_client(address) as http:
                     assert (await http.get("/ticker/symbols")).text == "btc"
                     assert (await http.get("/ticker/nothing")).json() == {"ticker": "not_found"}
                     metrics = (await http.get("/metrics")).text

@@ -20,7 +20,7 @@ from tests.e2e.hostile import (
     MALFORMED,
     WRONG,
     RawConnection,
-    http_client,
+    admin_client,
     raw,
     raw_websocket,
     unharmed,
@@ -492,7 +492,7 @@ async def test_a_reader_that_never_reads_is_closed_and_others_get_everything(tmp
             assert (await deaf.message())["type"] == "subscribed"
             assert (await healthy.ask(type="subscribe", channel="trades"))["type"] == "subscribed"
             sessions = subject.usage().sessions
-            async with http_client(subject.address) as http:
+            async with admin_client(subject.address) as http:
                 for begin in range(0, count, batch):
                     numbers = range(begin, begin + batch)
                     items = [{"channel": "trades", "data": {"amount": one, "filling": filling}} for one in numbers]

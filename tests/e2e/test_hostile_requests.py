@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from tests.clients import connect, live
-from tests.e2e.hostile import MALFORMED, WRONG, Unharmed, http_client, raw, unharmed, variants, without
+from tests.e2e.hostile import MALFORMED, WRONG, Unharmed, admin_client, raw, unharmed, variants, without
+from tests.http_client import http_client
 from tests.running import SECRET, bearer, token
 
 GET = b"GET /v1/chatrooms HTTP/1.1\r\nHost: x\r\n"
@@ -79,7 +80,7 @@ async def make_room(subject: Unharmed, http: httpx.AsyncClient) -> None:
 async def test_bodies_with_wrong_fields(tmp_path: Path) -> None:
     """Every field of every body, replaced by everything that it cannot be: never a 500, and malformed JSON is 400."""
     sent = refused = 0
-    async with unharmed(tmp_path) as subject, http_client(subject.address) as http:
+    async with unharmed(tmp_path) as subject, admin_client(subject.address) as http:
         await make_room(subject, http)
         for (method, path), example in bodies().items():
             what = f"{method} {path}"
@@ -120,7 +121,7 @@ async def test_bodies_that_are_none(tmp_path: Path) -> None:
         "byte order mark": b'\xef\xbb\xbf{"name": "n"}',
         "NUL": b'{"name": "n"}\0',
     }
-    async with unharmed(tmp_path) as subject, http_client(subject.address) as http:
+    async with unharmed(tmp_path) as subject, admin_client(subject.address) as http:
         await make_room(subject, http)
         for method, path in bodies():
             example = json.dumps(bodies()[method, path]).encode()
@@ -188,7 +189,7 @@ async def test_paths_queries_and_methods(tmp_path: Path) -> None:
         ("GET", "/{}"),
         ("TRACE", "/v1/chatrooms/{}"),
     )
-    async with unharmed(tmp_path) as subject, http_client(subject.address) as http:
+    async with unharmed(tmp_path) as subject, admin_client(subject.address) as http:
         await make_room(subject, http)
         for (method, path), id_ in itertools.product(routes, ids):
             if (path, id_) == ("/{}", ".."):
@@ -349,7 +350,7 @@ def tokens() -> dict[str, str]:
 @pytest.mark.slow
 async def test_bad_tokens_over_rest(tmp_path: Path, tokens: dict[str, str]) -> None:
     """401, for whatever is asked."""
-    async with unharmed(tmp_path) as subject, httpx.AsyncClient(base_url=f"http://{subject.address}") as http:
+    async with unharmed(tmp_path) as subject, http_client(subject.address) as http:
         for name, bad in {**tokens, "not ASCII": "\xff.\xff.\xff"}.items():
             headers = {b"Authorization": b"Bearer " + bad.encode("latin-1"), b"X-API-Key": b"\xff"}
             for method, path in (("GET", "/v1/chatrooms"), ("POST", "/v1/publish"), ("POST", "/v1/notifications/send")):
@@ -407,7 +408,7 @@ async def test_items_of_every_wrong_kind(tmp_path: Path) -> None:
     bad.append({"channel": "chatroom:nowhere", "data": {"userId": "u", "message": "m"}})
     async with (
         unharmed(tmp_path) as subject,
-        http_client(subject.address) as http,
+        admin_client(subject.address) as http,
         live(subject.address, "bob") as bob,
     ):
         await make_room(subject, http)
@@ -455,7 +456,7 @@ async def test_types_and_data_that_a_dialect_might_stumble_over(tmp_path: Path) 
     ]
     async with (
         unharmed(tmp_path, **{"limits.max_outbox_bytes": 64 * 1024 * 1024}) as subject,
-        http_client(subject.address) as http,
+        admin_client(subject.address) as http,
         AsyncExitStack() as stack,
     ):
         await make_room(subject, http)
@@ -516,7 +517,11 @@ async def test_types_and_data_that_a_dialect_might_stumble_over(tmp_path: Path) 
 @pytest.mark.slow
 async def test_arrays_that_are_too_large(tmp_path: Path) -> None:
     """1,001 items and 8 MiB and a byte are refused as a whole with 413; 1,000 items and 8 MiB are not."""
-    async with unharmed(tmp_path) as subject, http_client(subject.address) as http, live(subject.address, "bob") as bob:
+    async with (
+        unharmed(tmp_path) as subject,
+        admin_client(subject.address) as http,
+        live(subject.address, "bob") as bob,
+    ):
         await bob.ask(type="subscribe", channel="trades")
         item = {"channel": "trades", "data": {}}
         assert_error(await http.post("/v1/publish", json=[item] * 1001), 413)
@@ -553,7 +558,11 @@ async def test_lines_that_are_broken(tmp_path: Path) -> None:
         _trade(3), b'{"channel":"trades","data":' + b"[" * 5000, b"\0", _trade(4),
     ]  # fmt: skip
     bad = [3, 4, 5, 6, 8, 10, 11, 12, 14, 15, 17, 18]
-    async with unharmed(tmp_path) as subject, http_client(subject.address) as http, live(subject.address, "bob") as bob:
+    async with (
+        unharmed(tmp_path) as subject,
+        admin_client(subject.address) as http,
+        live(subject.address, "bob") as bob,
+    ):
         await bob.ask(type="subscribe", channel="trades")
         document = b"\n".join(lines)
         headers = {"Content-Type": "application/x-ndjson"}

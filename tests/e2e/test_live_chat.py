@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 
 from tests.actions import join, make_room, publish
 from tests.clients import live
+from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
 
 
@@ -136,7 +136,7 @@ async def test_notifications(tmp_path: Path) -> None:
         assert (await bob.ask(type="subscribe", channel="notifications"))["data"]["userId"] == "bob"
         refused = await eve.ask(type="subscribe", channel="notifications", userId="bob")
         assert refused["data"]["code"] == "forbidden"
-        async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+        async with http_client(address) as http:
             body = {"userId": "bob", "title": "T", "message": "M", "priority": "high"}
             answer = await http.post("/v1/notifications/send", json=body, headers=bearer("root", admin=True))
             assert answer.status_code in (200, 201), answer.text
@@ -222,7 +222,7 @@ async def test_removed_member_loses_the_subscription(tmp_path: Path) -> None:
     """Whoever loses the right to a room gets `unsubscribed` with a reason, and nothing more of it."""
     async with running(config_for(tmp_path)) as (_, address):
         room = await make_room(address, type="private")
-        async with httpx.AsyncClient(base_url=f"http://{address}", headers=bearer("alice")) as http:
+        async with http_client(address, headers=bearer("alice")) as http:
             assert (await http.post(f"/v1/chatrooms/{room}/members", json={"userId": "bob"})).status_code == 200
             async with live(address, "bob") as bob, live(address, "eve") as eve:
                 refused = await eve.ask(type="subscribe", channel="chatroom", chatroomId=room)
@@ -241,7 +241,7 @@ async def test_deleted_room(tmp_path: Path) -> None:
     """Deleting a room tells its subscribers."""
     async with running(config_for(tmp_path)) as (_, address):
         room = await make_room(address)
-        async with live(address, "bob") as bob, httpx.AsyncClient(base_url=f"http://{address}") as http:
+        async with live(address, "bob") as bob, http_client(address) as http:
             await join(bob, room)
             assert (await http.delete(f"/v1/chatrooms/{room}", headers=bearer("bob"))).status_code == 403
             assert (await http.delete(f"/v1/chatrooms/{room}", headers=bearer("alice"))).status_code == 200
@@ -278,7 +278,7 @@ async def test_rate_limits(tmp_path: Path) -> None:
             refused = await bob.ask(type="chat:send", chatroomId=room, message="x", requestId=1)
             assert refused["data"]["code"] == "rate_limited"
             assert 0 < refused["data"]["retryAfter"] <= 60
-            async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+            async with http_client(address) as http:
                 answer = await http.post(f"/v1/chatrooms/{room}/messages", json={"message": "x"}, headers=bearer("bob"))
                 assert answer.status_code == 429
                 assert int(answer.headers["retry-after"]) > 0
@@ -308,7 +308,7 @@ async def test_restart_keeps_everything(tmp_path: Path) -> None:
 
 async def test_unknown_path_is_404_in_the_shape_of_errors(tmp_path: Path) -> None:
     """An unknown path, also for an upgrade, answers 404 before anything is upgraded."""
-    async with running(config_for(tmp_path)) as (_, address), httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with running(config_for(tmp_path)) as (_, address), http_client(address) as http:
         for headers in ({}, {"Connection": "Upgrade", "Upgrade": "websocket"}):
             answer = await http.get("/nowhere", headers=headers)
             assert answer.status_code == 404

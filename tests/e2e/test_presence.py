@@ -6,13 +6,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
 from tests.actions import join, make_room
 from tests.clients import Client, live
 from tests.e2e.crowd import crowd
+from tests.http_client import http_client
 from tests.running import bearer, config_for, relay_process, running
 from tests.stores import on_postgres
 
@@ -41,7 +41,7 @@ async def present(client: Client, room: str) -> list[str]:
 
 async def active(address: str, room: str) -> int:
     """Return how many are present in a room, as REST tells."""
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with http_client(address) as http:
         answer = await http.get(f"/v1/chatrooms/{room}", headers=bearer("alice"))
     return int(answer.json()["data"]["activeNow"])
 

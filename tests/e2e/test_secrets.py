@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, open_websocket_url
@@ -18,6 +17,7 @@ from relay.transports.stream import MAX_HEAD_BYTES
 from tests.api.probe import create_key
 from tests.api.raw import raw_connection
 from tests.clients import connect
+from tests.http_client import http_client
 from tests.running import SECRET, RelayProcess, relay_process, token
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ class Secrets:
 
 async def use_rest(server: RelayProcess, secrets: Secrets, tokens: list[str], keys: list[str]) -> None:
     """Use every token and key in every way that there is over HTTP, also in wrong ones."""
-    async with httpx.AsyncClient(base_url=f"http://{server.address}") as http:
+    async with http_client(server.address) as http:
         headers: list[dict[str, str]] = [{"Authorization": f"Bearer {one}"} for one in tokens]
         headers += [{"X-API-Key": one} for one in keys] + [{"Authorization": f"Basic {one}"} for one in tokens]
         for header in headers:
@@ -97,7 +97,7 @@ async def use_websockets(server: RelayProcess, secrets: Secrets, tokens: list[st
         connect_packet = "40/api-ws," + json.dumps({"apiKey": one})
         await say(server, secrets, "/socket.io/?EIO=4&transport=websocket", [connect_packet])
         await say(server, secrets, "/socket.io/?EIO=4&transport=websocket", [f'40/api-ws,{{"apiKey": "{one}"'])
-        async with httpx.AsyncClient(base_url=f"http://{server.address}") as http:
+        async with http_client(server.address) as http:
             opened = await http.get("/socket.io/?EIO=4&transport=polling")
             sid = json.loads(opened.text[1:])["sid"]
             target = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
@@ -123,9 +123,7 @@ async def say(server: RelayProcess, secrets: Secrets, path: str, frames: list[st
 
 async def chat(server: RelayProcess, one: str) -> None:
     """Say something in a room."""
-    async with httpx.AsyncClient(
-        base_url=f"http://{server.address}", headers={"Authorization": f"Bearer {one}"}
-    ) as http:
+    async with http_client(server.address, headers={"Authorization": f"Bearer {one}"}) as http:
         room = (await http.post("/v1/chatrooms", json={"name": "R"})).json()["data"]["id"]
         answer = await http.post(f"/v1/chatrooms/{room}/messages", json={"message": PASSAGES[0]})
         assert answer.json()["data"]["message"] == PASSAGES[0]

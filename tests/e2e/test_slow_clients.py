@@ -25,7 +25,7 @@ from relay.sessions.session import Session
 from relay.transports.exchange import LINGER_TIMEOUT
 from relay.transports.stream import MAX_UNSENT_BYTES
 from tests.actions import make_room
-from tests.e2e.hostile import RawConnection, http_client, raw, raw_websocket
+from tests.e2e.hostile import RawConnection, admin_client, raw, raw_websocket
 from tests.e2e.slow import (
     RECEIVE_BUFFER_BYTES,
     Attentive,
@@ -112,7 +112,7 @@ async def test_who_falls_behind_is_closed_as_too_slow(
     """Memory stays within the outbox's bound, the session ends in time, presence too, and the others get everything."""
     monkeypatch.setattr(relay.sessions.session, "CLOSE_TIMEOUT", CLOSE_TIMEOUT)
     monkeypatch.setattr(relay.transports.stream, "RELEASE_TIMEOUT", RELEASE_TIMEOUT)
-    async with scene(tmp_path, SETTINGS) as (server, address, room, witness), http_client(address) as http:
+    async with scene(tmp_path, SETTINGS) as (server, address, room, witness), admin_client(address) as http:
         before = sessions_of(server)
         async with narrow(address) as slow, trio.open_nursery() as nursery:
             await authenticate(slow, "slow")
@@ -150,7 +150,7 @@ async def test_who_falls_behind_is_closed_as_too_slow(
 async def test_a_slow_reader_gets_the_newest_prices(tmp_path: Path) -> None:
     """Of `latest` channels whoever reads late gets what is newest, after little that is old, in every dialect."""
     symbols, rounds = ["BTC", "ETH", "SOL"], 4000
-    async with scene(tmp_path, SETTINGS) as (server, address, _, _), http_client(address) as http:
+    async with scene(tmp_path, SETTINGS) as (server, address, _, _), admin_client(address) as http:
         before = sessions_of(server)
         key = await make_key(server, "u")
         async with (
@@ -195,7 +195,7 @@ async def test_a_slow_reader_that_answers_pings_stays(tmp_path: Path) -> None:
     """Who never catches up but reads is alive: a ping takes its turn behind what waits, and is answered."""
     symbols = [f"S{number}" for number in range(40)]
     settings = {**IMPATIENT, "dialects.live.idle_timeout": 2 * IDLE_TIMEOUT}
-    async with scene(tmp_path, settings) as (server, address, _, _), http_client(address) as http:
+    async with scene(tmp_path, settings) as (server, address, _, _), admin_client(address) as http:
         before = sessions_of(server)
         async with narrow(address) as slow, trio.open_nursery() as nursery:
             await authenticate(slow, "slow")
@@ -315,7 +315,7 @@ async def test_who_is_gone_is_let_go(tmp_path: Path, how: str, monkeypatch: pyte
             key = await make_key(server, "u")
             before = sessions_of(server)
             prefix = () if network is None else ("ip", "netns", "exec", network)
-            async with stoppable(address, room, "lost", key, *prefix) as peer, http_client(address) as http:
+            async with stoppable(address, room, "lost", key, *prefix) as peer, admin_client(address) as http:
                 await witness.until("user:online", userId="lost")
                 sessions = sessions_of(server) - before
                 assert len(sessions) == 4
@@ -346,7 +346,7 @@ async def test_who_is_gone_is_let_go(tmp_path: Path, how: str, monkeypatch: pyte
 async def test_who_does_not_read_an_answer_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request whose answer nobody takes holds no connection."""
     monkeypatch.setattr(relay.transports.stream, "SEND_TIMEOUT", SEND_TIMEOUT)
-    async with scene(tmp_path, SETTINGS) as (_, address, room, _), http_client(address) as http:
+    async with scene(tmp_path, SETTINGS) as (_, address, room, _), admin_client(address) as http:
         await chat(http, room, 100)
         async with raw(address) as connection:
             port = connection.stream.socket.getsockname()[1]

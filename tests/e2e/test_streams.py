@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
@@ -17,6 +16,7 @@ from relay.ground.errors import Reason
 from relay.server.server import Server
 from tests.actions import make_room, publish
 from tests.e2e.slow import RECEIVE_BUFFER_BYTES, gone, sessions_of
+from tests.http_client import http_client
 from tests.running import bearer, config_for, relay_process, running, token
 from tests.streams import Stream, stream
 from tests.virtual import events_of
@@ -53,7 +53,7 @@ def item(channel: str, data: Any = 1, **fields: Any) -> dict[str, Any]:
 
 async def ticket_for(address: str, user: str, *channels: str, **options: Any) -> str:
     """Return a ticket."""
-    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with http_client(address) as http:
         answer = await http.post("/v1/tickets", json={"channels": channels}, headers=bearer(user, **options))
     assert answer.status_code == 201, answer.text
     return str(answer.json()["data"]["ticket"])
@@ -196,7 +196,7 @@ async def test_a_ticket_has_the_grants_of_its_channels_alone(tmp_path: Path) -> 
         ticket = await ticket_for(address, "u1", "given:1", "feed:1", **options)
         async with stream(address, ["given:1", "feed:1"], ticket=ticket) as taken:
             await subscribed(taken, 2)
-        async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+        async with http_client(address) as http:
             refused = await http.post("/v1/tickets", json={"channels": ["given:1"]}, headers=bearer("u1"))
             assert (refused.status_code, refused.json()["reason"]) == (403, "no_grant")
             bodies: list[Any] = [
@@ -250,7 +250,7 @@ async def test_a_request_that_is_refused(tmp_path: Path, channels: list[str], st
 
 
 async def test_methods_bodies_and_keys(tmp_path: Path) -> None:
-    async with served(tmp_path) as (_, address), httpx.AsyncClient(base_url=f"http://{address}") as http:
+    async with served(tmp_path) as (_, address), http_client(address) as http:
         assert (await http.head("/v1/sse")).headers["content-type"] == "text/event-stream"
         assert (await http.post("/v1/sse")).status_code == 405
         assert (await http.request("GET", "/v1/sse?channel=feed:1", content=b"x")).status_code == 400
@@ -308,7 +308,7 @@ async def test_places_for_streams_without_a_user(tmp_path: Path) -> None:
 async def test_a_right_that_is_lost_ends_its_channel_and_the_last_one_the_stream(tmp_path: Path) -> None:
     async with served(tmp_path) as (server, address), AsyncExitStack() as stack:
         room = await make_room(address, "alice", type="private")
-        async with httpx.AsyncClient(base_url=f"http://{address}", headers=bearer("alice")) as http:
+        async with http_client(address, headers=bearer("alice")) as http:
             assert (await http.post(f"/v1/chatrooms/{room}/members", json={"userId": "bob"})).status_code == 200
             name = f"chatroom:{room}"
             both = await stack.enter_async_context(stream(address, [name, "feed:1"], headers=bearer("bob")))
@@ -329,7 +329,7 @@ async def test_a_right_that_is_lost_ends_its_channel_and_the_last_one_the_stream
 async def test_operators_see_and_end_streams(tmp_path: Path) -> None:
     async with (
         served(tmp_path) as (_, address),
-        httpx.AsyncClient(base_url=f"http://{address}", headers=bearer("root", admin=True)) as http,
+        http_client(address, headers=bearer("root", admin=True)) as http,
         stream(address, ["orders:u1", "feed:1"], headers=bearer("u1")) as taken,
     ):
         await subscribed(taken, 2)
@@ -345,7 +345,7 @@ async def test_presence_counts_a_stream_with_a_user(tmp_path: Path) -> None:
     settings = {"namespaces.seen.subscribe": "users", "namespaces.seen.presence": True}
     async with served(tmp_path, **settings) as (_, address), stream(address, ["seen:1"], headers=bearer("u1")) as taken:
         await subscribed(taken, 1)
-        async with httpx.AsyncClient(base_url=f"http://{address}", headers=bearer("u2")) as http:
+        async with http_client(address, headers=bearer("u2")) as http:
             answer = await http.get("/v1/channels/seen:1/presence")
         assert answer.json()["data"]["users"] == [{"userId": "u1", "connections": 1}]
 
@@ -448,7 +448,7 @@ async def test_metrics_and_logs(tmp_path: Path) -> None:
                 await subscribed(taken, 1)
                 await publish(server.address, item("feed:1"))
                 await offsets(taken, 1)
-                async with httpx.AsyncClient(base_url=f"http://{server.address}") as http:
+                async with http_client(server.address) as http:
                     text = (await http.get("/metrics", headers=bearer("root", admin=True))).text
             assert 'relay_sessions{dialect="sse",transport="sse"} 1.0' in text
             assert 'relay_deliveries_total{dialect="sse"} 1.0' in text

@@ -33,6 +33,7 @@ from tests.clients import live
 from tests.e2e.hostile import RawConnection
 from tests.e2e.node import node
 from tests.e2e.wire import CLOSE, frame, handshake, text
+from tests.http_client import http_client
 from tests.running import bearer, config_for, relay_process, running, token
 from tests.streams import stream as event_stream
 from tests.waiting import until
@@ -273,7 +274,7 @@ async def test_a_slow_reader_is_given_the_newest_price(tmp_path: Path) -> None:
 
 async def test_plain_http_is_told_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="relay")
-    async with secured(tmp_path) as subject, httpx.AsyncClient(base_url=f"http://{subject.address}") as http:
+    async with secured(tmp_path) as subject, http_client(subject.address) as http:
         answer = await http.get("/healthz")
         assert (answer.status_code, answer.json()["message"]) == (400, "This port speaks TLS: use https:// or wss://.")
         assert [record.levelname for record in caplog.records if record.name == "relay.http"] == ["INFO"]
