@@ -21,8 +21,8 @@ MAX_CONNECTIONS = 10_000
 ECHO_PATH = "/echo"
 MAX_ECHO_BYTES = 16 * 1024 * 1024
 ECHO_IDLE_TIMEOUT = 60.0
-PING_INTERVAL = 0.3
-PING_TIMEOUT = 0.2
+SUITE_HEARTBEAT = (0.3, 0.2)
+"""Seconds between two pings, and seconds for the pong, as the suites expect them."""
 MAX_PAYLOAD_BYTES = 1_000_000
 CONNECT_TIMEOUT = 10.0
 AUTH_DELAY = 0.02
@@ -93,8 +93,8 @@ async def _connect(socket: Socket, payload: dict[str, Any] | None) -> Namespace:
     return SocketEcho(socket, payload)
 
 
-def open_engine(core: Core, name: str, path: str) -> Dialect:
-    """Return a dialect with an Engine.IO server at a path of its own."""
+def open_engine(core: Core, name: str, path: str, heartbeat: tuple[float, float]) -> Dialect:
+    """Return a dialect with an Engine.IO server at a path of its own. `heartbeat`: as SUITE_HEARTBEAT."""
     namespaces = Namespaces(
         {"/": _connect, "/custom": _connect},
         core.timers,
@@ -107,7 +107,7 @@ def open_engine(core: Core, name: str, path: str) -> Dialect:
         return EngineEcho(engine) if name == "engine" else SocketIO(engine, namespaces)
 
     connections = ConnectionCounter(MAX_CONNECTIONS)
-    settings = Settings(path, PING_INTERVAL, PING_TIMEOUT, MAX_PAYLOAD_BYTES, core.config.limits.max_outbox_bytes)
+    settings = Settings(path, *heartbeat, MAX_PAYLOAD_BYTES, core.config.limits.max_outbox_bytes)
     server = EngineServer(
         settings,
         core.timers,
@@ -135,10 +135,10 @@ def open_engine(core: Core, name: str, path: str) -> Dialect:
     )
 
 
-def dialects() -> tuple[Factory, ...]:
-    """Return the factories of the three."""
+def dialects(heartbeat: tuple[float, float] = SUITE_HEARTBEAT) -> tuple[Factory, ...]:
+    """Return the factories of the three. `heartbeat`: as SUITE_HEARTBEAT."""
     return (
         open_echo,
-        lambda core: open_engine(core, "engine", "/engine.io/"),
-        lambda core: open_engine(core, "socket", "/socket.io/"),
+        lambda core: open_engine(core, "engine", "/engine.io/", heartbeat),
+        lambda core: open_engine(core, "socket", "/socket.io/", heartbeat),
     )

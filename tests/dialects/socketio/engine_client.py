@@ -23,6 +23,8 @@ from tests.running import config_for, running
 from tests.waiting import until
 
 ANSWER_TIMEOUT = 5.0
+HEARTBEAT = (25.0, 20.0)
+"""As `echo.SUITE_HEARTBEAT`, but no ping comes in a test, even on a machine that is busy."""
 ENGINE = "/engine.io/"
 SOCKET = "/socket.io/"
 PING = "2"
@@ -152,9 +154,9 @@ class Frames:
 
 
 @asynccontextmanager
-async def echoing(folder: Path) -> AsyncIterator[World]:
-    """Run the servers of the conformance suites: what an Engine.IO session gets it sends back, and short deadlines."""
-    async with _world(folder, {"limits.max_body_bytes": 1_000_000}, list(echo_dialects())) as world:
+async def echoing(folder: Path, heartbeat: tuple[float, float] = HEARTBEAT) -> AsyncIterator[World]:
+    """Run the servers of the conformance suites, which send back what an Engine.IO session gets."""
+    async with _world(folder, {"limits.max_body_bytes": 1_000_000}, list(echo_dialects(heartbeat))) as world:
         yield world
 
 

@@ -154,7 +154,7 @@ async def test_garbage_while_attachments_are_due(tmp_path: Path, text: str) -> N
 @pytest.mark.slow
 async def test_heartbeat_while_attachments_are_due(tmp_path: Path) -> None:
     """A pong is no message: it may come between an event and its attachments."""
-    async with echoing(tmp_path) as world, world.opened() as frames:
+    async with echoing(tmp_path, heartbeat=(0.3, 20.0)) as world, world.opened() as frames:
         await connected(world, frames)
         await frames.send(TWO_ATTACHMENTS, b"one")
         await frames.until("2")
