@@ -16,8 +16,14 @@ from tests.running import RelayProcess, config_for, relay_process, running
 
 UNLIMITED = {"limits.messages_per_minute": 1_000_000, "limits.requests_per_minute": 1_000_000}
 """Settings without limits on how much one user sends."""
-SETTINGS = "[limits]\nmessages_per_minute = 1000000\nrequests_per_minute = 1000000\n"
-"""The same as text of relay.toml."""
+SETTINGS = """
+[limits]
+messages_per_minute = 1000000
+requests_per_minute = 1000000
+handshakes_per_minute = 1000000
+auth_failures_per_minute = 1000000
+"""
+"""Text of relay.toml without these limits, nor limits on how often one peer connects."""
 
 
 @attrs.frozen

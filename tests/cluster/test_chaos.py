@@ -29,13 +29,6 @@ WRITERS, TICKERS = 20, 10
 PAUSE = 0.05
 """Seconds between two publications of a publisher, so that the machine has room for 60 clients."""
 GRACE = 5.0
-SETTINGS = """
-[limits]
-messages_per_minute = 1000000
-requests_per_minute = 1000000
-handshakes_per_minute = 1000000
-auth_failures_per_minute = 1000000
-"""
 LISTEN_CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
 )
@@ -156,7 +149,7 @@ async def test_chaos(tmp_path: Path, seed: int) -> None:
 
 
 async def _run(folder: Path, postgres: PostgresServer, seed: int) -> None:
-    async with processes(folder, 3, postgres.url(), SETTINGS) as started:
+    async with processes(folder, 3, postgres.url()) as started:
         chaos = Chaos(started, await make_room(started[0].address), seed)
         readers = await chaos.readers()
         async with trio.open_nursery() as reading:
