@@ -230,8 +230,8 @@ async def test_a_node_that_the_network_cuts_off(
                     for number in range(WRITERS):
                         for address in (remote.process.address, other.address):
                             writing.start_soon(scene.write, address, number)
-                    for line in [line async for line in _cuts(scene)]:
-                        print(line)
+                    async for figures in _cuts(scene):
+                        print(figures, flush=True)
                     scene.going_on = False
                 rows = [text for (text,) in postgres.execute("SELECT text FROM messages ORDER BY seq")]
                 readers = (*scene.here, *scene.there)
