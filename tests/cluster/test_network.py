@@ -107,6 +107,8 @@ class Scene:
         self.acknowledged: dict[str, list[str]] = {remote.process.address: [], local.address: []}
         self.refusals: dict[str, list[Any]] = {remote.process.address: [], local.address: []}
         """The answers to the refused writes at each address."""
+        self.longest_wait = 0.0
+        """The seconds that a write to the local node took at most."""
         self.going_on = True
         self.here = [LiveReader("ann", lambda: local.address, room), ChannelsReader("abe", lambda: local.address, room)]
         there = remote.process.address
@@ -120,11 +122,14 @@ class Scene:
                 text = f"{name} {len(self.acknowledged[address])}"
                 body = {"message": text, "clientMessageId": text}
                 url = f"http://{address}/v1/chatrooms/{self.room}/messages"
+                began = trio.current_time()
                 while (answer := await http.post(url, json=body)).status_code == 503:
                     assert answer.headers["Retry-After"]
                     self.refusals[address].append(answer.json())
                     await trio.sleep(PAUSE)
                 assert answer.status_code in (200, 201), answer.text
+                if address == self.local.address:
+                    self.longest_wait = max(self.longest_wait, trio.current_time() - began)
                 self.acknowledged[address].append(text)
                 await trio.sleep(PAUSE)
 
@@ -205,6 +210,7 @@ class Scene:
             [seen] = reader.seen["room"]
             assert seen == dense[-len(seen) :], reader.name
         assert self.refusals[self.local.address] == []
+        assert self.longest_wait < RECOVERY_TIMEOUT, "the locks of the node that was cut off were held"
         assert len(self.here[0].began) == len(self.here[1].began) == 1, "a client of the other node lost its connection"
 
 
@@ -257,7 +263,7 @@ async def _cuts(scene: Scene) -> AsyncIterator[str]:
         lasted = trio.current_time() - began
         back = await scene.see_it_back()
         figures = ", ".join(f"{what} {seconds:.1f}" for what, seconds in (*gone.items(), *back.items()))
-        yield f"{how} for {lasted:.1f} s: {figures}"
+        yield f"{how} for {lasted:.1f} s: {figures}; at the other node a write took {scene.longest_wait:.1f} at most"
         if trio.current_time() > ends_at:
             return
         await trio.sleep(dice.uniform(0, 3))

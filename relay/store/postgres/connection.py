@@ -40,14 +40,20 @@ PARAMETERS: dict[str, str | int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
+    "tcp_user_timeout": 5_000,
     "target_session_attrs": "read-write",
 }
-"""Parameters of libpq that hold unless the URL says otherwise: a lost peer is noticed, and a standby is passed over."""
+"""Parameters of libpq that hold unless the URL says otherwise: a lost peer is noticed, and a standby is passed over.
+
+TCP repeats what is not acknowledged at intervals that double. So after an outage a connection is silent for as long again,
+and a new one is answered sooner: that is why `tcp_user_timeout` is shorter than ANSWER_TIMEOUT. It does not count the time
+that the server takes for a statement.
+"""
 NOTIFY_CHANNEL = "relay"
 """The channel of LISTEN and NOTIFY."""
-SESSION = "SET idle_in_transaction_session_timeout = '5s'; SET client_min_messages = warning"
-"""Settings of each session. A node that is frozen in a transaction gives its locks back after that time."""
+SESSION = "SET idle_in_transaction_session_timeout = '2s'; SET client_min_messages = warning"
+"""Settings of each session. A node that is frozen or cut off in a transaction gives its locks back after that time, for which
+the other nodes wait. A batch that was only slow runs again."""
 WATCH = "SET client_connection_check_interval = '1s'"
 """Has the server look, while a statement runs, whether its node is still there; else a lost statement would keep its locks."""
 
