@@ -265,6 +265,8 @@ async def test_places_of_users_count_on_all_nodes(tmp_path: Path) -> None:
         assert len(taken) == 3
         assert await places[0].take("v", 1)
         assert not await places[1].take("v", 1)
+        places[0].give_back("v")
+        assert await places[0].take("v", 1), "a user that comes back at once has a place"
         places[taken[0]].give_back("u")
         with trio.fail_after(5):
             while not await places[0].take("u", 3):
