@@ -139,7 +139,8 @@ class LiveReader(Resuming):
     path = "/v1/live"
 
     async def _begin(self, client: Client) -> None:
-        await client.ask(type="auth", token=token(self.name))
+        if (await client.ask(type="auth", token=token(self.name)))["type"] != "auth:success":
+            raise trio.TooSlowError
         room = {"type": "subscribe", "channel": "chatroom", "chatroomId": self.room}
         await self._subscribe(client, "room", room, inside=False)
         await self._subscribe(client, "trades", {"type": "subscribe", "channel": "trades"}, inside=False)
