@@ -28,6 +28,8 @@ ROOM = Room(inside=Path(__file__), gate=HERE / "__init__.py")
 """Every run of this checkout locks the same two files."""
 SPARE_WORKERS = 2
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
+STAND_IN = "stand_in"
+"""The property in which a test records the stand-in that it used, and why."""
 SLOW_SECONDS = 1.0
 """A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
 
@@ -72,7 +74,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that are slow and do not say so."""
+    """Name the tests that had to use a stand-in, and those that are slow and do not say so."""
+    _name_stand_ins(terminalreporter)
     seconds: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -83,6 +86,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"slower than {SLOW_SECONDS:g} s and not marked slow")
         for took, nodeid in reversed(unmarked):
             terminalreporter.line(f"{took:6.2f} s  {nodeid}")
+
+
+def _name_stand_ins(terminalreporter: pytest.TerminalReporter) -> None:
+    stand_ins = {
+        f"{report.nodeid}: {text}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport)
+        for name, text in report.user_properties
+        if name == STAND_IN
+    }
+    if stand_ins:
+        terminalreporter.section("tested with a stand-in, because this machine does not permit the real part")
+        for line in sorted(stand_ins):
+            terminalreporter.line(line)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

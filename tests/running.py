@@ -79,6 +79,7 @@ class RelayProcess:
         self._begin = 0
         self.address = ""
         self.port = 0
+        """Where it listens; 0 before the first start is any port that is free."""
 
     def start(self) -> None:
         """Start, and return when it listens. It keeps its port over restarts."""
@@ -187,7 +188,13 @@ async def relay_process(
     **environment: str,
 ) -> AsyncIterator[RelayProcess]:
     """Start a server in a process of its own, and see that it is gone at the end."""
-    process = RelayProcess(folder, settings, module=module, sockets=sockets, **environment)
+    async with started(RelayProcess(folder, settings, module=module, sockets=sockets, **environment)) as process:
+        yield process
+
+
+@asynccontextmanager
+async def started(process: RelayProcess) -> AsyncIterator[RelayProcess]:
+    """Start a server, and see that it is gone at the end."""
     with trio.fail_after(START_TIMEOUT):
         await trio.to_thread.run_sync(process.start)
     try:

@@ -84,24 +84,27 @@ class Everywhere:
         """
         if self._questions is None:
             return [await self._answers[kind](data)], []
-        questions, others, own = self._questions, Answers([], [], []), []
+        questions, others = self._questions, Answers([], [], [])
+        own: list[Any] = []
+        refusals: list[RequestError] = []
 
         async def ask() -> None:
             nonlocal others
             try:
                 others = await questions.ask(kind, data, timeout=timeout)
             except RequestError as refusal:
-                others.refusals.append(refusal)
+                refusals.append(refusal)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             try:
                 own.append(await self._answers[kind](data))
             except RequestError as refusal:
-                others.refusals.insert(0, refusal)
+                refusals.insert(0, refusal)
                 nursery.cancel_scope.cancel()
-        if others.refusals:
-            raise others.refusals[0]
+        refusals += others.refusals
+        if refusals:
+            raise refusals[0]
         return own + others.given, others.unanswered
 
     # -- what is there ------------------------------------------------------------------------------------------------

@@ -16,6 +16,11 @@ from relay.cluster.cluster import Cluster
 from relay.ground import strictjson
 from relay.store.database import Database
 
+SHUTTING_DOWN = "The server is shutting down."
+"""Why a server that drains is not ready, and lets no session begin."""
+CUT_OFF = "The node is cut off from the database, and the other nodes may take it for dead."
+"""Why a node is not ready whose lease has ended, and lets no session begin."""
+
 
 class AliveView(TypedDict):
     """The answer of a process that is alive."""
@@ -40,13 +45,21 @@ class Readiness:
         self._jwks = jwks
         self.draining = Draining()
 
+    def closed(self, *, hands_over: bool) -> str | None:
+        """Return why no session may begin; None if sessions may. `hands_over`: another process takes those of a drain."""
+        if self.draining.begun and not hands_over:
+            return SHUTTING_DOWN
+        return CUT_OFF if self._cluster is not None and self._cluster.node.cut_off else None
+
     @property
     def reason(self) -> str | None:
         """Why the server is not ready; None if it is ready."""
         if self.draining.begun:
-            return "The server is shutting down."
+            return SHUTTING_DOWN
         if not self._database.healthy:
             return f"The database cannot be written: {self._database.cause}."
+        if (closed := self.closed(hands_over=True)) is not None:
+            return closed
         if self._cluster is not None and not self._cluster.bus.connected:
             return "The node cannot hear the other nodes."
         return None if self._jwks is None else self._jwks.reason

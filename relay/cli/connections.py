@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from relay.cli.parameters import user_id
-from relay.cli.remote import Remote, remote_options
+from relay.cli.remote import Remote, remote_options, warn_of_unanswered
 from relay.cli.tables import size, table
 from relay.ground.logs import printable
 
@@ -49,6 +49,7 @@ def ps(remote: Remote, user: str | None, dialect: str | None, channel: str | Non
         cursor, total = page["cursor"], page["total"]
         if cursor is None:
             break
+    warn_of_unanswered(page)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -80,7 +81,9 @@ def disconnect(remote: Remote, user: str, client: str | None, reconnect: bool) -
       relay disconnect alice
       relay disconnect alice --client 7c1e4f0a92d35b68e0f1a7c4b59d2e36 --reconnect
     """
-    ended = remote.post("/v1/admin/disconnect", user=user, client=client, reconnect=reconnect)["disconnected"]
+    answer = remote.post("/v1/admin/disconnect", user=user, client=client, reconnect=reconnect)
+    ended = answer["disconnected"]
+    warn_of_unanswered(answer)
     click.echo(f"{ended} {'connection' if ended == 1 else 'connections'} of {printable(user)} ended.", err=True)
     if not ended:
         raise click.ClickException("there was no such connection; `relay ps` shows all")

@@ -184,6 +184,12 @@ class Remote:
                     yield entry
 
 
+def warn_of_unanswered(data: Mapping[str, Any]) -> None:
+    """Print the names of the nodes that did not answer, if there are any, on stderr."""
+    if names := data.get("unanswered"):
+        click.echo(f"Incomplete: no answer from {printable(', '.join(names))}.", err=True)
+
+
 def with_query(path: str, query: Mapping[str, object]) -> str:
     """Return a path with those parameters that are not None."""
     given = {name: value for name, value in query.items() if value is not None}

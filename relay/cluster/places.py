@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
+from collections.abc import Iterable
 
 import trio
 
@@ -11,6 +11,7 @@ from relay.cluster.rows import NodeRows
 from relay.ground.errors import RequestError
 from relay.store.database import Database
 from relay.store.postgres import places as store
+from relay.store.transaction import Transaction
 
 RETRY_INTERVAL = 1.0
 """Seconds until the counts are written again, after the database failed."""
@@ -28,7 +29,13 @@ class ClusterPlaces(NodeRows):
 
     async def take(self, user_id: str, maximum: int) -> bool:
         """Count one more connection. Without the database, those of this node alone count. A checkpoint, not cancelled."""
-        operation = partial(store.take, node_id=self._node_id, user_id=user_id, maximum=maximum)
+        given_back = self._take_given_back()
+
+        def operation(connection: Transaction) -> bool:
+            if given_back:  # it may be of this user, who comes back at once
+                store.give_back(connection, self._node_id, given_back)
+            return store.take(connection, node_id=self._node_id, user_id=user_id, maximum=maximum)
+
         with trio.CancelScope(shield=True):
             try:
                 taken = await self._database.write(operation, volatile=True)
@@ -37,6 +44,7 @@ class ClusterPlaces(NodeRows):
                 self.replace()
         if taken:
             self._taken[user_id] += 1
+        self._forget(given_back)
         return taken
 
     def give_back(self, user_id: str) -> None:
@@ -46,7 +54,7 @@ class ClusterPlaces(NodeRows):
         self._wakeup.set()
 
     async def _work(self) -> None:
-        given_back, self._given_back = self._given_back, Counter()
+        given_back = self._take_given_back()
         if self._stale:
             self._stale = False
             taken = {user_id: count for user_id, count in self._taken.items() if count}
@@ -57,6 +65,14 @@ class ClusterPlaces(NodeRows):
             await self._database.write(
                 lambda connection: store.give_back(connection, self._node_id, given_back), volatile=True
             )
-        for user_id in given_back:
+        self._forget(given_back)
+
+    def _take_given_back(self) -> Counter[str]:
+        given_back, self._given_back = self._given_back, Counter()
+        return given_back
+
+    def _forget(self, users: Iterable[str]) -> None:
+        """Forget those of some users that have no connection."""
+        for user_id in users:
             if not self._taken[user_id]:
                 del self._taken[user_id]

@@ -291,11 +291,6 @@ def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publicatio
     cluster.bus.on(CHANGED, lambda _: core.auth.keys.changed())
 
 
-def is_cut_off(cluster: Cluster | None) -> bool:
-    """Tell whether this node must serve no sessions, because the other nodes take it for dead."""
-    return cluster is not None and cluster.node.cut_off
-
-
 async def _own_secret(config: Config, database: Database) -> str | None:
     """Return the secret that Relay made for itself, creating it if needed; None if a public key is configured."""
     if config.auth.has_issuer:
@@ -319,10 +314,8 @@ def _make_upgrades(
 ) -> Upgrades:
     """Return what opens connections of the dialects. `hands_over`: another process takes those that come during a drain."""
     core, cluster = inside.core, inside.cluster
-    upgrades = Upgrades(
-        core, dialects, inside.flusher, max_sessions=max_sessions,
-        draining=lambda: (readiness.draining.begun and not hands_over) or is_cut_off(cluster),
-    )  # fmt: skip
+    upgrades = Upgrades(core, dialects, inside.flusher, max_sessions=max_sessions)
+    core.connections.closed = lambda: readiness.closed(hands_over=hands_over)
     if cluster is not None:
         cluster.node.report = nodes.reporter(core)
         cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))

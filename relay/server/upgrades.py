@@ -16,7 +16,7 @@ from relay.api.cors import Cors
 from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint, StreamEndpoint, error_bodies_of
 from relay.ground import logs
-from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
+from relay.ground.errors import Code, Reason, RequestError
 from relay.ground.idle import wait_until_idle
 from relay.server.connection import Connection, Socket, StreamConnection, WebSocketConnection
 from relay.sessions.outbox import Outbox, OutboxFlusher
@@ -52,15 +52,13 @@ class Upgrades:
         flusher: OutboxFlusher,
         *,
         max_sessions: int,
-        draining: Callable[[], bool],
     ) -> None:
-        """`max_sessions` bounds all dialects together. `draining` returns whether new sessions are refused because of a shutdown."""
+        """`max_sessions` bounds all dialects together."""
         self._core = core
         self._dialects = dialects
         self._error_bodies = error_bodies_of(dialects)
         self._flusher = flusher
         self._all = ConnectionCounter(max_sessions)
-        self._draining = draining
         self._origins = core.origins
         self._cors = Cors(self._origins)
         self._trusted = core.trusted_proxies
@@ -208,8 +206,7 @@ class Upgrades:
         return self._core.connections.id_of(session) if session.number else None
 
     def _admit(self, address: str) -> None:
-        if self._draining():
-            raise RequestError(Code.UNAVAILABLE, "The server is shutting down.", retry_after=RETRY_AFTER)
+        self._core.connections.check_open()
         self._core.limits.handshakes.spend(limit_key(address))
 
     def _check_origin(self, head: RequestHead) -> None:

@@ -9,10 +9,10 @@ import secrets
 import time
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from relay.ground.errors import Reason
+from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
 from relay.sessions.connection_ids import ConnectionIds
 
 COMPACT_ENTRIES = 256
@@ -84,6 +84,8 @@ class Connections:
         self._ids = ConnectionIds()
         self.watcher: Watcher | None = None
         """Set it before the first connection opens."""
+        self.closed: Callable[[], str | None] = lambda: None
+        """Return why no connection may open now; None if connections may. Called synchronously."""
         self._began_at = time.monotonic()
         self._last = 0
         self._numbers = array("Q")
@@ -104,6 +106,15 @@ class Connections:
     def user_count(self) -> int:
         """The number of users with a connection."""
         return len(self._users)
+
+    def check_open(self) -> None:
+        """Return if a connection may open now.
+
+        Raises:
+            RequestError: `UNAVAILABLE`, with the reason.
+        """
+        if (reason := self.closed()) is not None:
+            raise RequestError(Code.UNAVAILABLE, reason, retry_after=RETRY_AFTER)
 
     def add(self, peer: Peer) -> None:
         """Record a connection that has opened, and number it."""

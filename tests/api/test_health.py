@@ -8,8 +8,15 @@ import pytest
 import trio
 
 from relay.api.health import Readiness
+from relay.cluster.node import default_name
+from tests import stores
 from tests.api.probe import FakeDatabase, readiness_of, serving
 from tests.api.raw import raw_connection
+
+
+def node() -> dict[str, str]:
+    """Return the field with the node's name, which a server on PostgreSQL has."""
+    return {"node": default_name()} if stores.on_postgres() else {}
 
 
 async def test_a_server_that_runs_is_alive_and_ready(tmp_path: Path) -> None:
@@ -20,7 +27,7 @@ async def test_a_server_that_runs_is_alive_and_ready(tmp_path: Path) -> None:
             await connection.head("GET", "/readyz")
             ready = await connection.answer()
     assert (alive.status, alive.json) == (200, {"status": "ok"})
-    assert (ready.status, ready.json) == (200, {"status": "ready"})
+    assert (ready.status, ready.json) == (200, {"status": "ready", **node()})
     assert ready.headers["content-type"] == "application/json"
 
 
@@ -33,7 +40,8 @@ async def test_a_server_that_drains_is_alive_and_not_ready(tmp_path: Path) -> No
             await connection.head("GET", "/readyz")
             ready = await connection.answer()
     assert alive.status == 200
-    assert (ready.status, ready.json) == (503, {"status": "not ready", "reason": "The server is shutting down."})
+    reason = "The server is shutting down."
+    assert (ready.status, ready.json) == (503, {"status": "not ready", "reason": reason, **node()})
 
 
 @pytest.mark.parametrize(

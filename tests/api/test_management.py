@@ -20,6 +20,7 @@ from relay.api import methods
 from relay.ground.clock import Clock
 from relay.ground.errors import Code
 from relay.server.server import Server
+from tests import stores
 from tests.api.probe import create_key
 from tests.clients import connect, live
 from tests.http_client import http_client
@@ -239,7 +240,7 @@ async def test_presence(tmp_path: Path) -> None:
 
 
 async def test_channels_and_info(tmp_path: Path) -> None:
-    async with managed(tmp_path) as relay, live(relay.address, "ann") as ann:
+    async with managed(tmp_path, **{"server.node_name": "node0"}) as relay, live(relay.address, "ann") as ann:
         await subscribed(ann, "community", "c1")
         await subscribed(ann, "community", "c22")
         assert set((await relay.send(cent.ChannelsRequest())).channels) >= {"community:c1", "community:c22"}
@@ -254,7 +255,8 @@ async def test_channels_and_info(tmp_path: Path) -> None:
             "none": set(),
         }
         [node] = (await relay.send(cent.InfoRequest())).nodes
-        assert (node.name, node.num_clients, node.num_users) == ("relay", 1, 1)
+        name = "node0" if stores.on_postgres() else "relay"
+        assert (node.name, node.num_clients, node.num_users) == (name, 1, 1)
         assert node.num_subs >= 2
         assert node.uid
         assert node.version
@@ -282,6 +284,7 @@ async def test_subscribe_and_unsubscribe(tmp_path: Path) -> None:
         await ann.nothing()
 
 
+@pytest.mark.each_store
 async def test_a_subscription_needs_the_right_of_the_user(tmp_path: Path) -> None:
     async with managed(tmp_path) as relay, live(relay.address, "ann"):
         assert (await relay.refused(cent.SubscribeRequest(user="ann", channel="user:bob")))[0] == 103

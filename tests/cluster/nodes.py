@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,20 @@ import trio
 
 from relay.server.server import Server
 from tests.postgres import PostgresServer, shared_server
-from tests.running import RelayProcess, config_for, relay_process, running
+from tests.running import RelayProcess, config_for, running, started
 
+LASTING_PORTS = 10_000
+"""Ports of which a node that is restarted has one."""
 UNLIMITED = {"limits.messages_per_minute": 1_000_000, "limits.requests_per_minute": 1_000_000}
 """Settings without limits on how much one user sends."""
-SETTINGS = "[limits]\nmessages_per_minute = 1000000\nrequests_per_minute = 1000000\n"
-"""The same as text of relay.toml."""
+SETTINGS = """
+[limits]
+messages_per_minute = 1000000
+requests_per_minute = 1000000
+handshakes_per_minute = 1000000
+auth_failures_per_minute = 1000000
+"""
+"""Text of relay.toml without these limits, nor limits on how often one peer connects."""
 
 
 @attrs.frozen
@@ -36,29 +46,36 @@ async def nodes(
     postgres = postgres or shared_server()
     with postgres.database() as name:
         async with AsyncExitStack() as stack:
-            started = []
+            found = []
             for index in range(number):
                 own = {"store.url": postgres.url(name), "server.node_name": f"node{index}"}
                 config = config_for(folder, {**UNLIMITED, **own, **settings})
                 server, address = await stack.enter_async_context(running(config))
-                started.append(Running(server, address))
-            yield started
+                found.append(Running(server, address))
+            yield found
 
 
 @asynccontextmanager
 async def processes(folder: Path, number: int, url: str, settings: str = SETTINGS) -> AsyncIterator[list[RelayProcess]]:
-    """Run nodes in processes of their own."""
+    """Run nodes in processes of their own. Each has a port that no client is given while the node is down."""
     async with AsyncExitStack() as stack:
-        started: list[RelayProcess] = []
+        found: list[RelayProcess] = []
         for index in range(number):
             own = folder / f"node{index}"
             own.mkdir(exist_ok=True)
-            started.append(
-                await stack.enter_async_context(
-                    relay_process(own, settings, RELAY_STORE__URL=url, RELAY_SERVER__NODE_NAME=f"node{index}")
-                )
-            )
-        yield started
+            node = RelayProcess(own, settings, RELAY_STORE__URL=url, RELAY_SERVER__NODE_NAME=f"node{index}")
+            node.port = _lasting_port()
+            found.append(await stack.enter_async_context(started(node)))
+        yield found
+
+
+def _lasting_port() -> int:
+    """Return a free port below those that the system gives to the sockets of clients, of which a test has many."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", random.randrange(max(first - LASTING_PORTS, 1024), first)))
+            return int(one.getsockname()[1])
 
 
 async def eventually(condition: Any, seconds: float = 5.0) -> None:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
-from tests.clients import Client, connect
+from tests.clients import Client
 from tests.running import token
 
 GONE = (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError)
 """How a client learns that its node is gone."""
 RETRY_INTERVAL = 0.05
+CONNECT_TIMEOUT = 60.0
+"""Seconds for a handshake. A node that starts, beside many others, may take its time."""
 
 Address = Callable[[], str]
 """Returns the address of some node that is alive."""
 Seen = list[tuple[int | None, str]]
 """Offset, if the dialect has them, and text of each publication of one channel, over one connection or several."""
+
+
+@asynccontextmanager
+async def _connect(address: str, path: str) -> AsyncIterator[Client]:
+    """Connect to a path. Errors may come in groups; but the socket is closed even if the handshake is refused."""
+    host, _, port = address.rpartition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
+        with trio.fail_after(CONNECT_TIMEOUT):
+            connection = await wrap_client_stream(nursery, stream, address, path)
+        yield Client(connection)
 
 
 class Reader:
@@ -47,7 +60,7 @@ class Reader:
         while True:
             try:
                 address = self._address()
-                async with connect(address, self._path()) as client:
+                async with _connect(address, self._path()) as client:
                     await self._begin(client)
                     self.began.append((address, trio.current_time()))
                     if gone_at is not None:
@@ -126,7 +139,8 @@ class LiveReader(Resuming):
     path = "/v1/live"
 
     async def _begin(self, client: Client) -> None:
-        await client.ask(type="auth", token=token(self.name))
+        if (await client.ask(type="auth", token=token(self.name)))["type"] != "auth:success":
+            raise trio.TooSlowError
         room = {"type": "subscribe", "channel": "chatroom", "chatroomId": self.room}
         await self._subscribe(client, "room", room, inside=False)
         await self._subscribe(client, "trades", {"type": "subscribe", "channel": "trades"}, inside=False)

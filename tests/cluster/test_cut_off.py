@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import trio
 
+from relay.api.health import CUT_OFF
 from relay.cluster import node as node_module
 from relay.store.postgres import connection
 from tests.actions import join, make_room
@@ -59,6 +60,17 @@ async def post(address: str, room: str, text: str) -> int:
         return (await http.post(f"/v1/chatrooms/{room}/messages", json=body)).status_code
 
 
+async def no_session_begins(address: str) -> None:
+    """See that a node that is cut off refuses a WebSocket, and a session that polls."""
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+        refused = await http.get("/v1/live", headers={**upgrade, "Sec-WebSocket-Key": "A" * 22 + "=="})
+        assert (refused.status_code, refused.json()["message"]) == (503, CUT_OFF)
+        polling = await http.get("/socket.io/?EIO=4&transport=polling")
+        assert polling.status_code == 503
+        assert int(polling.headers["Retry-After"]) >= 1
+
+
 @pytest.mark.usefixtures("hasty")
 async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresServer) -> None:
     """It ends its sessions and serves none; the others go on; its clients resume, there or here, with all they missed."""
@@ -79,6 +91,7 @@ async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresSer
                 wire.cut()
                 assert (await bob.closed())[0] == 1012
                 assert (await alice.until("user:offline"))["data"]["userId"] == "bob"
+                await no_session_begins(second)
                 assert await post(second, room, "lost") == 503
                 assert await post(first, room, "while you were away") == 201
                 async with httpx.AsyncClient() as http:

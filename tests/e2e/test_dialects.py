@@ -58,6 +58,7 @@ async def price_socket(address: str, key: str) -> AsyncIterator[WebSocketConnect
         assert str(await connection.get_message()).startswith("0{")
         await connection.send_message("40/api-ws," + json.dumps({"apiKey": key}))
         assert str(await connection.get_message()).startswith('40/api-ws,{"sid":')
+        assert str(await connection.get_message()).startswith('42/api-ws,["initial-prices",')  # now it is subscribed
         yield connection
 
 

@@ -439,8 +439,8 @@ async def test_positions_past_everything(tmp_path: Path) -> None:
         start = await client.ask(type="subscribe", channel="chatroom", chatroomId=subject.room)
         for offset in (2**31, 2**63 - 1, 2**63, 2**64 - 1):
             since = {"offset": offset, "epoch": start["data"]["epoch"]}
-            answer = await client.ask(type="subscribe", channel="chatroom", chatroomId=subject.room, since=since)
-            assert answer["data"]["recovered"] is False
+            await client.send(type="subscribe", channel="chatroom", chatroomId=subject.room, since=since)
+            assert (await client.until("subscribed"))["data"]["recovered"] is False
 
 
 @pytest.mark.slow

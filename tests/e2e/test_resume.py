@@ -169,7 +169,6 @@ async def test_clients_that_are_cut_off_at_random_moments(tmp_path: Path) -> Non
         async with (
             running(config_for(tmp_path, FEW_PINGS)) as (_, address),
             http_connection(address, bearer("backend", admin=True)) as http,
-            trio.open_nursery() as nursery,
         ):
             room = await make_room(address)
             wanderers = [Wanderer(way, f"user{number}", room, tally) for way in WAYS for number in range(WANDERERS)]
@@ -179,14 +178,15 @@ async def test_clients_that_are_cut_off_at_random_moments(tmp_path: Path) -> Non
                     await sleeper.enter(client)
                     assert sleeper.position is not None
                     assert sleeper.position["offset"] == 0, "an empty channel has a position too"
-            for seed, wanderer in enumerate(wanderers):
-                nursery.start_soon(wanderer.wander, address, random.Random(seed), done)
-            for first in range(1, PUBLICATIONS + 1, BATCH):
-                numbers = range(first, min(first + BATCH, PUBLICATIONS + 1))
-                await publish(http, *(chat(room, number) for number in numbers))
-                await publish(http, *({"channel": "trades", "data": {"n": number}} for number in numbers))
-                await trio.sleep(PACE)
-            done.set()
+            async with trio.open_nursery() as nursery:
+                for seed, wanderer in enumerate(wanderers):
+                    nursery.start_soon(wanderer.wander, address, random.Random(seed), done)
+                for first in range(1, PUBLICATIONS + 1, BATCH):
+                    numbers = range(first, min(first + BATCH, PUBLICATIONS + 1))
+                    await publish(http, *(chat(room, number) for number in numbers))
+                    await publish(http, *({"channel": "trades", "data": {"n": number}} for number in numbers))
+                    await trio.sleep(PACE)
+                done.set()
             for sleeper in sleepers:
                 async with connect(address, sleeper.way.path(sleeper.user)) as client:
                     assert await sleeper.enter(client) is False

@@ -112,7 +112,7 @@ async def test_relay_sees_the_requests_that_nginx_sees(tmp_path: Path, buffering
                 assert answer.json == {"status": "ok"}, name
                 while nginx.ended < before + 2:
                     await trio.sleep(0.01)
-                assert await published(server) == nginx.passed_on(HIDDEN_URI), name
+                assert await published(server) in nginx.passed_on(HIDDEN_URI), name
             async with raw_connection(nginx.address) as connection:
                 await connection.send(hidden(secret))
                 assert (await connection.answer()).status == 200, "a hidden request that is plain is answered"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.ground.errors import RETRY_AFTER, Code, RequestError
 from relay.sessions import connections as module
 from relay.sessions.connections import Connections, Peer
 from tests.fakes import FakePeer
@@ -108,3 +109,13 @@ def test_ids_tell_nothing_of_the_order() -> None:
     assert len({id_[:4] for id_ in ids}) > 150
     assert [connections.get(id_) for id_ in ids] == peers
     assert all(re.fullmatch(r"[0-9a-f]{32}", id_) for id_ in ids)
+
+
+def test_a_connection_that_may_not_open_is_told_why() -> None:
+    connections = Connections()
+    connections.check_open()
+    connections.closed = lambda: "The server is shutting down."
+    with pytest.raises(RequestError, match="shutting down") as refused:
+        connections.check_open()
+    assert refused.value.code is Code.UNAVAILABLE
+    assert refused.value.retry_after == RETRY_AFTER

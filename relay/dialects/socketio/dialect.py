@@ -81,6 +81,7 @@ def _engine_server(core: Core, connections: ConnectionCounter) -> tuple[EngineSe
         return SocketIO(engine, namespaces)
 
     def admit() -> str:
+        core.connections.check_open()
         address = address_of(core, request)
         core.limits.handshakes.spend(limit_key(address))
         return address

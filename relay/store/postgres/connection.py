@@ -40,14 +40,20 @@ PARAMETERS: dict[str, str | int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
+    "tcp_user_timeout": 5_000,
     "target_session_attrs": "read-write",
 }
-"""Parameters of libpq that hold unless the URL says otherwise: a lost peer is noticed, and a standby is passed over."""
+"""Parameters of libpq that hold unless the URL says otherwise: a lost peer is noticed, and a standby is passed over.
+
+TCP repeats what is not acknowledged at intervals that double. So after an outage a connection is silent for as long again,
+and a new one is answered sooner: that is why `tcp_user_timeout` is shorter than ANSWER_TIMEOUT. It does not count the time
+that the server takes for a statement.
+"""
 NOTIFY_CHANNEL = "relay"
 """The channel of LISTEN and NOTIFY."""
-SESSION = "SET idle_in_transaction_session_timeout = '5s'; SET client_min_messages = warning"
-"""Settings of each session. A node that is frozen in a transaction gives its locks back after that time."""
+SESSION = "SET idle_in_transaction_session_timeout = '2s'; SET client_min_messages = warning"
+"""Settings of each session. A node that is frozen or cut off in a transaction gives its locks back after that time, for which
+the other nodes wait. A batch that was only slow runs again."""
 WATCH = "SET client_connection_check_interval = '1s'"
 """Has the server look, while a statement runs, whether its node is still there; else a lost statement would keep its locks."""
 
@@ -88,6 +94,31 @@ def _translated(sql: str) -> bytes:
     return sql.replace("?", "%s").encode()
 
 
+class _Turn:
+    """Whether a function has begun in the thread, or was withdrawn before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun = False
+        self._withdrawn = False
+
+    def begin(self) -> bool:
+        """Begin, and return True, unless it was withdrawn."""
+        with self._lock:
+            self._begun = not self._withdrawn
+            return self._begun
+
+    def withdraw(self) -> bool:
+        """Withdraw it, and return True, unless it has begun."""
+        with self._lock:
+            self._withdrawn = not self._begun
+            return self._withdrawn
+
+
+def _no_answer() -> psycopg.OperationalError:
+    return psycopg.OperationalError("timeout expired: the database did not answer in time")
+
+
 class Connection:
     """A thread, and a connection that is opened in it when it is needed."""
 
@@ -115,31 +146,41 @@ class Connection:
     async def run(self, function: Callable[[PostgresTransaction], T], *, timeout: float = ANSWER_TIMEOUT) -> T:
         """Run a function in the thread and return its result: one hop. Once begun, it is not cancelled.
 
-        After `timeout` seconds the connection is cut, and the function ends with an OperationalError.
+        After `timeout` seconds the connection is cut, and the function ends with an OperationalError. A function that has
+        not begun by then is withdrawn, and the one under way goes on.
 
         Raises:
             psycopg.Error: there is no connection, or it was lost, or the function raised it.
         """
         token, task = trio.lowlevel.current_trio_token(), trio.lowlevel.current_task()
+        turn = _Turn()
 
         def work() -> None:
+            if not turn.begin():
+                return
             # No variable holds the result: an error, its traceback and this frame would be a cycle.
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(trio.lowlevel.reschedule, task, outcome.capture(self._run, function))
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            if turn.withdraw():
+                return trio.lowlevel.Abort.SUCCEEDED
             self.cut()
             return trio.lowlevel.Abort.FAILED
 
         with trio.CancelScope(shield=True, deadline=trio.current_time() + timeout):
             self._work.put(work)
             result: T = await trio.lowlevel.wait_task_rescheduled(abort)
-        return result
+            return result
+        raise _no_answer()
 
     async def close(self) -> None:
         """Close the connection and end the thread, after the function under way. Waits at most about CLOSE_TIMEOUT."""
-        with suppress(psycopg.Error):
-            await self.run(lambda _: self.close_now(), timeout=CLOSE_TIMEOUT) if self.is_open else None
+        if self.is_open:
+            try:
+                await self.run(lambda _: self.close_now(), timeout=CLOSE_TIMEOUT)
+            except psycopg.Error:
+                self.cut()
         self._work.put(None)
 
     def retry_now(self) -> None:
@@ -190,7 +231,7 @@ class Connection:
         if self._last_error is not None and time.monotonic() < self._retry_at:
             raise psycopg.OperationalError(str(self._last_error))
         if self._cut:
-            raise psycopg.OperationalError("timeout expired: the database did not answer in time")
+            raise _no_answer()
         try:
             self._transaction = self._open()
         except psycopg.Error as error:
@@ -208,7 +249,7 @@ class Connection:
         self._opening = transaction
         try:
             if self._cut:
-                raise psycopg.OperationalError("timeout expired: the database did not answer in time")
+                raise _no_answer()
             if self._on_open is not None:
                 self._on_open(transaction)
         except BaseException:

@@ -5,6 +5,10 @@ const whole = new Intl.NumberFormat()
 /** Return a count, or a dash for null. */
 export const count = (number) => (number === null || number === undefined ? '–' : whole.format(number))
 
+/** Say that an answer lacks the part of these nodes; nothing if all have answered. */
+export const incomplete = (unanswered = []) =>
+  unanswered.length ? `Incomplete: no answer from ${unanswered.join(', ')}.` : ''
+
 /** Return a size such as 1.5 MB. */
 export function bytes(size) {
   if (size === null || size === undefined) return '–'

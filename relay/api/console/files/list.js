@@ -1,11 +1,13 @@
 // A table that the server fills page by page. On a narrow screen each row is a card.
 import { button, h } from '/console/dom.js'
+import { incomplete } from '/console/format.js'
 import { notice } from '/console/notice.js'
 
 export class List {
   /**
    * `columns` are pairs of a title and a function from an entry to the content of its cell. `load(cursor)` returns a
-   * promise of `{ entries, cursor, total }`. `empty()` returns what is shown instead of an empty table.
+   * promise of `{ entries, cursor, total, unanswered }`; the last names the nodes whose entries are missing. `empty()`
+   * returns what is shown instead of an empty table.
    */
   constructor(caption, columns, load, empty) {
     this.columns = columns
@@ -21,7 +23,8 @@ export class List {
     this.place = h('div')
     this.more = button('More', () => this.next(), { hidden: true })
     this.about = h('p', { class: 'faint' })
-    this.element = h('div', { class: 'list' }, this.place, this.more, this.about)
+    this.problem = h('p', { class: 'problem', 'aria-live': 'polite' })
+    this.element = h('div', { class: 'list' }, this.problem, this.place, this.more, this.about)
     this.pages = 0
     this.turn = 0
   }
@@ -63,6 +66,7 @@ export class List {
     this.cursor = page.cursor
     this.more.hidden = !page.cursor
     const shown = this.body.rows.length
+    this.problem.textContent = incomplete(page.unanswered)
     this.about.textContent = shown && page.total !== undefined ? `${shown} of ${page.total}` : ''
     this.place.replaceChildren(shown || page.cursor ? this.table : this.empty())
   }

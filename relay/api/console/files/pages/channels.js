@@ -31,7 +31,7 @@ async function all(root, { signal, server }) {
   )
   const load = async (cursor) => {
     const page = await get('/v1/admin/channels', { ...values(filter), cursor, limit: 50 }, signal)
-    return { entries: page.channels, cursor: page.cursor }
+    return { entries: page.channels, cursor: page.cursor, unanswered: page.unanswered }
   }
   const columns = [
     ['Channel', (channel) => link(channel.name)],

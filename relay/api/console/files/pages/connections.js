@@ -22,7 +22,7 @@ export async function show(root, { rights, server, signal, argument }) {
   )
   const load = async (cursor) => {
     const page = await get('/v1/admin/connections', { ...values(filter), cursor, limit: 50 }, signal)
-    return { entries: page.connections, cursor: page.cursor, total: page.total }
+    return { entries: page.connections, cursor: page.cursor, total: page.total, unanswered: page.unanswered }
   }
   const list = new List(
     'Connections',
@@ -98,7 +98,8 @@ async function disconnect(one, changed) {
   if (given === null) return
   await attempt(
     () => post('/v1/admin/disconnect', { client: one.id, reconnect: given.has('reconnect') }),
-    'Disconnected.',
+    ({ disconnected, unanswered }) =>
+      `${disconnected ? 'Disconnected.' : 'There is no such connection.'} ${format.incomplete(unanswered)}`.trim(),
   )
   changed()
 }
