@@ -256,8 +256,7 @@ class Lines:
     def _draft(self, line: bytes) -> Draft:
         if line.endswith(b"\r"):
             line = line[:-1]
-        if len(line) > self._publishing.max_item_bytes:
-            raise too_large(self._publishing.max_item_bytes)  # before it costs anything
+        self._publishing.check_size(len(line))  # before it costs anything
         try:
             item = strictjson.loads(line)
         except ProtocolError as error:
