@@ -119,10 +119,10 @@ class Publishing:
         if channel.namespace.built_in and size > MAX_ITEM_BYTES:
             raise too_large(MAX_ITEM_BYTES)
         type_, completed = complete(channel, type_, data)
-        idempotency = None
+        draft = Draft(channel, type_, completed, self._clock.now_ms())
+        draft.size = size
         if key is not None:
-            idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
-        draft = Draft(channel, type_, completed, self._clock.now_ms(), idempotency=idempotency, size=size)
+            draft.idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
         if not channel.namespace.built_in:
             draft.keep(None if document is None else strictjson.member(document, "data"))
             _check_size(draft)

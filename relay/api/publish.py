@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -140,17 +140,9 @@ async def _publish_array(core: Core, items: list[object], scope: str, body: byte
     if len(items) > maximum:
         raise RequestError(Code.TOO_LARGE, f"An array may have at most {maximum} publications.")
     checked: list[Draft | RequestError] = []
-    # Splitting costs as much as reading, so the items are split only if the way in which one is written counts.
-    documents = strictjson.elements(body) if _any_keeps_form(core, items) else None
-    for number, item in enumerate(items, 1):
-        # What an item came in is not known by itself; it is measured only where it could be too large.
-        document = None if documents is None else documents[number - 1]
-        if document is not None:
-            item_size = len(document)
-        else:
-            item_size = len(strictjson.dumps(item)) if len(body) > MAX_ITEM_BYTES else len(body) // len(items)
+    for number, (item, (size, document)) in enumerate(zip(items, _forms(core, items, body), strict=True), 1):
         try:
-            checked.append(core.publishing.draft(item, scope=scope, size=item_size, document=document))
+            checked.append(core.publishing.draft(item, scope=scope, size=size, document=document))
         except RequestError as refusal:
             checked.append(refusal)
         if number % ITEMS_PER_TURN == 0:
@@ -160,7 +152,23 @@ async def _publish_array(core: Core, items: list[object], scope: str, body: byte
     return [_result(draft, next(outcomes)) if isinstance(draft, Draft) else _refusal(draft) for draft in checked]
 
 
-def _any_keeps_form(core: Core, items: list[object]) -> bool:
+def _forms(core: Core, items: Sequence[object], body: bytes) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the size of each item in bytes, and the item as it is written if that counts for any."""
+    if _any_keeps_form(core, items):  # splitting costs as much as reading
+        for document in strictjson.elements(body):
+            yield len(document), document
+        return
+    # Items are measured one by one only where one could be too large.
+    together, count = len(body), len(items)
+    for start in range(0, len(items), ITEMS_PER_TURN):
+        part = items[start : start + ITEMS_PER_TURN]
+        if len(body) > MAX_ITEM_BYTES:
+            together, count = len(strictjson.dumps(part)), len(part)
+        for item in part:
+            yield together // count if together <= MAX_ITEM_BYTES else len(strictjson.dumps(item)), None
+
+
+def _any_keeps_form(core: Core, items: Sequence[object]) -> bool:
     names = {item.get("channel") for item in items if isinstance(item, dict) and isinstance(item.get("channel"), str)}
     return any(core.publishing.keeps_form({"channel": name}) for name in names)
 

@@ -47,7 +47,6 @@ class Publication:
         offset: int,
         epoch: str,
         published_ms: int,
-        *,
         data: Any = None,
         json: bytes | None = None,
         publisher: bytes | None = None,
@@ -186,16 +185,17 @@ class Draft:
 
     def at(self, position: Position) -> Publication:
         """Return the publication of this draft at a position."""
+        # Positional: names would cost as much as the rest.
         return Publication(
             self.channel,
             self.type,
             position.offset,
             position.epoch,
             self.published_ms,
-            data=self.data,
-            json=self._json,
-            publisher=self.publisher,
-            excluded=self.excluded,
+            self.data,
+            self._json,
+            self.publisher,
+            self.excluded,
         )
 
 
