@@ -139,17 +139,20 @@ async def _publish_array(core: Core, items: list[object], scope: str, body: byte
     maximum = core.config.limits.max_publish_items
     if len(items) > maximum:
         raise RequestError(Code.TOO_LARGE, f"An array may have at most {maximum} publications.")
-    checked: list[Draft | RequestError] = []
-    for number, (item, (size, document)) in enumerate(zip(items, _forms(core, items, body), strict=True), 1):
+    drafts: list[Draft] = []
+    refused: list[tuple[int, RequestError]] = []
+    for number, (item, (size, document)) in enumerate(zip(items, _forms(core, items, body), strict=True)):
         try:
-            checked.append(core.publishing.draft(item, scope=scope, size=size, document=document))
+            drafts.append(core.publishing.draft(item, scope=scope, size=size, document=document))
         except RequestError as refusal:
-            checked.append(refusal)
-        if number % ITEMS_PER_TURN == 0:
+            refused.append((number, refusal))
+        if number % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
             await trio.lowlevel.checkpoint()
-    drafts = [draft for draft in checked if isinstance(draft, Draft)]
-    outcomes = iter(await core.publishing.publish_many(drafts) if drafts else [])
-    return [_result(draft, next(outcomes)) if isinstance(draft, Draft) else _refusal(draft) for draft in checked]
+    outcomes = await core.publishing.publish_many(drafts) if drafts else []
+    results = list(map(_result, drafts, outcomes))
+    for number, error in refused:
+        results.insert(number, _refusal(error))
+    return results
 
 
 def _forms(core: Core, items: Sequence[object], body: bytes) -> Iterator[tuple[int, bytes | None]]:

@@ -51,6 +51,8 @@ class BehindPublisher:
             channel = self._channels.get(draft.channel)
             if channel is None or _misses_version(channel, draft):
                 outcomes.append(await self._load_and_publish(draft))
+            elif draft.idempotency is None:
+                outcomes.append(self._publish(channel, draft))
             else:
                 outcomes.append(self._once(channel, draft))
             published_bytes += ITEM_BYTES + draft.size
