@@ -6,7 +6,8 @@ each of its channels, and two for all their rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from relay.ground.errors import RequestError
 from relay.model.namespaces import ChannelName
@@ -18,7 +19,10 @@ from relay.store.transaction import Transaction
 
 def append(connection: Transaction, drafts: Sequence[Draft], epoch: str, now_ms: int) -> list[Outcome]:
     """Commit drafts, and return the outcome of each. `epoch` is that of new channels."""
-    return [outcome for run in runs(drafts) for outcome in _append_run(connection, run, epoch, now_ms)]
+    outcomes: list[Outcome] = []
+    for run in runs(drafts):
+        outcomes += _append_run(connection, run, epoch, now_ms)
+    return outcomes
 
 
 def committed(drafts: Sequence[Draft], outcomes: Sequence[Outcome]) -> list[Publication]:
@@ -63,25 +67,25 @@ def _store(
     connection: Transaction, drafts: Sequence[Draft], prepared: Sequence[Prepared], epoch: str
 ) -> Sequence[Outcome]:
     """Give the drafts that are not refused their offsets, and store the publications that their channels keep."""
-    groups: dict[str, list[Draft]] = {}
-    for draft, reference in zip(drafts, prepared, strict=True):
-        if not isinstance(reference, RequestError):
-            groups.setdefault(draft.channel.text, []).append(draft)
-    heads = {name: _extend(connection, group, epoch) for name, group in groups.items()}
-    outcomes: list[Outcome] = []
+    outcomes: list[Any] = list(prepared)
+    groups: dict[str, list[int]] = {}
+    for number, draft in enumerate(drafts):
+        if not isinstance(prepared[number], RequestError):
+            groups.setdefault(draft.channel.text, []).append(number)
     rows = []
-    for draft, reference in zip(drafts, prepared, strict=True):
-        if isinstance(reference, RequestError):
-            outcomes.append(reference)
-            continue
-        channel_id, offsets, channel_epoch = heads[draft.channel.text]
-        offset = next(offsets)
-        outcomes.append(Published(Position(offset, channel_epoch), False, False, reference))
-        namespace, type_ = draft.channel.namespace, draft.type
-        if namespace.history_size > 1 or type_ == namespace.default_type:
-            # If a channel keeps only its last value, other types of publication must not replace it.
-            data, publisher = draft.encode().decode(), as_text(draft.publisher)
-            rows.append((channel_id, offset, type_, data, draft.published_ms, publisher))
+    for numbers in groups.values():
+        channel_id, offset, channel_epoch = _extend(
+            connection, drafts[numbers[0]], drafts[numbers[-1]], len(numbers), epoch
+        )
+        for number in numbers:
+            draft = drafts[number]
+            offset += 1
+            outcomes[number] = Published(Position(offset, channel_epoch), False, False, outcomes[number])
+            namespace, type_ = draft.channel.namespace, draft.type
+            if namespace.history_size > 1 or type_ == namespace.default_type:
+                # If a channel keeps only its last value, other types of publication must not replace it.
+                data, publisher = draft.encode().decode(), as_text(draft.publisher)
+                rows.append((channel_id, offset, type_, data, draft.published_ms, publisher))
     connection.executemany(
         "INSERT INTO publications (channel_id, offset, type, data, published_at, publisher) VALUES (?, ?, ?, ?, ?, ?)",
         rows,
@@ -89,34 +93,27 @@ def _store(
     return outcomes
 
 
-def _extend(connection: Transaction, drafts: Sequence[Draft], epoch: str) -> tuple[int, Iterator[int], str]:
-    """Raise the offset of a channel by its drafts. Return the channel's id, the offsets of the drafts, and its epoch."""
-    last, count = drafts[-1], len(drafts)
-    # A run has at most one version for each channel, and that of its first draft.
-    row = connection.execute(
+def _extend(connection: Transaction, first: Draft, last: Draft, count: int, epoch: str) -> tuple[int, int, str]:
+    """Raise the offset of a channel by the number of its drafts. Return the channel's id, its offset before, and its epoch.
+
+    The first draft alone may have a version: see `runs`.
+    """
+    channel_id, offset, channel_epoch = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size, version, published_at) "
         "VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET offset = offset + excluded.offset, durable = 1, "
         "version = coalesce(excluded.version, version), published_at = excluded.published_at RETURNING id, offset, epoch",
-        (
-            last.channel.text,
-            epoch,
-            count,
-            last.channel.namespace.history_size,
-            drafts[0].version,
-            last.published_ms,
-        ),
+        (first.channel.text, epoch, count, first.channel.namespace.history_size, first.version, last.published_ms),
     ).fetchone()
-    channel_id, offset, channel_epoch = row
-    return channel_id, iter(range(offset - count + 1, offset + 1)), channel_epoch
+    return channel_id, offset - count, channel_epoch
 
 
 def _keep_keys(connection: Transaction, drafts: Sequence[Draft], outcomes: Sequence[Outcome], now_ms: int) -> None:
     """Store what the keys of published drafts are answered with from now on."""
-    rows = [
-        (key.scope, key.key, *outcome.position, outcome.reference, now_ms + int(key.period * 1000))
-        for draft, outcome in zip(drafts, outcomes, strict=True)
-        if (key := draft.idempotency) is not None and isinstance(outcome, Published)
-    ]
+    rows = []
+    for draft, outcome in zip(drafts, outcomes, strict=True):
+        if (key := draft.idempotency) is not None and isinstance(outcome, Published):
+            expires_at = now_ms + int(key.period * 1000)
+            rows.append((key.scope, key.key, *outcome.position, outcome.reference, expires_at))
     if rows:
         connection.executemany(
             "INSERT OR REPLACE INTO idempotency (scope, key, offset, epoch, reference, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
