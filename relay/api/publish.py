@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -139,28 +139,39 @@ async def _publish_array(core: Core, items: list[object], scope: str, body: byte
     maximum = core.config.limits.max_publish_items
     if len(items) > maximum:
         raise RequestError(Code.TOO_LARGE, f"An array may have at most {maximum} publications.")
-    checked: list[Draft | RequestError] = []
-    # Splitting costs as much as reading, so the items are split only if the way in which one is written counts.
-    documents = strictjson.elements(body) if _any_keeps_form(core, items) else None
-    for number, item in enumerate(items, 1):
-        # What an item came in is not known by itself; it is measured only where it could be too large.
-        document = None if documents is None else documents[number - 1]
-        if document is not None:
-            item_size = len(document)
-        else:
-            item_size = len(strictjson.dumps(item)) if len(body) > MAX_ITEM_BYTES else len(body) // len(items)
+    drafts: list[Draft] = []
+    refused: list[tuple[int, RequestError]] = []
+    for number, (item, (size, document)) in enumerate(zip(items, _forms(core, items, body), strict=True)):
         try:
-            checked.append(core.publishing.draft(item, scope=scope, size=item_size, document=document))
+            drafts.append(core.publishing.draft(item, scope=scope, size=size, document=document))
         except RequestError as refusal:
-            checked.append(refusal)
-        if number % ITEMS_PER_TURN == 0:
+            refused.append((number, refusal))
+        if number % ITEMS_PER_TURN == ITEMS_PER_TURN - 1:
             await trio.lowlevel.checkpoint()
-    drafts = [draft for draft in checked if isinstance(draft, Draft)]
-    outcomes = iter(await core.publishing.publish_many(drafts) if drafts else [])
-    return [_result(draft, next(outcomes)) if isinstance(draft, Draft) else _refusal(draft) for draft in checked]
+    outcomes = await core.publishing.publish_many(drafts) if drafts else []
+    results = list(map(_result, drafts, outcomes))
+    for number, error in refused:
+        results.insert(number, _refusal(error))
+    return results
 
 
-def _any_keeps_form(core: Core, items: list[object]) -> bool:
+def _forms(core: Core, items: Sequence[object], body: bytes) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the size of each item in bytes, and the item as it is written if that counts for any."""
+    if _any_keeps_form(core, items):  # splitting costs as much as reading
+        for document in strictjson.elements(body):
+            yield len(document), document
+        return
+    # Items are measured one by one only where one could be too large.
+    together, count = len(body), len(items)
+    for start in range(0, len(items), ITEMS_PER_TURN):
+        part = items[start : start + ITEMS_PER_TURN]
+        if len(body) > MAX_ITEM_BYTES:
+            together, count = len(strictjson.dumps(part)), len(part)
+        for item in part:
+            yield together // count if together <= MAX_ITEM_BYTES else len(strictjson.dumps(item)), None
+
+
+def _any_keeps_form(core: Core, items: Sequence[object]) -> bool:
     names = {item.get("channel") for item in items if isinstance(item, dict) and isinstance(item.get("channel"), str)}
     return any(core.publishing.keeps_form({"channel": name}) for name in names)
 
@@ -256,8 +267,7 @@ class Lines:
     def _draft(self, line: bytes) -> Draft:
         if line.endswith(b"\r"):
             line = line[:-1]
-        if len(line) > self._publishing.max_item_bytes:
-            raise too_large(self._publishing.max_item_bytes)  # before it costs anything
+        self._publishing.check_size(len(line))  # before it costs anything
         try:
             item = strictjson.loads(line)
         except ProtocolError as error:

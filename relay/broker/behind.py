@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
@@ -15,6 +15,10 @@ from relay.model.publication import Draft, Outcome, Position, Published
 
 NOWHERE = Position(0, "")
 """The position of a publication that is not kept."""
+YIELD_BYTES = 64 * 1024
+"""Bytes published in bulk after which other tasks run, so that a big batch never disconnects a healthy client."""
+ITEM_BYTES = 256
+"""Bytes that one publication counts towards YIELD_BYTES beside its data."""
 
 
 class BehindPublisher:
@@ -30,17 +34,40 @@ class BehindPublisher:
         self.on_passed: Callable[[Draft], object] | None = None
         """Called synchronously with each draft that is not kept, where other servers share the database."""
 
-    def publish_at_once(self, draft: Draft) -> Published | None:
-        """Publish one draft, unless the store must be asked first: then return None."""
-        channel = self._channels.get(draft.channel)
-        if draft.channel.namespace.history_size and (channel is None or _misses_version(channel, draft)):
-            return None
-        return self._once(channel, draft)
+    async def publish_others(
+        self, drafts: Sequence[Draft], stored: Sequence[bool], committed: Iterable[Outcome]
+    ) -> list[Outcome]:
+        """Publish the drafts that are not stored, and return the outcomes of all. `committed` has those of the others.
 
-    async def publish(self, draft: Draft) -> Outcome:
-        """Ask the store for what is missing of the channel, publish one draft and return its outcome."""
+        A checkpoint if the store must be asked, and after each YIELD_BYTES.
+        """
+        rest = iter(committed)
+        outcomes: list[Outcome] = []
+        published_bytes = 0
+        for draft, is_stored in zip(drafts, stored, strict=True):
+            if is_stored:
+                outcomes.append(next(rest))
+                continue
+            channel = self._channels.get(draft.channel)
+            if channel is None or _misses_version(channel, draft):
+                outcomes.append(await self._load_and_publish(draft))
+            elif draft.idempotency is None:
+                outcomes.append(self._publish(channel, draft))
+            else:
+                outcomes.append(self._once(channel, draft))
+            published_bytes += ITEM_BYTES + draft.size
+            if published_bytes >= YIELD_BYTES:
+                published_bytes = 0
+                await trio.lowlevel.checkpoint()
+        return outcomes
+
+    async def _load_and_publish(self, draft: Draft) -> Outcome:
+        """Ask the store for what is missing of the channel, and publish. A channel that keeps nothing has nothing there."""
+        channel = self._channels.get(draft.channel)
+        if not draft.channel.namespace.history_size:
+            return self._once(channel, draft)
         try:
-            channel = self._channels.get(draft.channel) or await self._channels.load(draft.channel)
+            channel = channel or await self._channels.load(draft.channel)
             if _misses_version(channel, draft):
                 channel.pin()
                 try:
@@ -69,7 +96,7 @@ class BehindPublisher:
         if draft.version is not None and channel.version is not None and draft.version <= channel.version:
             return Published(channel.position, skipped=True)
         position = Position(channel.offset + 1, channel.epoch)
-        self._publications[channel.name.namespace.name] += 1
+        self._publications[draft.channel.namespace.name] += 1
         self._channels.taps.take(draft, position)
         self._channels.note_unwritten(channel)
         channel.publish(draft, position, written=False)

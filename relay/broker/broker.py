@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from typing import Protocol
 
 import trio
@@ -32,10 +33,6 @@ from relay.sessions.connections import Peer
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded before the outbox's room is checked again."""
-YIELD_BYTES = 64 * 1024
-"""Bytes published in bulk after which other tasks run, so that a big batch never disconnects a healthy client."""
-ITEM_BYTES = 256
-"""Bytes that one publication counts towards YIELD_BYTES beside its data."""
 
 
 class Store(Source, Protocol):
@@ -102,29 +99,18 @@ class Broker:
         Raises:
             RequestError: the store is unavailable, and no draft was published.
         """
-        outcomes: list[Outcome | None] = [None] * len(drafts)
-        behind = self._store.writes_behind
-        durable = [i for i, draft in enumerate(drafts) if _goes_to_store(draft, behind)]
-        if durable:
-            batch = [drafts[i] for i in durable]
-            for i, outcome in zip(durable, await self._append(batch), strict=True):
-                outcomes[i] = outcome
-        published_bytes = 0
-        for i, draft in enumerate(drafts):
-            if outcomes[i] is not None:
-                continue
-            outcomes[i] = self.behind.publish_at_once(draft) or await self.behind.publish(draft)
-            published_bytes += ITEM_BYTES + draft.size
-            if published_bytes >= YIELD_BYTES:
-                published_bytes = 0
-                await trio.lowlevel.checkpoint()
+        writes_behind = self._store.writes_behind
+        stored = [_goes_to_store(draft, writes_behind) for draft in drafts]
+        durable = list(compress(drafts, stored))
+        outcomes = await self._append(durable) if durable else []
+        if len(durable) < len(drafts):
+            outcomes = await self.behind.publish_others(drafts, stored, outcomes)
         if not durable:
             await trio.lowlevel.checkpoint()
-        result = [outcome for outcome in outcomes if outcome is not None]
-        first = result[0] if result else None
-        if isinstance(first, RequestError) and all(map(_is_unavailable, result)):
+        first = outcomes[0] if outcomes else None
+        if isinstance(first, RequestError) and all(map(_is_unavailable, outcomes)):
             raise first
-        return result
+        return outcomes
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Outcome]:
         def committed(outcomes: list[Outcome]) -> None:

@@ -138,10 +138,10 @@ class Channel:
         self.forget_history()
 
     def _deliver_with(self, origin: Origin | None, publication: Publication) -> None:
-        if origin is None:
-            self._deliver(publication, None)
-        else:
-            self._deliver(publication, origin.sink)
+        self.published += 1
+        if self._audiences or self.name.namespace.latest:
+            self._deliver(publication, None if origin is None else origin.sink)
+        if origin is not None:
             origin.receive(publication)
 
     def receive(self, publication: Publication, origin: Origin | None = None) -> None:
@@ -183,9 +183,6 @@ class Channel:
 
     def _deliver(self, publication: Publication, except_for: object) -> None:
         """Deliver to every subscriber but the one with the sink `except_for`."""
-        self.published += 1
-        if not self._audiences and not self.name.namespace.latest:
-            return
         namespace = self.name.namespace
         key = None
         if namespace.latest:

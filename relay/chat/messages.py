@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -10,7 +10,7 @@ import attrs
 from relay.auth.verifier import is_user_id
 from relay.broker.broker import Broker
 from relay.chat.ids import new_id
-from relay.chat.rights import existing, not_found, readable
+from relay.chat.rights import not_found, readable
 from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import Code, FieldError, RequestError, invalid_field
@@ -21,10 +21,12 @@ from relay.model.publication import (
     Draft,
     Idempotency,
     Origin,
+    Prepared,
     Publication,
     Published,
 )
 from relay.store import messages as store
+from relay.store import rooms as rooms_store
 from relay.store.database import Database
 from relay.store.messages import Message
 from relay.store.rooms import message_scope
@@ -100,9 +102,9 @@ class Messages:
         now_ms = self._clock.now_ms()
         message = Message(new_id("msg"), room_id, principal.user_id, text, now_ms)
 
-        def prepare(connection: Transaction) -> str:
+        def prepare(connection: Transaction, _: Sequence[Draft]) -> list[Prepared]:
             readable(connection, principal, room_id)
-            return _insert(connection, message)
+            return _insert(connection, [message])
 
         draft = Draft(
             channel, "chat:message", _message_data(message), now_ms, origin=origin, idempotency=key, prepare=prepare
@@ -141,17 +143,14 @@ class Messages:
         if not is_user_id(data["userId"]):
             raise invalid_field("userId", "must be a user's id")
         data["message"] = checked_text(data["message"])
-        message_id = data.setdefault("messageId", new_id("msg"))
+        if "messageId" not in data:
+            data["messageId"] = new_id("msg")
+        message_id = data["messageId"]
         if not isinstance(message_id, str) or not 0 < len(message_id) <= MAX_MESSAGE_ID_CHARACTERS:
             raise invalid_field("messageId", f"must be a text of 1 to {MAX_MESSAGE_ID_CHARACTERS} characters")
-        data.setdefault("timestamp", iso_ms(draft.published_ms))
-        message = Message(message_id, draft.channel.id, data["userId"], data["message"], draft.published_ms)
-
-        def prepare(connection: Transaction) -> str:
-            existing(connection, message.room_id)
-            return _insert(connection, message)
-
-        draft.store_with(prepare)
+        if "timestamp" not in data:
+            data["timestamp"] = iso_ms(draft.published_ms)
+        draft.store_with(_insert_published)
 
     async def page(
         self, principal: Principal, room_id: str, *, limit: int, offset: int, before: str | None
@@ -187,11 +186,28 @@ def checked_text(text: str) -> str:
     return text
 
 
-def _insert(connection: Transaction, message: Message) -> str:
-    if not store.insert(connection, message):
-        taken = FieldError("messageId", "is taken")
-        raise RequestError(Code.CONFLICT, "There is a message with this messageId already.", fields=[taken])
-    return message.id
+def _insert_published(connection: Transaction, drafts: Sequence[Draft]) -> list[Prepared]:
+    """Store what backends published as messages of their rooms. See `Prepare`."""
+    missing = {
+        room_id for room_id in {draft.channel.id for draft in drafts} if rooms_store.get(connection, room_id) is None
+    }
+    stored = iter(_insert(connection, [_message(draft) for draft in drafts if draft.channel.id not in missing]))
+    return [not_found() if draft.channel.id in missing else next(stored) for draft in drafts]
+
+
+def _message(draft: Draft) -> Message:
+    data = draft.data
+    return Message(data["messageId"], draft.channel.id, data["userId"], data["message"], draft.published_ms)
+
+
+def _insert(connection: Transaction, messages: Sequence[Message]) -> list[Prepared]:
+    stored = store.insert(connection, messages)
+    return [message.id if there else _taken() for message, there in zip(messages, stored, strict=True)]
+
+
+def _taken() -> RequestError:
+    taken = FieldError("messageId", "is taken")
+    return RequestError(Code.CONFLICT, "There is a message with this messageId already.", fields=[taken])
 
 
 def _message_data(message: Message) -> dict[str, Any]:

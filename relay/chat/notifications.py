@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from relay.broker.broker import Broker
@@ -9,10 +10,11 @@ from relay.chat.ids import new_id
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, FieldError, RequestError, invalid_field
 from relay.model.namespaces import Namespaces, complete
-from relay.model.publication import Draft
+from relay.model.publication import Draft, Prepared
 from relay.store import notifications as store
 from relay.store.database import Database
 from relay.store.notifications import Notification
+from relay.store.transaction import Transaction
 
 Priority = Literal["low", "medium", "high", "urgent"]
 PRIORITIES: tuple[Priority, ...] = ("low", "medium", "high", "urgent")
@@ -62,15 +64,7 @@ class Notifications:
         if data.setdefault("priority", DEFAULT_PRIORITY) not in PRIORITIES:
             raise invalid_field("priority", f"must be one of {', '.join(PRIORITIES)}")
         data = {"id": id_, **data}
-        user_id = draft.channel.id
-
-        def prepare(connection: Any) -> str:
-            if not store.insert(connection, id_, user_id, draft.encode().decode(), draft.published_ms):
-                taken = FieldError("id", "is taken")
-                raise RequestError(Code.CONFLICT, "There is a notification with this id already.", fields=[taken])
-            return id_
-
-        draft.store_with(prepare, data)
+        draft.store_with(_insert_published, data)
 
     async def list(self, user_id: str, *, limit: int, offset: int) -> tuple[list[Notification], int]:
         """Return one page of a user's notifications, newest first, and their total number."""
@@ -92,3 +86,16 @@ class Notifications:
         """Mark all of a user's notifications as read. Return the number that were not."""
         now_ms = self._clock.now_ms()
         return await self._database.write(lambda connection: store.mark_all_read(connection, user_id, now_ms))
+
+
+def _insert_published(connection: Transaction, drafts: Sequence[Draft]) -> list[Prepared]:
+    """Store published notifications. See `Prepare`."""
+    return [_insert(connection, draft) for draft in drafts]
+
+
+def _insert(connection: Transaction, draft: Draft) -> Prepared:
+    id_: str = draft.data["id"]
+    if store.insert(connection, id_, draft.channel.id, draft.encode().decode(), draft.published_ms):
+        return id_
+    taken = FieldError("id", "is taken")
+    return RequestError(Code.CONFLICT, "There is a notification with this id already.", fields=[taken])

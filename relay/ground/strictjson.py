@@ -38,7 +38,11 @@ def loads(document: bytes | str) -> object:
         value: object = orjson.loads(document)
     except (orjson.JSONDecodeError, UnicodeEncodeError) as error:
         raise ProtocolError("The message is not valid JSON.") from error
-    if document.count(b"[") + document.count(b"{") > MAX_NESTING and _is_too_deep(value):
+    if (
+        len(document) > 2 * MAX_NESTING
+        and document.count(b"[") + document.count(b"{") > MAX_NESTING
+        and _is_too_deep(value)
+    ):
         raise ProtocolError(f"The message is nested deeper than {MAX_NESTING} levels.")
     if _LONG_NUMBER in document.translate(_TO_ZEROS):  # a regular expression would take ten times as long as orjson
         # The digits may be part of a string or a fraction, which only a second, slower parse can tell.

@@ -281,7 +281,7 @@ def complete(channel: ChannelName, type_: str | None, data: Any) -> tuple[str, A
         return type_, data
     if not isinstance(data, dict):
         raise invalid_field("data", "is required and must be an object")
-    completed = dict(data)
+    completed = data if namespace.id_fields is None and namespace.record is None else dict(data)
     if namespace.id_fields is not None:
         for field, value in namespace.id_fields(channel.id).items():
             if field in completed and not _agrees(namespace, completed[field], value):

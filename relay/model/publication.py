@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import attrs
@@ -47,7 +47,6 @@ class Publication:
         offset: int,
         epoch: str,
         published_ms: int,
-        *,
         data: Any = None,
         json: bytes | None = None,
         publisher: bytes | None = None,
@@ -129,7 +128,10 @@ class Idempotency:
     period: float
 
 
-Prepare = Callable[[Any], str | None]
+Prepared = str | None | RequestError
+"""The reference of a draft, or why it was refused."""
+Prepare = Callable[[Any, Sequence["Draft"]], Sequence[Prepared]]
+"""Stores what belongs to drafts beside them, and returns for each its reference or its refusal, in order. See `Draft`."""
 
 
 @attrs.define(eq=False)
@@ -137,8 +139,9 @@ class Draft:
     """A publication before it has a position.
 
     `prepare` runs in the transaction that commits a durable draft, before the draft gets its offset. It is called synchronously with
-    the store's connection. It may write rows that belong to the publication (a room's message), and may refuse with `RequestError`.
-    It returns the reference (an id) that a repeat of the same idempotency key is answered with.
+    the store's connection, once for all neighbours of a batch that share it. It may write rows that belong to the publications (the
+    messages of a room). It returns for each draft the reference (an id) that a repeat of the same idempotency key is answered with,
+    or a refusal. It may raise `RequestError` to refuse all. It writes nothing of a draft that it refuses.
     """
 
     channel: ChannelName
@@ -182,16 +185,17 @@ class Draft:
 
     def at(self, position: Position) -> Publication:
         """Return the publication of this draft at a position."""
+        # Positional: names would cost as much as the rest.
         return Publication(
             self.channel,
             self.type,
             position.offset,
             position.epoch,
             self.published_ms,
-            data=self.data,
-            json=self._json,
-            publisher=self.publisher,
-            excluded=self.excluded,
+            self.data,
+            self._json,
+            self.publisher,
+            self.excluded,
         )
 
 

@@ -5,6 +5,8 @@ Every function of a connection here runs in the store's thread.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from relay.store.transaction import Transaction
@@ -29,20 +31,26 @@ class Message:
     avatar: str | None = None
 
 
-def insert(connection: Transaction, message: Message) -> bool:
-    """Store a message in an existing room, and count it there. Return False if the id is taken."""
-    inserted = connection.execute(
-        "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (id) DO NOTHING",
-        (message.id, message.room_id, message.user_id, message.text, message.created_at),
-    ).rowcount
-    if not inserted:
-        return False
-    connection.execute(
-        "UPDATE rooms SET message_count = message_count + 1, last_message_at = ? WHERE id = ?",
-        (message.created_at, message.room_id),
-    )
-    return True
+def insert(connection: Transaction, messages: Iterable[Message]) -> list[bool]:
+    """Store messages in existing rooms, and count them there. Return for each whether it is stored: not if its id is taken."""
+    stored: list[bool] = []
+    rooms: dict[str, tuple[int, int]] = {}
+    for message in messages:
+        inserted = connection.execute(
+            "INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO NOTHING",
+            (message.id, message.room_id, message.user_id, message.text, message.created_at),
+        ).rowcount
+        stored.append(inserted > 0)
+        if inserted:
+            count, _ = rooms.get(message.room_id, (0, 0))
+            rooms[message.room_id] = (count + 1, message.created_at)
+    for room_id, (count, last) in rooms.items():
+        connection.execute(
+            "UPDATE rooms SET message_count = message_count + ?, last_message_at = ? WHERE id = ?",
+            (count, last, room_id),
+        )
+    return stored
 
 
 def get(connection: Transaction, message_id: str) -> Message | None:

@@ -72,6 +72,34 @@ async def open_asgi_server(app: Application) -> AsyncIterator[AsgiServer]:
         nursery.cancel_scope.cancel()
 
 
+class JoiningConnection(h11.Connection):
+    """Joins chunks of a body that arrived together: each event takes some 40 microseconds on its way to the application."""
+
+    _following: Any = None
+    """The end of the body or the error that came after the chunks."""
+
+    def next_event(self) -> Any:
+        """Return the next event; all data of the body that has come is one. Raises as h11's."""
+        following, self._following = self._following, None
+        if isinstance(following, h11.RemoteProtocolError):
+            raise following
+        if following is not None:
+            return following
+        event: Any = super().next_event()
+        pieces: list[bytes] = []
+        while isinstance(event, h11.Data):
+            pieces.append(bytes(event.data))
+            try:
+                event = super().next_event()
+            except h11.RemoteProtocolError as error:
+                event = error
+        if not pieces:
+            return event
+        if event is not h11.NEED_DATA:
+            self._following = event
+        return h11.Data(b"".join(pieces))
+
+
 class _Http11(H11Protocol):
     """Hypercorn's HTTP/1.1, restricted to that protocol and to one request."""
 
@@ -145,6 +173,7 @@ class _Request(TCPServer):
                     self.app, self.config, self.context, task_group, ConnectionState({}), self._bytes.secure, self._bytes.peer,
                     self._bytes.sock.getsockname()[:2], self.protocol_send,
                 )  # fmt: skip
+                self.protocol.connection = JoiningConnection(h11.SERVER, self.config.h11_max_incomplete_size)
                 self.protocol.on_closed = self._end
                 await self._read_data()
         finally:

@@ -14,7 +14,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.access.publishing import MAX_ITEM_BYTES, Publishing
+from relay.access.publishing import MAX_ITEM_BYTES, Publishing, too_large
 from relay.api.publish import ITEMS_PER_TURN, MAX_ERRORS, Lines
 from relay.auth import api_keys as keys
 from relay.dialects.live.dialect import open_live
@@ -407,6 +407,11 @@ class FakePublishing:
         self.refusal = refusal
 
     max_item_bytes = MAX_ITEM_BYTES
+
+    def check_size(self, size: int) -> None:
+        """Refuse what is too large for every namespace."""
+        if size > MAX_ITEM_BYTES:
+            raise too_large()
 
     def keeps_form(self, item: object) -> bool:
         """No namespace is configured."""

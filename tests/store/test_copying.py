@@ -49,7 +49,7 @@ def fill(connection: Any) -> None:
     odd = "a\0b'\"\\\\\t\n\ufffe0😀"
     users.upsert(connection, users.Profile("u", odd, None, ""), 2**41)
     rooms.insert(connection, rooms.Room("r", odd, None, "private", "u", 2**41, 1, 0, None))
-    messages.insert(connection, messages.Message("m", "r", "u", odd, 2**41))
+    messages.insert(connection, [messages.Message("m", "r", "u", odd, 2**41)])
     notifications.insert(connection, "n", "u", '{"message": "\\\\u0000"}', 2**41)
     api_keys.create(
         connection, prefix="rk", mode="live", user_id="u", tier="pro", scopes=("admin", "publish"), now_ms=5

@@ -30,8 +30,9 @@ def connection(store: str, tmp_path: Path) -> Iterator[Transaction]:
 def test_messages_are_counted_once(connection: Transaction) -> None:
     """An id that is taken, in whichever room, changes nothing."""
     first = Message("m1", "r", "u", "a'b\0c😀", 5000)
-    assert messages.insert(connection, first)
-    assert not messages.insert(connection, Message("m1", "other", "v", "x", 6000))
+    taken = Message("m1", "other", "v", "x", 6000)
+    assert messages.insert(connection, [first, taken]) == [True, False]
+    assert messages.insert(connection, [taken]) == [False]
     assert messages.get(connection, "m1") == first
     assert messages.get(connection, "none") is None
     stored, other = rooms.get(connection, "r"), rooms.get(connection, "other")
@@ -43,7 +44,7 @@ def test_messages_are_counted_once(connection: Transaction) -> None:
 
 def test_names_are_those_that_are_stored_now(connection: Transaction) -> None:
     """A message shows its author's names as they are when it is asked for."""
-    messages.insert(connection, Message("m1", "r", "u", "x", 5000))
+    messages.insert(connection, [Message("m1", "r", "u", "x", 5000)])
     assert messages.list_page(connection, "r", 9, 0, count=1) == [Message("m1", "r", "u", "x", 5000, None, None, None)]
     connection.execute("INSERT INTO users VALUES ('u', 'F', 'L', 'A', 1)")
     assert messages.list_page(connection, "r", 9, 0, count=1) == [Message("m1", "r", "u", "x", 5000, "F", "L", "A")]
@@ -53,7 +54,7 @@ def test_names_are_those_that_are_stored_now(connection: Transaction) -> None:
 def test_pages(connection: Transaction) -> None:
     """In the order of commits, whatever their times are, and of one room alone."""
     for number in range(6):
-        messages.insert(connection, Message(f"m{number}", "r" if number % 2 else "other", "u", "x", 9000 - number))
+        messages.insert(connection, [Message(f"m{number}", "r" if number % 2 else "other", "u", "x", 9000 - number)])
 
     def ids(found: list[Message] | None) -> list[str] | None:
         return None if found is None else [message.id for message in found]
@@ -76,7 +77,7 @@ def test_a_page_is_the_same_from_either_end(
     rooms.delete(connection, "r")
     rooms.insert(connection, rooms.Room("r", "R", None, "public", "u", 1, 1, 0, None))
     for number in range(count + later):
-        messages.insert(connection, Message(f"m{number}", "r", "u", "x", number))
+        messages.insert(connection, [Message(f"m{number}", "r", "u", "x", number)])
     found = messages.list_page(connection, "r", limit, offset, count=count)
     newest_first = [f"m{number}" for number in reversed(range(count))]
     seen = [message.id for message in found]

@@ -157,6 +157,7 @@ def test_the_names_of_hypercorn_that_are_not_public() -> None:
         "stream_send",
     ):
         assert hasattr(H11Protocol, name)
+    assert "connection" in _attributes(H11Protocol.__init__)
     for name in ("_read_data", "_close", "protocol_send"):
         assert hasattr(TCPServer, name)
 

@@ -7,6 +7,7 @@ for each other, and offsets are dense whatever the nodes do. Functions of a tran
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ from relay.ground.errors import RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Publication, Published
 from relay.store.postgres.connection import PostgresTransaction
+from relay.store.preparing import prepare_run, runs
 from relay.store.publications import BEHIND_EPOCH, DURABLE_EPOCH, Record, as_bytes, as_text
 
 Known = Callable[[ChannelName], int | None]
@@ -202,26 +204,25 @@ def _prepare(transaction: PostgresTransaction, items: Sequence[_Item]) -> list[_
     accepted: list[_Item] = []
     first: dict[Key, _Item] = {}
     counts: dict[str, int] = {}
-    for item in items:
-        if item.outcome is not None:
-            continue
-        if item.key is not None and item.key in first:
-            item.same_as = first[item.key]
-            continue
-        if item.draft.prepare is not None:
-            transaction.raw.execute(b"SAVEPOINT draft")
-            try:
-                item.reference = item.draft.prepare(transaction)
-            except RequestError as refusal:
-                transaction.raw.execute(b"ROLLBACK TO draft; RELEASE draft")
-                item.outcome = refusal
+    waiting = [item for item in items if item.outcome is None]
+    rest = iter(waiting)
+    for run in runs([item.draft for item in waiting]):
+        group = []
+        for item in islice(rest, len(run)):
+            if item.key is not None and item.key in first:
+                item.same_as = first[item.key]
+            else:
+                group.append(item)
+        for item, prepared in zip(group, prepare_run(transaction, [item.draft for item in group]), strict=True):
+            if isinstance(prepared, RequestError):
+                item.outcome = prepared
                 continue
-            transaction.raw.execute(b"RELEASE draft")
-        if item.key is not None:
-            first[item.key] = item
-        name = item.draft.channel.text
-        item.rank = counts[name] = counts.get(name, 0) + 1
-        accepted.append(item)
+            item.reference = prepared
+            if item.key is not None:
+                first[item.key] = item
+            name = item.draft.channel.text
+            item.rank = counts[name] = counts.get(name, 0) + 1
+            accepted.append(item)
     return accepted
 
 

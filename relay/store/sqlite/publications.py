@@ -1,4 +1,4 @@
-"""Publications in SQLite: offsets and epochs of drafts, runs that ended uncleanly, and what is written behind.
+"""Publications in SQLite: epochs, runs that ended uncleanly, and what is written behind.
 
 Every function of a connection here runs in the store's thread, inside a transaction that the writer opened.
 """
@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from relay.ground.clock import Clock
-from relay.ground.errors import RequestError
 from relay.model.namespaces import ChannelName
-from relay.model.publication import Draft, Outcome, Position, Publication, Published, Unwritten
+from relay.model.publication import Draft, Outcome, Position, Unwritten
 from relay.store.database import Database
 from relay.store.meta import get_meta, set_meta
 from relay.store.publications import (
@@ -23,9 +22,9 @@ from relay.store.publications import (
     PRUNE_ROWS,
     Publications,
     as_text,
-    find_earlier,
     new_epoch,
 )  # fmt: skip
+from relay.store.sqlite.append import append, committed
 from relay.store.sqlite.batch import FULL
 from relay.store.transaction import Transaction
 
@@ -68,9 +67,9 @@ class SqlitePublications(Publications):
 
         def write(connection: Transaction) -> list[Outcome]:
             epoch = self._epochs[True]  # read here: `prune` changes it in the order of commits
-            outcomes = [_append_alone(connection, draft, epoch, now_ms) for draft in drafts]
+            outcomes = append(connection, drafts, epoch, now_ms)
             if self.record is not None:
-                self.record(connection, _committed(drafts, outcomes))
+                self.record(connection, committed(drafts, outcomes))
             return outcomes
 
         return await self._database.write(write, on_commit=on_commit)
@@ -230,65 +229,6 @@ def _boot_id() -> str:
 def _renew_behind(connection: Transaction, epoch: str) -> None:
     set_meta(connection, BEHIND_EPOCH, epoch)
     connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
-
-
-def _committed(drafts: Sequence[Draft], outcomes: Sequence[Outcome]) -> list[Publication]:
-    """Return the publications that drafts became."""
-    return [
-        draft.at(outcome.position)
-        for draft, outcome in zip(drafts, outcomes, strict=True)
-        if isinstance(outcome, Published) and not outcome.repeated and not outcome.skipped
-    ]
-
-
-def _append_alone(connection: Transaction, draft: Draft, epoch: str, now_ms: int) -> Outcome:
-    """Append like `_append`, but return a refusal as the draft's outcome."""
-    if draft.prepare is None:
-        return _append(connection, draft, epoch, now_ms)  # only `prepare` refuses
-    connection.execute("SAVEPOINT draft")
-    try:
-        outcome: Outcome = _append(connection, draft, epoch, now_ms)
-    except RequestError as refusal:
-        connection.execute("ROLLBACK TO draft")
-        outcome = refusal
-    connection.execute("RELEASE draft")
-    return outcome
-
-
-def _append(connection: Transaction, draft: Draft, epoch: str, now_ms: int) -> Published:
-    key = draft.idempotency
-    if key is not None and (earlier := find_earlier(connection, key, now_ms)) is not None:
-        return earlier
-    if draft.version is not None and (newer := _not_older(connection, draft.channel, draft.version)) is not None:
-        return Published(newer, skipped=True)
-    reference = draft.prepare(connection) if draft.prepare is not None else None
-    row = connection.execute(
-        "INSERT INTO channels (name, epoch, offset, durable, history_size, version, published_at) "
-        "VALUES (?, ?, 1, 1, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET offset = offset + 1, durable = 1, "
-        "version = coalesce(excluded.version, version), published_at = excluded.published_at RETURNING id, offset, epoch",
-        (draft.channel.text, epoch, draft.channel.namespace.history_size, draft.version, draft.published_ms),
-    ).fetchone()
-    channel_id, offset, channel_epoch = row
-    if draft.channel.namespace.history_size > 1 or draft.type == draft.channel.namespace.default_type:
-        # If a channel keeps only its last value, other types of publication must not replace it.
-        connection.execute(
-            "INSERT INTO publications (channel_id, offset, type, data, published_at, publisher) VALUES (?, ?, ?, ?, ?, ?)",
-            (channel_id, offset, draft.type, draft.encode().decode(), draft.published_ms, as_text(draft.publisher)),
-        )
-    if key is not None:
-        connection.execute(
-            "INSERT OR REPLACE INTO idempotency (scope, key, offset, epoch, reference, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (key.scope, key.key, offset, channel_epoch, reference, now_ms + int(key.period * 1000)),
-        )
-    return Published(Position(offset, channel_epoch), reference=reference)
-
-
-def _not_older(connection: Transaction, channel: ChannelName, version: int) -> Position | None:
-    """Return the head of a channel whose last version is as high as this one or higher; None if this one is newer."""
-    row = connection.execute(
-        "SELECT offset, epoch FROM channels WHERE name = ? AND version >= ?", (channel.text, version)
-    ).fetchone()
-    return None if row is None else Position(row[0], row[1])
 
 
 def _save_head(connection: Transaction, channel: ChannelName, head: Position, version: int | None, now_ms: int) -> int:

@@ -14,7 +14,7 @@ import trio
 
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import Namespaces
-from relay.model.publication import Draft, Idempotency, Outcome, Position, Publication, Published
+from relay.model.publication import Draft, Idempotency, Outcome, Position, Prepared, Publication, Published
 from relay.store import rooms
 from relay.store.database import Database
 from relay.store.opening import Store
@@ -102,8 +102,8 @@ async def test_a_key_counts_once_across_nodes_and_within_a_batch(tmp_path: Path)
 
 
 async def test_a_key_of_a_refused_draft_is_free_again(tmp_path: Path) -> None:
-    def refuse(_: object) -> str:
-        raise RequestError(Code.CONFLICT, "no")
+    def refuse(_: object, drafts: Sequence[Draft]) -> list[Prepared]:
+        return [RequestError(Code.CONFLICT, "no") for _ in drafts]
 
     async with nodes(tmp_path, 1) as [node]:
         refused, taken = await append(
@@ -117,16 +117,6 @@ async def test_a_key_of_a_refused_draft_is_free_again(tmp_path: Path) -> None:
         [again] = await append(node, draft("community:c", key="other"))
         assert isinstance(again, Published)
         assert not again.repeated
-
-
-async def test_a_refusal_takes_back_what_its_draft_wrote(tmp_path: Path) -> None:
-    def write_and_refuse(connection: Any) -> str:
-        rooms.insert(connection, rooms.Room("r", "R", None, "public", "u", 1, 1, 0, None))
-        raise RequestError(Code.CONFLICT, "no")
-
-    async with nodes(tmp_path, 1) as [node]:
-        await append(node, draft("community:c", prepare=write_and_refuse), draft("community:c"))
-        assert await node.database.read(lambda c: rooms.get(c, "r")) is None
 
 
 async def test_an_operation_that_raises_takes_back_itself_alone(tmp_path: Path) -> None:
