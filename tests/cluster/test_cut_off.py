@@ -139,25 +139,15 @@ async def test_a_database_that_is_frozen(tmp_path: Path, postgres: PostgresServe
                 await join(bob, room)
 
 
-@pytest.fixture
-def small() -> Iterator[PostgresServer]:
-    """A PostgreSQL whose log has small files, so that a limit for files stops its tables and not its log."""
-    server = PostgresServer("--wal-segsize=1")
-    server.start()
-    yield server
-    server.close()
-
-
 FILLING = """
 INSERT INTO publications (channel_id, "offset", type, data, published_at)
 SELECT %s, n, 't', '1', 0 FROM generate_series(1, 40000) AS n
 """
-"""Makes a table larger than a file of the log."""
+"""Makes a table larger than a file of the log, so that a limit for files stops tables and not the log."""
 
 
-async def test_a_database_without_room(tmp_path: Path, small: PostgresServer) -> None:
+async def test_a_database_without_room(tmp_path: Path, postgres: PostgresServer) -> None:
     """Writes are refused on every node, sessions stay, and all goes on once there is room. Nothing acknowledged is lost."""
-    postgres = small
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     with trio.fail_after(60):
         async with crowd(tmp_path, postgres) as (those, started):
