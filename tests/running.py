@@ -114,6 +114,11 @@ class RelayProcess:
         return True
 
     @property
+    def started(self) -> bool:
+        """Whether the process was ever started."""
+        return self._process is not None
+
+    @property
     def ended(self) -> bool:
         """Whether the process has ended."""
         assert self._process is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import trio
 
 from relay.server.server import Server
 from tests.postgres import PostgresServer, shared_server
-from tests.running import RelayProcess, config_for, relay_process, running
+from tests.running import START_TIMEOUT, RelayProcess, config_for, running
 
 UNLIMITED = {"limits.messages_per_minute": 1_000_000, "limits.requests_per_minute": 1_000_000}
 """Settings without limits on how much one user sends."""
@@ -47,18 +47,25 @@ async def nodes(
 
 @asynccontextmanager
 async def processes(folder: Path, number: int, url: str, settings: str = SETTINGS) -> AsyncIterator[list[RelayProcess]]:
-    """Run nodes in processes of their own."""
-    async with AsyncExitStack() as stack:
-        started: list[RelayProcess] = []
-        for index in range(number):
-            own = folder / f"node{index}"
-            own.mkdir(exist_ok=True)
-            started.append(
-                await stack.enter_async_context(
-                    relay_process(own, settings, RELAY_STORE__URL=url, RELAY_SERVER__NODE_NAME=f"node{index}")
-                )
-            )
-        yield started
+    """Run nodes in processes of their own, which start and stop at once."""
+    made: list[RelayProcess] = []
+    for index in range(number):
+        own = folder / f"node{index}"
+        own.mkdir(exist_ok=True)
+        made.append(RelayProcess(own, settings, RELAY_STORE__URL=url, RELAY_SERVER__NODE_NAME=f"node{index}"))
+    try:
+        with trio.fail_after(START_TIMEOUT * number):
+            await _each(made, RelayProcess.start)
+        yield made
+    finally:
+        with trio.CancelScope(shield=True):
+            await _each([one for one in made if one.started], RelayProcess.stop)
+
+
+async def _each(processes: Sequence[RelayProcess], do: Callable[[RelayProcess], object]) -> None:
+    async with trio.open_nursery() as nursery:
+        for process in processes:
+            nursery.start_soon(trio.to_thread.run_sync, do, process)
 
 
 async def eventually(condition: Any, seconds: float = 5.0) -> None:

@@ -28,10 +28,10 @@ from tests.postgres import PostgresServer
 from tests.running import bearer, config_for, running
 
 FROZEN_SECONDS = float(os.environ.get("RELAY_FROZEN_SECONDS", "4"))
-RECOVERY_TIMEOUT = 5.0
-"""Seconds after the return of the database within which writes succeed again."""
+RECOVERY_TIMEOUT = 10.0
+"""Seconds after the return of the database within which writes succeed again, also on a busy machine."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have leases and waits of fractions of their seconds."""
-    monkeypatch.setattr(node_module, "LEASE_PERIOD", 1.5)
-    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.2)
-    monkeypatch.setattr(node_module, "SETTLE_PERIOD", 0.5)
-    monkeypatch.setattr(connection.Connection.run, "__kwdefaults__", {"timeout": 1.0})
+    """Have shorter leases and waits, which a busy machine can still hold."""
+    monkeypatch.setattr(node_module, "LEASE_PERIOD", 3.0)
+    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.4)
+    monkeypatch.setattr(node_module, "SETTLE_PERIOD", 1.0)
+    monkeypatch.setattr(connection.Connection.run, "__kwdefaults__", {"timeout": 2.0})
 
 
 async def post(address: str, room: str, text: str) -> int:
