@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import postgres, stores
+from tests import forks, postgres, stores
 from tests.alone import Room
 
 HERE = Path(__file__).parent
@@ -22,6 +23,13 @@ SPARE_WORKERS = 2
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
 SLOW_SECONDS = 1.0
 """A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
+
+
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Else each of some hundred processes compiles Relay, and each worker all tests. Nothing is written beside the modules.
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = str(HERE.parent / ".pytest_cache/bytecode")
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -89,6 +97,7 @@ def store(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _postgres_ends() -> Iterator[None]:
+def _shared_processes_end() -> Iterator[None]:
     yield
     postgres.close_shared_server()
+    forks.close()

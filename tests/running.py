@@ -21,7 +21,7 @@ from relay.config.loading import load_config
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.server.server import Server, open_server
-from tests import stores
+from tests import forks, stores
 from tests.activation import with_sockets
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
@@ -74,7 +74,7 @@ class RelayProcess:
         if not self._config.exists():
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
         self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **stores.environment_for(folder), **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | forks.Forked | None = None
         self._begin = 0
         self.address = ""
         self.port = 0
@@ -92,9 +92,10 @@ class RelayProcess:
         with (self.folder / "relay.log").open("ab") as log:
             self._begin = log.tell()
             flags = ["--config", str(self._config), "--port", str(self.port)]
-            command = [sys.executable, "-m", self._module, "serve", *flags]
-            if self._sockets:
-                command = with_sockets(command, self._sockets)
+            if not self._sockets:
+                self._process = forks.start(["serve", *flags], self._environment, log, log, self._module)
+                return
+            command = with_sockets([sys.executable, "-m", self._module, "serve", *flags], self._sockets)
             self._process = subprocess.Popen(
                 command,
                 stdout=log,
@@ -171,9 +172,7 @@ class RelayProcess:
 
     def command(self, *arguments: str) -> str:
         """Run another relay command on the same configuration; returns what it printed."""
-        command = [sys.executable, "-m", "relay", *arguments, "--config", str(self._config)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=self._environment)
-        return done.stdout.strip()
+        return forks.run([*arguments, "--config", str(self._config)], self._environment).strip()
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         """Post JSON to it."""
