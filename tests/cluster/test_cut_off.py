@@ -31,7 +31,7 @@ FROZEN_SECONDS = float(os.environ.get("RELAY_FROZEN_SECONDS", "4"))
 RECOVERY_TIMEOUT = 10.0
 """Seconds after the return of the database within which writes succeed again, also on a busy machine."""
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(8)
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ async def test_presence_is_true_again_after_a_crash_of_the_database(tmp_path: Pa
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.slow(13)
 async def test_sessions_stay_while_no_node_can_write(
     tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

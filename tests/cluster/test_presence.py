@@ -139,7 +139,7 @@ async def test_nothing_is_left_of_users_that_went(tmp_path: Path) -> None:
         assert [node.server.core.presence.room_count for node in (one, two)] == [0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(11)
 async def test_a_killed_node_says_nothing_and_its_users_go_offline(tmp_path: Path) -> None:
     """Within ten seconds; a user who came to another node meanwhile stays, and is never said to be offline."""
     server = PostgresServer()
