@@ -6,7 +6,6 @@ process like any other: it runs `python -m relay` from its first line, can be ki
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
@@ -97,16 +96,22 @@ class _Parent:
         self._process.wait()
 
 
-@functools.cache
+_one: list[_Parent] = []
+_one_lock = threading.Lock()
+
+
 def _parent() -> _Parent:
-    return _Parent()
+    with _one_lock:  # several threads may be the first to ask
+        if not _one:
+            _one.append(_Parent())
+        return _one[0]
 
 
 def close() -> None:
     """End the process that forks, if there is one."""
-    if _parent.cache_info().currsize:
-        _parent().close()
-        _parent.cache_clear()
+    with _one_lock:
+        while _one:
+            _one.pop().close()
 
 
 def start(
@@ -118,7 +123,8 @@ def start(
 ) -> Forked:
     """Start `python -m module`, with both outputs to files."""
     request = {"module": module, "arguments": arguments, "environment": dict(environment), "folder": os.getcwd()}  # noqa: PTH109
-    return Forked(_parent().ask(request, [output.fileno(), errors.fileno()]), _parent())
+    parent = _parent()
+    return Forked(parent.ask(request, [output.fileno(), errors.fileno()]), parent)
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from tests import forks, postgres
 
 
+@pytest.mark.slow
 def test_a_command_prints_what_it_prints() -> None:
     started = subprocess.run(["relay", "--version"], capture_output=True, text=True, check=True)
     assert forks.run(["--version"], os.environ) == started.stdout
@@ -31,6 +34,19 @@ def test_the_environment_is_the_given_one() -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         forks.run(["check"], variables)
     assert "set by RELAY_SERVER__PORT" in caught.value.stderr
+
+
+@pytest.mark.slow
+def test_threads_that_begin_at_once_have_one_parent() -> None:
+    forks.close()
+    begin = threading.Barrier(4)
+
+    def version(_: int) -> str:
+        begin.wait(10)
+        return forks.run(["--version"], os.environ)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(version, range(4)))) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
