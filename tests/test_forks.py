@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import tempfile
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,16 +38,19 @@ def test_the_environment_is_the_given_one() -> None:
 
 
 @pytest.mark.slow
-def test_threads_that_begin_at_once_have_one_parent() -> None:
+def test_threads_that_begin_at_once_have_one_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if its start takes a moment."""
+    start = subprocess.Popen
+
+    def late(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        time.sleep(0.05)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr("tests.forks.subprocess.Popen", late)
     forks.close()
-    begin = threading.Barrier(4)
-
-    def version(_: int) -> str:
-        begin.wait(10)
-        return forks.run(["--version"], os.environ)
-
     with ThreadPoolExecutor(4) as threads:
-        assert len(set(threads.map(version, range(4)))) == 1
+        printed = threads.map(lambda _: forks.run(["--version"], os.environ), range(4))
+        assert len(set(printed)) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
