@@ -26,6 +26,7 @@ from tests.cluster.test_failing import crowd
 from tests.cluster.wire import open_wire
 from tests.postgres import PostgresServer
 from tests.running import bearer, config_for, running
+from tests.waiting import until
 
 FROZEN_SECONDS = float(os.environ.get("RELAY_FROZEN_SECONDS", "4"))
 RECOVERY_TIMEOUT = 10.0
@@ -59,6 +60,12 @@ async def post(address: str, room: str, text: str) -> int:
         return (await http.post(f"/v1/chatrooms/{room}/messages", json=body)).status_code
 
 
+async def can_read(address: str, room: str) -> bool:
+    """Return whether a node can read the messages of a room."""
+    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30, headers=bearer("reader")) as http:
+        return (await http.get(f"/v1/chatrooms/{room}/messages")).status_code == 200
+
+
 @pytest.mark.usefixtures("hasty")
 async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresServer) -> None:
     """It ends its sessions and serves none; the others go on; its clients resume, there or here, with all they missed."""
@@ -90,6 +97,7 @@ async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresSer
                 wire.mend()
                 await eventually(lambda: not cluster.node.cut_off, RECOVERY_TIMEOUT)
                 await eventually(lambda: cluster.bus.connected, RECOVERY_TIMEOUT)
+                await until(lambda: can_read(second, room), RECOVERY_TIMEOUT)  # its readers notice by themselves
                 for address in (second, first):
                     async with live(address, "bob") as bob:
                         assert (await join(bob, room, since=since))["recovered"] is True
