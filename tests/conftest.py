@@ -8,14 +8,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests import postgres, stores
+from tests import forks, postgres, stores
 from tests.alone import Room
 
 # Containers often set this variable. Then nothing keeps compiled modules, so every process that a test starts compiles
@@ -49,8 +49,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with the most slow tests first, so that none of them is the last one to run; then those to run alone."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    """Put the files that take longest first, so that none of them is the last one to run; then those to run alone."""
+    slow: dict[Path, float] = defaultdict(float)
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            slow[item.path] += mark.args[0] if mark.args else SLOW_SECONDS
+            break
     alone = {item.path for item in items if item.get_closest_marker("alone")}
     items.sort(key=lambda item: (item.path in alone, -slow[item.path]))
 
@@ -131,6 +135,7 @@ def store(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _postgres_ends() -> Iterator[None]:
+def _shared_processes_end() -> Iterator[None]:
     yield
     postgres.close_shared_server()
+    forks.close()

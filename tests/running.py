@@ -21,7 +21,7 @@ from relay.config.loading import load_config
 from relay.config.tree import Config
 from relay.ground.clock import Clock
 from relay.server.server import Server, open_server
-from tests import stores
+from tests import forks, stores
 from tests.activation import with_sockets
 from tests.http_client import http_client
 
@@ -75,7 +75,7 @@ class RelayProcess:
         if not self._config.exists():
             self._config.write_text(f'[auth]\njwt_secret = "{SECRET}"\n{settings}')
         self._environment = {**os.environ, "RELAY_LOG__FORMAT": "json", **stores.environment_for(folder), **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | forks.Forked | None = None
         self._begin = 0
         self.address = ""
         self.port = 0
@@ -94,9 +94,10 @@ class RelayProcess:
         with (self.folder / "relay.log").open("ab") as log:
             self._begin = log.tell()
             flags = ["--config", str(self._config), "--port", str(self.port)]
-            command = [sys.executable, "-m", self._module, "serve", *flags]
-            if self._sockets:
-                command = with_sockets(command, self._sockets)
+            if not self._sockets:
+                self._process = forks.start(["serve", *flags], self._environment, log, log, self._module)
+                return
+            command = with_sockets([sys.executable, "-m", self._module, "serve", *flags], self._sockets)
             self._process = subprocess.Popen(
                 command,
                 stdout=log,
@@ -114,6 +115,11 @@ class RelayProcess:
         self.address = url.partition("://")[2]
         self.port = int(self.address.rpartition(":")[2])
         return True
+
+    @property
+    def started(self) -> bool:
+        """Whether the process was ever started."""
+        return self._process is not None
 
     @property
     def ended(self) -> bool:
@@ -168,9 +174,7 @@ class RelayProcess:
 
     def command(self, *arguments: str) -> str:
         """Run another relay command on the same configuration; returns what it printed."""
-        command = [sys.executable, "-m", "relay", *arguments, "--config", str(self._config)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=self._environment)
-        return done.stdout.strip()
+        return forks.run([*arguments, "--config", str(self._config)], self._environment).strip()
 
     async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
         """Post JSON to it."""
@@ -188,13 +192,7 @@ async def relay_process(
     **environment: str,
 ) -> AsyncIterator[RelayProcess]:
     """Start a server in a process of its own, and see that it is gone at the end."""
-    async with started(RelayProcess(folder, settings, module=module, sockets=sockets, **environment)) as process:
-        yield process
-
-
-@asynccontextmanager
-async def started(process: RelayProcess) -> AsyncIterator[RelayProcess]:
-    """Start a server, and see that it is gone at the end."""
+    process = RelayProcess(folder, settings, module=module, sockets=sockets, **environment)
     with trio.fail_after(START_TIMEOUT):
         await trio.to_thread.run_sync(process.start)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import trio
 
 from relay.server.server import Server
 from tests.postgres import PostgresServer, shared_server
-from tests.running import RelayProcess, config_for, running, started
+from tests.running import START_TIMEOUT, RelayProcess, config_for, running
 
 LASTING_PORTS = 10_000
 """Ports of which a node that is restarted has one."""
@@ -57,16 +57,30 @@ async def nodes(
 
 @asynccontextmanager
 async def processes(folder: Path, number: int, url: str, settings: str = SETTINGS) -> AsyncIterator[list[RelayProcess]]:
-    """Run nodes in processes of their own. Each has a port that no client is given while the node is down."""
-    async with AsyncExitStack() as stack:
-        found: list[RelayProcess] = []
-        for index in range(number):
-            own = folder / f"node{index}"
-            own.mkdir(exist_ok=True)
-            node = RelayProcess(own, settings, RELAY_STORE__URL=url, RELAY_SERVER__NODE_NAME=f"node{index}")
-            node.port = _lasting_port()
-            found.append(await stack.enter_async_context(started(node)))
-        yield found
+    """Run nodes in processes of their own, which start and stop at once.
+
+    Each has a port that no client is given while the node is down.
+    """
+    made: list[RelayProcess] = []
+    for index in range(number):
+        own = folder / f"node{index}"
+        own.mkdir(exist_ok=True)
+        node = RelayProcess(own, settings, RELAY_STORE__URL=url, RELAY_SERVER__NODE_NAME=f"node{index}")
+        node.port = _lasting_port()
+        made.append(node)
+    try:
+        with trio.fail_after(START_TIMEOUT * number):
+            await _each(made, RelayProcess.start)
+        yield made
+    finally:
+        with trio.CancelScope(shield=True):
+            await _each([one for one in made if one.started], RelayProcess.stop)
+
+
+async def _each(processes: Sequence[RelayProcess], do: Callable[[RelayProcess], object]) -> None:
+    async with trio.open_nursery() as nursery:
+        for process in processes:
+            nursery.start_soon(trio.to_thread.run_sync, do, process)
 
 
 def _lasting_port() -> int:

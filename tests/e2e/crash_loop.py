@@ -31,6 +31,8 @@ POSTERS = 3
 BATCH = 5
 MAX_LOAD_SECONDS = 0.8
 """How long a server lives under load at most, before it is killed."""
+KINDS = ("under load",) * 4 + ("while stopping",) * 2 + ("while starting",) * 2
+"""The kinds of crashes, each at least twice in a round. One while starting follows one under load, so that makes ten."""
 LIFE_TIMEOUT = 60.0
 HISTORY = {"room": 1000, "community": 100, "user": 200}
 """What a reader may have missed and still gets all of, by channel."""
@@ -101,6 +103,8 @@ class CrashLoop:
         self._epochs: set[str] = set()
         self._old_epochs: set[str] = set()
         self._ending = False
+        self._last_start = 0.2
+        """Seconds that the last start took. A kill within this time hits a server that starts."""
         self.sending = 0
         """How many senders are at work."""
         self._clients: list[Callable[[], Awaitable[None]]] = []
@@ -123,9 +127,11 @@ class CrashLoop:
             PageReader(self, "room", self.room, f"conversation:{self.room_id}").run,
             PageReader(self, "user", self.user, "user:reader").run,
         ]
+        kinds: list[str] = []
         while self.report.crashes < crashes:
+            kinds = kinds or self.random.sample(KINDS, len(KINDS))
             with trio.fail_after(LIFE_TIMEOUT):
-                await self._one_crash()
+                await self._one_crash(kinds.pop())
                 await self._start_again()
                 await trio.to_thread.run_sync(self.audit)
         self._ending = True
@@ -137,31 +143,30 @@ class CrashLoop:
         self.report.seen = sum(len(log.by_offset) for log in (self.room, self.community, self.user, self.trades))
         self.report.epochs = len(self._epochs)
 
-    async def _one_crash(self) -> None:
-        kind = self.random.random()
+    async def _one_crash(self, kind: str) -> None:
         self._connected, self._all_connected = 0, trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._load)
             # Before that, trio-websocket's client would wait for ever, and leave its socket open.
             await self._all_connected.wait()
             await trio.sleep(self.random.uniform(0, MAX_LOAD_SECONDS))
-            if kind < 0.15:
+            if kind == "while stopping":
                 os.kill(self.server.pid, signal.SIGTERM)
                 await trio.sleep(self.random.uniform(0, 0.15))
             await trio.to_thread.run_sync(self.server.kill)
         if self.server.wait() == 0:
             return  # it was quicker
         self.report.crashes += 1
-        if kind < 0.15:
+        if kind == "while stopping":
             self.report.while_stopping += 1
         else:
             self._old_epochs = set(self._epochs)
-            if kind > 0.9:
+            if kind == "while starting":
                 await self._crash_while_starting()
 
     async def _crash_while_starting(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._kill_after, self.random.uniform(0.2, 1.5))
+            nursery.start_soon(self._kill_after, self.random.uniform(0, self._last_start))
             with suppress(AssertionError):  # where it is killed before it listens
                 await trio.to_thread.run_sync(self.server.start)
         await trio.to_thread.run_sync(self.server.kill)
@@ -175,7 +180,8 @@ class CrashLoop:
     async def _start_again(self) -> None:
         begun = time.monotonic()
         await trio.to_thread.run_sync(self.server.start)
-        self.report.slowest_start = max(self.report.slowest_start, round(time.monotonic() - begun, 2))
+        self._last_start = time.monotonic() - begun
+        self.report.slowest_start = max(self.report.slowest_start, round(self._last_start, 2))
 
     async def _load(self) -> None:
         """Run every client until the server is gone or, at the end, until each has what it wants."""

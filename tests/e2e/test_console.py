@@ -19,7 +19,7 @@ from tests.clients import Client, connect, live
 from tests.e2e.browser import Page, two_pages
 from tests.running import RelayProcess, relay_process
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(18)
 
 HOSTILE = 'eve<img src=x onerror="alert(1)">'
 EXPECTED_ERRORS = re.compile(r"Failed to load resource: the server responded with a status of 401")

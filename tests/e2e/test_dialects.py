@@ -213,10 +213,9 @@ async def test_feeds_ignore_messages_up_to_their_limit(tmp_path: Path, path: str
         assert (await feed.closed())[0] == 1009
 
 
-@pytest.mark.alone
 async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
     """One that only sends text is gone at the deadline, one that answers pings stays."""
-    config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.4, "dialects.feeds.pong_timeout": 1.0})
+    config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.5, "dialects.feeds.pong_timeout": 3.0})
     async with running(config) as (_, address), trio.open_nursery() as nursery:
         host, _, port = address.rpartition(":")
         async with (
@@ -237,12 +236,12 @@ async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
             begun = trio.current_time()
             received = b""
             while b"\x88\x06\x03\xe9idle" not in received:
-                with trio.fail_after(3):
+                with trio.fail_after(8):
                     received += await mute.receive_some()
-            assert 0.9 < trio.current_time() - begun < 1.6
+            assert 2.9 < trio.current_time() - begun < 8
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                await trio.sleep(1)
+                await trio.sleep(1.5)
                 assert answering.connection.closed is None
 
 

@@ -17,7 +17,7 @@ from tests.e2e.node import Script, node
 from tests.running import RelayProcess, bearer, relay_process
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(15)
 
 LIMIT = 150.0
 STEP_TIMEOUT = 45.0

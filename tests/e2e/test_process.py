@@ -103,10 +103,9 @@ async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
             assert len(ids) == len(set(ids))
 
 
-@pytest.mark.alone
 async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:
     """SIGTERM closes sessions with 1001 and exits with 0 well within the grace, whatever some peers do."""
-    async with relay_process(tmp_path, "[server]\nshutdown_grace = 4.0\n") as server:
+    async with relay_process(tmp_path, "[server]\nshutdown_grace = 12.0\n") as server:
         host, _, port = server.address.rpartition(":")
         stalled = [socket.create_connection((host, int(port))) for _ in range(4)]
         stalled[0].sendall(b"GET /healthz HT")  # half a head
@@ -123,9 +122,9 @@ async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path:
                 os.kill(server.pid, signal.SIGTERM)
                 assert (await bob.closed())[0] == 1001
                 assert (await feed.closed())[0] == 1001
-                assert time.monotonic() - begun < 1.5
+                assert time.monotonic() - begun < 2.0
             assert await trio.to_thread.run_sync(server.wait) == 0
-            assert time.monotonic() - begun < 7
+            assert time.monotonic() - begun < 10
         finally:
             for one in stalled:
                 one.close()

@@ -16,7 +16,7 @@ WARM_UP = 300
 TIMEOUT = 120.0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(18)
 async def test_nothing_of_1500_guests_stays(tmp_path: Path) -> None:
     with trio.fail_after(TIMEOUT):
         report = await soak(tmp_path, sessions=GUESTS, warm_up=WARM_UP, concurrency=40)

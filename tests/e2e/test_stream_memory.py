@@ -15,7 +15,7 @@ from tests.running import bearer, relay_process
 from tests.streams import stream
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow(12)
 
 COUNT = 1000
 WARM = 100

@@ -16,7 +16,7 @@ from tests.hooks.receiver import receiver
 from tests.postgres import shared_server
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
+pytestmark = [pytest.mark.slow(12), pytest.mark.sqlite]
 
 
 async def test_a_node_dies(tmp_path: Path) -> None:

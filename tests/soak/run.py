@@ -18,6 +18,7 @@ import httpx
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import forks
 from tests.running import SECRET, bearer
 from tests.soak.behaviours import AUTH_TIMEOUT, BEHAVIOURS, BIG, LISTED, PING_INTERVAL, SYMBOLS
 from tests.soak.guest import USERS, Guest, World, token_of
@@ -205,9 +206,8 @@ async def _server(folder: Path) -> AsyncIterator[tuple[str, int]]:
 
 
 async def _world(folder: Path, address: str) -> World:
-    command = [sys.executable, "-m", "relay", "keys", "create", "--user", "pro", "--tier", "pro", "--scope", "connect"]
-    command += ["--scope", "publish", "--config", str(folder / "relay.toml")]
-    made = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+    command = ["keys", "create", "--user", "pro", "--tier", "pro", "--scope", "connect", "--scope", "publish"]
+    key = await trio.to_thread.run_sync(forks.run, [*command, "--config", str(folder / "relay.toml")], os.environ)
     rooms = []
     async with httpx.AsyncClient(base_url=f"http://{address}", headers=bearer("owner")) as http:
         for number in range(ROOMS):
@@ -221,7 +221,7 @@ async def _world(folder: Path, address: str) -> World:
         listed += [{"channel": f"user:listed-{number}", "data": {"message": "M"}} for number in range(LISTED)]
         admin = bearer("root", admin=True)
         (await http.post("/v1/publish", json=listed, headers=admin)).raise_for_status()
-    return World(address, tuple(rooms), made.stdout.decode().strip())
+    return World(address, tuple(rooms), key.strip())
 
 
 async def _round(world: World, numbers: range, concurrency: int, failures: list[str], slow: list[str]) -> None:
