@@ -12,6 +12,7 @@ import trio
 from relay.dialects.base import Endpoint, Handle, StreamEndpoint
 from relay.ground import logs
 from relay.ground.errors import Reason
+from relay.ground.turnstile import Turnstile
 from relay.sessions.frames import WEBSOCKET
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
@@ -29,6 +30,8 @@ log = logs.get("relay.session")
 class Host(Protocol):
     """The part of `Upgrades` that a connection uses."""
 
+    begins: Turnstile
+    """Bounds how many connections handle their first message at a time; see `WebSocket`."""
     ends: trio.Semaphore
     """Bounds how many connections handle the loss of their client at a time; see `WebSocket`."""
     watcher: Watcher
@@ -139,6 +142,7 @@ class WebSocketConnection(Connection):
             on_bytes=None if endpoint.only_pongs_count else session.alive,
             on_pong=session.alive if endpoint.only_pongs_count else None,
             on_violation=session.disconnect,
+            begins=host.begins,
             ends=host.ends,
             compresses=session.compresses,
         )

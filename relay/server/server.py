@@ -177,8 +177,7 @@ async def open_server(
         readiness = Readiness(inside.database, core.auth.tokens.jwks, cluster)
         places = config.server.max_connections or max_sessions()
         connections = ConnectionCounter(places + RESERVED_FILES // 2)
-        upgrades = _make_upgrades(inside, enabled, readiness, places, hands_over=bool(passed) or shares_port)
-        await services.start(upgrades.watcher.run)
+        upgrades = await _start_upgrades(inside, enabled, readiness, places, hands_over=bool(passed) or shares_port)
         sources = metrics.Sources(
             core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, cluster
         )
@@ -309,16 +308,18 @@ def _limits_of(dialect: Dialect) -> TakeUp:
     return lambda config: dialect.take_up(config.limits)
 
 
-def _make_upgrades(
+async def _start_upgrades(
     inside: _Inside, dialects: Sequence[Dialect], readiness: Readiness, max_sessions: int, *, hands_over: bool
 ) -> Upgrades:
-    """Return what opens connections of the dialects. `hands_over`: another process takes those that come during a drain."""
+    """Return what opens connections of the dialects, with its services. `hands_over`: another process takes those of a drain."""
     core, cluster = inside.core, inside.cluster
     upgrades = Upgrades(core, dialects, inside.flusher, max_sessions=max_sessions)
     core.connections.closed = lambda: readiness.closed(hands_over=hands_over)
     if cluster is not None:
         cluster.node.report = nodes.reporter(core)
         cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
+    for service in (upgrades.watcher.run, upgrades.begins.run):
+        await inside.services.start(service)
     return upgrades
 
 

@@ -18,6 +18,7 @@ from relay.dialects.base import Dialect, Endpoint, StreamEndpoint, error_bodies_
 from relay.ground import logs
 from relay.ground.errors import Code, Reason, RequestError
 from relay.ground.idle import wait_until_idle
+from relay.ground.turnstile import Turnstile
 from relay.server.connection import Connection, Socket, StreamConnection, WebSocketConnection
 from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
@@ -64,6 +65,8 @@ class Upgrades:
         self._trusted = core.trusted_proxies
         self._sessions: dict[Session, Socket] = {}
         self._ending: Reason | None = None
+        self.begins = Turnstile()
+        """Bounds how many connections handle their first message at a time; see `WebSocket`. A service of the server."""
         self.ends = trio.Semaphore(ENDS_PER_TURN)
         """Bounds how many connections handle the loss of their client at a time; see `WebSocket`."""
         self.watcher = Watcher()

@@ -18,6 +18,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 
 from relay.ground.errors import Reason
+from relay.ground.turnstile import Turnstile
 from relay.sessions.outbox import GONE, Outbox
 from relay.transports.stream import ByteStream
 from relay.transports.watcher import Watcher
@@ -44,6 +45,7 @@ class WebSocket:
     """One open WebSocket connection, as a session uses it."""
 
     __slots__ = (
+        "_begins",
         "_connection",
         "_ends",
         "_events",
@@ -68,18 +70,22 @@ class WebSocket:
         on_bytes: Callable[[], None] | None,
         on_pong: Callable[[], None] | None,
         on_violation: Callable[[Reason], None],
+        begins: Turnstile,
         ends: trio.Semaphore,
         compresses: bool = False,
     ) -> None:
         """`on_bytes` and `on_pong` report signs of life, `on_violation` what must end the connection; all are called synchronously.
 
-        `ends` is shared by all connections: it bounds how many handle the loss of their client between two turns of the loop.
+        `begins` and `ends` are shared by all connections. `begins` bounds how many handle their first message at once: a
+        crowd sends it at one moment, and it is most of what a connection costs. `ends` bounds how many handle the loss of
+        their client between two turns of the loop.
         `compresses`: whether permessage-deflate was negotiated.
         """
         self._stream = stream
         self._outbox = outbox
         self._watcher = watcher
         self._on_bytes = on_bytes
+        self._begins = begins
         self._ends = ends
         self._events = Events(outbox, max_message_bytes, on_pong, on_violation, compresses=compresses)
         self._inbox = _Inbox()
@@ -104,6 +110,9 @@ class WebSocket:
                 self._handle_events(0)
             if not inbox.messages:
                 return None
+            if not self.message_count:
+                self._watcher.add(self)  # for the wait of a crowd
+                await self._begins.enter()
             self.message_count += 1
             return inbox.take()
         finally:

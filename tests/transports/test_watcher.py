@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from relay.ground.errors import Reason
+from relay.ground.turnstile import Turnstile
 from relay.sessions.flusher import Flusher
 from relay.sessions.frames import text_frame
 from relay.sessions.outbox import Outbox
@@ -67,7 +68,7 @@ async def scene() -> AsyncIterator[Scene]:
 
     websocket = WebSocket(
         stream, outbox, watcher, max_message_bytes=MAX_AHEAD_BYTES, on_bytes=None, on_pong=pong, on_violation=violated,
-        ends=trio.Semaphore(1),
+        begins=Turnstile(), ends=trio.Semaphore(1),
     )  # fmt: skip
     subject = Scene(websocket, outbox, client)
     async with trio.open_nursery() as nursery:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from relay.ground.errors import Reason
+from relay.ground.turnstile import Turnstile
 from relay.transports.watcher import Watcher
 from relay.transports.websocket import WebSocket
 from relay.transports.websocket_events import Events
@@ -123,6 +124,7 @@ async def test_of_many_that_are_gone_few_end_in_one_turn(reset: bool) -> None:
             on_bytes=None,
             on_pong=None,
             on_violation=print,
+            begins=Turnstile(),
             ends=ends,
         )
         assert await websocket.receive() is None
