@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -104,6 +104,10 @@ class Resuming(Reader):
         super().__init__(name, address)
         self.room = room
         self.since: dict[str, dict[str, Any]] = {}
+
+    def lag(self, newest: Mapping[str, int]) -> int:
+        """Return how far it is behind these offsets, in the channel in which it is behind furthest."""
+        return max((newest[channel] - since["offset"] for channel, since in self.since.items()), default=0)
 
     async def _subscribe(self, client: Client, channel: str, message: dict[str, Any], inside: bool) -> None:
         """Subscribe, or resume; repeat it while the node cannot read."""

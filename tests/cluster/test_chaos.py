@@ -20,7 +20,7 @@ import trio
 
 from tests.actions import make_room
 from tests.cluster.nodes import SETTINGS, processes
-from tests.cluster.readers import ChannelsReader, LiveReader, PriceFeed, Reader, SocketioReader, TradesFeed
+from tests.cluster.readers import ChannelsReader, LiveReader, PriceFeed, Reader, Resuming, SocketioReader, TradesFeed
 from tests.postgres import PostgresServer
 from tests.running import RelayProcess, bearer
 
@@ -29,6 +29,8 @@ CLIENTS = {"live": 24, "channels": 12, "trades": 6, "price": 6, "socketio": 12}
 WRITERS, TICKERS = 20, 10
 PAUSE = 0.05
 """Seconds between two publications of a publisher, so that the machine has room for 60 clients."""
+LAG_INTERVAL = 0.5
+"""Seconds between two looks at how far the clients are behind."""
 GRACE = 5.0
 HISTORY = """
 [namespaces.chatroom]
@@ -37,6 +39,8 @@ history_size = 10000
 history_size = 10000
 """
 """Room for what is published while a client, or the bus of a node, is away: it must resume with nothing lost."""
+MAX_LAG = 2000
+"""Publications that a client may be behind before publishers wait. The clients share one process, which a fast node outruns."""
 STOP_TIMEOUT = 60.0
 """Seconds for a node to stop in order, on a machine on which everything else runs too."""
 LISTEN_CUT = (
@@ -63,6 +67,10 @@ class Chaos:
         """Address and time of each node that was ended."""
         self.going_on = True
         self.last = 0
+        self.readers: list[Resuming] = []
+        """The clients that resume."""
+        self.newest = {"room": 0, "trades": 0}
+        """The number of publications that were acknowledged, and the highest offset."""
 
     def address(self) -> str:
         """Return the address of some node that is alive."""
@@ -77,8 +85,9 @@ class Chaos:
                 body = {"message": text, "clientMessageId": text}
                 await self._post(http, f"/v1/chatrooms/{self.room}/messages", body)
                 self.acknowledged.append(text)
+                self.newest["room"] = len(self.acknowledged)
                 count += 1
-                await trio.sleep(PAUSE)
+                await self._pause()
 
     async def tick(self, number: int) -> None:
         """Publish trades and prices, each again with its key until it is acknowledged."""
@@ -91,7 +100,15 @@ class Chaos:
                 place = (channel, answer["epoch"], answer["offset"])
                 if self.positions.setdefault(place, str(item["data"][field])) != str(item["data"][field]):  # type: ignore[index]
                     self.wrong.append(f"{place} was given to two publications")
-                await trio.sleep(PAUSE)
+                if channel == "trades":
+                    self.newest["trades"] = max(self.newest["trades"], answer["offset"])
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait before the next publication, and while a client is far behind."""
+        await trio.sleep(PAUSE)
+        while self.going_on and any(reader.lag(self.newest) > MAX_LAG for reader in self.readers):
+            await trio.sleep(LAG_INTERVAL)
 
     async def _post(self, http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
         while True:
@@ -127,7 +144,7 @@ class Chaos:
                     await trio.to_thread.run_sync(node.start)
                 self.alive.add(index)
 
-    async def readers(self) -> list[Reader]:
+    async def clients(self) -> list[Reader]:
         """Return all clients. Those of Socket.IO have a key each."""
         found: list[Reader] = []
         for number in range(CLIENTS["live"]):
@@ -161,7 +178,8 @@ async def test_chaos(tmp_path: Path, seed: int) -> None:
 async def _run(folder: Path, postgres: PostgresServer, seed: int) -> None:
     async with processes(folder, 3, postgres.url(), SETTINGS + HISTORY) as started:
         chaos = Chaos(started, await make_room(started[0].address), seed)
-        readers = await chaos.readers()
+        readers = await chaos.clients()
+        chaos.readers = [reader for reader in readers if isinstance(reader, Resuming)]
         async with trio.open_nursery() as reading:
             for reader in readers:
                 reading.start_soon(reader.run)
