@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import trio
 from quart import Blueprint, Response, request
+from quart.routing import QuartRule
+from werkzeug.routing import Map
 
-from relay.api.app import json_body, success
+from relay.api.app import _App, json_body, success
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.clock import iso_ms
@@ -456,3 +458,14 @@ async def test_websockets_do_not_come_this_way() -> None:
     scope: Any = {"type": "websocket", "path": "/", "headers": []}
     await app_with()(scope, receive, send)
     assert sent == [{"type": "websocket.close"}]
+
+
+def test_routes_compile_no_functions_that_build_urls() -> None:
+    """Werkzeug asks a private method of its rules for two such functions, when a rule is added to a map."""
+    common, own = QuartRule("/a/<b>"), _App.url_rule_class("/a/<b>")
+    for rule, is_own in ((common, False), (own, True)):
+        Map([rule])
+        assert [getattr(rule, name).__func__.__name__ == "_build_no_url" for name in ("_build", "_build_unknown")] == [
+            is_own,
+            is_own,
+        ]
