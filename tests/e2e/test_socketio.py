@@ -30,7 +30,7 @@ say("ack", client.call("subscribe", {"symbols": ["eth", "BTC", "NONE"]}, namespa
 say("ack", client.call("unsubscribe", {"symbols": ["ETH"]}, namespace="/api-ws"))
 client.emit("subscribe", {"symbols": ["SOL"]}, namespace="/api-ws")
 say("ack", client.call("unsubscribe", {"symbols": []}, namespace="/api-ws"))
-client.disconnect()
+client.eio.disconnect()  # not client.disconnect(): over polling that often loses its last packet, and then waits for the server
 """
 
 UPDATE = {
