@@ -104,7 +104,7 @@ async def said_to(world: World, cell: Cell, role: str) -> str:
             assert (await taken.event())["event"] == "relay:subscribed"
         await happen(world, cell)
         text = ""
-        while "said-status" not in text:
+        while not ("said-status" in text and "said-market" in text):  # prices come when they may, the rest in order
             await taken.event()
             text = taken.text.decode()
         return text

@@ -19,7 +19,7 @@ PATH = "/v1/sse"
 async def test_a_quiet_stream_is_sent_comments_and_stays(autojump_clock: trio.testing.MockClock) -> None:
     async with virtual(open_sse) as world:
         client = world.connect(PATH, "channel=trades")
-        await trio.sleep(0.5)
+        await trio.sleep(0.1)  # before the first turn of the pinger, and between two of them
         for minute in range(1, 60):
             await trio.sleep(60)
             assert client.pings == minute * 3
