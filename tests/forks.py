@@ -6,6 +6,8 @@ process like any other: it runs `python -m relay` from its first line, can be ki
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
@@ -21,7 +23,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO
 
-IMPORTED = ("relay.cli.main", "relay.server.process", "relay.server.server", "relay.store.postgres.engine")
+IMPORTED = (
+    "relay.cli.main",
+    "relay.server.process",
+    "relay.server.server",
+    "relay.store.postgres.engine",
+    "relay.store.sqlite.database",
+)
 """Imported before a fork. They bring along whatever a server needs."""
 MAX_REQUEST = 1 << 18
 """Bytes of a request: a command and its environment."""
@@ -168,6 +176,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         for name in IMPORTED:
             importlib.import_module(name)
+        gc.freeze()  # or the garbage collector examines all of it at the end of each process, for 0.17 s
         request = _fork_on_request(channel)
     if request is not None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -175,7 +184,17 @@ def main() -> None:
         os.environ.update(request["environment"])  # type: ignore[call-overload]
         os.chdir(str(request["folder"]))
         sys.argv = ["", *request["arguments"]]  # type: ignore[misc]
-        runpy.run_module(str(request["module"]), run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module(str(request["module"]), run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            if not isinstance(end.code, int):
+                raise
+            # The rest of an end would visit each object that was imported, for 0.06 s.
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)
 
 
 if __name__ == "__main__":
