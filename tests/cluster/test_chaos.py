@@ -1,6 +1,6 @@
 """Three nodes in processes of their own, clients of all dialects and publishers everywhere, and nodes that are killed and started.
 
-It runs for RELAY_CHAOS_SECONDS (8 by default; 600 is the long run), with 60 clients and 30 publishers.
+It runs for RELAY_CHAOS_SECONDS (12 by default; 600 is the long run), with 60 clients and 30 publishers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.cluster.readers import ChannelsReader, LiveReader, PriceFeed, Reader,
 from tests.postgres import PostgresServer
 from tests.running import RelayProcess, bearer
 
-SECONDS = float(os.environ.get("RELAY_CHAOS_SECONDS", "8"))
+SECONDS = float(os.environ.get("RELAY_CHAOS_SECONDS", "12"))
 CLIENTS = {"live": 24, "channels": 12, "trades": 6, "price": 6, "socketio": 12}
 WRITERS, TICKERS = 20, 10
 PAUSE = 0.05
@@ -47,7 +47,7 @@ LISTEN_CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
 )
 
-pytestmark = pytest.mark.slow(16)
+pytestmark = pytest.mark.slow(20)
 
 
 class Chaos:

@@ -1,6 +1,6 @@
 """What a killed server leaves: everything that any client saw or was told yes about, once, without a gap.
 
-Ten crashes, each kind at least twice; `RELAY_CRASHES=300 pytest -s tests/e2e/test_crash.py` for more. `RELAY_SEED` repeats
+A dozen crashes, each kind at least twice; `RELAY_CRASHES=300 pytest -s tests/e2e/test_crash.py` for more. `RELAY_SEED` repeats
 the same points in time, as far as processes let it.
 """
 
@@ -17,7 +17,7 @@ from tests.running import relay_process
 
 pytestmark = pytest.mark.slow(12)
 
-CRASHES = int(os.environ.get("RELAY_CRASHES", "10"))
+CRASHES = int(os.environ.get("RELAY_CRASHES", "12"))
 
 
 @pytest.mark.each_store

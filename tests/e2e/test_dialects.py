@@ -213,38 +213,6 @@ async def test_feeds_ignore_messages_up_to_their_limit(tmp_path: Path, path: str
         assert (await feed.closed())[0] == 1009
 
 
-async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
-    """One that only sends text is gone at the deadline, one that answers pings stays."""
-    config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.5, "dialects.feeds.pong_timeout": 3.0})
-    async with running(config) as (_, address), trio.open_nursery() as nursery:
-        host, _, port = address.rpartition(":")
-        async with (
-            connect(address, "/api/v1/ws/trades") as answering,
-            await trio.open_tcp_stream(host, int(port)) as mute,
-        ):
-            await mute.send_all(
-                b"GET /api/v1/ws/trades HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            )
-
-            async def talk() -> None:
-                while True:
-                    await mute.send_all(b"\x81\x82\0\0\0\0hi")
-                    await trio.sleep(0.1)
-
-            nursery.start_soon(talk)
-            begun = trio.current_time()
-            received = b""
-            while b"\x88\x06\x03\xe9idle" not in received:
-                with trio.fail_after(8):
-                    received += await mute.receive_some()
-            assert 2.9 < trio.current_time() - begun < 8
-            nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True):
-                await trio.sleep(1.5)
-                assert answering.connection.closed is None
-
-
 async def test_channels(tmp_path: Path) -> None:
     """The envelope, the four codes, conversations that are rooms, resume, and notifications once."""
     async with running(config_for(tmp_path)) as (_, address):

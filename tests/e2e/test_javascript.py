@@ -26,7 +26,7 @@ MAX_GZIP_BYTES = 10 * 1024
 CASES_TIMEOUT = 120.0
 """Seconds for the cases of Node's runner, of which some wait for tokens to expire."""
 
-ENDURANCE_SECONDS = float(os.environ.get("RELAY_ENDURANCE", "12"))
+ENDURANCE_SECONDS = float(os.environ.get("RELAY_ENDURANCE", "20"))
 """How long the clients are dropped. Ten minutes, with RELAY_ENDURANCE=600, also show that memory stays flat."""
 LONG = 300.0
 """Seconds from which the growth of memory is judged."""
@@ -34,7 +34,7 @@ CLIENTS = 100
 DROP_MS = 3000
 MESSAGES_PER_SECOND = 50
 BROADCAST_INTERVAL = 0.2
-TOKEN_SECONDS = 5
+TOKEN_SECONDS = 8
 KILLS = 2
 PUBLISH_TIMEOUT = 30.0
 """Seconds for one broadcast. The server answers late while 100 clients come back to it on a busy machine."""
@@ -68,7 +68,7 @@ async def test_channels_of_namespaces(tmp_path: Path) -> None:
     await _cases(tmp_path, SETTINGS, "namespaces.test.mjs")
 
 
-@pytest.mark.slow(14)
+@pytest.mark.slow(22)
 async def test_nothing_is_lost_while_connections_break(tmp_path: Path) -> None:
     """Neither lost, repeated nor out of order, while 100 clients are dropped, tokens expire and the server is killed."""
     settings = "[limits]\nhandshakes_per_minute = 100000\nrequests_per_minute = 100000\n"
@@ -86,7 +86,7 @@ async def test_nothing_is_lost_while_connections_break(tmp_path: Path) -> None:
     assert result["sent"] == result["acknowledged"] == result["last"] == result["distinct"] == result["stored"]
     assert result["broadcasts"] == broadcasts
     assert result["delivered"] == CLIENTS * (result["last"] + broadcasts)
-    assert result["sent"] > MESSAGES_PER_SECOND * ENDURANCE_SECONDS / 4  # a busy machine sends fewer
+    assert result["sent"] > MESSAGES_PER_SECOND * ENDURANCE_SECONDS / 2
     assert result["connects"] > CLIENTS * ENDURANCE_SECONDS * 1000 / DROP_MS / 3
     assert result["resumes"] > result["connects"]
     assert result["refresh"] > 0

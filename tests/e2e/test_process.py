@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import pytest
 import trio
 
 from tests import stores
-from tests.actions import join, make_room, publish
-from tests.clients import connect, live
+from tests.actions import make_room, publish
+from tests.clients import live
 from tests.e2e.node import node
 from tests.running import RelayProcess, relay_process, token
 from tests.waiting import until
@@ -101,33 +99,6 @@ async def test_realtime_client_of_the_documentation(tmp_path: Path) -> None:
                 if (client, type_) == ("alice", "chat:message")
             ]
             assert len(ids) == len(set(ids))
-
-
-async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:
-    """SIGTERM closes sessions with 1001 and exits with 0 well within the grace, whatever some peers do."""
-    async with relay_process(tmp_path, "[server]\nshutdown_grace = 12.0\n") as server:
-        host, _, port = server.address.rpartition(":")
-        stalled = [socket.create_connection((host, int(port))) for _ in range(4)]
-        stalled[0].sendall(b"GET /healthz HT")  # half a head
-        stalled[1].sendall(b"POST /v1/publish HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")  # half a body
-        stalled[2].sendall(
-            b"GET /v1/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )  # never answers a close
-        try:
-            async with live(server.address, "bob") as bob, connect(server.address, "/api/v1/ws/trades") as feed:
-                await join(bob, await make_room(server.address))
-                assert (await feed.receive())["type"] == "init"
-                begun = time.monotonic()
-                os.kill(server.pid, signal.SIGTERM)
-                assert (await bob.closed())[0] == 1001
-                assert (await feed.closed())[0] == 1001
-                assert time.monotonic() - begun < 2.0
-            assert await trio.to_thread.run_sync(server.wait) == 0
-            assert time.monotonic() - begun < 10
-        finally:
-            for one in stalled:
-                one.close()
 
 
 async def test_sighup_ends_nothing(tmp_path: Path) -> None:

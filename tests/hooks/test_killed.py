@@ -1,6 +1,6 @@
 """No end is lost when a server is killed: each beginning that a receiver was told of has its end, once.
 
-Three kills, each with a dozen connections and with events that wait for a retry. For more:
+Five kills, each with a dozen connections and with events that wait for a retry. For more:
 `RELAY_WEBHOOK_KILLS=200 pytest -s -n 0 -o faulthandler_timeout=0 tests/hooks/test_killed.py`.
 `RELAY_SEED` repeats the same points in time, as far as processes let it.
 """
@@ -17,9 +17,9 @@ from tests.hooks.kill_loop import KillLoop, settings
 from tests.hooks.receiver import Unreliable, receiver
 from tests.running import relay_process
 
-pytestmark = pytest.mark.slow(12)
+pytestmark = pytest.mark.slow(25)
 
-KILLS = int(os.environ.get("RELAY_WEBHOOK_KILLS", "3"))
+KILLS = int(os.environ.get("RELAY_WEBHOOK_KILLS", "5"))
 
 
 @pytest.mark.each_store
