@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -30,16 +33,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 HERE = Path(__file__).parent
 ROOM = Room(inside=Path(__file__), gate=HERE / "__init__.py")
 """Every run of this checkout locks the same two files."""
-SPARE_WORKERS = 2
+SPARE_WORKERS = 4
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
+EXAMPLE_SECONDS = 0.2
+"""Seconds of its thread that an example of Hypothesis may take, unless its test says `deadline=None`."""
+EXAMPLE_LIMIT = timedelta(seconds=10)
+"""The deadline of Hypothesis itself, which counts the time that other processes run, and the first import of a module."""
 STAND_IN = "stand_in"
 """The property in which a test records the stand-in that it used, and why."""
 SLOW_SECONDS = 1.0
 """A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
+QUICK_SECONDS = 0.02
+"""A test that is not marked takes about as long."""
 
 
-# Hypothesis fails a test if an example takes more than 0.2 s, and on a busy machine any example may.
-settings.register_profile("relay", deadline=None)
+settings.register_profile("relay", deadline=EXAMPLE_LIMIT)
 settings.load_profile("relay")
 
 
@@ -53,14 +61,28 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, so that none of them is the last one to run; then those to run alone."""
+    """Mix files that mostly wait with files that mostly compute, the longest first; tests to run alone come last."""
     slow: dict[Path, float] = defaultdict(float)
+    quick: dict[Path, float] = defaultdict(float)
     for item in items:
-        for mark in item.iter_markers("slow"):
+        if (mark := item.get_closest_marker("slow")) is not None:
             slow[item.path] += mark.args[0] if mark.args else SLOW_SECONDS
-            break
+        else:
+            quick[item.path] += QUICK_SECONDS
+    begins = _begins({path: took for path, took in quick.items() if path not in slow}) | _begins(slow)
     alone = {item.path for item in items if item.get_closest_marker("alone")}
-    items.sort(key=lambda item: (item.path in alone, -slow[item.path]))
+    items.sort(key=lambda item: (item.path in alone, begins[item.path]))
+
+
+def _begins(seconds: Mapping[Path, float]) -> dict[Path, float]:
+    """Return when each file begins if they run one after the other, the longest first: 0 is the start, 1 the end."""
+    begins: dict[Path, float] = {}
+    total = sum(seconds.values())
+    before = 0.0
+    for path in sorted(seconds, key=lambda path: -seconds[path]):
+        begins[path] = before / total
+        before += seconds[path]
+    return begins
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,6 +101,27 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """Let a test that measures time or memory run while no other test does."""
     with ROOM.entered(alone=item.get_closest_marker("alone") is not None):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Bound the time of each example of Hypothesis. It calls `inner_test` for each, which pytest-trio has replaced by now."""
+    given = getattr(pyfuncitem.obj, "hypothesis", None)
+    if given is not None and not hasattr(given.inner_test, "bounded"):
+        given.inner_test = _bounded(given.inner_test)
+    return (yield)
+
+
+def _bounded(example: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(example)
+    def run(*args: object, **kwargs: object) -> None:
+        began = time.thread_time()
+        example(*args, **kwargs)
+        took = time.thread_time() - began
+        assert took < EXAMPLE_SECONDS or settings().deadline is None, f"an example took {took:.2f} s"
+
+    run.bounded = True  # type: ignore[attr-defined]
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -225,6 +225,7 @@ async def test_requests_of_both_ways_take_turns_on_a_connection(tmp_path: Path) 
             assert (await connection.answer()).json["data"]["published"] == 1
 
 
+@pytest.mark.slow
 async def test_requests_may_be_sent_ahead(tmp_path: Path) -> None:
     """However many come at once, and whichever way each goes, the answers come in order."""
     get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -293,6 +294,7 @@ async def test_a_body_that_does_not_end_publishes_nothing(tmp_path: Path) -> Non
     assert position.offset == 0
 
 
+@pytest.mark.slow
 async def test_a_body_that_stalls_is_let_go(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, connection, key):
         server.http.body_timeout = 0.2
@@ -323,6 +325,7 @@ async def test_a_connection_without_requests_is_let_go(tmp_path: Path) -> None:
 # -- the end of the server ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_drain_closes_kept_connections_and_lets_a_request_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ async def test_streams_are_bounded(tmp_path: Path) -> None:
                 assert await lines.next()
 
 
+@pytest.mark.slow
 async def test_figures_need_a_right_and_end_with_it(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin:
         _, publisher = await create_key(tmp_path, "publish")

@@ -359,6 +359,7 @@ async def test_disconnect_of_a_client_of_socketio_that_polls(tmp_path: Path) -> 
         await relay.until(lambda: len(relay.server.core.connections) == 0)
 
 
+@pytest.mark.slow
 async def test_refresh(tmp_path: Path) -> None:
     async with managed(tmp_path) as relay, live(relay.address, "ann") as ann, live(relay.address, "bob") as bob:
         await relay.send(cent.RefreshRequest(user="ann", expired=True))

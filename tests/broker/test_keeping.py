@@ -208,6 +208,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 async def test_a_resume_never_seems_complete_if_it_is_not(

@@ -32,10 +32,8 @@ from tests.waiting import until
 FROZEN_SECONDS = float(os.environ.get("RELAY_FROZEN_SECONDS", "4"))
 RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which writes succeed again."""
-BUSY_RECOVERY_TIMEOUT = 10.0
-"""The same for tests that run beside others."""
 
-pytestmark = pytest.mark.slow(8)
+pytestmark = [pytest.mark.slow(8), pytest.mark.alone]
 
 
 @pytest.fixture
@@ -110,9 +108,9 @@ async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresSer
                     )  # fmt: skip
                 since = {"offset": position["offset"], "epoch": position["epoch"]}
                 wire.mend()
-                await eventually(lambda: not cluster.node.cut_off, BUSY_RECOVERY_TIMEOUT)
-                await eventually(lambda: cluster.bus.connected, BUSY_RECOVERY_TIMEOUT)
-                await until(lambda: can_read(second, room), BUSY_RECOVERY_TIMEOUT)  # its readers notice by themselves
+                await eventually(lambda: not cluster.node.cut_off, RECOVERY_TIMEOUT)
+                await eventually(lambda: cluster.bus.connected, RECOVERY_TIMEOUT)
+                await until(lambda: can_read(second, room), RECOVERY_TIMEOUT)  # its readers notice by themselves
                 for address in (second, first):
                     async with live(address, "bob") as bob:
                         assert (await join(bob, room, since=since))["recovered"] is True
@@ -122,7 +120,6 @@ async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresSer
                         assert {"alice", "bob"} == {user["userId"] for user in users}
 
 
-@pytest.mark.alone
 async def test_a_database_that_is_frozen(tmp_path: Path, postgres: PostgresServer) -> None:
     """No node can tell whether the others are served. Writes wait or are refused, and are as many as were acknowledged."""
     with trio.fail_after(FROZEN_SECONDS + 60):
@@ -196,4 +193,4 @@ async def test_a_database_without_room(tmp_path: Path, postgres: PostgresServer)
             assert not any(node.server.cluster.node.cut_off for node in started if node.server.cluster is not None)
             postgres.limit_files(unlimited)
             before = len(those.acknowledged)
-            await eventually(lambda: len(those.acknowledged) > before + 20, BUSY_RECOVERY_TIMEOUT)
+            await eventually(lambda: len(those.acknowledged) > before + 20, RECOVERY_TIMEOUT)

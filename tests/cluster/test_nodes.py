@@ -223,6 +223,7 @@ async def test_an_operator_disconnects_a_user_on_every_node(tmp_path: Path) -> N
         assert (await eve.ask(type="ping"))["type"] == "pong"
 
 
+@pytest.mark.slow
 async def test_nodes_tell_the_others_what_they_carry(tmp_path: Path) -> None:
     """An operator who asks one of them sees the connections of all, and the state of the bus."""
     async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob"), http_client() as http:

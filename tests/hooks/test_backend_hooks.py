@@ -121,6 +121,7 @@ async def test_nobody_is_asked_where_the_rules_say_yes_or_the_client_is_no_user(
         assert here.backend.received == []
 
 
+@pytest.mark.slow
 async def test_an_event_stream_asks_once_for_each_channel(tmp_path: Path) -> None:
     """The stream rests on the answer from before its head, and ends with it."""
     end = time.time() + 1.5
@@ -444,6 +445,7 @@ async def test_a_backend_that_hangs_slows_its_own_requests_alone(tmp_path: Path)
     await until(lambda: here.server.core.hooks["backend"].pending == 0)
 
 
+@pytest.mark.slow
 async def test_a_question_outlives_its_client_by_the_timeout_at_most(tmp_path: Path) -> None:
     async with hooked(tmp_path, timeout=0.5) as here:
         async with live(here.address, "u1") as client:

@@ -160,6 +160,7 @@ async def test_a_target_that_has_something_is_left_alone(ends: Ends) -> None:
     assert await run(ends.config(ends.target), everything) == before
 
 
+@pytest.mark.slow
 async def test_a_source_that_a_server_works_on_is_refused(ends: Ends) -> None:
     async def copy(store: Store) -> None:
         with pytest.raises(StoreError, match=r"Another Relay|Stop every node"):

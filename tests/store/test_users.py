@@ -41,6 +41,7 @@ def test_what_is_named_replaces_what_is_stored(connection: Transaction) -> None:
     assert get_many(connection, ["u1"]) == {"u1": Profile("u1", "Augusta", "Lovelace", "")}
 
 
+@pytest.mark.slow
 def test_those_who_were_seen_are_got_and_no_others(connection: Transaction) -> None:
     profiles = {f"u{number}": Profile(f"u{number}", f"Name {number}") for number in range(2000)}
     connection.execute("BEGIN")

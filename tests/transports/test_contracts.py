@@ -294,6 +294,7 @@ async def test_a_later_head_that_is_slow_is_let_go() -> None:
         assert trio.current_time() - begun < 2
 
 
+@pytest.mark.slow
 async def test_an_idle_connection_is_let_go() -> None:
     """With Quart-Trio too the keep-alive timeout counts."""
     async with world(keep_alive_timeout=0.3) as relay, await relay.connect() as stream:

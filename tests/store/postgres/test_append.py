@@ -240,6 +240,7 @@ async def test_a_deadlock_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
         assert outcome.position.offset == 1
 
 
+@pytest.mark.slow
 async def test_operations_of_two_nodes_never_deadlock(tmp_path: Path) -> None:
     """Batches that write rows in opposite orders, with publications between."""
     async with nodes(tmp_path) as both:
@@ -260,6 +261,7 @@ async def test_operations_of_two_nodes_never_deadlock(tmp_path: Path) -> None:
     assert stores.problems(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_a_channel_that_is_forgotten_meanwhile_never_has_a_position_twice(tmp_path: Path) -> None:
     """It begins again at offset 1, each time with another epoch, whatever other nodes have begun to write."""
     positions: list[tuple[str, Position]] = []
