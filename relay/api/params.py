@@ -8,7 +8,7 @@ from typing import Any
 from quart import request
 
 from relay.ground.errors import invalid_field
-from relay.ground.schema import MAX_INTEGER, Fields, Param, reference
+from relay.ground.schema import MAX_INTEGER, NOT_BLANK, Fields, Param, reference
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.publication import Position
 
@@ -58,7 +58,7 @@ NUMBERED_PAGE: Fields = {
     ),
 }
 """The query of a list whose cursors are numbers."""
-NEW_USER = Param({**TEXT.schema, "format": "user-id", "pattern": r"\S"}, required=True)
+NEW_USER = Param({**TEXT.schema, "format": "user-id", "pattern": NOT_BLANK}, required=True)
 """The schema of `new_user`."""
 
 

@@ -16,7 +16,7 @@ from relay.api.params import NEW_USER, NUMBERED_PAGE, Params, number_cursor, pag
 from relay.core import Core
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, invalid_field
-from relay.ground.schema import Param
+from relay.ground.schema import NOT_BLANK, Param
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
@@ -118,7 +118,7 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
                 {
                     "type": "string",
                     "format": "user-id",
-                    "pattern": r"\S",
+                    "pattern": NOT_BLANK,
                     "minLength": 1,
                     "maxLength": MAX_NAME_CHARACTERS,
                 },

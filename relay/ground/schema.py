@@ -26,6 +26,8 @@ Schema = dict[str, Any]
 
 MAX_INTEGER = 2**63 - 1
 """The largest integer that a field may have."""
+NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+"""The pattern of a text of which `str.strip` leaves something. The `\\s` of JSON Schema lacks five of these, and has U+FEFF."""
 JSON: Schema = {
     "description": "Any JSON value. Integers have at most 64 bits, and the whole text at most 128 levels.",
 }

@@ -14,7 +14,7 @@ from relay.api.bodies import field, structured
 from relay.auth.verifier import is_user_id
 from relay.chat.messages import MAX_MESSAGE_CHARACTERS
 from relay.chat.notifications import DEFAULT_PRIORITY, PRIORITIES, Priority
-from relay.ground.schema import Shaped, shaped
+from relay.ground.schema import NOT_BLANK, Shaped, shaped
 from relay.model.namespaces import MAX_ID_CHARACTERS, ROOM_ID_PATTERN, ROOM_ID_RULE, is_room_id
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS
 from relay.store.rooms import ROOM_TYPES, RoomType
@@ -38,7 +38,7 @@ USER_ID = {"type": "string", "format": "user-id", "minLength": 1, "maxLength": M
 def text(max_characters: int) -> Shaped:
     """Return the check of a text that is not empty. It removes the space around the text."""
 
-    @shaped({"type": "string", "minLength": 1, "maxLength": max_characters, "pattern": r"\S"})
+    @shaped({"type": "string", "minLength": 1, "maxLength": max_characters, "pattern": NOT_BLANK})
     def check(value: Any) -> str:
         if not isinstance(value, str) or not 0 < len(value.strip()) <= max_characters:
             raise ValueError(f"must be a text of 1 to {max_characters} characters")
