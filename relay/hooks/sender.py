@@ -185,7 +185,11 @@ class Sender:
             return self._rests_until
         try:
             # A wakeup promises an event, so it is claimed at once. Otherwise a look costs no transaction.
-            claimed = await self._write(partial(self._claim, free)) if woken or await self._is_due() else []
+            claimed = (
+                await self._write(partial(self._claim, free, self._rests_until))
+                if woken or await self._is_due()
+                else []
+            )
             due_ms = None if claimed else await self._next_due()
         except RequestError as refusal:
             log.debug("the outbox cannot be used, trying again", webhook=self.name, cause=refusal.message)
@@ -211,7 +215,9 @@ class Sender:
         due_ms = await self._next_due()
         return due_ms is not None and due_ms <= self._clock.now_ms()
 
-    def _claim(self, maximum: int, connection: Transaction) -> list[Delivery]:
+    def _claim(self, maximum: int, rests_until: float, connection: Transaction) -> list[Delivery]:
+        if self.is_stopped or self._rests_until > rests_until:
+            return []  # so said the answer to a request that ended while this waited for the database
         now_ms = self._clock.now_ms()
         until_ms = now_ms + int((self.config.timeout + CLAIM_MARGIN) * 1000)
         return outbox.claim(connection, self.name, node=self._node, now_ms=now_ms, until_ms=until_ms, maximum=maximum)

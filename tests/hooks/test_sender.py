@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -225,6 +226,29 @@ async def test_a_cancelled_request_is_made_again(autojump_clock: trio.testing.Mo
         nursery.cancel_scope.cancel()
     assert [sent for _, sent in one.receiver.requests] == [id_, id_]
     assert one.count == (0, 0)
+
+
+@pytest.mark.parametrize("answer", [410, 429])
+async def test_an_answer_holds_for_a_claim_that_waits_for_the_database(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    """Neither the same event nor another one is sent once the receiver wants none, or none so soon."""
+    async with world(lambda *_: answer, headers={"retry-after": "3600"}, max_in_flight=2) as here:
+        here.write("a")
+        await trio.sleep(0.005)
+        assert here.receiver.running == 1
+        write = here.database.write
+
+        async def claim_late(operation: Any, **options: Any) -> Any:
+            if isinstance(operation, partial):
+                await trio.sleep(20)
+            return await write(operation, **options)
+
+        monkeypatch.setattr(here.database, "write", claim_late)
+        here.write("b")
+        await trio.sleep(60)
+        assert len(here.receiver.requests) == 1
+        assert here.count == (2, 0)
 
 
 async def test_gone_stops_without_a_dead_letter(autojump_clock: trio.testing.MockClock) -> None:
