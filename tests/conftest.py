@@ -1,4 +1,4 @@
-"""How the tests run: in several processes, whole files each, the slow ones first; a test marked `alone` beside no other.
+"""How the tests run: in several processes, whole files each; those that measure at the end, beside no others.
 
 `-n 0` runs them in one process, for a debugger or for `-s`.
 """
@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pytest
 from hypothesis import settings
 
 from tests import forks, postgres, stores
-from tests.alone import Room
+from tests.alone import Company, Room
 
 # Containers often set this variable. Then nothing keeps compiled modules, so every process that a test starts compiles
 # Relay (0.3 s of CPU), and every worker compiles the tests (5 s).
@@ -31,14 +31,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
-ROOM = Room(inside=Path(__file__), gate=HERE / "__init__.py")
-"""Every run of this checkout locks the same two files."""
+ROOM = Room(gate=HERE / "__init__.py", timed=HERE / "alone.py", others=Path(__file__))
+"""Every run of this checkout locks the same files."""
 SPARE_WORKERS = 4
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
 EXAMPLE_SECONDS = 0.2
 """Seconds of its thread that an example of Hypothesis may take, unless its test says `deadline=None`."""
 EXAMPLE_LIMIT = timedelta(seconds=10)
 """The deadline of Hypothesis itself, which counts the time that other processes run, and the first import of a module."""
+LATE = 0.95
+"""The share of all files after which they are short, so that a test which waits for others waits for a second at most."""
+IS_LAST = pytest.StashKey[bool]()
+"""Whether all tests of the file measure, so that they come after all others."""
 STAND_IN = "stand_in"
 """The property in which a test records the stand-in that it used, and why."""
 SLOW_SECONDS = 1.0
@@ -61,7 +65,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix files that mostly wait with files that mostly compute, the longest first; tests to run alone come last."""
+    """Mix files that mostly wait with files that mostly compute, the longest first; those of tests that measure come last."""
     slow: dict[Path, float] = defaultdict(float)
     quick: dict[Path, float] = defaultdict(float)
     for item in items:
@@ -70,8 +74,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         else:
             quick[item.path] += QUICK_SECONDS
     begins = _begins({path: took for path, took in quick.items() if path not in slow}) | _begins(slow)
-    alone = {item.path for item in items if item.get_closest_marker("alone")}
-    items.sort(key=lambda item: (item.path in alone, begins[item.path]))
+    companies: dict[Path, list[Company]] = defaultdict(list)
+    for item in items:
+        companies[item.path].append(_company(item))
+    for item in items:
+        item.stash[IS_LAST] = min(companies[item.path]) > Company.ANY
+    items.sort(key=lambda item: _turn(companies[item.path], begins[item.path]))
+
+
+def _turn(companies: Sequence[Company], begins: float) -> tuple[Company, float]:
+    """Return the place of a file: near the end of its kind if a test of it has to wait until others have ended."""
+    return min(companies), begins if max(companies) is min(companies) else max(begins, LATE)
+
+
+def _company(item: pytest.Item) -> Company:
+    if item.get_closest_marker("alone") is not None:
+        return Company.NONE
+    return Company.ANY if item.get_closest_marker("timed") is None else Company.TIMED
 
 
 def _begins(seconds: Mapping[Path, float]) -> dict[Path, float]:
@@ -98,8 +117,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let a test that measures time or memory run while no other test does."""
-    with ROOM.entered(alone=item.get_closest_marker("alone") is not None):
+    """Let a test that measures run while no other test does that could disturb it."""
+    with ROOM.entered(_company(item), last=item.stash.get(IS_LAST, False)):
         return (yield)
 
 

@@ -1,19 +1,20 @@
-"""The room of the tests that run alone: shared by the others, empty for them, and entered in turn."""
+"""The room of the tests: shared, shared by those that measure time, or had alone, and entered in turn."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.alone import Room
+from tests.alone import Company, Room
 
 
 @pytest.fixture
 def room(tmp_path: Path) -> Room:
-    made = Room(tmp_path / "inside", tmp_path / "gate")
+    made = Room(tmp_path / "gate", tmp_path / "timed", tmp_path / "others")
     for path in made:
         path.touch()
     return made
@@ -25,47 +26,64 @@ class Visitors:
     def __init__(self, room: Room) -> None:
         self._room = room
         self._lock = threading.Lock()
-        self._inside: list[bool] = []
-        self.most = 0
+        self._inside: Counter[Company] = Counter()
+        self.most: Counter[Company] = Counter()
         self.faults = 0
         self.order: list[str] = []
 
-    def visit(self, name: str, *, alone: bool, seconds: float = 0.01) -> None:
+    def visit(self, name: str, company: Company, seconds: float = 0.01, last: bool = False) -> None:
         """Enter, stay, and leave."""
-        with self._room.entered(alone=alone):
+        with self._room.entered(company, last=last):
             with self._lock:
-                self._inside.append(alone)
-                self.most = max(self.most, len(self._inside))
-                self.faults += any(self._inside) and len(self._inside) > 1
+                self._inside[company] += 1
+                self.most |= self._inside
+                self.faults += len(+self._inside) > 1 or self._inside[Company.NONE] > 1
                 self.order.append(name)
             time.sleep(seconds)
             with self._lock:
-                self._inside.remove(alone)
+                self._inside[company] -= 1
 
-    def start(self, name: str, *, alone: bool, seconds: float = 0.01) -> threading.Thread:
+    def start(self, name: str, company: Company, seconds: float = 0.01, last: bool = False) -> threading.Thread:
         """Let a visitor come."""
-        thread = threading.Thread(target=self.visit, args=(name,), kwargs={"alone": alone, "seconds": seconds})
+        thread = threading.Thread(target=self.visit, args=(name, company, seconds, last))
         thread.start()
         return thread
 
 
-def test_who_is_alone_is_alone_and_the_others_are_together(room: Room) -> None:
+def test_each_has_its_company(room: Room) -> None:
     visitors = Visitors(room)
-    for thread in [visitors.start(str(number), alone=number % 5 == 0) for number in range(30)]:
+    for thread in [visitors.start(str(number), Company(number // 2 % 3)) for number in range(60)]:
         thread.join(20)
-    assert len(visitors.order) == 30
+    assert len(visitors.order) == 60
     assert visitors.faults == 0
-    assert visitors.most > 1
+    assert visitors.most[Company.ANY] > 1
+    assert visitors.most[Company.TIMED] > 1
+    assert visitors.most[Company.NONE] == 1
 
 
-def test_nobody_overtakes_a_test_that_waits_to_be_alone(room: Room) -> None:
+@pytest.mark.parametrize("company", [Company.TIMED, Company.NONE])
+def test_nobody_overtakes_a_test_that_waits(room: Room, company: Company) -> None:
     visitors = Visitors(room)
-    threads = [visitors.start("first", alone=False, seconds=0.2)]
+    threads = [visitors.start("first", Company.ANY, 0.2)]
     while not visitors.order:
         time.sleep(0.001)
-    threads.append(visitors.start("alone", alone=True))
+    threads.append(visitors.start("waits", company))
     time.sleep(0.05)
-    threads.append(visitors.start("late", alone=False))
+    threads.append(visitors.start("late", Company.ANY))
     for thread in threads:
         thread.join(20)
-    assert visitors.order == ["first", "alone", "late"]
+    assert visitors.order == ["first", "waits", "late"]
+
+
+def test_the_last_let_all_others_pass(room: Room) -> None:
+    visitors = Visitors(room)
+    threads = [visitors.start("first", Company.ANY, 0.2)]
+    while not visitors.order:
+        time.sleep(0.001)
+    threads.append(visitors.start("last", Company.TIMED, last=True))
+    for number in range(3):
+        time.sleep(0.1)
+        threads.append(visitors.start(f"late {number}", Company.ANY, 0.2))
+    for thread in threads:
+        thread.join(20)
+    assert visitors.order == ["first", "late 0", "late 1", "late 2", "last"]

@@ -380,7 +380,7 @@ async def test_answers_that_are_none(answer: bytes, cause: str) -> None:
                 parse(await fetch_document(url))
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.3)
     with trio.fail_after(10):

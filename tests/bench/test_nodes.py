@@ -13,7 +13,7 @@ from tests.cluster.nodes import processes
 from tests.postgres import shared_server
 from tests.running import token
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(5)
 
 
 async def test_loads_of_several_nodes(tmp_path: Path) -> None:

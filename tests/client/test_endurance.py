@@ -128,7 +128,7 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 @on_both
 def test_nothing_is_lost_for_a_while(server: RelayProcess, loop: str) -> None:
     tally = Tally(loop)

@@ -33,7 +33,7 @@ FROZEN_SECONDS = float(os.environ.get("RELAY_FROZEN_SECONDS", "4"))
 RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which writes succeed again."""
 
-pytestmark = [pytest.mark.slow(8), pytest.mark.alone]
+pytestmark = [pytest.mark.slow(8), pytest.mark.timed]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.cluster.test_presence import heard_of, present, signals
 from tests.postgres import PostgresServer
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.slow(11)
 async def test_a_killed_node_says_nothing_and_its_users_go_offline(tmp_path: Path) -> None:
     """Within ten seconds; a user who came to another node meanwhile stays, and is never said to be offline."""

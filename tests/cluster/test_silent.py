@@ -21,7 +21,7 @@ from tests.running import SECRET, bearer
 
 INCOMPLETE = "Incomplete: no answer from node1."
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(8)
 
 
 @asynccontextmanager

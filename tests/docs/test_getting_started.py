@@ -14,7 +14,7 @@ from tests.docs.terminal import blocks, terminal
 PAGE = Path(__file__).parents[2] / "relay/docs/getting-started.md"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 async def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     install, serve, make_room, alice_joins, bob_joins, publish, read = blocks(PAGE, "sh")
     [chat] = blocks(PAGE, "python")

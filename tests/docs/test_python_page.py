@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "relay/docs/python.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 async def test_the_programs_of_the_page_do_what_it_says(tmp_path: Path) -> None:
     """A backend publishes, on asyncio; a bot reads, on Trio; another bot answers in a room."""
     [configuration] = blocks(PAGE, "toml")

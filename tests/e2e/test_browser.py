@@ -13,7 +13,7 @@ from tests.e2e.browser import relay_demo, two_pages
 from tests.running import RelayProcess, relay_process, token
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 async def test_two_windows_chat_in_the_demo() -> None:
     """With presence, typing and prices; the policy of the page refuses nothing that the page does."""
     async with relay_demo() as url, two_pages() as (ada, grace):
@@ -41,7 +41,7 @@ async def test_two_windows_chat_in_the_demo() -> None:
         await grace.until("document.querySelectorAll('#present li').length === 1")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 async def test_the_demo_of_any_server_outlives_a_crash(tmp_path: Path) -> None:
     """Its visitors paste tokens; after `kill -9` their pages come back by themselves, and nothing is shown twice."""
     async with relay_process(tmp_path) as server:
@@ -70,7 +70,7 @@ async def test_the_demo_of_any_server_outlives_a_crash(tmp_path: Path) -> None:
     assert room
 
 
-@pytest.mark.slow
+@pytest.mark.slow(5)
 async def test_pages_of_another_origin_and_workers(tmp_path: Path) -> None:
     """Both import the module from the server; a page that is online again reconnects at once."""
     async with relay_process(tmp_path) as server, two_pages() as (page, _):

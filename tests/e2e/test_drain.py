@@ -21,7 +21,7 @@ from tests.clients import connect, live
 from tests.running import RelayProcess, bearer, relay_process
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 UPGRADE = (
     "GET /v1/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -78,7 +78,6 @@ async def sigterm(server: RelayProcess) -> float:
     return begun
 
 
-@pytest.mark.alone
 async def test_requests_are_finished_or_answered_and_new_work_is_refused(tmp_path: Path) -> None:
     async with relay_process(tmp_path) as server:
         room = await make_room(server.address)
@@ -131,7 +130,6 @@ async def test_who_was_accepted_is_served_and_who_comes_later_waits_for_the_next
                         assert (await late.stream.receive_some()).startswith(b"HTTP/1.1 101 ")
 
 
-@pytest.mark.alone
 async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     async with relay_process(tmp_path) as server, raw(server) as stalled:
         await stalled.post("/v1/publish", "[]", sent=1)
@@ -142,7 +140,6 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
         assert "second signal, ending at once" in server.log_text()
 
 
-@pytest.mark.alone
 async def test_sigterm_tells_every_client_and_waits_for_no_stalled_one(tmp_path: Path) -> None:
     """SIGTERM closes sessions with 1001 and exits with 0 well within the grace, whatever some peers do."""
     async with relay_process(tmp_path, "[server]\nshutdown_grace = 4.0\n") as server:

@@ -13,7 +13,7 @@ from tests.running import config_for, running
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_only_a_pong_keeps_a_feed_client(tmp_path: Path) -> None:
     """One that only sends text is gone at the deadline, one that answers pings stays."""
     config = config_for(tmp_path, {"dialects.feeds.ping_interval": 0.4, "dialects.feeds.pong_timeout": 1.0})

@@ -26,7 +26,7 @@ RECOVERY_TIMEOUT = 5.0
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay' AND pid <> pg_backend_pid()"
 
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(6)
 
 
 @pytest.fixture

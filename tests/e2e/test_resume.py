@@ -22,7 +22,7 @@ from tests.clients import Client, connect
 from tests.http_client import HttpConnection, http_connection
 from tests.running import bearer, config_for, running, token
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(4)
 
 PUBLICATIONS = int(os.environ.get("RELAY_PUBLICATIONS", "1200"))
 BATCH = 20

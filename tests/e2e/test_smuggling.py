@@ -69,7 +69,7 @@ async def published(server: Server) -> int:
     return position.offset
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 async def test_relay_refuses_them_and_ends_the_connection(tmp_path: Path) -> None:
     """One answer comes, 400 or that of the request before the doubt, and nothing behind it is looked at."""
     config = config_for(tmp_path, {"limits.auth_failures_per_minute": 10_000})
@@ -88,7 +88,7 @@ async def test_relay_refuses_them_and_ends_the_connection(tmp_path: Path) -> Non
                     assert statuses[-1] == b"400", name
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 @pytest.mark.parametrize("buffering", [True, False])
 async def test_relay_sees_the_requests_that_nginx_sees(tmp_path: Path, buffering: bool) -> None:
     """A connection that nginx keeps is used for other clients: an answer too many would be another client's."""

@@ -8,13 +8,13 @@ import pytest
 
 from tests.storm import weather
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(7)
 
 CONNECTIONS = 300
 """As many as a test has time for; `python -m tests.storm --connections 10000` is the same at full size."""
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 def test_a_crowd_comes_back_beside_sessions_that_stay(tmp_path: Path) -> None:
     report = weather(tmp_path, CONNECTIONS, staying=50, quiet_seconds=1.0)
     assert report.back_last < 10.0

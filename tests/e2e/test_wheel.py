@@ -21,7 +21,7 @@ import pytest
 
 from relay.cli.commit import COMMIT_FILE, UNKNOWN, commit_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(4)
 
 ROOT = Path(__file__).parents[2]
 BUILD_ONLY = "relay/cli/build_hook.py"

@@ -143,7 +143,7 @@ async def test_nobody_who_hears_stops_nothing(tmp_path: Path, monkeypatch: pytes
             await Notifier(heard.address, None).ready("x")
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_the_watchdog_hears_of_what_lives_alone(tmp_path: Path) -> None:
     """Signs of life come at half of the time, each after a proof; while there is none they stop."""

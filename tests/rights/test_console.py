@@ -139,7 +139,7 @@ def test_the_table_has_every_route_for_operators() -> None:
     assert named == ours
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 async def test_every_role_of_the_console(tmp_path: Path) -> None:
     """A session has the rights of its key or link; a key sent by itself has the same."""
     async with console(tmp_path) as there:

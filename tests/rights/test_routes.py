@@ -228,7 +228,7 @@ async def check(world: World, role: str, connection: HttpConnection, cell: Cell)
     return wrong, cell
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 async def test_every_role_against_every_route(tmp_path: Path) -> None:
     """Each is answered what the table says, is told nothing that is not theirs, and changes nothing where it is refused."""
     with trio.fail_after(60):

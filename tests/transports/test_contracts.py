@@ -337,7 +337,7 @@ async def test_a_client_that_stops_reading_does_not_hold_a_shutdown() -> None:
         assert trio.current_time() - begun < 2
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 @pytest.mark.slow
 async def test_a_shutdown_lets_requests_finish_and_idle_connections_go() -> None:
     """What is under way is answered; who is between two requests is not waited for."""

@@ -612,7 +612,7 @@ async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         ]
 
 
-@pytest.mark.alone
+@pytest.mark.timed
 async def test_a_database_that_is_locked_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT", 0.1)
     async with opened(tmp_path) as database:
