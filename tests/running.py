@@ -17,6 +17,7 @@ import httpx
 import trio
 
 from relay.auth.verifier import mint
+from relay.bench.local_server import reserved_port
 from relay.config.loading import load_config
 from relay.config.tree import Config
 from relay.ground.clock import Clock
@@ -193,10 +194,11 @@ async def relay_process(
 ) -> AsyncIterator[RelayProcess]:
     """Start a server in a process of its own, and see that it is gone at the end."""
     process = RelayProcess(folder, settings, module=module, sockets=sockets, **environment)
-    with trio.fail_after(START_TIMEOUT):
-        await trio.to_thread.run_sync(process.start)
-    try:
-        yield process
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(process.stop)
+    with reserved_port() as process.port:
+        with trio.fail_after(START_TIMEOUT):
+            await trio.to_thread.run_sync(process.start)
+        try:
+            yield process
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(process.stop)

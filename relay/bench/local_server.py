@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ _RELAY = (sys.executable, "-P", "-m", "relay")
 _CONFIG = """\
 [server]
 host = "127.0.0.1"
-port = 0
+port = {port}
 [store]
 path = "relay.db"
 [auth]
@@ -75,12 +76,24 @@ class LocalServer:
         while self._process.poll() is None and time.monotonic() < deadline:
             meanwhile()
         _stop(self._process)
-        self._process, _ = _start(self._folder, port=self.url.rpartition(":")[2])
+        self._process, _ = _start(self._folder)
         self.pid = self._process.pid
 
     def stop(self) -> None:
         """Stop the server, by force if it takes too long."""
         _stop(self._process)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a port of 127.0.0.1 that no other socket gets during the block, but a listener with SO_REUSEADDR as Relay's.
+
+    Without this, the kernel may give the port to a client of any other server while this one restarts.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @contextmanager
@@ -90,11 +103,11 @@ def local_server() -> Iterator[LocalServer]:
     Raises:
         ServerError: the server does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as name, reserved_port() as port:
         folder = Path(name)
         config, secret = folder / CONFIG_NAME, secrets.token_hex(32)
         config.touch(0o600)
-        config.write_text(_CONFIG.format(secret=secret))
+        config.write_text(_CONFIG.format(port=port, secret=secret))
         create = [*_RELAY, "keys", "create", "--user", "bench", "--scope", "publish", "--config", str(config)]
         made = subprocess.run(
             create, capture_output=True, text=True, env=_environment(), check=False, start_new_session=True
@@ -113,14 +126,14 @@ def _environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
 
 
-def _start(folder: Path, port: str = "0") -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server of this folder; return its process and its URL. Raises ServerError where it does not start."""
     log = folder / LOG_NAME
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [*_RELAY, "serve", "--config", str(folder / CONFIG_NAME)],
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-            env={**_environment(), "RELAY_LOG__FORMAT": "json", "RELAY_SERVER__PORT": port},
+            env={**_environment(), "RELAY_LOG__FORMAT": "json"},
             start_new_session=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
     try:
