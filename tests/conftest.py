@@ -1,4 +1,4 @@
-"""How the tests run: in several processes, whole files each; those that measure at the end, beside no others.
+"""How the tests run: in several processes, whole files each; those that measure come last, apart from all others.
 
 `-n 0` runs them in one process, for a debugger or for `-s`.
 """
