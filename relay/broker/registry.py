@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -49,6 +49,7 @@ class ChannelRegistry:
         self._deliveries = deliveries
         self._channels: dict[str, Channel] = {}
         self._dirty: dict[str, Channel] = {}
+        self._loading_heads: Counter[str] = Counter()  # how many tasks load the head of a channel
         self._loading: dict[Channel, trio.Event] = {}  # channels whose history is being loaded
 
     def __len__(self) -> int:
@@ -66,6 +67,14 @@ class ChannelRegistry:
     def named(self, text: str) -> Channel | None:
         """Return the channel of this name if it is in memory."""
         return self._channels.get(text)
+
+    def loading(self) -> list[str]:
+        """Return the names of the channels that are about to be in memory: their head is being loaded."""
+        return list(self._loading_heads)
+
+    def is_loading(self, text: str) -> bool:
+        """Return whether the head of this channel is being loaded, so that it may lack what is published meanwhile."""
+        return text in self._loading_heads
 
     def names(self) -> list[str]:
         """Return the names of all channels in memory."""
@@ -106,17 +115,32 @@ class ChannelRegistry:
     async def load(self, name: ChannelName) -> Channel:
         """Return the channel. A checkpoint only if it is not in memory."""
 
+        waits = True
+
         def loaded(head: Position) -> None:
-            # Two tasks may have asked at once. The first answer made the channel, which has missed nothing since.
-            if name.text not in self._channels:
+            # Two tasks may have asked at once. The first answer made the channel, which has missed nothing since. After a
+            # task was cancelled, nobody held back what other servers published.
+            if waits and name.text not in self._channels:
                 self._channels[name.text] = Channel(name, head, self._deliveries)
 
         if not name.namespace.history_size:
             loaded(Position(0, ""))  # the store has nothing of it
-        # The callback comes in commit order. Before this task runs, its channel may be unloaded, and published to.
-        while (channel := self._channels.get(name.text)) is None:
-            await self._source.load_head(name, loaded)
+        try:
+            # The callback comes in commit order. Before this task runs, its channel may be unloaded, and published to.
+            while (channel := self._channels.get(name.text)) is None:
+                await self._load_head(name, loaded)
+        finally:
+            waits = False
         return channel
+
+    async def _load_head(self, name: ChannelName, loaded: Callable[[Position], None]) -> None:
+        self._loading_heads[name.text] += 1
+        try:
+            await self._source.load_head(name, loaded)
+        finally:
+            self._loading_heads[name.text] -= 1
+            if not self._loading_heads[name.text]:
+                del self._loading_heads[name.text]
 
     async def load_history(self, channel: Channel) -> None:
         """Load everything that the store keeps of a channel. Tasks that ask at the same time share one query.

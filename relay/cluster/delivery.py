@@ -2,6 +2,7 @@
 
 A publication is delivered if its offset follows the channel's head, and ignored if the channel has it. Otherwise some are
 missing: this node's own, whose commit is not called back yet, or others', which are fetched. Until then it is held back.
+So is one of a channel whose head is being loaded, because the answer may be from before it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,11 @@ class Delivery:
             if len(taps) and not own:
                 taps.show(_publication(self._namespaces.parse(announced.channel), announced))
             channel = self._broker.channels.named(announced.channel)
-            if channel is None or _is_known(channel, announced):
+            if channel is None:
+                if self._broker.channels.is_loading(announced.channel):
+                    self._hold(announced, own=own)
+                continue
+            if _is_known(channel, announced):
                 continue
             # An own one is delivered by its commit's callback, which has the sender's copy, unless the answer was lost.
             if not own and announced.channel not in self._held and _follows(channel, announced):
@@ -102,8 +107,7 @@ class Delivery:
                 if self._database.busy:
                     await self._database.wait_batch()
                 self._release()
-                if self._held:
-                    await self._fetch()
+                await self._fetch()
 
     async def catch_up(self) -> None:
         """Deliver all that the database has and the channels in memory miss, after notifications may have been lost.
@@ -112,25 +116,33 @@ class Delivery:
             RequestError: the database cannot be read.
         """
         self.catch_ups += 1
+        for text in self._broker.channels.loading():
+            self._hold(Announced(text, 0, "", None, 0, b""), own=False)  # of no epoch, so it is fetched
         channels = map(self._broker.channels.named, self._broker.channels.names())
         await self._publications.catch_up([channel.name for channel in channels if channel is not None])
 
     async def _fetch(self) -> None:
-        names = [channel.name for text in self._held if (channel := self._broker.channels.named(text)) is not None]
+        """Fetch what the channels in memory miss of what is held back. Always a checkpoint."""
+        held = self._held
+        channels = [channel for text in held if (channel := self._broker.channels.named(text)) is not None]
+        if not channels:
+            await trio.lowlevel.checkpoint()
+            return
         self.catch_ups += 1
-        held, self._held = self._held, {}
+        self._held = {text: rest for text, rest in held.items() if not self._broker.channels.holds(text)}
         try:
-            await self._publications.catch_up(names)
+            await self._publications.catch_up([channel.name for channel in channels])
         except RequestError as refusal:
             log.warning("cannot fetch publications, trying again", cause=refusal.message)
             self._held = {**held, **self._held}
             await trio.sleep(RETRY_INTERVAL)
 
     def _release(self) -> None:
-        """Deliver each held publication that now follows, and forget each that is known."""
+        """Deliver each held publication that now follows, and forget each that is known or that nobody waits for."""
         for text, held in list(self._held.items()):
             channel = self._broker.channels.named(text)
-            rest = [] if channel is None else self._release_channel(channel, held)
+            waiting = held if self._broker.channels.is_loading(text) else []
+            rest = waiting if channel is None else self._release_channel(channel, held)
             if rest:
                 self._held[text] = rest
             else:

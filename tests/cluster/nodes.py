@@ -28,6 +28,11 @@ handshakes_per_minute = 1000000
 auth_failures_per_minute = 1000000
 """
 """Text of relay.toml without these limits, nor limits on how often one peer connects."""
+CUT_LISTENERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = 'relay' AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()
+"""
+"""Cuts the connections on which nodes hear each other."""
 
 
 @attrs.frozen

@@ -1,0 +1,115 @@
+"""Publications of another node that are committed while this node loads their channel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.actions import join, make_room
+from tests.clients import Client, live
+from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, nodes
+from tests.http_client import http_client
+from tests.postgres import shared_server
+from tests.running import bearer
+
+pytestmark = pytest.mark.slow
+
+
+async def post(node: Running, room: str, text: str) -> None:
+    """Post a message to a room."""
+    async with http_client(node.address) as http:
+        path = f"/v1/chatrooms/{room}/messages"
+        assert (await http.post(path, json={"message": text}, headers=bearer("alice"))).status_code == 201
+
+
+def held_up(node: Running, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Have a node do something after it has read the head of a channel, and before it knows the answer."""
+    engine: Any = node.server.database._engine
+    execute = engine.execute
+
+    async def late(loads: Any, writes: Any) -> Any:
+        result = await execute(loads, writes)
+        if loads:
+            engine.execute = execute
+            await meanwhile()
+        return result
+
+    engine.execute = late
+
+
+@asynccontextmanager
+async def ready(folder: Path) -> AsyncIterator[tuple[Any, Any, Client, str, dict[str, Any]]]:
+    """Run two nodes; yields them, a client of the second, a room with a message, and the position before that."""
+    async with nodes(folder, 2) as (one, two), live(one.address, "ann") as ann, live(two.address, "bob") as bob:
+        room = await make_room(one.address)
+        position = await join(ann, room)
+        await post(one, room, "before")
+        yield one, two, bob, room, {"offset": position["offset"], "epoch": position["epoch"]}
+
+
+async def resumed(client: Client, room: str, since: dict[str, Any]) -> None:
+    """Resume, and see that both messages come, though nothing follows them."""
+    assert (await join(client, room, since=since))["recovered"] is True
+    got = [await client.until("chat:message") for _ in range(2)]
+    assert [(one["offset"], one["data"]["message"]) for one in got] == [(1, "before"), (2, "meanwhile")]
+
+
+async def test_published_while_the_channel_is_loaded(tmp_path: Path) -> None:
+    """The node reads the head, another node publishes, and the notice of that comes before the channel is in memory."""
+    async with ready(tmp_path) as (one, two, bob, room, since):
+        bus = two.server.cluster.bus
+
+        async def publish_and_hear() -> None:
+            heard = bus.received
+            await post(one, room, "meanwhile")
+            await eventually(lambda: bus.received > heard)
+
+        held_up(two, publish_and_hear)
+        await resumed(bob, room, since)
+
+
+async def test_published_while_the_channel_is_loaded_and_the_bus_is_lost(tmp_path: Path) -> None:
+    """No notice comes, and when the bus is back, the channel is not in memory yet."""
+    async with ready(tmp_path) as (one, two, bob, room, since):
+        bus, delivery = two.server.cluster.bus, two.server.cluster.delivery
+
+        async def publish_and_listen_again() -> None:
+            heard, caught_up, take = bus.received, delivery.catch_ups, delivery.take
+            delivery.take = lambda node, lines: None
+            await post(one, room, "meanwhile")
+            await eventually(lambda: bus.received > heard)
+            delivery.take = take
+            await trio.to_thread.run_sync(shared_server().execute, CUT_LISTENERS)
+            await eventually(lambda: delivery.catch_ups > caught_up)
+
+        held_up(two, publish_and_listen_again)
+        await resumed(bob, room, since)
+
+
+async def test_a_task_that_was_cancelled_makes_no_channel(tmp_path: Path) -> None:
+    """Nobody held back what was published after the answer of the database. The next task asks again."""
+    async with ready(tmp_path) as (one, two, bob, room, since):
+        broker: Any = two.server.broker
+        name = one.server.core.namespaces["chatroom"].channel(room)
+        cancelled = trio.CancelScope()
+
+        async def cancel_and_publish() -> None:
+            heard = two.server.cluster.bus.received
+            cancelled.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            await post(one, room, "meanwhile")
+            await eventually(lambda: two.server.cluster.bus.received > heard)
+
+        held_up(two, cancel_and_publish)
+        with cancelled:
+            await broker.channels.load(name)
+        assert cancelled.cancelled_caught
+        await eventually(lambda: not two.server.database.busy)
+        assert broker.channels.get(name) is None
+        await resumed(bob, room, since)
