@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import enum
 import fcntl
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
-
-LOOKS = 10
-"""How often in turn nobody must be there until one of the last believes that nobody comes any more."""
-LOOK_PAUSE = 0.03
-"""Seconds. Between two tests, a process is out of the room for some milliseconds."""
 
 
 class Company(enum.IntEnum):
@@ -33,16 +27,13 @@ class Room(NamedTuple):
     others: Path
 
     @contextmanager
-    def entered(self, company: Company, *, last: bool = False) -> Iterator[None]:
+    def entered(self, company: Company) -> Iterator[None]:
         """Wait until only tests of this company are in the room; leave it with the block.
 
-        Nobody enters while a test waits, so none is kept waiting by others that come and go. One of the `last` waits
-        until no others come.
+        Nobody enters while a test waits, so none is kept waiting by others that come and go.
         """
         mine, theirs = (self.timed, self.others) if company is Company.TIMED else (self.others, self.timed)
         with mine.open() as inside:
-            if last:
-                _wait_until_left(theirs)
             with _locked(self.gate), _locked(theirs):
                 fcntl.flock(inside, fcntl.LOCK_EX if company is Company.NONE else fcntl.LOCK_SH)
             try:
@@ -51,18 +42,25 @@ class Room(NamedTuple):
                 fcntl.flock(inside, fcntl.LOCK_UN)
 
 
-def _wait_until_left(path: Path) -> None:
-    looks = 0
-    with path.open() as file:
-        while looks < LOOKS:
-            time.sleep(LOOK_PAUSE)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                looks = 0
-            else:
-                fcntl.flock(file, fcntl.LOCK_UN)
-                looks += 1
+class Visitor:
+    """One process that runs tests, each in its company, one after the other."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._inside = ExitStack()
+        self._is_inside = False
+
+    def enter(self, company: Company) -> None:
+        """Wait for a test's company. One that stayed is with it."""
+        if not self._is_inside:
+            self._inside.enter_context(self._room.entered(company))
+            self._is_inside = True
+
+    def leave(self, company: Company, following: Company | None) -> None:
+        """Leave after a test. Between two tests that measure time it stays: others would enter, and be waited for."""
+        if not company is following is Company.TIMED:
+            self._inside.close()
+            self._is_inside = False
 
 
 @contextmanager

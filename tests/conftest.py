@@ -1,10 +1,11 @@
-"""How the tests run: in several processes, whole files each; those that measure come last, apart from all others.
+"""How the tests run: in several processes, whole files each; those that measure come first, apart from all others.
 
 `-n 0` runs them in one process, for a debugger or for `-s`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import os
@@ -12,7 +13,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import pytest
 from hypothesis import settings
 
 from tests import forks, postgres, stores
-from tests.alone import Company, Room
+from tests.alone import Company, Room, Visitor
 
 # Containers often set this variable. Then nothing keeps compiled modules, so every process that a test starts compiles
 # Relay (0.3 s of CPU), and every worker compiles the tests (5 s).
@@ -31,8 +32,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
-ROOM = Room(gate=HERE / "__init__.py", timed=HERE / "alone.py", others=Path(__file__))
-"""Every run of this checkout locks the same files."""
+VISITOR = Visitor(Room(gate=HERE / "__init__.py", timed=HERE / "alone.py", others=Path(__file__)))
+"""Every process of each run of this checkout locks the same files."""
+COLLECTIONS = sorted(HERE.glob("test_*.py"))
+"""As many processes collect as there are processors, each with one of these files locked. The first of them compile the
+tests for the others."""
 SPARE_WORKERS = 4
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
 EXAMPLE_SECONDS = 0.2
@@ -41,8 +45,6 @@ EXAMPLE_LIMIT = timedelta(seconds=10)
 """The deadline of Hypothesis itself, which counts the time that other processes run, and the first import of a module."""
 LATE = 0.95
 """The share of all files after which they are short, so that a test which waits for others waits for a second at most."""
-IS_LAST = pytest.StashKey[bool]()
-"""Whether all tests of the file measure, so that they come after all others."""
 STAND_IN = "stand_in"
 """The property in which a test records the stand-in that it used, and why."""
 SLOW_SECONDS = 1.0
@@ -65,7 +67,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mix files that mostly wait with files that mostly compute, the longest first; those of tests that measure come last."""
+    """Mix files that mostly wait with files that mostly compute, the longest first. Before them come those that measure."""
     slow: dict[Path, float] = defaultdict(float)
     quick: dict[Path, float] = defaultdict(float)
     for item in items:
@@ -77,14 +79,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     companies: dict[Path, list[Company]] = defaultdict(list)
     for item in items:
         companies[item.path].append(_company(item))
-    for item in items:
-        item.stash[IS_LAST] = min(companies[item.path]) > Company.ANY
-    items.sort(key=lambda item: _turn(companies[item.path], begins[item.path]))
+    timed = {path: slow[path] for path, found in companies.items() if min(found) > Company.ANY}
+    first = {path: float(place - len(timed)) for place, path in enumerate(_for_processes(timed))}
+    late = {path: max(begins[path], LATE) for path, found in companies.items() if max(found) > min(found)}
+    turns = {**begins, **late, **first}
+    items.sort(key=lambda item: turns[item.path])
 
 
-def _turn(companies: Sequence[Company], begins: float) -> tuple[Company, float]:
-    """Return the place of a file: near the end of its kind if a test of it has to wait until others have ended."""
-    return min(companies), begins if max(companies) is min(companies) else max(begins, LATE)
+def _for_processes(seconds: Mapping[Path, float]) -> list[Path]:
+    """Return files so that all processes end them at about the same time: each is given one in turn, then one more."""
+    longest = sorted(seconds, key=lambda path: -seconds[path])
+    number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return [*reversed(longest[:number]), *longest[number:]]
 
 
 def _company(item: pytest.Item) -> Company:
@@ -109,17 +115,23 @@ def pytest_collection() -> Generator[None, object, object]:
     """Keep the tests and all that they import from the garbage collector, which would examine them for 130 ms each time."""
     gc.disable()
     try:
-        return (yield)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        with COLLECTIONS[worker % len(os.sched_getaffinity(0)) % len(COLLECTIONS)].open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return (yield)
     finally:
         gc.freeze()
         gc.enable()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     """Let a test that measures run while no other test does that could disturb it."""
-    with ROOM.entered(_company(item), last=item.stash.get(IS_LAST, False)):
+    VISITOR.enter(_company(item))
+    try:
         return (yield)
+    finally:
+        VISITOR.leave(_company(item), None if nextitem is None else _company(nextitem))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -209,11 +209,22 @@ class PostgresServer:
     def database(self) -> Iterator[str]:
         """Create a database for the block; yields its name."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY wal_log")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
         try:
             yield name
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def own_server(**settings: str) -> Iterator[PostgresServer]:
+    """Run a server for the block, which a test may harm. `settings` are those of PostgreSQL."""
+    server = PostgresServer()
+    server.start(**settings)
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @functools.cache

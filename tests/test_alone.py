@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.alone import Company, Room
+from tests.alone import Company, Room, Visitor
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ class Visitors:
         self.faults = 0
         self.order: list[str] = []
 
-    def visit(self, name: str, company: Company, seconds: float = 0.01, last: bool = False) -> None:
+    def visit(self, name: str, company: Company, seconds: float = 0.01) -> None:
         """Enter, stay, and leave."""
-        with self._room.entered(company, last=last):
+        with self._room.entered(company):
             with self._lock:
                 self._inside[company] += 1
                 self.most |= self._inside
@@ -43,9 +43,9 @@ class Visitors:
             with self._lock:
                 self._inside[company] -= 1
 
-    def start(self, name: str, company: Company, seconds: float = 0.01, last: bool = False) -> threading.Thread:
+    def start(self, name: str, company: Company, seconds: float = 0.01) -> threading.Thread:
         """Let a visitor come."""
-        thread = threading.Thread(target=self.visit, args=(name, company, seconds, last))
+        thread = threading.Thread(target=self.visit, args=(name, company, seconds))
         thread.start()
         return thread
 
@@ -75,15 +75,22 @@ def test_nobody_overtakes_a_test_that_waits(room: Room, company: Company) -> Non
     assert visitors.order == ["first", "waits", "late"]
 
 
-def test_the_last_let_all_others_pass(room: Room) -> None:
+def test_a_process_stays_between_two_tests_of_time(room: Room) -> None:
     visitors = Visitors(room)
-    threads = [visitors.start("first", Company.ANY, 0.2)]
-    while not visitors.order:
-        time.sleep(0.001)
-    threads.append(visitors.start("last", Company.TIMED, last=True))
-    for number in range(3):
-        time.sleep(0.1)
-        threads.append(visitors.start(f"late {number}", Company.ANY, 0.2))
-    for thread in threads:
-        thread.join(20)
-    assert visitors.order == ["first", "late 0", "late 1", "late 2", "last"]
+    one, two = Visitor(room), Visitor(room)
+    one.enter(Company.TIMED)
+    other = visitors.start("other", Company.ANY)
+    time.sleep(0.05)
+    one.leave(Company.TIMED, Company.TIMED)
+    one.enter(Company.TIMED)
+    time.sleep(0.05)
+    assert visitors.order == []
+    one.leave(Company.TIMED, Company.ANY)
+    other.join(20)
+    assert visitors.order == ["other"]
+    for company in (Company.ANY, Company.NONE):
+        two.enter(company)
+        two.leave(company, company)
+        late = visitors.start("late", Company.TIMED)
+        late.join(20)
+    assert visitors.order == ["other", "late", "late"]

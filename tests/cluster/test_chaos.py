@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from tests.actions import make_room
-from tests.cluster.nodes import SETTINGS, processes
+from tests.cluster.nodes import CUT_LISTENERS, SETTINGS, processes
 from tests.cluster.readers import ChannelsReader, LiveReader, PriceFeed, Reader, Resuming, SocketioReader, TradesFeed
 from tests.postgres import PostgresServer
 from tests.running import RelayProcess, bearer
@@ -43,9 +43,6 @@ MAX_LAG = 2000
 """Publications that a client may be behind before publishers wait. The clients share one process, which a fast node outruns."""
 STOP_TIMEOUT = 60.0
 """Seconds for a node to stop in order, on a machine on which everything else runs too."""
-LISTEN_CUT = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()"
-)
 
 pytestmark = pytest.mark.slow(20)
 
@@ -131,7 +128,7 @@ class Chaos:
                 what = dice.random() if self.harms else 0.5  # at least one node is killed
                 if what < 0.3:
                     self.harms.append("listeners cut")
-                    await trio.to_thread.run_sync(postgres.execute, LISTEN_CUT)
+                    await trio.to_thread.run_sync(postgres.execute, CUT_LISTENERS)
                     continue
                 index = dice.choice(sorted(self.alive))
                 node = self.started[index]
@@ -164,15 +161,10 @@ class Chaos:
 # httpx leaves the generator of a request's body behind if its connection is lost while it sends.
 @pytest.mark.filterwarnings("ignore:.*ByteStream.__aiter__:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", [1])
-async def test_chaos(tmp_path: Path, seed: int) -> None:
+async def test_chaos(tmp_path: Path, postgres: PostgresServer, seed: int) -> None:
     """No acknowledged message is lost or doubled, and every client sees one dense order across nodes."""
-    postgres = PostgresServer()
-    postgres.start()
-    try:
-        with trio.fail_after(SECONDS + 150):
-            await _run(tmp_path, postgres, seed)
-    finally:
-        postgres.close()
+    with trio.fail_after(SECONDS + 150):
+        await _run(tmp_path, postgres, seed)
 
 
 async def _run(folder: Path, postgres: PostgresServer, seed: int) -> None:
@@ -194,24 +186,25 @@ async def _run(folder: Path, postgres: PostgresServer, seed: int) -> None:
                 chaos.going_on = False
             rows = [text for (text,) in postgres.execute("SELECT text FROM messages ORDER BY seq")]
             heads = dict(postgres.execute('SELECT name, "offset" FROM channels'))
-            await _until_all_is_seen(readers, len(rows), heads["trades"])
+            await _until_all_is_seen(chaos, {"room": len(rows), "trades": heads["trades"]})
             await _presence_is_true(chaos, readers)
             reading.cancel_scope.cancel()
     _audit(chaos, readers, rows)
 
 
-async def _until_all_is_seen(readers: Sequence[Reader], messages: int, trades: int) -> None:
-    def complete() -> bool:
-        return all(
-            reader.since["room"]["offset"] == messages
-            and (isinstance(reader, ChannelsReader) or reader.since["trades"]["offset"] == trades)
-            for reader in readers
-            if isinstance(reader, LiveReader | ChannelsReader)
-        )
+async def _until_all_is_seen(chaos: Chaos, heads: Mapping[str, int]) -> None:
+    def behind() -> list[str]:
+        return [
+            f"{reader.name} on {reader.began[-1][0]}: {channel} {since['offset']} of {heads[channel]}"
+            for reader in chaos.readers
+            for channel, since in reader.since.items()
+            if since["offset"] != heads[channel]
+        ]
 
-    with trio.fail_after(40):
-        while not complete():
+    with trio.move_on_after(40):
+        while behind():
             await trio.sleep(0.1)
+    assert behind() == [], chaos.harms
 
 
 async def _presence_is_true(chaos: Chaos, readers: Sequence[Reader]) -> None:

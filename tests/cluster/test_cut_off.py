@@ -1,19 +1,11 @@
-"""Databases that do not answer: cut off from one node, frozen for all, or without room. Nothing acknowledged is lost.
-
-RELAY_FROZEN_SECONDS=30 freezes the database for as long instead of a few seconds.
-"""
+"""A node that is cut off from its database, in its own network alone: it serves nobody, and loses nothing acknowledged."""
 
 from __future__ import annotations
 
-import os
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 import trio
 
@@ -22,27 +14,14 @@ from relay.cluster import node as node_module
 from relay.store.postgres import connection
 from tests.actions import join, make_room
 from tests.clients import live
-from tests.cluster.nodes import eventually, processes
-from tests.cluster.test_failing import crowd
+from tests.cluster.crowd import RECOVERY_TIMEOUT, post
+from tests.cluster.nodes import eventually
 from tests.cluster.wire import open_wire
 from tests.postgres import PostgresServer
 from tests.running import bearer, config_for, running
 from tests.waiting import until
 
-FROZEN_SECONDS = float(os.environ.get("RELAY_FROZEN_SECONDS", "4"))
-RECOVERY_TIMEOUT = 5.0
-"""Seconds after the return of the database within which writes succeed again."""
-
 pytestmark = [pytest.mark.slow(8), pytest.mark.timed]
-
-
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, which it may harm."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -52,13 +31,6 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.4)
     monkeypatch.setattr(node_module, "SETTLE_PERIOD", 1.0)
     monkeypatch.setattr(connection.Connection.run, "__kwdefaults__", {"timeout": 2.0})
-
-
-async def post(address: str, room: str, text: str) -> int:
-    """Post a message, and return the status."""
-    async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30, headers=bearer("poster")) as http:
-        body = {"message": text, "clientMessageId": text}
-        return (await http.post(f"/v1/chatrooms/{room}/messages", json=body)).status_code
 
 
 async def no_session_begins(address: str) -> None:
@@ -118,79 +90,3 @@ async def test_a_node_whose_network_is_cut(tmp_path: Path, postgres: PostgresSer
                         await bob.send(type="presence", chatroomId=room)
                         users = (await bob.until("presence"))["data"]["users"]
                         assert {"alice", "bob"} == {user["userId"] for user in users}
-
-
-async def test_a_database_that_is_frozen(tmp_path: Path, postgres: PostgresServer) -> None:
-    """No node can tell whether the others are served. Writes wait or are refused, and are as many as were acknowledged."""
-    with trio.fail_after(FROZEN_SECONDS + 60):
-        async with processes(tmp_path, 2, postgres.url()) as (one, two):
-            room = await make_room(one.address)
-            acknowledged: list[str] = []
-            statuses: set[int] = set()
-            going_on = True
-
-            async def write(number: int) -> None:
-                count = 0
-                while going_on:
-                    text = f"{number} {count}"
-                    status = await post((one, two)[number % 2].address, room, text)
-                    statuses.add(status)
-                    if status in (200, 201):
-                        acknowledged.append(text)
-                        count += 1
-                    else:
-                        await trio.sleep(0.1)
-
-            async with trio.open_nursery() as nursery:
-                for number in range(8):
-                    nursery.start_soon(write, number)
-                await eventually(lambda: len(acknowledged) > 20, 20)
-                postgres.signal_all(signal.SIGSTOP)
-                await trio.sleep(FROZEN_SECONDS)
-                postgres.signal_all(signal.SIGCONT)
-                before = len(acknowledged)
-                await eventually(lambda: len(acknowledged) > before + 20, RECOVERY_TIMEOUT)
-                going_on = False
-            rows = [text for (text,) in postgres.execute("SELECT text FROM messages")]
-            assert len(set(rows)) == len(rows)
-            assert set(acknowledged) <= set(rows)
-            assert statuses <= {200, 201, 503}
-            async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
-                await join(alice, room)
-                await join(bob, room)
-
-
-FILLING = """
-INSERT INTO publications (channel_id, "offset", type, data, published_at)
-SELECT %s, n, 't', '1', 0 FROM generate_series(1, 40000) AS n
-"""
-"""Makes a table larger than a file of the log, so that a limit for files stops tables and not the log."""
-
-
-async def test_a_database_without_room(tmp_path: Path, postgres: PostgresServer) -> None:
-    """Writes are refused on every node, sessions stay, and all goes on once there is room. Nothing acknowledged is lost."""
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    with trio.fail_after(60):
-        async with crowd(tmp_path, postgres) as (those, started):
-            await eventually(lambda: len(those.acknowledged) > 20, 20)
-            url: Any = started[0].server.core.config.store.url
-            name = url.removeprefix("postgresql:///").partition("?")[0]
-            postgres.execute(FILLING, name, (1_000_000,))
-            [[largest]] = postgres.execute("SELECT pg_relation_size('publications')", name)
-            postgres.limit_files((largest + 8192, resource.RLIM_INFINITY))
-            with pytest.raises(psycopg.Error, match="could not extend"):  # nor is room left in the table
-                postgres.execute(FILLING, name, (1_000_001,))
-            causes: dict[int, str] = {}
-
-            def all_failed() -> bool:
-                for index, node in enumerate(started):
-                    if not node.server.database.healthy:  # until the next probe, which needs no room
-                        causes[index] = node.server.database.cause
-                return len(causes) == len(started)
-
-            await eventually(all_failed, 30)
-            assert set(causes.values()) == {"the disk of the server is full"}
-            assert not any(node.server.cluster.node.cut_off for node in started if node.server.cluster is not None)
-            postgres.limit_files(unlimited)
-            before = len(those.acknowledged)
-            await eventually(lambda: len(those.acknowledged) > before + 20, RECOVERY_TIMEOUT)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
@@ -16,97 +13,14 @@ from relay.cluster import node as node_module
 from relay.store import api_keys
 from relay.store.errors import unavailable
 from tests.actions import join, make_room
-from tests.clients import Client, live
-from tests.cluster.nodes import Running, eventually, nodes
+from tests.clients import live
+from tests.cluster.crowd import crowd
+from tests.cluster.nodes import CUT_LISTENERS, eventually, nodes
 from tests.postgres import PostgresServer
-from tests.running import bearer
 
-CUT_LISTENERS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE application_name = 'relay' AND query LIKE 'LISTEN%' AND pid <> pg_backend_pid()
-"""
 CUT_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay'"
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL of the test's own, which it may harm."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.close()
-
-
-class Crowd:
-    """Publishers that repeat what was not acknowledged, and a reader on every node."""
-
-    def __init__(self, started: list[Running], room: str) -> None:
-        self._started = started
-        self._room = room
-        self.acknowledged: list[str] = []
-        self.seen: list[list[tuple[int, str]]] = [[] for _ in started]
-        self.going_on = True
-
-    async def post(self, number: int) -> None:
-        """Post messages until all is said."""
-        address = self._started[number % len(self._started)].address
-        count = 0
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=30, headers=bearer(f"s{number}")) as http:
-            while self.going_on:
-                text = f"{number} {count}"
-                body = {"message": text, "clientMessageId": text}
-                answer = await http.post(f"/v1/chatrooms/{self._room}/messages", json=body)
-                if answer.status_code == 503:
-                    await trio.sleep(0.05)
-                    continue
-                assert answer.status_code in (200, 201), answer.text
-                self.acknowledged.append(text)
-                count += 1
-
-    async def read(self, index: int, client: Client) -> None:
-        """Keep what a node's subscriber is sent."""
-        while True:
-            message = await client.receive_late()
-            assert message["type"] != "unsubscribed", message
-            if message["type"] == "chat:message":
-                self.seen[index].append((message["offset"], message["data"]["message"]))
-
-
-@asynccontextmanager
-async def crowd(folder: Path, postgres: PostgresServer, number: int = 2) -> AsyncIterator[tuple[Crowd, list[Running]]]:
-    """Have publishers and readers on nodes for the block, and compare what all have seen at its end."""
-    async with nodes(folder, number, postgres=postgres) as started:
-        room = await make_room(started[0].address)
-        those = Crowd(started, room)
-        async with trio.open_nursery() as reading:
-            for index, one in enumerate(started):
-                await reading.start(_read, those, index, one.address, room)
-            async with trio.open_nursery() as posting:
-                for sender in range(8):
-                    posting.start_soon(those.post, sender)
-                yield those, started
-                those.going_on = False
-            url: Any = started[0].server.core.config.store.url
-            name = url.removeprefix("postgresql:///").partition("?")[0]
-            rows = [text for (text,) in postgres.execute("SELECT text FROM messages ORDER BY seq", name)]
-            await eventually(lambda: all(len(seen) >= len(rows) for seen in those.seen))
-            await trio.sleep(0.2)
-            reading.cancel_scope.cancel()
-        assert len(those.acknowledged) > 20
-        assert set(those.acknowledged) <= set(rows)
-        assert len(set(rows)) == len(rows), "a message is there twice"
-        for seen in those.seen:
-            assert [offset for offset, _ in seen] == list(range(1, len(rows) + 1))
-            assert seen == those.seen[0]
-
-
-async def _read(those: Crowd, index: int, address: str, room: str, *, task_status: Any) -> None:
-    async with live(address, f"reader{index}") as client:
-        await join(client, room)
-        task_status.started()
-        await those.read(index, client)
 
 
 async def test_listeners_are_cut_while_all_publish(tmp_path: Path, postgres: PostgresServer) -> None:
@@ -174,38 +88,6 @@ async def test_presence_is_true_again_after_a_crash_of_the_database(tmp_path: Pa
                 with trio.move_on_after(1.5):
                     while True:
                         assert (await alice.receive_late())["type"] != "user:offline"
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-@pytest.mark.slow(13)
-async def test_sessions_stay_while_no_node_can_write(
-    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    """No other node can have taken this one for dead; and when the database is back, none does. No user seems to go."""
-    monkeypatch.setattr(node_module, "LEASE_PERIOD", 4.0)
-    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.4)
-    monkeypatch.setattr(node_module, "MAX_GAP", 1.5)
-    with trio.fail_after(60):
-        async with nodes(tmp_path, 2, postgres=postgres, **{"dialects.live.offline_grace": 0.3}) as (one, two):
-            room = await make_room(one.address)
-            clusters: list[Any] = [node.server.cluster for node in (one, two)]
-            await eventually(lambda: all(len(cluster.node.names) == 2 for cluster in clusters))
-            async with live(one.address, "alice") as alice, live(two.address, "bob") as bob:
-                await join(alice, room)
-                await join(bob, room)
-                await alice.until("user:online")
-                await trio.to_thread.run_sync(getattr(postgres, how))
-                await trio.sleep(6)
-                assert not any(cluster.node.cut_off for cluster in clusters)
-                for client in (alice, bob):
-                    await client.nothing()
-                await trio.to_thread.run_sync(postgres.start)
-                await eventually(lambda: all(node.server.database.healthy for node in (one, two)))
-                with trio.move_on_after(6):
-                    while True:
-                        message = await alice.receive_late()
-                        assert (how, message["type"]) == ("kill", "user:online"), message
-                await eventually(lambda: all(len(cluster.node.names) == 2 for cluster in clusters))
 
 
 async def test_a_node_that_is_alone_keeps_its_sessions(

@@ -42,7 +42,7 @@ PAUSE = 0.05
 WRITERS = 4
 """At each node."""
 
-pytestmark = [pytest.mark.slow(13), pytest.mark.timed]
+pytestmark = [pytest.mark.slow(12), pytest.mark.timed]
 
 
 @attrs.frozen

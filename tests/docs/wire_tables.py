@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -69,15 +70,16 @@ def arguments(trees: Iterable[ast.AST], callee: str, position: int) -> set[str]:
     return found
 
 
-def reasons(package: str) -> set[Reason]:
+@cache
+def reasons(package: str) -> frozenset[Reason]:
     """Return the members of Reason that a package names."""
-    return {
+    return frozenset(
         Reason[node.attr]
         for one in trees(package)
         for node in ast.walk(one)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Reason"
         if node.attr in Reason.__members__
-    }
+    )
 
 
 # -- types of frames ---------------------------------------------------------------------------------------------------

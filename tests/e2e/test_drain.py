@@ -21,7 +21,7 @@ from tests.clients import connect, live
 from tests.running import RelayProcess, bearer, relay_process
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timed]
+pytestmark = [pytest.mark.slow(2), pytest.mark.timed]
 
 UPGRADE = (
     "GET /v1/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -10,7 +10,7 @@ import trio
 from tests.clients import connect
 from tests.running import config_for, running
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(3)
 
 
 @pytest.mark.timed

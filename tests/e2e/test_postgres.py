@@ -18,7 +18,7 @@ from relay.config.tree import StoreConfig
 from relay.store.opening import verify
 from tests.actions import join, make_room, publish
 from tests.clients import Client, live
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, own_server
 from tests.running import RelayProcess, bearer, relay_process
 
 RECOVERY_TIMEOUT = 5.0
@@ -32,10 +32,8 @@ pytestmark = pytest.mark.slow(6)
 @pytest.fixture
 def database() -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own, which it may harm."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.close()
+    with own_server() as server:
+        yield server
 
 
 class Posters:

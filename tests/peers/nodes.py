@@ -22,7 +22,7 @@ import trio
 
 from tests.cluster.nodes import processes
 from tests.peers.figures import figure
-from tests.postgres import PostgresServer
+from tests.postgres import own_server
 from tests.running import token
 
 LOADS = {
@@ -49,22 +49,17 @@ def measure(load: list[str], where: list[str], seconds: float) -> dict[str, Any]
 
 async def of_nodes(number: int, seconds: float) -> dict[str, dict[str, float]]:
     """Measure every load against so many nodes."""
-    postgres = PostgresServer()
-    postgres.start(fsync="on", shared_buffers="128MB")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            async with processes(Path(folder), number, postgres.url()) as nodes:
-                where = [argument for node in nodes for argument in ("--url", f"http://{node.address}")]
-                where += ["--key", nodes[0].command("keys", "create", "--user", "bench", "--scope", "publish")]
-                where += [argument for n in range(USERS) for argument in ("--token", token(f"bench-{n}"))]
-                found: dict[str, dict[str, float]] = {}
-                for name, load in LOADS.items():
-                    report = await trio.to_thread.run_sync(measure, load, where, seconds)
-                    values = {path: figure(report, path) for path in FIGURES}
-                    found[name] = {path: value for path, value in values.items() if value is not None}
-                return found
-    finally:
-        postgres.close()
+    with own_server(fsync="on", shared_buffers="128MB") as postgres, tempfile.TemporaryDirectory() as folder:
+        async with processes(Path(folder), number, postgres.url()) as nodes:
+            where = [argument for node in nodes for argument in ("--url", f"http://{node.address}")]
+            where += ["--key", nodes[0].command("keys", "create", "--user", "bench", "--scope", "publish")]
+            where += [argument for n in range(USERS) for argument in ("--token", token(f"bench-{n}"))]
+            found: dict[str, dict[str, float]] = {}
+            for name, load in LOADS.items():
+                report = await trio.to_thread.run_sync(measure, load, where, seconds)
+                values = {path: figure(report, path) for path in FIGURES}
+                found[name] = {path: value for path, value in values.items() if value is not None}
+            return found
 
 
 async def main() -> None:

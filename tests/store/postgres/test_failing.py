@@ -26,7 +26,7 @@ from relay.store.opening import Store, open_store, verify
 from relay.store.postgres import batch, connection, engine
 from relay.store.postgres.batch import LostAnswerError
 from tests.parts import SetClock
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, own_server
 
 KINDS = Namespaces(entities=(), history_period=86400.0, durable=())
 COMMUNITY = KINDS.parse("community:c")
@@ -40,10 +40,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own, which it may harm."""
-    server = PostgresServer()
-    server.start()
-    yield server
-    server.close()
+    with own_server() as server:
+        yield server
 
 
 @asynccontextmanager
