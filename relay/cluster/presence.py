@@ -33,6 +33,8 @@ MAX_WAITING = 20_000
 """Changes that wait to be written. With more, the node's rows are replaced as a whole."""
 MAX_WRITTEN = 500
 """Changes in one transaction."""
+MAX_MEANWHILE = 20_000
+"""Changes of other nodes that are remembered while the rows are read. With more, the rows are read again."""
 RETRY_INTERVAL = 0.5
 """Seconds until the rows of the node are written again, after the database failed."""
 MOVED = "presence"
@@ -74,6 +76,8 @@ class ClusterPresence(NodeRows):
         self._present: dict[str, dict[str, set[str]]] = {}
         self._waiting: list[Operation] = []
         self._must_read = False
+        self._reads = 0  # those under way
+        self._meanwhile: list[Callable[[], None]] = []  # what changed since the first of them began
         self._attendance = ClusterAttendance(
             database, timers, namespaces, self._write, node_id=node_id, grace=offline_grace
         )
@@ -215,7 +219,16 @@ class ClusterPresence(NodeRows):
 
     def take_moved(self, data: dict[str, Any]) -> None:
         """Take note of the notice MOVED."""
-        self._moved(data["node"], data["user"], data["room"], present=data["present"])
+        self._take(partial(self._moved, data["node"], data["user"], data["room"], present=data["present"]))
+
+    def _take(self, change: Callable[[], None]) -> None:
+        """Make a change now, and again after a read that is under way, because its answer may be older."""
+        change()
+        if self._reads:
+            self._meanwhile.append(change)
+        if len(self._meanwhile) > MAX_MEANWHILE:
+            self._meanwhile.clear()
+            self.read_soon()
 
     def _moved(self, node_id: str, user_id: str, room: str, *, present: bool) -> None:
         users = self._present.setdefault(room, {})
@@ -231,7 +244,9 @@ class ClusterPresence(NodeRows):
 
     def forget_nodes(self, node_ids: Sequence[str]) -> None:
         """Forget the users of dead nodes."""
-        gone = set(node_ids) - {self._node_id}
+        self._take(partial(self._forget, set(node_ids) - {self._node_id}))
+
+    def _forget(self, gone: set[str]) -> None:
         for room, users in list(self._present.items()):
             for user_id, nodes in list(users.items()):
                 nodes -= gone
@@ -252,7 +267,20 @@ class ClusterPresence(NodeRows):
 
     async def read(self) -> None:
         """Read the rows of all nodes. Raises RequestError if the database cannot be read."""
-        await self._database.load(store.everyone, on_loaded=self._read)
+        waits = True
+
+        def loaded(rows: Sequence[tuple[str, str, str]]) -> None:
+            if waits:  # after a task was cancelled, nobody remembers what changed meanwhile
+                self._read(rows)
+
+        self._reads += 1
+        try:
+            await self._database.load(store.everyone, on_loaded=loaded)
+        finally:
+            waits = False
+            self._reads -= 1
+            if not self._reads:
+                self._meanwhile.clear()
 
     def _read(self, rows: Sequence[tuple[str, str, str]]) -> None:
         self._present = {}
@@ -262,6 +290,8 @@ class ClusterPresence(NodeRows):
         for user_id, user in self._users.items():
             for room in user.rooms:
                 self._moved(self._node_id, user_id, room, present=True)
+        for change in self._meanwhile:
+            change()
 
     async def _work(self) -> None:
         if self._stale:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -102,3 +102,18 @@ async def eventually(condition: Any, seconds: float = 5.0) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.01)
+
+
+def held_up(node: Running, meanwhile: Callable[[], Awaitable[None]]) -> None:
+    """Do something after a node has next read the database in the order of its writes, and before it knows the answer."""
+    engine: Any = node.server.database._engine
+    execute = engine.execute
+
+    async def late(loads: Any, writes: Any) -> Any:
+        result = await execute(loads, writes)
+        if loads:
+            engine.execute = execute
+            await meanwhile()
+        return result
+
+    engine.execute = late

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.actions import join, make_room
 from tests.clients import Client, live
-from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, nodes
+from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, held_up, nodes
 from tests.http_client import http_client
 from tests.postgres import shared_server
 from tests.running import bearer
@@ -26,21 +26,6 @@ async def post(node: Running, room: str, text: str) -> None:
     async with http_client(node.address) as http:
         path = f"/v1/chatrooms/{room}/messages"
         assert (await http.post(path, json={"message": text}, headers=bearer("alice"))).status_code == 201
-
-
-def held_up(node: Running, meanwhile: Callable[[], Awaitable[None]]) -> None:
-    """Have a node do something after it has read the head of a channel, and before it knows the answer."""
-    engine: Any = node.server.database._engine
-    execute = engine.execute
-
-    async def late(loads: Any, writes: Any) -> Any:
-        result = await execute(loads, writes)
-        if loads:
-            engine.execute = execute
-            await meanwhile()
-        return result
-
-    engine.execute = late
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import trio
 
 from tests.actions import join, make_room
 from tests.clients import Client, live
-from tests.cluster.nodes import Running, eventually, nodes
+from tests.cluster.nodes import Running, eventually, held_up, nodes
 from tests.postgres import shared_server
 
 GRACE = 0.6
@@ -136,3 +136,34 @@ async def test_nothing_is_left_of_users_that_went(tmp_path: Path) -> None:
                 await alice.ask(type="unsubscribe", channel="chatroom", chatroomId=rooms[0])
         await eventually(lambda: rows(one, "presence") == 0)
         assert [node.server.core.presence.room_count for node in (one, two)] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["enters", "leaves", "dies"])
+async def test_what_changes_while_the_rows_are_read(tmp_path: Path, change: str) -> None:
+    """The notice comes after the database has answered, and before the node knows the answer."""
+    async with nodes(tmp_path, 2, **SETTINGS) as (one, two):
+        presence: Any = two.server.core.presence
+        clusters: list[Any] = [node.server.cluster for node in (one, two)]
+        room = await make_room(one.address)
+        channel = two.server.core.namespaces["chatroom"].channel(room)
+        async with live(one.address, "alice") as alice, live(one.address, "bob") as bob:
+            await join(alice, room)
+            if change != "enters":
+                await join(bob, room)
+            before = ["alice"] if change == "enters" else ["alice", "bob"]
+            await eventually(lambda: sorted(presence.users(channel)) == before)
+            after = {"enters": ["alice", "bob"], "leaves": ["alice"], "dies": []}[change]
+
+            async def change_and_hear() -> None:
+                if change == "dies":
+                    clusters[1].node.take_lost({"nodes": [clusters[0].node.id]})
+                elif change == "leaves":
+                    await bob.send(type="unsubscribe", channel="chatroom", chatroomId=room)
+                else:
+                    await join(bob, room)
+                await eventually(lambda: sorted(presence.users(channel)) == after)
+
+            held_up(two, change_and_hear)
+            await presence.read()
+            assert sorted(presence.users(channel)) == after
