@@ -16,8 +16,8 @@ from tests.running import token
 GONE = (ConnectionClosed, HandshakeError, OSError, trio.TooSlowError)
 """How a client learns that its node is gone."""
 RETRY_INTERVAL = 0.05
-CONNECT_TIMEOUT = 60.0
-"""Seconds for a handshake. A node that starts, beside many others, may take its time."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a handshake. trio-websocket's client waits for ever if the node ends before it has answered."""
 
 Address = Callable[[], str]
 """Returns the address of some node that is alive."""
