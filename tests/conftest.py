@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import timedelta
@@ -47,6 +48,8 @@ LATE = 0.95
 """The share of all files after which they are short, so that a test which waits for others waits for a second at most."""
 STAND_IN = "stand_in"
 """The property in which a test records the stand-in that it used, and why."""
+GROUP_FRAMES = 8
+"""Calls that are shown of each error in an exception group: the last ones."""
 SLOW_SECONDS = 1.0
 """A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
 QUICK_SECONDS = 0.02
@@ -153,6 +156,29 @@ def _bounded(example: Callable[..., None]) -> Callable[..., None]:
 
     run.bounded = True  # type: ignore[attr-defined]
     return run
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the errors at the bottom of exception groups: Python prints ten levels, and a server in a test has more."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, BaseExceptionGroup):
+        for error in _errors_in(call.excinfo.value):
+            lines = traceback.format_exception(
+                type(error), error, error.__traceback__, limit=-GROUP_FRAMES, chain=False
+            )
+            report.sections.append(("an error in the groups", "".join(lines)))
+    return report
+
+
+def _errors_in(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _errors_in(error)
+        else:
+            if isinstance(error.__context__, BaseExceptionGroup):  # it came up while these were handled
+                yield from _errors_in(error.__context__)
+            yield error
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

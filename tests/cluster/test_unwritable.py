@@ -14,15 +14,18 @@ from tests.clients import live
 from tests.cluster.nodes import eventually, nodes
 from tests.postgres import own_server
 
-pytestmark = [pytest.mark.slow(11), pytest.mark.timed]
+LEASE_PERIOD = 2.0
+"""Seconds. With less, a busy machine may need the whole lease to find out that nobody is served."""
+
+pytestmark = [pytest.mark.slow(14), pytest.mark.timed]
 
 
 async def test_sessions_stay_while_no_node_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No other node can have taken this one for dead; and when the database is back, none does. No user seems to go."""
-    monkeypatch.setattr(node_module, "LEASE_PERIOD", 1.0)
-    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", 0.2)
-    monkeypatch.setattr(node_module, "MAX_GAP", 0.5)
-    with trio.fail_after(40):
+    monkeypatch.setattr(node_module, "LEASE_PERIOD", LEASE_PERIOD)
+    monkeypatch.setattr(node_module, "HEARTBEAT_INTERVAL", LEASE_PERIOD / 5)
+    monkeypatch.setattr(node_module, "MAX_GAP", LEASE_PERIOD / 2)
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for how in ("stop", "kill"):
                 (tmp_path / how).mkdir()
@@ -41,7 +44,7 @@ async def _end_and_start(folder: Path, how: str) -> None:
                 await join(bob, room)
                 await alice.until("user:online")
                 await trio.to_thread.run_sync(getattr(postgres, how))
-                await trio.sleep(3)
+                await trio.sleep(3 * LEASE_PERIOD)
                 assert not any(cluster.node.cut_off for cluster in clusters)
                 for client in (alice, bob):
                     await client.nothing()
