@@ -85,12 +85,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     timed = {path: slow[path] for path, found in companies.items() if min(found) > Company.ANY}
     first = {path: float(place - len(timed)) for place, path in enumerate(_for_processes(timed))}
     late = {path: max(begins[path], LATE) for path, found in companies.items() if max(found) > min(found)}
-    turns = {**begins, **late, **first}
+    turns = {**begins, **late, **first}  # `begins` is 0 at least, `first` is less
     items.sort(key=lambda item: turns[item.path])
 
 
 def _for_processes(seconds: Mapping[Path, float]) -> list[Path]:
-    """Return files so that all processes end them at about the same time: each is given one in turn, then one more."""
+    """Return files so that all processes end them at about the same time: each is given one in turn, then one more.
+
+    The process with the shortest of the first is the first to be given another.
+    """
     longest = sorted(seconds, key=lambda path: -seconds[path])
     number = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     return [*reversed(longest[:number]), *longest[number:]]

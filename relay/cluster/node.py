@@ -83,7 +83,7 @@ class Node:
         self._grace = offline_grace
         self._lease_ends_at = 0.0
         self._looks: trio.Nursery
-        self._gone = False  # whether the last look at the row found none
+        self._gone_since: float | None = None  # since when each look at the row found none
         self.names: dict[str, str] = {}
         """The names of the live nodes by id, this one's included."""
         self.report: Callable[[], Mapping[str, object]] = dict
@@ -145,7 +145,7 @@ class Node:
         except RequestError:
             return False
         self._lease_ends_at = began + LEASE_PERIOD
-        self._gone = False
+        self._gone_since = None
         self.names = beat.names
         self.reports = {id_: report for id_, report in self.reports.items() if id_ in beat.names}
         for id_ in beat.expired:
@@ -183,8 +183,12 @@ class Node:
             await trio.sleep(HEARTBEAT_INTERVAL)
 
     async def _may_be_taken_for_dead(self) -> bool:
-        """Return whether another node may have written that this one is dead: not if the row is there, or no node can write."""
+        """Return whether another node may have written that this one is dead: not if the row is there, or no node can write.
+
+        A row that is gone proves it after SETTLE_PERIOD, in which this node could have written it again.
+        """
         if serves_nobody(self._database.last_error or ""):
+            self._gone_since = None
             return False
         known: list[bool] = []
         answered = trio.Event()
@@ -197,8 +201,13 @@ class Node:
         self._looks.start_soon(look)  # once begun, it cannot be cancelled
         with trio.move_on_after(LOOK_TIMEOUT):
             await answered.wait()
-        if trio.current_time() < self._lease_ends_at or True in known:
+        now = trio.current_time()
+        if now < self._lease_ends_at or True in known:
+            self._gone_since = None
             return False
-        # A row that is gone once may have gone with a crash of the database: then the next heartbeat writes it.
-        gone_before, self._gone = self._gone, bool(known)
-        return not known or gone_before
+        if not known:
+            return True
+        # The row may be gone with a crash of the database. Then a heartbeat writes it again, after a probe at the latest.
+        if self._gone_since is None:
+            self._gone_since = now
+        return now - self._gone_since >= SETTLE_PERIOD

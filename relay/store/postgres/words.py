@@ -49,7 +49,10 @@ def meaning(error: str) -> str:
     return next((words for part, words in _MEANINGS.items() if part in error), "see the log")
 
 
-_SERVES_NOBODY = ("Connection refused", "No such file or directory", "starting up", "shutting down", "recovery mode")
+_SERVES_NOBODY = (
+    "Connection refused", "No such file or directory", "starting up", "shutting down", "recovery mode",
+    "not yet accepting connections",
+)  # fmt: skip
 _UNCERTAIN = ("timeout", "timed out", "unreachable", "No route", "resolve", "translate")
 
 
