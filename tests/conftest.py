@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import settings
 
 from tests import forks, postgres, stores
@@ -181,7 +182,8 @@ def _errors_in(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseExcepti
         else:
             if isinstance(error.__context__, BaseExceptionGroup):  # it came up while these were handled
                 yield from _errors_in(error.__context__)
-            yield error
+            if not isinstance(error, trio.Cancelled):
+                yield error
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

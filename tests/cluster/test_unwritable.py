@@ -12,6 +12,7 @@ from relay.cluster import node as node_module
 from tests.actions import join, make_room
 from tests.clients import live
 from tests.cluster.nodes import eventually, nodes
+from tests.cluster.test_presence import signals
 from tests.postgres import own_server
 
 LEASE_PERIOD = 1.0
@@ -42,6 +43,7 @@ async def _end_and_start(folder: Path, how: str) -> None:
                 await join(alice, room)
                 await join(bob, room)
                 await alice.until("user:online")
+                await signals(bob, 0.3)  # he hears of alice if her entry was written after his
                 await trio.to_thread.run_sync(getattr(postgres, how))
                 await trio.sleep(3 * LEASE_PERIOD)
                 assert not any(cluster.node.cut_off for cluster in clusters)
