@@ -99,7 +99,7 @@ class _Parent:
         return int(answer)
 
     def close(self) -> None:
-        """End it. Processes that it forked go on."""
+        """End it, and with it the processes that it forked and that have not been waited for."""
         self._channel.close()
         self._process.wait()
 
@@ -152,17 +152,26 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def _fork_on_request(channel: socket.socket) -> dict[str, object] | None:
-    """Answer requests; return None at their end, and in a process that was forked the request."""
+    """Answer requests; return None at their end, and in a process that was forked the request.
+
+    At their end the processes that are left are killed: the test process is gone, so nobody needs them.
+    """
+    left: set[int] = set()
     while True:
         message, files, _, _ = socket.recv_fds(channel, MAX_REQUEST, 2)
         if not message:
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)  # it is there until it is waited for
             return None
         request = json.loads(message)
         if (ended := request.get("ended")) is not None:
             answer = os.waitstatus_to_exitcode(os.waitpid(ended, 0)[1])
+            left.discard(ended)
         elif (answer := os.fork()) == 0:
             for number, file in enumerate(files, 1):
                 os.dup2(file, number)
+        else:
+            left.add(answer)
         for file in files:
             os.close(file)
         if not answer and ended is None:

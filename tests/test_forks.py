@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -65,6 +66,20 @@ def test_a_process_ends_by_a_signal(number: signal.Signals) -> None:
         assert process.wait(10) == -number
         assert process.poll() == -number
         process.kill()  # has no effect any more
+
+
+def test_a_process_ends_with_the_test_process() -> None:
+    """It is killed, as the process that forked it sees the end of requests."""
+    with tempfile.TemporaryFile() as output:
+        process = forks.start(["0", "--bind", "127.0.0.1"], os.environ, output, output, "http.server")
+    handle = os.pidfd_open(process.pid)
+    try:
+        forks.close()
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        assert poll.poll(10_000)
+    finally:
+        os.close(handle)
 
 
 def test_folders_of_servers_whose_process_is_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
