@@ -39,7 +39,7 @@ VISITOR = Visitor(Room(gate=HERE / "__init__.py", timed=HERE / "alone.py", other
 COLLECTIONS = sorted(HERE.glob("test_*.py"))
 """As many processes collect as there are processors, each with one of these files locked. The first of them compile the
 tests for the others."""
-SPARE_WORKERS = 4
+SPARE_WORKERS = 6
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
 EXAMPLE_SECONDS = 0.2
 """Seconds of its thread that an example of Hypothesis may take, unless its test says `deadline=None`."""

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(TEXT)["project"]
@@ -74,6 +76,7 @@ def floors() -> set[str]:
     return names
 
 
+@pytest.mark.slow
 def test_every_dependency_is_imported_or_a_floor_with_its_reason() -> None:
     """Nothing is declared that the package does not use."""
     declared = {name_of(one) for one in PROJECT["dependencies"]}
@@ -88,6 +91,7 @@ def test_everything_imported_is_declared() -> None:
     assert distributions_of("relay") - declared == set()
 
 
+@pytest.mark.slow
 def test_what_the_tests_use_is_declared_and_used() -> None:
     """The same for the tests, which may use what the package does."""
     declared = {name_of(one) for one in PROJECT["optional-dependencies"]["test"]}

@@ -18,6 +18,7 @@ BODIES = (rest.NewRoom, rest.RoomChange, rest.NewMessage, rest.NewMember, rest.N
 KEYS = ("name", "description", "type", "id", "message", "clientMessageId", "userId", "title", "priority", "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", BODIES)
 @given(body=st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, JSON)))
 def test_only_texts_and_null_get_through(cls: type[Any], body: dict[str, Any]) -> None:

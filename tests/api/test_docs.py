@@ -46,6 +46,7 @@ def read(html: str) -> _Reader:
     return reader
 
 
+@pytest.mark.slow
 async def test_every_page_is_shown_and_leads_to_the_others(tmp_path: Path) -> None:
     """Without a script, a style of its own or anything from elsewhere."""
     with trio.fail_after(30):

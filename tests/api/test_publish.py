@@ -458,6 +458,7 @@ def bodies(draw: st.DrawFn) -> tuple[list[bytes], list[bytes]]:
     return lines, [body[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(body)], strict=True)]
 
 
+@pytest.mark.slow
 @given(bodies())
 async def test_however_lines_are_cut_they_are_the_same(drawn: tuple[list[bytes], list[bytes]]) -> None:
     whole, pieces = drawn

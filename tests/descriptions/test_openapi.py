@@ -46,6 +46,7 @@ async def operations(folder: Path) -> dict[str, tuple[Any, Operation]]:
     return {row: (view, operation) for row, (view, operation) in found.items() if operation is not None}
 
 
+@pytest.mark.slow
 async def test_the_official_validator_finds_nothing(tmp_path: Path) -> None:
     found = (await documents(tmp_path)).openapi
     assert found["openapi"].startswith("3.1.")

@@ -127,6 +127,7 @@ def test_no_option_is_invented() -> None:
     assert named - there == {"--help", "--version"} - there
 
 
+@pytest.mark.slow
 async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None:
     """As one of several nodes that just started shows them; the page names no other."""
     with trio.fail_after(20):

@@ -58,6 +58,7 @@ def test_patterns_match_as_the_reference_does(patterns: list[str], channel: str)
     assert compiled.texts() == sorted(set(patterns))
 
 
+@pytest.mark.slow
 @given(PATTERNS, PATTERNS, TEXT)
 def test_more_patterns_never_match_less(some: list[str], more: list[str], channel: str) -> None:
     assert compile_patterns([*some, *more]).match(channel) >= compile_patterns(some).match(channel)

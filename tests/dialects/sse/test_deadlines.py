@@ -16,6 +16,7 @@ from tests.virtual import STARTED_AT, Virtual, virtual
 PATH = "/v1/sse"
 
 
+@pytest.mark.slow
 async def test_a_quiet_stream_is_sent_comments_and_stays(autojump_clock: trio.testing.MockClock) -> None:
     async with virtual(open_sse) as world:
         client = world.connect(PATH, "channel=trades")

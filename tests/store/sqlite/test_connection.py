@@ -456,6 +456,7 @@ async def test_a_folder_that_may_only_be_read(open_folder: Path) -> None:
     open_folder.chmod(0o755)
 
 
+@pytest.mark.slow
 async def test_a_folder_that_may_not_be_entered(open_folder: Path) -> None:
     folder = open_folder / "closed"
     folder.mkdir()
