@@ -195,10 +195,17 @@ async def relay_process(
     """Start a server in a process of its own, and see that it is gone at the end."""
     process = RelayProcess(folder, settings, module=module, sockets=sockets, **environment)
     with reserved_port() as process.port:
-        with trio.fail_after(START_TIMEOUT):
-            await trio.to_thread.run_sync(process.start)
-        try:
+        async with started(process):
             yield process
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(process.stop)
+
+
+@asynccontextmanager
+async def started(process: RelayProcess) -> AsyncIterator[None]:
+    """Start a server, and see that it is gone at the end of the block."""
+    with trio.fail_after(START_TIMEOUT):
+        await trio.to_thread.run_sync(process.start)
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(process.stop)

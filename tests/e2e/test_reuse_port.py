@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.clients import live
-from tests.running import RelayProcess
+from tests.running import RelayProcess, started
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +33,8 @@ async def sharing(folder: Path, name: str, port: int) -> AsyncIterator[RelayProc
     home.mkdir()
     process = RelayProcess(home, f"[server]\nport = {port}\nreuse_port = true\n")
     process.port = port
-    with trio.fail_after(20):
-        await trio.to_thread.run_sync(process.start)
-    try:
+    async with started(process):
         yield process
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(process.stop)
 
 
 def answer_on(client: socket.socket) -> bytes:
