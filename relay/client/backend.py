@@ -94,7 +94,7 @@ class Backend:
 
         Raises:
             RelayError: the server refused; or it could not take the publication within `timeout` seconds, and then the
-                error is that of the last attempt, and `temporary`.
+                error is `temporary`, and that of the last attempt that had its time.
             ValueError: the data cannot be written as JSON.
         """
         item = _item(Draft(channel, data, type, idempotency_key, exclude, version))
@@ -146,14 +146,18 @@ class Backend:
         content = body.encode()
         deadline = anyio.current_time() + self._timeout
         failures = 0
+        last: RelayError | None = None
         while True:
             left = deadline - anyio.current_time()
             try:
                 return _data(await self._attempt("POST", path, content, min(left, self._attempt_timeout)))
             except RelayError as error:
-                delay = max(self._backoff.delay(failures), error.retry_after or 0.0)
-                if not error.temporary or anyio.current_time() + delay >= deadline:
-                    raise
+                # An attempt that the deadline cut short does not say what is wrong. The one before it does.
+                is_cut = error.code == "timeout" and left < self._attempt_timeout
+                last = last if is_cut and last is not None else error
+            delay = max(self._backoff.delay(failures), last.retry_after or 0.0)
+            if not last.temporary or anyio.current_time() + delay >= deadline:
+                raise last
             failures += 1
             await anyio.sleep(delay)
 

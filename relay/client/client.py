@@ -166,7 +166,7 @@ class Client:
             with anyio.fail_after(self._timeout if timeout is None else timeout):
                 await self._link.wait_until_connected()
         except TimeoutError:
-            raise RelayError("timeout", "The server did not answer in time.") from None
+            raise self._link.late("The server did not answer in time") from None
 
     # -- channels ------------------------------------------------------------------------------------------------------
 

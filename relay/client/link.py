@@ -123,7 +123,7 @@ class Link:
         self._token: str | None = None  # the one that was sent last
         self._skew = 0.0  # seconds that the server's clock is ahead
         self._connection: Connection | None = None
-        self._why = "its block was not entered"
+        self._why = "its block was not entered"  # the cause of the state, unless it is `connected`
         self._changed = anyio.Event()
         self.state: State = "disconnected"
         self.user_id: str | None = None
@@ -150,10 +150,15 @@ class Link:
             self.check()
             await self._changed.wait()
 
+    def late(self, what: str) -> RelayError:
+        """Return the error of a wait that took too long. It says why there is no connection, if there is none."""
+        lost = f" No connection: {self._why}." if self.state == "connecting" and self._why else ""
+        return RelayError("timeout", f"{what}.{lost}")
+
     def open(self, owner: Owner) -> None:
         """Prepare `run`. From now on requests wait for a connection."""
         self._owner = owner
-        self.state = "connecting"
+        self.state, self._why = "connecting", ""
 
     async def say_goodbye(self) -> None:
         """Send what is queued, and close the connection, for at most GOODBYE_TIMEOUT seconds. Another task runs `run`."""
@@ -182,6 +187,7 @@ class Link:
             failures = 0 if lasted > STEADY else failures
             delay = self._delay(end, refusal, failures, lasted)
             failures += 1
+            self._why = end.reason.rstrip(".")
             self._set_state(StateChange("connecting", end.code, end.reason, delay))
             await anyio.sleep(delay)
 
@@ -331,7 +337,7 @@ class Link:
     # -- states --------------------------------------------------------------------------------------------------------
 
     def _stop(self, code: int, reason: str) -> None:
-        self._why = reason
+        self._why = reason.rstrip(".")
         self._set_state(StateChange("disconnected", code, reason))
         self._owner.stopped(RelayError("disconnected", f"The client has stopped: {reason}."))
 

@@ -98,7 +98,7 @@ class Subscription:
                 raise self._end
         except TimeoutError:
             self._leave()
-            raise RelayError("timeout", f"{self.channel} could not be subscribed to in time.") from None
+            raise shared.link.late(f"{self.channel} could not be subscribed to in time") from None
         except BaseException:
             self._leave()
             raise

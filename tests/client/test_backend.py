@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -184,6 +186,22 @@ def test_no_server(loop: str) -> None:
 
 @pytest.mark.slow
 @on_both
+def test_the_end_of_the_time_hides_no_error(loop: str) -> None:
+    """The server answers 503, and the second attempt is cut short: that one does not say what is wrong."""
+    answers = Answers(("503 Service Unavailable", UNAVAILABLE))
+
+    async def test() -> None:
+        async with answering(answers) as port, Backend(f"http://127.0.0.1:{port}", api_key="k", timeout=1) as publisher:
+            with pytest.raises(RelayError) as error, anyio.fail_after(5):
+                await publisher.publish("orders:1", {})
+            assert len(answers.bodies) == 2
+            assert (error.value.code, error.value.message) == ("unavailable", "The database cannot be written.")
+
+    run(loop, test)
+
+
+@pytest.mark.slow
+@on_both
 def test_a_server_that_does_not_answer(server: RelayProcess, loop: str) -> None:
     """An attempt has an end, and so has the publication. Cancelled, nothing stays open."""
 
@@ -204,7 +222,7 @@ def test_a_server_that_does_not_answer(server: RelayProcess, loop: str) -> None:
 
 
 class Answers:
-    """A server that answers requests as it is told, and keeps their bodies."""
+    """A server that answers requests as it is told, and keeps their bodies. Then it is silent."""
 
     def __init__(self, *answers: tuple[str, str]) -> None:
         self._answers = list(answers)
@@ -221,10 +239,21 @@ class Answers:
             while len(body) < length:
                 body += await stream.receive()
             self.bodies.append(body)
+            if not self._answers:
+                await anyio.sleep_forever()
             status, text = self._answers.pop(0)
             await stream.send(
                 f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode()
             )
+
+
+@asynccontextmanager
+async def answering(answers: Answers) -> AsyncIterator[int]:
+    """Run such a server, and return its port."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answers.serve)
+        yield listener.extra(anyio.abc.SocketAttribute.local_port)
+        tasks.cancel_scope.cancel()
 
 
 UNAVAILABLE = '{"success":false,"status":503,"message":"The database cannot be written."}'
@@ -255,21 +284,14 @@ def test_what_the_server_cannot_take_is_sent_again(loop: str) -> None:
     )
 
     async def test() -> None:
-        async with (
-            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(listener.serve, answers.serve)
-            port = listener.extra(anyio.abc.SocketAttribute.local_port)
-            async with Backend(f"http://127.0.0.1:{port}", api_key="k") as publisher:
-                assert await publisher.publish("orders:1", 1) == Receipt("orders:1", Position(1, "e"))
-                assert Counter(answers.bodies).most_common() == [(answers.bodies[0], 4)]
-                results = await publisher.publish_many([Draft("orders:1", number) for number in range(3)])
-                offsets = [one.position.offset for one in results if isinstance(one, Receipt) and one.position]
-                assert offsets == [2, 4, 3]
-                *_, array, item = answers.bodies
-                assert item[1:-1] in array
-            tasks.cancel_scope.cancel()
+        async with answering(answers) as port, Backend(f"http://127.0.0.1:{port}", api_key="k") as publisher:
+            assert await publisher.publish("orders:1", 1) == Receipt("orders:1", Position(1, "e"))
+            assert Counter(answers.bodies).most_common() == [(answers.bodies[0], 4)]
+            results = await publisher.publish_many([Draft("orders:1", number) for number in range(3)])
+            offsets = [one.position.offset for one in results if isinstance(one, Receipt) and one.position]
+            assert offsets == [2, 4, 3]
+            *_, array, item = answers.bodies
+            assert item[1:-1] in array
 
     run(loop, test)
 

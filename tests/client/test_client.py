@@ -188,11 +188,15 @@ def test_a_server_that_starts_later(server: RelayProcess, loop: str) -> None:
             await until(lambda: len(states) > 2)
             async with cutter(server.port, port):
                 await until(lambda: got == ["hello"])
-        async with Client(f"http://127.0.0.1:{port}", timeout=0.2) as nobody:
+        states.clear()
+        async with Client(f"http://127.0.0.1:{port}", timeout=0.2, on_state=states.append) as nobody:
+            await until(lambda: any(one.reason for one in states))
             for attempt in (nobody.ready, lambda: nobody.publish("x", 1), nobody.subscribe("x").__aenter__):
                 with pytest.raises(RelayError) as error:
                     await attempt()
                 assert error.value.code == "timeout"
+                assert "in time. No connection: the server cannot be reached: Connection refused." in str(error.value)
+        async with Client(f"http://127.0.0.1:{port}") as nobody:
             with pytest.raises(RelayError) as error:
                 await nobody.rooms()
             assert error.value.code == "disconnected"
