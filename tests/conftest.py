@@ -41,6 +41,8 @@ COLLECTIONS = sorted(HERE.glob("test_*.py"))
 tests for the others."""
 SPARE_WORKERS = 6
 """More processes than processors: a test waits for sockets, disks and deadlines about half of its time."""
+QUICK_SPARE_WORKERS = 1
+"""The same without the slow tests: the others wait little, and each process takes 4 s of CPU to import them."""
 EXAMPLE_SECONDS = 0.2
 """Seconds of its thread that an example of Hypothesis may take, unless its test says `deadline=None`."""
 EXAMPLE_LIMIT = timedelta(seconds=10)
@@ -52,7 +54,7 @@ STAND_IN = "stand_in"
 GROUP_FRAMES = 8
 """Calls that are shown of each error in an exception group: the last ones."""
 SLOW_SECONDS = 1.0
-"""A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.25 s on an idle machine."""
+"""A test that takes longer is reported if it is not marked `slow`. The mark is for tests from 0.15 s on an idle machine."""
 QUICK_SECONDS = 0.02
 """A test that is not marked takes about as long."""
 
@@ -66,7 +68,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One process for a few files that are named, else a little more than there are processors."""
     if all("::" in name or name.endswith(".py") for name in config.args):
         return 0
-    return len(os.sched_getaffinity(0)) + SPARE_WORKERS
+    spare = QUICK_SPARE_WORKERS if config.option.markexpr == "not slow" else SPARE_WORKERS
+    return len(os.sched_getaffinity(0)) + spare
 
 
 @pytest.hookimpl(trylast=True)

@@ -150,6 +150,7 @@ def test_any_header_is_answered(origin: bytes, host: bytes | None) -> None:
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(st.lists(LABEL, min_size=1, max_size=4), st.lists(LABEL, min_size=1, max_size=3))
 def test_subdomains_are_what_ends_with_the_domain(below: list[str], domain: list[str]) -> None:
     name = ".".join(domain)

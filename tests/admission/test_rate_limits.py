@@ -68,6 +68,7 @@ def test_a_bucket_is_small() -> None:
     assert not hasattr(FloodGuard(), "__dict__")
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 1000),
     st.floats(0.01, 1000),

@@ -343,6 +343,7 @@ async def tailed(admin: Admin, query: str = "") -> AsyncIterator[Lines]:
         yield lines
 
 
+@pytest.mark.slow
 async def test_a_tail_shows_what_matches(tmp_path: Path) -> None:
     """Durable and write-behind publications, whether a client listens or not."""
     async with administered(tmp_path) as admin, live(admin.address, "ann") as ann:
@@ -409,6 +410,7 @@ async def test_a_tail_needs_an_admin_and_ends_with_its_key(tmp_path: Path) -> No
             assert await lines.next() is None
 
 
+@pytest.mark.slow
 async def test_a_tail_ends_with_the_server(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin, tailed(admin) as lines, trio.open_nursery() as nursery:
         nursery.start_soon(admin.server.drain)

@@ -132,6 +132,7 @@ def log_of(caplog: pytest.LogCaptureFixture) -> list[Mapping[str, Any]]:
     return [{"message": message, "level": level, **fields} for message, level, fields in records]
 
 
+@pytest.mark.slow
 async def test_both_ways_answer_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The answer, what is counted and what is logged."""
     caplog.set_level(logging.DEBUG, logger="relay")
@@ -304,6 +305,7 @@ async def test_a_body_that_stalls_is_let_go(tmp_path: Path) -> None:
         assert await connection.ended() == b""
 
 
+@pytest.mark.slow
 async def test_a_later_head_that_stalls_is_let_go(tmp_path: Path) -> None:
     async with connected(tmp_path) as (server, connection, key):
         server.http.head_timeout = 0.2

@@ -34,6 +34,7 @@ async def streamed(admin: Admin) -> AsyncIterator[Lines]:
         yield lines
 
 
+@pytest.mark.slow
 async def test_figures_follow_what_happens(tmp_path: Path) -> None:
     """Connections by dialect, publications and deliveries a second, and the times of the loop and of commits."""
     async with administered(tmp_path) as admin, live(admin.address, "ann") as ann, streamed(admin) as lines:
@@ -56,6 +57,7 @@ async def test_figures_follow_what_happens(tmp_path: Path) -> None:
         assert one["subscriptions"] >= 1
 
 
+@pytest.mark.slow
 async def test_a_console_that_opens_late_gets_what_is_kept(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin:
         await trio.sleep(0.3)

@@ -205,6 +205,7 @@ async def test_history_and_its_removal(tmp_path: Path) -> None:
         assert (await relay.send(cent.PublishRequest(channel="community:c1", data={}))).offset == 6
 
 
+@pytest.mark.slow
 async def test_a_removed_history_does_not_come_back(tmp_path: Path) -> None:
     """The database has lost it, too: durable and write-behind publications."""
     for channel in ("community:c1", "trades"):
@@ -284,6 +285,7 @@ async def test_subscribe_and_unsubscribe(tmp_path: Path) -> None:
         await ann.nothing()
 
 
+@pytest.mark.slow
 @pytest.mark.each_store
 async def test_a_subscription_needs_the_right_of_the_user(tmp_path: Path) -> None:
     async with managed(tmp_path) as relay, live(relay.address, "ann"):

@@ -289,6 +289,7 @@ async def test_lines_may_come_with_a_length_and_carriage_returns(tmp_path: Path)
             assert answer.json["data"] == {"published": 2, "failed": 0, "errors": []}
 
 
+@pytest.mark.slow
 async def test_each_line_is_published_as_it_arrives(tmp_path: Path) -> None:
     async with publisher(tmp_path) as to, live(to.address, "alice") as alice:
         await alice.ask(type="subscribe", channel="trades")
@@ -310,6 +311,7 @@ async def test_lines_may_dribble_in_byte_by_byte(tmp_path: Path) -> None:
         assert (await end(connection)).json["data"] == {"published": 3, "failed": 0, "errors": []}
 
 
+@pytest.mark.slow
 async def test_ten_thousand_lines_are_one_request(tmp_path: Path) -> None:
     async with publisher(tmp_path) as to, stream(to) as connection:
         for begin in range(0, 10_000, 100):
@@ -342,6 +344,7 @@ async def test_a_room_that_there_is_not_fails_its_lines(tmp_path: Path) -> None:
     assert [(error["line"], error["code"]) for error in report["errors"]] == [(2, "not_found")]
 
 
+@pytest.mark.slow
 async def test_what_came_whole_is_published_when_the_connection_drops(tmp_path: Path) -> None:
     async with publisher(tmp_path) as to:
         async with stream(to) as connection:

@@ -90,6 +90,7 @@ async def test_a_key_works_as_soon_as_it_is_made_even_if_it_was_tried_before(tmp
         assert await refused(api_keys, secret[:-1])
 
 
+@pytest.mark.slow
 async def test_a_revoked_key_is_refused_once_it_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ async def test_a_watcher_hears_of_each_change_and_of_nothing_else(tmp_path: Path
             assert heard.keys[2] is None
 
 
+@pytest.mark.slow
 async def test_a_change_between_looking_a_key_up_and_watching_it_is_not_missed(tmp_path: Path) -> None:
     async with open_keys(tmp_path) as (api_keys, database):
         key, secret = await create(database)
@@ -230,6 +232,7 @@ class FailingDatabase:
         return await self._database.read(query)
 
 
+@pytest.mark.slow
 async def test_looking_goes_on_when_the_database_can_be_read_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

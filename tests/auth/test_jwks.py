@@ -380,6 +380,7 @@ async def test_answers_that_are_none(answer: bytes, cause: str) -> None:
                 parse(await fetch_document(url))
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 async def test_an_answer_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.3)
@@ -486,6 +487,7 @@ async def test_a_server_takes_up_a_new_key_and_outlives_its_issuer(
             assert await status_of(address, signed(FIRST, kid="1")) == 200
 
 
+@pytest.mark.slow
 async def test_a_server_without_any_key_refuses_tokens_and_says_that_it_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

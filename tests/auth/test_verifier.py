@@ -319,6 +319,7 @@ PARTS = st.one_of(
 TAILS = st.sampled_from([b"", b"", b"", b"=", b"==", b"===", b"A", b".", b"!", b"\n", b" ", "é".encode()])
 
 
+@pytest.mark.slow
 @given(PARTS, TAILS, st.sampled_from([SECRET, PREVIOUS, OTHER]), TAILS, st.booleans())
 def test_a_known_header_changes_nothing(
     payload: bytes, behind_payload: bytes, secret: str, behind_signature: bytes, resigned: bool

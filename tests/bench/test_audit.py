@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,7 @@ def test_of_several_senders_each_message_must_come_once_in_whatever_order() -> N
     assert audited((1, 3), (2, 2), (3, 5), last=5, subject=room) == Audit(lost=2)
 
 
+@pytest.mark.slow
 @given(st.permutations(range(1, 30)), st.integers(0, 100))
 def test_any_order_of_several_senders_is_right_and_of_one_sender_only_its_own(order: list[int], at: int) -> None:
     got = [(at + number, sequence) for number, sequence in enumerate(order, 1)]

@@ -180,6 +180,7 @@ def test_without_a_url_it_has_a_server_of_its_own_and_stops_it(tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there() -> None:
     url = ["--url", "http://127.0.0.1:1", "--token", "t", "--key", "k"]
     assert "no connection was established: Connection refused" in failed("fanout", *url, "--connections", "2")
@@ -196,6 +197,7 @@ def test_what_a_load_needs_is_named(server: RelayProcess, key: str) -> None:
     assert "no process has the id 4194304" in failed("connect", *url, "--token", "t", "--pid", "4194304")
 
 
+@pytest.mark.slow
 def test_refusals_of_the_server_are_shown(server: RelayProcess, key: str) -> None:
     url = ["--url", f"http://{server.address}", "--token", "no token"]
     assert "unauthorized" in failed("connect", *url, "--connections", "2")

@@ -158,6 +158,7 @@ def test_idle_tells_the_longest_pause(server: RelayProcess, key: str) -> None:
     assert 600 < report["longest_pause_at_most_ms"] < 3000
 
 
+@pytest.mark.slow
 def test_more_connections_than_open_files_are_refused(server: RelayProcess, key: str) -> None:
     where = f"--url http://{server.address} --key {key}"
     command = f"ulimit -n 100; exec {' '.join(BENCH)} posts --connections 200 {where}"

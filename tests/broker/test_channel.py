@@ -265,6 +265,7 @@ def test_channels_do_not_share_keys() -> None:
     assert len(set(keys)) == 3
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(["market:price", "market:halt"]), min_size=1, max_size=12), st.integers(0, 12))
 async def test_a_slow_reader_gets_a_market_in_order(types: list[str], blocked_from: int) -> None:
     """All that is no price, the last price, and of the others what was not replaced: in the order of their offsets."""

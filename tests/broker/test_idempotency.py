@@ -93,6 +93,7 @@ def test_what_is_over_takes_no_memory() -> None:
     assert len(recent._entries) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_put_costs_no_more_when_many_were_forgotten() -> None:
     """In a plain dict it comes to cost fifteen times as much, and then a hundred times."""

@@ -79,6 +79,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "PROBE_INTERVAL", 0.05)
 
 
+@pytest.mark.slow
 async def test_what_was_kept_is_written_when_the_disk_is_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as store, trio.open_nursery() as nursery:
         await nursery.start(store.write_behind.run)
@@ -97,6 +98,7 @@ async def test_what_was_kept_is_written_when_the_disk_is_back(tmp_path: Path) ->
         assert [publication.offset for publication in kept] == list(range(105, 605))
 
 
+@pytest.mark.slow
 async def test_beyond_the_bound_the_oldest_is_dropped_with_a_word_and_a_new_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import pytest
+
 from relay.config.loading import load_config
 from tests.cli.commands import configured, done, failed, process, relay
 
 
+@pytest.mark.slow
 def test_init_writes_a_private_file_with_a_fresh_secret(folder: Path) -> None:
     result = process("init")
     assert (result.returncode, result.stdout) == (0, "")

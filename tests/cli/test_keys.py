@@ -8,6 +8,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.commands import configured, done, failed, process, relay
 
 
@@ -19,6 +21,7 @@ def stored(folder: Path, query: str) -> list[Any]:
         connection.close()
 
 
+@pytest.mark.slow
 def test_a_key_is_printed_alone_and_once(folder: Path) -> None:
     result = process("keys", "create", "--user", "ops")
     assert result.returncode == 0
@@ -67,6 +70,7 @@ def test_the_table_of_keys() -> None:
         assert line[head.index("REVOKED") :] == "-"
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_user_gets_an_escape() -> None:
     done("keys", "create", "--user", "жук")
     result = process("keys", "list", PYTHONIOENCODING="latin-1")

@@ -66,11 +66,13 @@ def test_the_commands_that_have_help_are_all() -> None:
     assert sorted(paths(main, "")) == sorted(COMMANDS)
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_package_with_its_commit() -> None:
     result = process("--version")
     assert re.fullmatch(r"relay \d+\.\d+\.\d+ \(commit [\w-]+\)\n", result.stdout)
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     heavy = ("trio", "quart", "hypercorn", "jwt", "cryptography", "cattrs", "aiosqlite", "sqlite3")
     program = f"import sys, relay.cli.main; print([name for name in {heavy} if name in sys.modules])"

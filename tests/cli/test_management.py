@@ -85,6 +85,7 @@ async def test_disconnect(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         )
 
 
+@pytest.mark.slow
 async def test_tail(folder: Path) -> None:
     async with local(folder) as here, trio.open_nursery() as nursery:
         printed: dict[str, str] = {}

@@ -62,6 +62,7 @@ def serving(status: int, body: object) -> Iterator[FakeServer]:
 POSITION = [{"channel": "market:BTC", "offset": 7, "epoch": "e"}]
 
 
+@pytest.mark.slow
 def test_publish_prints_the_position() -> None:
     with serving(200, {"success": True, "status": 200, "data": POSITION}) as server:
         result = process("publish", "market:BTC", '{"price": 1.5}', "--url", server.url + "/", RELAY_KEY="rk_live_x")

@@ -33,6 +33,7 @@ def test_a_missing_file_is_one_clear_sentence() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_environment_may_name_the_file(folder: Path) -> None:
     (folder / "other.toml").write_text("[server]\nport = 1234")
     assert "http://127.0.0.1:1234" in process("check", RELAY_CONFIG="other.toml").stdout

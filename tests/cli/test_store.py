@@ -30,6 +30,7 @@ def test_check_names_the_database_and_no_password(url: str) -> None:
     assert "hidden" not in said
 
 
+@pytest.mark.slow
 def test_keys_and_tokens_are_those_of_the_database(url: str, folder: Path) -> None:
     secret = done("keys", "create", "--user", "ops")
     assert "hidden" not in secret
@@ -40,6 +41,7 @@ def test_keys_and_tokens_are_those_of_the_database(url: str, folder: Path) -> No
     assert "is valid" in done("check", f"--database={url}")
 
 
+@pytest.mark.slow
 def test_a_copy_there_and_back(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RELAY_STORE__URL")
     done("keys", "create", "--user", "ops")
@@ -53,6 +55,7 @@ def test_a_copy_there_and_back(url: str, folder: Path, monkeypatch: pytest.Monke
     assert "no database" in failed("store", "copy", "--from", "none.db", "--to", url)
 
 
+@pytest.mark.slow
 def test_epochs_are_renewed(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done("keys", "list")
     assert done("store", "renew-epochs").strip() == "Every channel has a new epoch."

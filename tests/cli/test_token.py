@@ -14,6 +14,7 @@ from tests.cli.commands import SECRET, claims, configured, done, failed, process
 from tests.cli.test_keys import stored
 
 
+@pytest.mark.slow
 def test_a_token_names_the_user_and_expires(folder: Path) -> None:
     configured(folder, f'[auth]\njwt_secret = "{SECRET}"')
     result = process("token", "alice")

@@ -51,6 +51,7 @@ def test_states(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_an_exception_of_the_block_is_in_no_group(server: RelayProcess, loop: str) -> None:
     """It leaves the block as it was raised; so does a cancellation."""

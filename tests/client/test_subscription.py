@@ -231,6 +231,7 @@ def test_a_slow_reader_over_a_lost_connection(server: RelayProcess, loop: str) -
     run(loop, test)
 
 
+@pytest.mark.slow
 @on_both
 def test_a_cancelled_reader_loses_nothing(server: RelayProcess, loop: str) -> None:
     channel = f"orders:cancelled-{loop}"

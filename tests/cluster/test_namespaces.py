@@ -38,6 +38,7 @@ async def subscribed(client: Client, channel: str) -> None:
     assert answer["type"] == "subscribed", answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 20_000])
 async def test_a_connection_of_another_node_is_excluded(tmp_path: Path, size: int) -> None:
     """It gets `skipped` in the place of the publication, however the publication came there."""
@@ -56,6 +57,7 @@ async def test_a_connection_of_another_node_is_excluded(tmp_path: Path, size: in
             assert len((await eve.until("note"))["data"]["text"]) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [10, 90_000])
 async def test_what_is_not_kept_reaches_every_node(tmp_path: Path, size: int) -> None:
     """In the order of its publisher, however large, and not the excluded connection."""

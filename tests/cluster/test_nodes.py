@@ -22,6 +22,7 @@ async def chat(client: Client, number: int) -> list[tuple[int, str]]:
     return [(message["offset"], message["data"]["message"]) for message in messages]
 
 
+@pytest.mark.slow
 async def test_a_message_reaches_the_other_node(tmp_path: Path) -> None:
     """With its offset, and the sender's own copy once."""
     async with nodes(tmp_path, 2) as (one, two):
@@ -77,6 +78,7 @@ async def test_one_order_on_three_nodes(tmp_path: Path) -> None:
             assert own == list(range(each))
 
 
+@pytest.mark.slow
 async def test_a_large_publication_is_fetched(tmp_path: Path) -> None:
     """A notification has no room for it; those before and after it keep their places."""
     async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob") as bob:
@@ -90,6 +92,7 @@ async def test_a_large_publication_is_fetched(tmp_path: Path) -> None:
         assert two.server.broker.channels.named("broadcast") is not None
 
 
+@pytest.mark.slow
 async def test_text_of_every_kind_crosses(tmp_path: Path) -> None:
     """Also what PostgreSQL does not store as it is."""
     texts = ["\0", "\ufffe", "a\nb\r\u2028", "é", "😀", '"\\', "1" * 30]
@@ -103,6 +106,7 @@ async def test_text_of_every_kind_crosses(tmp_path: Path) -> None:
         assert found == [{"text": text, "n": 2**60} for text in texts]
 
 
+@pytest.mark.slow
 async def test_a_client_resumes_on_another_node(tmp_path: Path) -> None:
     """Also one whose position is ahead of what that node has delivered."""
     async with nodes(tmp_path, 2) as (one, two):
@@ -125,6 +129,7 @@ async def test_a_client_resumes_on_another_node(tmp_path: Path) -> None:
                     assert await chat(carol, number + 1) == [(n + 1, str(n)) for n in range(number + 1)]
 
 
+@pytest.mark.slow
 async def test_a_client_ahead_of_the_bus_resumes(tmp_path: Path) -> None:
     """The node asks the database before it says that it cannot."""
     async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob") as bob:
@@ -142,6 +147,7 @@ async def test_a_client_ahead_of_the_bus_resumes(tmp_path: Path) -> None:
         assert (await bob.until("word"))["offset"] == published["offset"]
 
 
+@pytest.mark.slow
 async def test_prices_of_two_nodes_have_one_order(tmp_path: Path) -> None:
     """Kinds that SQLite writes behind go through the database, too."""
     async with nodes(tmp_path, 2) as (one, two), live(one.address, "a") as a, live(two.address, "b") as b:
@@ -156,6 +162,7 @@ async def test_prices_of_two_nodes_have_one_order(tmp_path: Path) -> None:
         assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 async def test_typing_crosses(tmp_path: Path, victim: int) -> None:
     """A signal is not stored, and reaches the other node's subscribers."""
@@ -172,6 +179,7 @@ async def test_typing_crosses(tmp_path: Path, victim: int) -> None:
                 assert message["type"] == "user:online"  # of alice, whose entry may cross with bob's
 
 
+@pytest.mark.slow
 async def test_rights_and_rooms_end_on_every_node(tmp_path: Path) -> None:
     """A removed member, a closed room and a deleted room."""
     async with (
@@ -215,6 +223,7 @@ async def test_each_node_says_its_name(tmp_path: Path) -> None:
         assert "relay_bus_connected 1.0" in text
 
 
+@pytest.mark.slow
 async def test_an_operator_disconnects_a_user_on_every_node(tmp_path: Path) -> None:
     async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob") as bob, live(one.address, "eve") as eve:
         ended = await one.server.core.everywhere.disconnect(user_id="bob", connection_id=None, reason=Reason.RECONNECT)

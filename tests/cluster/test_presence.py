@@ -34,6 +34,7 @@ async def signals(client: Client, seconds: float) -> list[str]:
     return heard
 
 
+@pytest.mark.slow
 async def test_users_of_both_nodes_are_in_the_room(tmp_path: Path) -> None:
     async with nodes(tmp_path, 2) as (one, two):
         room = await make_room(one.address)

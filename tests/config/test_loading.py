@@ -315,6 +315,7 @@ def test_a_variable_for_a_section_that_is_none_in_the_file(tmp_path: Path) -> No
     assert list(problems(tmp_path, "server = 5", {"RELAY_SERVER__PORT": "1"})) == ["server"]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([path for path, _ in settings(Config)]), st.text(max_size=20), max_size=5))
 def test_no_value_in_the_environment_is_worse_than_a_config_error(values: dict[str, str]) -> None:
     environ = {"RELAY_" + path.upper().replace(".", "__"): value for path, value in values.items()}
@@ -348,6 +349,7 @@ def fits(value: object, type_: Any) -> bool:
     return type(value) in wanted or (float in wanted and type(value) is int)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), TOML, min_size=1, max_size=4))
 def test_a_value_of_another_type_is_never_converted(values: dict[str, Any]) -> None:
     """ "7" is not 7, 1.5 is not 1, and true is not 1: every such setting is reported, whatever is wrong elsewhere."""

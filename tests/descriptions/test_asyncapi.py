@@ -117,6 +117,7 @@ def test_every_example_fits_its_schema(api: WireApi) -> None:
 # -- the tables against the code ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_live_describes_every_frame() -> None:
     known = live_types()
     wanted = known.answers | known.signals | known.presence | known.published
@@ -212,6 +213,7 @@ def check(played: Played) -> None:
     assert not came, f"examples that never came: { {name: never[name] for name in came} }, but these did: {came}"
 
 
+@pytest.mark.slow
 async def test_every_example_of_live_is_real(tmp_path: Path) -> None:
     settings = {**SETTINGS, "namespaces.orders.join_leave": True, "dialects.live.offline_grace": 0.2}
     async with running(config_for(tmp_path, settings)) as (server, address):

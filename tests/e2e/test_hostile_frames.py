@@ -101,6 +101,7 @@ async def test_frames_against_the_protocol_close_with_the_documented_code(tmp_pa
                 nursery.start_soon(violate, f"{CHANNELS}?token={token('mallory')}", name, None)
 
 
+@pytest.mark.slow
 async def test_feeds_close_for_what_breaks_the_protocol_and_ignore_the_rest(tmp_path: Path) -> None:
     """Text and binary are ignored up to each feed's size; violations close as everywhere."""
     small = {name: case for name, case in BAD_FRAMES.items() if case[1] in (1002, 1007)}

@@ -368,6 +368,7 @@ async def test_bad_tokens_over_rest(tmp_path: Path, tokens: dict[str, str]) -> N
             assert (await connection.answer())[0] == 431
 
 
+@pytest.mark.slow
 async def test_bad_tokens_over_websocket(tmp_path: Path, tokens: dict[str, str]) -> None:
     """`auth:error` on `live`, `unauthorized` on `channels`, and 1008 on both: at the beginning, and in place of a fresh one."""
     async with unharmed(tmp_path) as subject:
@@ -398,6 +399,7 @@ async def test_bad_tokens_over_websocket(tmp_path: Path, tokens: dict[str, str])
             assert (await connection.answer())[0] == 431
 
 
+@pytest.mark.slow
 async def test_items_of_every_wrong_kind(tmp_path: Path) -> None:
     """Bad items of an array get an error in their place, and the good ones between them are published."""
     bad: list[Any] = [None, True, 5, 1.5, "", [], {}, [[]], {"channel": "trades"}, {"data": {}}]
@@ -589,6 +591,7 @@ async def _pieces(pieces: list[bytes]) -> Any:
         yield piece
 
 
+@pytest.mark.slow(0.3)
 @pytest.mark.parametrize(
     ("chunked", "end"), [(False, "eof"), (False, "reset"), (True, "eof"), (True, "reset"), (True, "garbage")]
 )
@@ -620,6 +623,7 @@ async def test_lines_that_are_cut_off(tmp_path: Path, chunked: bool, end: str) -
         await bob.silent()
 
 
+@pytest.mark.slow
 async def test_arrays_that_are_cut_off(tmp_path: Path) -> None:
     """Half an array is none: nothing of it is published."""
     body = json.dumps([{"channel": "trades", "data": {}}] * 10).encode()

@@ -287,6 +287,7 @@ async def test_rate_limits(tmp_path: Path) -> None:
             assert kinds[-1] == "error"
 
 
+@pytest.mark.slow
 @pytest.mark.each_store
 async def test_restart_keeps_everything(tmp_path: Path) -> None:
     """After a clean restart rooms, messages, positions and last prices are there, with the same epochs."""

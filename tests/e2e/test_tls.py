@@ -186,6 +186,7 @@ async def test_the_application_knows_that_it_is_https(tmp_path: Path) -> None:
         assert (await http.get("/where")).text == f"https://{address}/where"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", ["default", "polling"])
 async def test_socket_io_in_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
     """Polling, and the upgrade from it to WebSocket."""
@@ -201,6 +202,7 @@ async def test_socket_io_in_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert (await client.until_named("price-update"))[1]["price"] == 2
 
 
+@pytest.mark.slow
 async def test_websocket_in_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with secured(tmp_path) as subject:
         monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(tmp_path / "relay.crt"))
@@ -246,6 +248,7 @@ async def test_a_reader_that_never_reads_is_bounded_and_told(tmp_path: Path) -> 
         await healthy.nothing()
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_is_given_the_newest_price(tmp_path: Path) -> None:
     async with secured(tmp_path) as subject, slow_stream(subject) as stream:
         slow = RawConnection(stream)  # type: ignore[arg-type]
@@ -283,6 +286,7 @@ async def test_plain_http_is_told_what_to_do(tmp_path: Path, caplog: pytest.LogC
     assert {record.levelname for record in caplog.records} <= {"INFO", "WARNING"}
 
 
+@pytest.mark.slow
 async def test_hostile_beginnings_leave_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Garbage, parts of a real handshake, and peers that vanish in the middle of one, by an end or by a reset."""
     dice = random.Random(3)

@@ -18,6 +18,7 @@ REACHED = 2000
 """Inputs within which each decoder takes one and refuses one."""
 
 
+@pytest.mark.slow(0.25)
 @pytest.mark.parametrize("decoder", DECODERS, ids=lambda decoder: decoder.name)
 def test_nothing_but_documented_errors(decoder: Decoder) -> None:
     """Inputs, as many as there is time for, are taken or refused, each within its time."""
@@ -50,6 +51,7 @@ def test_a_number_makes_the_same_input_again(decoder: Decoder) -> None:
         assert make_input(decoder, number) == make_input(decoder, number)
 
 
+@pytest.mark.slow
 def test_failures_are_found_and_told() -> None:
     """A decoder that raises something else, and one that takes too long, fail; the report says how to repeat it."""
 

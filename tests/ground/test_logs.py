@@ -107,6 +107,7 @@ def test_the_level_is_that_of_relay_and_libraries_log_warnings() -> None:
     assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["y"]
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_no_value_can_forge_a_line_or_reach_the_terminal(message: str, value: str) -> None:
     stream = configured(io.StringIO(), "text")

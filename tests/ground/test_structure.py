@@ -62,6 +62,7 @@ def mistakes(value: object, structurer: Structurer = STRICT) -> list[Mistake]:
     return list(caught.value.mistakes)
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries({}, optional={"number": JSON, "share": JSON, "word": JSON, "flag": JSON}))
 def test_no_value_is_converted(values: dict[str, Any]) -> None:
     """ "7" is not 7, 1.5 is not 1, and true is not 1: a value is passed on as the object that it is, or refused."""

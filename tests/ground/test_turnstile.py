@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 import trio
 
 from relay.ground.turnstile import STEPS_PER_TURN, TURN_PERIOD, Turnstile
@@ -22,6 +23,7 @@ async def test_a_few_enter_without_waiting() -> None:
         await turnstile.enter()
 
 
+@pytest.mark.slow
 async def test_a_crowd_enters_in_order_and_others_run_between() -> None:
     turnstile = Turnstile()
     entered: list[int] = []

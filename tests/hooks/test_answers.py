@@ -118,6 +118,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_only_an_object_with_a_result_alone_is_a_yes(value: object) -> None:
     try:

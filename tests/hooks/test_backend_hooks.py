@@ -143,6 +143,7 @@ async def test_an_event_stream_asks_once_for_each_channel(tmp_path: Path) -> Non
     assert [event["data"]["reason"] for event in ended] == [*["backend_expired"] * 2, "unauthorized"]
 
 
+@pytest.mark.slow
 async def test_the_answer_may_have_info_and_an_end(tmp_path: Path) -> None:
     """Others see the info; at the end the subscription ends, and the client may ask anew."""
     ends: list[float] = []
@@ -345,6 +346,7 @@ async def test_a_client_without_a_user_is_anonymous_where_there_is_something_to_
             assert (closed, frame["data"]["code"]) == (1008, "unauthorized")
 
 
+@pytest.mark.slow
 async def test_the_end_of_a_user_that_the_backend_named(tmp_path: Path) -> None:
     async with (
         hooked(tmp_path, admit, **COOKIES) as here,
@@ -423,6 +425,7 @@ async def test_an_address_that_is_not_allowed(tmp_path: Path) -> None:
             assert (await refusal(client, type="subscribe", channel="orders:1"))["reason"] == "backend_unreachable"
 
 
+@pytest.mark.slow
 async def test_a_backend_that_hangs_slows_its_own_requests_alone(tmp_path: Path) -> None:
     """Other connections publish and receive; the waiting one gets publications and pongs, and at the end its refusal."""
     async with (

@@ -50,6 +50,7 @@ def naive(pattern: str, channel: str) -> bool:
     return len(pattern) == len(channel)
 
 
+@pytest.mark.slow
 @given(PATTERNS, TEXT.filter(lambda text: "*" not in text))
 def test_patterns_match_as_the_reference_does(patterns: list[str], channel: str) -> None:
     compiled = compile_patterns(patterns)
@@ -114,6 +115,7 @@ def test_malformed_claims_are_refused(grants: Any, channels: Any) -> None:
         read_grants(grants, channels)
 
 
+@pytest.mark.slow
 @given(CLAIM, CLAIM)
 def test_claims_of_any_shape_are_read_or_refused(grants: Any, channels: Any) -> None:
     try:
@@ -122,6 +124,7 @@ def test_claims_of_any_shape_are_read_or_refused(grants: Any, channels: Any) -> 
         assert str(error)
 
 
+@pytest.mark.slow
 @given(CLAIM)
 def test_info_of_any_shape_is_read_or_refused(info: Any) -> None:
     try:

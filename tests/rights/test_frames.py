@@ -404,6 +404,7 @@ async def listen_channels(world: World, cell: Cell, ear: Ear) -> None:
         await ear.say({"type": "subscribe", "data": {"channel": channel}})
 
 
+@pytest.mark.slow
 async def test_who_hears_what_over_live(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with open_world(tmp_path) as world:

@@ -278,6 +278,7 @@ async def test_the_table_has_every_route_that_there_is(tmp_path: Path) -> None:
     assert listed - there == set(), "rows without a route"
 
 
+@pytest.mark.slow
 async def test_head_is_answered_as_get_is(tmp_path: Path) -> None:
     """Another method is no other way in."""
     with trio.fail_after(20):

@@ -20,6 +20,7 @@ async def prove(server: Server, proved: trio.Event) -> None:
     proved.set()
 
 
+@pytest.mark.slow
 async def test_the_proof_of_life_waits_for_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the writer's queue is full, when nothing more can be queued behind it."""
     blocked, release = threading.Event(), threading.Event()

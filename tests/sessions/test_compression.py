@@ -29,6 +29,7 @@ def payload_of(frame: bytes) -> bytes:
     return zlib.decompressobj(-15).decompress(frame[begin:] + b"\0\0\xff\xff")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [text_frame, binary_frame])
 def test_each_frame_is_independent_of_those_before_it(make: object) -> None:
     """One compressor makes all frames; a client that has only one of them reads it."""

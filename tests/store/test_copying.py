@@ -99,6 +99,7 @@ async def everything(store: Store) -> dict[str, list[Any]]:
     return await store.database.read(query)
 
 
+@pytest.mark.slow
 async def test_every_row_with_its_offsets_and_epochs(ends: Ends) -> None:
     async def fill_source(store: Store) -> Any:
         await publish(store)
@@ -138,6 +139,7 @@ async def test_every_row_with_its_offsets_and_epochs(ends: Ends) -> None:
     assert (again, new.offset, new.epoch) == (before[0][0], 6, again.epoch)
 
 
+@pytest.mark.slow
 async def test_a_copy_that_fails_leaves_nothing(ends: Ends, tmp_path: Path) -> None:
     await run(ends.config(ends.source), publish)
 
@@ -151,6 +153,7 @@ async def test_a_copy_that_fails_leaves_nothing(ends: Ends, tmp_path: Path) -> N
     await trio.to_thread.run_sync(copy_store, ends.source, ends.target, lambda *_: None)
 
 
+@pytest.mark.slow
 async def test_a_target_that_has_something_is_left_alone(ends: Ends) -> None:
     for name in (ends.source, ends.target):
         await run(ends.config(name), publish)

@@ -68,6 +68,7 @@ def test_pages(connection: Transaction) -> None:
     assert ids(messages.list_before(connection, "none", "m1", 9)) is None
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(count=st.integers(0, 12), limit=st.integers(1, 5), offset=st.integers(0, 15), later=st.integers(0, 3))
 def test_a_page_is_the_same_from_either_end(

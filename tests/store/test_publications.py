@@ -164,6 +164,7 @@ async def test_a_channel_that_became_durable(tmp_path: Path) -> None:
         assert await third.offsets(DURABLE) == [1, 2]
 
 
+@pytest.mark.slow
 async def test_there_and_back(tmp_path: Path) -> None:
     """Durable, then not, then durable again, each run killed: no position is given out twice."""
     seen: list[Position] = []

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import h11
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ def told(connection: h11.Connection, pieces: Sequence[bytes]) -> tuple[bytes, li
     return body, others, counts
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.binary(min_size=1, max_size=30), max_size=8),
     st.sampled_from(sorted(ENDS)),

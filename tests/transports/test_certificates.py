@@ -83,6 +83,7 @@ async def until_logged(caplog: pytest.LogCaptureFixture, message: str) -> dict[s
         await trio.sleep(POLL_INTERVAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["written", "replaced", "linked"])
 async def test_a_renewed_certificate_is_taken_up(tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str) -> None:
     first = write_certificate(tmp_path)
@@ -130,6 +131,7 @@ async def test_a_renewal_that_takes_its_time_is_not_read_in_the_middle(
         assert await served(certificates) == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", ["mismatch", "garbage", "missing"])
 async def test_a_renewal_that_cannot_be_used_leaves_the_one_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, defect: str

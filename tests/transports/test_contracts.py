@@ -283,6 +283,7 @@ async def test_tls_on_a_port_without_it() -> None:
         await relay.is_well()
 
 
+@pytest.mark.slow
 async def test_a_later_head_that_is_slow_is_let_go() -> None:
     """Half a head on a kept-alive connection holds it for no longer than a first one."""
     async with world(head_timeout=0.3) as relay, await relay.connect() as stream:
@@ -316,6 +317,7 @@ async def test_a_connection_that_its_client_closed_is_let_go_at_once() -> None:
         await settled(before)
 
 
+@pytest.mark.slow
 async def test_a_body_that_stalls_is_let_go() -> None:
     """A request whose body stops coming ends after its timeout."""
     async with world(body_timeout=0.3) as relay:

@@ -86,6 +86,7 @@ async def test_a_loop_that_is_never_idle_accepts_all_the_same() -> None:
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_who_comes_after_a_stop_is_the_next_listeners() -> None:
     handshakes = Handshakes()
     with listening() as sock:

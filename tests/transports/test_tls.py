@@ -213,6 +213,7 @@ async def outbox_on(stream: TlsStream, max_bytes: int) -> AsyncIterator[tuple[Ou
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_what_an_outbox_holds_arrives_whole_and_in_order(folder: Path) -> None:
     """Frames of every size, to a reader that is now fast, now slow; the outbox is empty only when the kernel has everything."""
     dice = random.Random(2)
@@ -438,6 +439,7 @@ async def test_keys_are_renewed_in_the_middle(folder: Path) -> None:
             stream.close()
 
 
+@pytest.mark.slow
 async def test_a_write_waits_where_tls_has_to_be_heard_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class InTheMiddle:
         """What OpenSSL does where half a message of its own has come."""

@@ -80,6 +80,7 @@ async def scene() -> AsyncIterator[Scene]:
     await client.aclose()
 
 
+@pytest.mark.slow
 async def test_pings_pongs_and_the_close_of_a_busy_connection() -> None:
     async with scene() as busy:
         await busy.client.send_all(frame(PING, b"1") + frame(TEXT, b"a") + frame(PONG) + frame(PING, b"2"))

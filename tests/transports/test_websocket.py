@@ -64,6 +64,7 @@ def seen(data: bytes, cuts: list[int]) -> tuple[list[object], int, list[Reason]]
     return found, len(pongs), violations
 
 
+@pytest.mark.slow
 @given(st.lists(FRAMES, max_size=8), st.data())
 def test_reads_may_end_anywhere(frames: list[bytes], data: st.DataObject) -> None:
     """A pong that comes alone is not taken apart: only what is one may be told by that, and nothing else may differ."""

@@ -179,6 +179,7 @@ async def test_a_flood_is_closed(autojump_clock: trio.testing.MockClock) -> None
         assert trio.current_time() - begun > 10
 
 
+@pytest.mark.slow
 async def test_a_flood_of_messages_that_cannot_be_is_closed(autojump_clock: trio.testing.MockClock) -> None:
     """What is refused for its own sake costs no message, but it is a frame like any other."""
     async with virtual(open_live) as world:

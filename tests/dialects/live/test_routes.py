@@ -283,6 +283,7 @@ UNREADABLE = (
 )
 
 
+@pytest.mark.slow
 async def test_bodies_that_cannot_be_read(tmp_path: Path) -> None:
     """Malformed JSON and what is no object are 400, another media type 415, one that is too large 413."""
     async with serving(tmp_path) as http:
@@ -353,6 +354,7 @@ async def test_queries_that_are_refused(tmp_path: Path) -> None:
         assert await http.wrong("GET", ROOMS, CORA, params=query) == ["page", "limit", "type"]
 
 
+@pytest.mark.slow
 async def test_pages_of_messages(tmp_path: Path) -> None:
     """Newest first, 50 at a time; `before` pages from a message on, and the pagination stays that of the room."""
     async with serving(tmp_path) as http:

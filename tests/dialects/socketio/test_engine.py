@@ -51,6 +51,7 @@ async def test_a_post_answers_ok(tmp_path: Path, payload: str) -> None:
         assert await polling.get() == (200, payload)
 
 
+@pytest.mark.slow
 async def test_a_second_poll_ends_the_session(tmp_path: Path) -> None:
     """Of two polls at once the first gets `1` and the second 400; then the session is over."""
     async with echoing(tmp_path) as world:
@@ -87,6 +88,7 @@ async def test_what_follows_a_close_is_passed_over(tmp_path: Path) -> None:
         await world.check_healthy()
 
 
+@pytest.mark.slow
 async def test_a_poll_that_is_given_up_ends_the_session(tmp_path: Path) -> None:
     """A client that goes away in the middle of a poll is gone: what it would have been answered is lost."""
     async with echoing(tmp_path) as world:
@@ -100,6 +102,7 @@ async def test_a_poll_that_is_given_up_ends_the_session(tmp_path: Path) -> None:
 # -- the upgrade -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_upgrade(tmp_path: Path) -> None:
     """The probe is answered and ends the open poll with `6`; then the WebSocket has the session, and HTTP gets 400."""
     async with echoing(tmp_path) as world:

@@ -155,6 +155,7 @@ def test_a_payload_is_bounded_in_packets() -> None:
         read(b"\x1e".join([b"4"] * (MAX_PAYLOAD_PACKETS + 1)))
 
 
+@pytest.mark.slow
 @given(st.lists(packets, min_size=1, max_size=20))
 def test_packets_survive_a_payload(some: list[Packet]) -> None:
     assert read(written(some)) == some
@@ -212,6 +213,7 @@ def test_python_engineio_reads_and_writes_the_same_frames(packet: Packet) -> Non
     assert (theirs.packet_type, theirs.data, theirs.binary) == (packet.type, packet.data, encoded.binary)
 
 
+@pytest.mark.slow
 @given(st.lists(oracle_packets, min_size=1, max_size=16))
 def test_python_engineio_reads_and_writes_the_same_payloads(some: list[Packet]) -> None:
     payload = written(some)

@@ -117,6 +117,7 @@ async def test_garbage_before_connect(tmp_path: Path, garbage: str) -> None:
         await world.check_healthy()
 
 
+@pytest.mark.slow(0.15)
 @pytest.mark.parametrize("garbage", [*GARBAGE, "5", "abc", b"\x00"], ids=lambda text: repr(text[:24]))
 async def test_garbage_when_connected(tmp_path: Path, garbage: str | bytes) -> None:
     """What cannot be read ends a session that is connected, over each transport; another is none the worse."""

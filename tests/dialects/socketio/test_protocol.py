@@ -480,6 +480,7 @@ def pattern(text: str) -> re.Pattern[str]:
     return re.compile(".+".join(map(re.escape, text.split("..."))))
 
 
+@pytest.mark.slow
 async def test_the_exchange_of_the_docstring(tmp_path: Path) -> None:
     """A real client sends its lines to a real server, which answers with the others, each in its turn and nothing between."""
     async with pricing(tmp_path) as world:

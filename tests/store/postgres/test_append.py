@@ -65,6 +65,7 @@ async def append(node: Store, *drafts: Draft) -> list[Outcome]:
     return await node.publications.append(drafts, lambda _: None)
 
 
+@pytest.mark.slow
 async def test_offsets_are_dense_across_nodes(tmp_path: Path) -> None:
     """Whatever the batches and their channels are, and however they overlap."""
     channels = ["community:a", "community:b", "market:X", "task:1", "chatroom:r"]
@@ -185,6 +186,7 @@ async def test_a_price_takes_the_place_of_the_one_before(tmp_path: Path) -> None
     assert rows == [(12,)]
 
 
+@pytest.mark.slow
 async def test_a_batch_announces_itself_in_commit_order(tmp_path: Path) -> None:
     async with nodes(tmp_path) as both:
         for node in both:

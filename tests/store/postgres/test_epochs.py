@@ -47,11 +47,13 @@ async def epochs_of(url: str) -> list[str]:
     return [outcome.position.epoch for outcome in outcomes]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 async def test_nodes_that_come_and_go_change_nothing(server: PostgresServer, name: str) -> None:
     first = await epochs_of(server.url(name))
     assert await epochs_of(server.url(name)) == first
 
 
+@pytest.mark.slow
 async def test_a_restored_dump_is_recognised(server: PostgresServer, name: str) -> None:
     """The original may have gone on since: positions of the two must not be taken for each other."""
     before = await epochs_of(server.url(name))
@@ -67,6 +69,7 @@ async def test_a_restored_dump_is_recognised(server: PostgresServer, name: str) 
     assert await epochs_of(server.url(name)) == before
 
 
+@pytest.mark.slow
 async def test_the_operator_says_so(server: PostgresServer, name: str) -> None:
     before = await epochs_of(server.url(name))
     renew = renew_epochs(StoreConfig(url=server.url(name)))
@@ -75,6 +78,7 @@ async def test_the_operator_says_so(server: PostgresServer, name: str) -> None:
     assert not set(before) & set(await epochs_of(server.url(name)))
 
 
+@pytest.mark.slow
 async def test_a_server_that_hides_its_identity(
     server: PostgresServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +91,7 @@ async def test_a_server_that_hides_its_identity(
     assert await epochs_of(server.url(name)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["cluster", "table", "timeline"])
 async def test_each_part_of_the_identity_counts(server: PostgresServer, name: str, part: str) -> None:
     before = await epochs_of(server.url(name))

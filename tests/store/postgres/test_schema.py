@@ -42,6 +42,7 @@ async def open_once(url: str) -> None:
             pass
 
 
+@pytest.mark.slow
 async def test_nodes_that_start_at_once_migrate_together(server: PostgresServer, name: str) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(8):
@@ -49,6 +50,7 @@ async def test_nodes_that_start_at_once_migrate_together(server: PostgresServer,
     assert server.execute("SELECT version, needs FROM relay_schema", name) == [(len(MIGRATIONS), MIGRATIONS[-1].needs)]
 
 
+@pytest.mark.slow
 async def test_the_tables_are_those_of_both_engines(server: PostgresServer, name: str, tmp_path: object) -> None:
     await open_once(server.url(name))
     rows = server.execute(
@@ -74,6 +76,7 @@ def test_the_tables_are_those_of_sqlite(tmp_path: object, request: pytest.Fixtur
     assert {table for (table,) in tables} == set(TABLES)
 
 
+@pytest.mark.slow
 async def test_a_step_that_old_nodes_can_live_with(
     server: PostgresServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +91,7 @@ async def test_a_step_that_old_nodes_can_live_with(
     ]
 
 
+@pytest.mark.slow
 async def test_a_step_that_fails_leaves_nothing(
     server: PostgresServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +138,7 @@ def test_an_empty_database_is_described_and_left_empty(server: PostgresServer, n
     assert server.execute("SELECT count(*) FROM pg_class WHERE relname = 'meta'", name) == [(0,)]
 
 
+@pytest.mark.slow
 async def test_a_database_that_is_right(server: PostgresServer, name: str) -> None:
     await open_once(server.url(name))
     assert f"database {name} on {server.folder} (schema version {len(MIGRATIONS)})" in describe(
@@ -144,6 +149,7 @@ async def test_a_database_that_is_right(server: PostgresServer, name: str) -> No
     assert not any(finding.problems for finding in findings)
 
 
+@pytest.mark.slow(0.2)
 @pytest.mark.parametrize(
     ("harm", "problem"),
     [
@@ -191,6 +197,7 @@ def test_what_is_wrong_with_a_server(url: str, words: str) -> None:
         describe(StoreConfig(url=url))
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_database_or_user(server: PostgresServer, name: str) -> None:
     with pytest.raises(StoreError, match="there is no such database"):
         describe(StoreConfig(url=server.url("nowhere")))
@@ -213,6 +220,7 @@ def test_what_is_wrong_with_a_database_or_user(server: PostgresServer, name: str
         server.execute("DROP ROLE weak")
 
 
+@pytest.mark.slow
 async def test_a_user_that_is_not_a_superuser_runs_a_server(server: PostgresServer, name: str) -> None:
     """And the identity of the database is known to it."""
     server.execute("CREATE ROLE owner LOGIN")
@@ -230,6 +238,7 @@ async def test_a_user_that_is_not_a_superuser_runs_a_server(server: PostgresServ
         server.execute("DROP ROLE owner")
 
 
+@pytest.mark.slow
 def test_a_database_that_is_not_in_utf8(server: PostgresServer) -> None:
     server.execute("CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'")
     try:

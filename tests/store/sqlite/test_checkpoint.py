@@ -61,6 +61,7 @@ async def test_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert time.monotonic() - begun >= 0.1
 
 
+@pytest.mark.slow
 async def test_what_a_killed_process_left_is_moved_at_once(tmp_path: Path) -> None:
     async with opened(tmp_path):
         pass
@@ -83,6 +84,7 @@ async def test_not_within_a_commit(tmp_path: Path) -> None:
         assert in_file(tmp_path / "relay.db", "x") is None
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stays_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHECKPOINT_PERIOD", 0.05)
     complete: list[bool] = []
@@ -137,6 +139,7 @@ async def test_closing_does_not_wait_for_a_reader(tmp_path: Path) -> None:
             assert trio.current_time() - begun < 2.0
 
 
+@pytest.mark.slow
 async def test_one_that_fails_is_a_database_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROBE_INTERVAL", 0.05)
     rewritten: list[bool] = []

@@ -229,6 +229,7 @@ async def test_closing_waits_for_what_was_asked_before(tmp_path: Path) -> None:
     assert not connection._thread.is_alive()
 
 
+@pytest.mark.slow
 async def test_closing_is_shielded_and_can_be_done_twice(tmp_path: Path) -> None:
     done: list[int] = []
 
@@ -357,6 +358,7 @@ async def test_read_only_it_does_not_write_nor_make_a_file(tmp_path: Path) -> No
                 await reader.run(lambda c: c.execute("CREATE TABLE t (x)"))
 
 
+@pytest.mark.slow
 async def test_processes_that_open_at_once_wait_for_each_other(tmp_path: Path) -> None:
     # SQLite refuses the switch to WAL at once, without its busy timeout, while another connection may write.
     path = tmp_path / "relay.db"
@@ -413,6 +415,7 @@ async def test_a_file_that_is_damaged(tmp_path: Path) -> None:
     assert "restore a backup" in text
 
 
+@pytest.mark.slow
 async def test_a_file_that_another_process_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_TIMEOUT", 0.2)
     path = tmp_path / "relay.db"
@@ -429,6 +432,7 @@ async def test_a_file_that_another_process_holds(tmp_path: Path, monkeypatch: py
         pass
 
 
+@pytest.mark.slow
 async def test_a_file_that_may_only_be_read(open_folder: Path) -> None:
     path = open_folder / "relay.db"
     async with open_connection(path) as connection:

@@ -612,6 +612,7 @@ async def test_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.timed
 async def test_a_database_that_is_locked_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT", 0.1)
@@ -631,6 +632,7 @@ async def test_a_database_that_is_locked_by_another(tmp_path: Path, monkeypatch:
         assert on_disk(tmp_path / "relay.db") == [4]
 
 
+@pytest.mark.slow
 async def test_a_lock_shorter_than_the_timeout_is_waited_for(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         with locked(tmp_path / "relay.db") as other:
@@ -642,6 +644,7 @@ async def test_a_lock_shorter_than_the_timeout_is_waited_for(tmp_path: Path) -> 
         assert on_disk(tmp_path / "relay.db") == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loaders", [0, 2])
 async def test_it_recovers_though_nobody_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaders: int) -> None:
     monkeypatch.setattr(connection_module, "BUSY_TIMEOUT", 0.05)
@@ -799,6 +802,7 @@ async def test_a_checkpoint_that_others_prevent_is_no_error(tmp_path: Path, monk
         assert get_meta(later, "name") == "value"
 
 
+@pytest.mark.slow
 async def test_closing_is_bounded_where_the_writer_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
