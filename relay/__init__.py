@@ -1,19 +1,22 @@
-"""Relay: a realtime server in one process, on one port, with one configuration file and one SQLite file.
+"""Relay: a realtime server in one process, on one port, with one configuration file and one SQLite file or PostgreSQL.
 
-    cli -> server -> dialects -> api -> core -> access -> chat -> auth, ops -> store -> broker, transports
-        -> sessions -> model, admission -> ground -> config
+    cli -> server -> dialects -> api -> core -> access -> chat -> auth, ops -> hooks -> cluster -> store
+        -> broker, transports -> sessions -> model, admission -> config -> ground
 
 Arrows point one way: a package imports packages to its right alone. `tests/test_architecture.py` holds that.
 
-cli         the commands                        store       SQLite: one writer with group commit, a module per aggregate
+cli         the commands                        store       one writer with group commit; SQLite or PostgreSQL
 server      builds, starts and stops the parts  broker      channels in memory: publish, subscribe, resume, presence
 dialects    the client APIs, a folder each      transports  listener, TLS, WebSocket, hand-over to HTTP
 api         HTTP for backends and operators     sessions    a connected client: session, outbox, flusher, heartbeat
-core        what every edge is handed           model       values: principal, namespaces, publication
+core        what every edge is handed           model       values: principal, namespaces, grants, publication
 access      who may publish and subscribe       admission   which peers may connect, and how often
-chat        rooms, messages, notifications      ground      errors, clock, timers, logs, strict JSON, histogram
-auth, ops   credentials; metrics, janitor       config      relay.toml, environment and flags as one tree
-bench       `relay bench`, a client like any other: it imports nothing of the server
+chat        rooms, messages, notifications      config      relay.toml, environment and flags as one tree
+auth, ops   credentials; metrics, janitor       ground      errors, clock, timers, logs, strict JSON, histogram
+hooks       requests to backends, webhooks      bench       `relay bench`, a client like any other
+cluster     several nodes over one PostgreSQL   client      the clients in Python and JavaScript; docs: the handbook
+
+`bench`, `client` and `docs` import nothing of the others.
 
 A publication: a route of `api` or a dialect -> access.publishing -> broker -> store (durable: committed first)
     -> channel -> flusher -> socket.

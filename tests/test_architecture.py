@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_each_package_has_a_floor() -> None:
     """A package that the table does not name has no rule."""
     packages = {package_of(module) for module in relay_graph()} - {"relay", "relay.__main__"}
     assert packages == LEVELS.keys() | set(APART)
+
+
+@pytest.mark.parametrize("page", ["relay/__init__.py", "relay/docs/architecture.md"])
+def test_the_picture_is_true(page: str) -> None:
+    """The arrows that a newcomer sees first are those of the table, and each package is described below them."""
+    picture, _, below = (ROOT / page).read_text(encoding="utf-8").partition("cli -> ")[2].partition("ground\n")
+    shown = [
+        tuple(f"relay.{name.strip()}" for name in floor.split(",")) for floor in f"cli -> {picture}ground".split("->")
+    ]
+    assert tuple(shown) == FLOORS
+    for package in (*LEVELS, *APART):
+        assert re.search(rf"\b{package.removeprefix('relay.')}\b", below), package
 
 
 @pytest.mark.parametrize("package", LEVELS)
