@@ -25,6 +25,8 @@ from tests.postgres import PostgresServer
 from tests.running import RelayProcess, bearer
 
 SECONDS = float(os.environ.get("RELAY_CHAOS_SECONDS", "12"))
+MIN_ACKNOWLEDGED = 10 * SECONDS
+"""Messages. A machine that is too busy for them gets up to twice the time, and as much more harm."""
 CLIENTS = {"live": 24, "channels": 12, "trades": 6, "price": 6, "socketio": 12}
 WRITERS, TICKERS = 20, 10
 PAUSE = 0.05
@@ -120,10 +122,11 @@ class Chaos:
             await trio.sleep(PAUSE)
 
     async def harm(self, postgres: PostgresServer) -> None:
-        """Kill nodes, stop them in order, and cut listeners, until the time is up."""
+        """Kill nodes, stop them in order, and cut listeners, until the time is up and enough was acknowledged."""
         dice = random.Random(self.dice.random())
-        with trio.move_on_after(SECONDS):
-            while True:
+        began = trio.current_time()
+        with trio.move_on_after(2 * SECONDS):
+            while trio.current_time() - began < SECONDS or len(self.acknowledged) <= MIN_ACKNOWLEDGED:
                 await trio.sleep(dice.uniform(0.5, 1.5))
                 what = dice.random() if self.harms else 0.5  # at least one node is killed
                 if what < 0.3:
@@ -163,7 +166,7 @@ class Chaos:
 @pytest.mark.parametrize("seed", [1])
 async def test_chaos(tmp_path: Path, postgres: PostgresServer, seed: int) -> None:
     """No acknowledged message is lost or doubled, and every client sees one dense order across nodes."""
-    with trio.fail_after(SECONDS + 150):
+    with trio.fail_after(2 * SECONDS + 150):
         await _run(tmp_path, postgres, seed)
 
 
@@ -226,7 +229,7 @@ def _audit(chaos: Chaos, readers: Sequence[Reader], rows: list[str]) -> None:
     assert wrong == [], chaos.harms
     assert [text for text, count in Counter(rows).items() if count > 1] == [], "a message is there twice"
     assert set(chaos.acknowledged) <= set(rows), "an acknowledged message is lost"
-    assert len(chaos.acknowledged) > 10 * SECONDS
+    assert len(chaos.acknowledged) > MIN_ACKNOWLEDGED
     assert sum(isinstance(reader, LiveReader | ChannelsReader) and reader.resumes for reader in readers) >= 10
     for reader in readers:
         assert any(seen for channel in reader.seen.values() for seen in channel), f"{reader.name} saw nothing"

@@ -150,7 +150,8 @@ async def test_the_largest_body_passes_and_a_larger_one_is_refused(name: str, tm
         assert 1.9e6 < len(body) < size
         json_type = {"Content-Type": "application/json"}
         assert (await http.post("/v1/publish", content=body, headers=json_type)).status_code == 200
-        too_large = body[:-1] + b" " * size + b"]"
+        too_large = body[:-1] + b" " * (size + 1 - len(body)) + b"]"
+        assert len(too_large) == size + 1
         assert (await http.post("/v1/publish", content=too_large, headers=json_type)).status_code == 413
 
 
