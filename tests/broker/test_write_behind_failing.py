@@ -26,6 +26,7 @@ from relay.store.sqlite.database import running_database
 from relay.store.sqlite.publications import SqlitePublications
 from relay.store.sqlite.verification import verify
 from tests.kept import recent
+from tests.waiting import until
 
 KINDS = Namespaces(entities=(), history_period=3600.0, durable=())
 
@@ -102,8 +103,12 @@ async def test_what_was_kept_is_written_when_the_disk_is_back(tmp_path: Path) ->
 async def test_beyond_the_bound_the_oldest_is_dropped_with_a_word_and_a_new_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "MAX_UNWRITTEN", 2)
     caplog.set_level(logging.ERROR, "relay.store")
+
+    def drops() -> int:
+        dropped = "dropped channels that could not be written behind"
+        return [record.message for record in caplog.records].count(dropped)
+
     async with opened(tmp_path) as store, trio.open_nursery() as nursery:
         await nursery.start(store.write_behind.run)
         first = {name: await store.publish(f"market:{name}", 5) for name in "ABCD"}
@@ -111,11 +116,11 @@ async def test_beyond_the_bound_the_oldest_is_dropped_with_a_word_and_a_new_epoc
         await store.write_behind.write()
         await store.set_read_only(True)
         lost = {name: await store.publish(f"market:{name}", 5) for name in "ABCD"}
-        await trio.sleep(0.1)
-        assert [record.message for record in caplog.records].count(
-            "dropped channels that could not be written behind"
-        ) == 1
-        monkeypatch.setattr(module, "MAX_UNWRITTEN", 10)
+        with monkeypatch.context() as bounded:
+            bounded.setattr(module, "MAX_UNWRITTEN", 2)
+            await until(drops)
+            await trio.sleep(0.1)
+        assert drops() == 1
         # A and B begin where the store is, in another epoch; C and D are as they were.
         for name in "AB":
             again = await store.publish(f"market:{name}")
