@@ -7,7 +7,7 @@ Arrows point one way: a package imports packages to its right alone. `tests/test
 
 cli         the commands                        store       one writer with group commit; SQLite or PostgreSQL
 server      builds, starts and stops the parts  broker      channels in memory: publish, subscribe, resume, presence
-dialects    the client APIs, a folder each      transports  listener, TLS, WebSocket, hand-over to HTTP
+dialects    the client APIs, a folder each      transports  listener, TLS, HTTP/1.1, WebSocket, streams
 api         HTTP for backends and operators     sessions    a connected client: session, outbox, flusher, heartbeat
 core        what every edge is handed           model       values: principal, namespaces, grants, publication
 access      who may publish and subscribe       admission   which peers may connect, and how often
@@ -18,9 +18,9 @@ cluster     several nodes over one PostgreSQL   client      the clients in Pytho
 
 `bench`, `client` and `docs` import nothing of the others.
 
-A publication: a route of `api` or a dialect -> access.publishing -> broker -> store (durable: committed first)
-    -> channel -> flusher -> socket.
-A connection: transports.listener -> server.upgrades -> sessions.session -> a dialect -> broker.
+A publication: a route of `api` or a dialect -> access.publishing, chat -> broker
+    -> store (durable: committed first) -> channel -> flusher -> socket.
+A connection: transports.listener -> server.upgrades -> sessions.session -> a dialect -> access.subscribing -> broker.
 Rules: a `def` is never a checkpoint. The broker names no dialect and no store. Every wait and buffer has a bound.
 The handbook has the rest: `relay docs architecture`.
 """

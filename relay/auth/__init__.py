@@ -1,4 +1,4 @@
-"""Turns credentials into principals: tokens, published keys, API keys, and the users that tokens have named.
+"""Turns credentials into principals: tokens, tickets, API keys and sessions of the console.
 
-It knows no dialect and no HTTP.
+It also has the published keys that verify tokens, and the users that tokens have named. It knows no dialect and no route.
 """

@@ -1,4 +1,5 @@
 """Several nodes over one database: the bus, delivery of other nodes' publications, leases and presence across nodes.
 
-It must not know dialects, HTTP or which engine the database is. The broker and the dialects know nothing of it.
+Its rows are in PostgreSQL, by modules of `relay.store.postgres`. It must not know dialects or HTTP. The broker and the
+dialects know nothing of it.
 """

@@ -1,1 +1,1 @@
-"""Errors, clock, timers, logs, strict JSON and histograms. Every package may use them; they use no package of Relay."""
+"""Errors, clock, timers, logs, strict JSON, schemas, histograms. The server's packages may use them; they use no package of Relay."""

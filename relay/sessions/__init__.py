@@ -1,4 +1,4 @@
 """A connected client: its session, outbox and heartbeat, and the flusher that writes for all sessions.
 
-It knows no broker and no dialect.
+It also has the record of all open connections. It knows no broker and no dialect.
 """
