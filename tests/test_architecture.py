@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """The packages, from the top. A package imports packages of lower floors alone, none of its own floor."""
 APART = ("relay.bench", "relay.client", "relay.docs")
-"""Packages that import nothing of Relay; the command line and the server import them."""
+"""Packages that import nothing of Relay; the command line and `relay.api` import them."""
 
 DIALECTS = frozenset(f"relay.dialects.{path.parent.name}" for path in (ROOT / "relay/dialects").glob("*/__init__.py"))
 OWNERS = {
@@ -170,7 +170,7 @@ def test_arrows_point_down(package: str) -> None:
     """A package imports lower floors alone."""
     own = inside(package)
     below = {module for module in relay_graph() if LEVELS.get(package_of(module), -1) > LEVELS[package]}
-    allowed = own | below | (inside(*APART) if package in ("relay.cli", "relay.server", "relay.api") else set())
+    allowed = own | below | (inside(*APART) if package in ("relay.cli", "relay.api") else set())
     assert arrows(relay_graph(), own, relay_graph().keys() - allowed) == []
 
 

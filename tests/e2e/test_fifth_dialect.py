@@ -1,4 +1,4 @@
-"""A fifth dialect that is nothing but the interface: served like the other four, and refused what its clients may not have."""
+"""A further dialect that is nothing but the interface: served like the others, and refused what its clients may not have."""
 
 from __future__ import annotations
 
