@@ -1,4 +1,4 @@
-"""Three nodes in processes of their own, clients of all dialects and publishers everywhere, and nodes that are killed and started.
+"""Three nodes in processes of their own, clients of four dialects and publishers everywhere, and nodes that are killed and started.
 
 It runs for RELAY_CHAOS_SECONDS (12 by default; 600 is the long run), with 60 clients and 30 publishers.
 """
