@@ -175,7 +175,7 @@ class _Handler(logging.StreamHandler["_Stream"]):
         if self._lost:
             lost, self._lost = self._lost, 0
             notice = {"fields": {"lines": lost}, "levelno": logging.WARNING, "levelname": "WARNING"}
-            super().emit(logging.makeLogRecord({"name": __name__, "msg": "log lines were dropped", **notice}))
+            super().emit(logging.makeLogRecord({"name": "relay.logs", "msg": "log lines were dropped", **notice}))
             if self._lost:
                 self._lost = lost + 1
                 return

@@ -169,6 +169,7 @@ def test_a_record_of_a_library_that_cannot_be_formatted_is_counted(capfd: pytest
     logs.get("relay").info("next")
     lost, then = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert (lost["message"], lost["lines"], lost["level"]) == ("log lines were dropped", 1, "warning")
+    assert lost["logger"] == "relay.logs"
     assert then["message"] == "next"
     assert capfd.readouterr().err == ""
 
