@@ -1,7 +1,7 @@
 """The errors of requests and connections: two closed registers, and the exceptions that carry their members.
 
-A `RequestError` refuses one request and the session continues. A `Disconnect` ends the connection. Each dialect has its
-own table from a code to the wire; this module knows no dialect.
+A `RequestError` refuses one request and the session continues. A `Disconnect` ends the connection. A dialect
+decides how a code goes over the wire; this module knows no dialect.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ RETRY_AFTER = 5.0
 
 
 class Code(enum.Enum):
-    """Why a request was refused. The value is the name in logs."""
+    """Why a request was refused. The value is the name in logs and in the errors of event streams."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"

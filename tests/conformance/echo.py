@@ -58,11 +58,11 @@ class EngineEcho:
         self._engine = engine
 
     async def receive(self, data: str | bytes) -> None:
-        """See `sessions.Application`."""
+        """See `engine.Application`."""
         await self._engine.send([data])
 
     def close(self) -> None:
-        """See `sessions.Application`."""
+        """See `engine.Application`."""
 
 
 class SocketEcho:
