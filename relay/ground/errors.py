@@ -1,4 +1,4 @@
-"""The errors of requests and connections: two closed registers, and the exceptions that carry their members.
+"""The errors of requests and connections: closed registers, and the exceptions that carry their members.
 
 A `RequestError` refuses one request and the session continues. A `Disconnect` ends the connection. A dialect
 decides how a code goes over the wire; this module knows no dialect.
