@@ -1,4 +1,4 @@
-"""Turns the items that a backend sends into publications: checks them, completes them and publishes them."""
+"""Turns the items that a backend or a client sends into drafts, which it checks and completes, and publishes drafts."""
 
 from __future__ import annotations
 

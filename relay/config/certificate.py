@@ -1,6 +1,6 @@
 """Loads a TLS certificate and its key from two PEM files, or says which file is wrong and why.
 
-The transports serve connections with it. The cryptography package is imported only if a certificate is configured.
+The transports serve connections with it. This module imports the cryptography package only if a certificate is configured.
 """
 
 from __future__ import annotations

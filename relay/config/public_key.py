@@ -1,6 +1,6 @@
 """Reads the public key of another issuer of tokens, and tells the algorithm that fits it.
 
-The `auth` package verifies tokens with it. The cryptography package is imported only if a key is configured.
+The `auth` package verifies tokens with it. This module imports the cryptography package only if a key is configured.
 """
 
 from __future__ import annotations

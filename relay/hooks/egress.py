@@ -1,4 +1,4 @@
-"""Sends HTTP requests to one URL that the operator configured: the one HTTP client of Relay.
+"""Sends HTTP requests to one URL that the operator configured: the one HTTP client of the server.
 
 A host is resolved for each connection, every one of its addresses is checked, and the connection goes to a checked
 address: a second answer of the DNS changes nothing. Redirects are never followed, proxies of the environment never

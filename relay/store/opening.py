@@ -1,4 +1,4 @@
-"""Opens the database that the configuration names. Nothing above knows which engine it is."""
+"""Opens the database that the configuration names. Its callers need not know which engine it is."""
 
 from __future__ import annotations
 

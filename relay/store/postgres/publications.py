@@ -1,4 +1,4 @@
-"""Publications in PostgreSQL: every kind goes through the database, so that all nodes see one order."""
+"""Publications in PostgreSQL: all that is kept goes through the database, so that all nodes see one order."""
 
 from __future__ import annotations
 
