@@ -100,6 +100,8 @@ class Dialect:
     """All its encoders, so that deliveries are counted by dialect."""
     places: Sequence[ConnectionCounter] = ()
     """Its places for connections, which `/metrics` shows."""
+    compression: Compression | None = None
+    """Its compression, which `/metrics` shows; None if it has none."""
     blueprints: Sequence[Blueprint] = ()
     """Its HTTP routes."""
     services: Sequence[Service] = ()
@@ -160,12 +162,9 @@ class CompressionSettings(Protocol):
         """The size from which a message is compressed."""
 
 
-def compression_of(core: Core, name: str, settings: CompressionSettings) -> Compression | None:
-    """Return the compression of a dialect, which `/metrics` shows by its name; None if it is switched off."""
-    if not settings.compression:
-        return None
-    compression = core.metrics.compressions[name] = Compression(settings.compression_min_bytes)
-    return compression
+def compression_of(settings: CompressionSettings) -> Compression | None:
+    """Return a new compression for a dialect, None if it is switched off."""
+    return Compression(settings.compression_min_bytes) if settings.compression else None
 
 
 def pinged(
@@ -176,6 +175,7 @@ def pinged(
     core: Core,
     *,
     encoders: Sequence[Encoder],
+    compression: Compression | None = None,
     described: WireApi | None = None,
     blueprints: Sequence[Blueprint] = (),
     tables: Mapping[str, Callable[[], int]] | None = None,
@@ -200,6 +200,7 @@ def pinged(
         endpoint=endpoint,
         encoders=encoders,
         places=(connections,),
+        compression=compression,
         blueprints=blueprints,
         services=(heartbeat.run,),
         tables=tables or {},

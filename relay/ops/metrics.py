@@ -79,8 +79,9 @@ class Metrics:
         places: Sequence[ConnectionCounter],
         tables: Mapping[str, Callable[[], int]],
         queued_bytes: Mapping[str, Callable[[], int]],
+        compression: Compression | None,
     ) -> None:
-        """Count the deliveries of these encoders as this dialect's, and show its places, tables and queues.
+        """Count the deliveries of these encoders as this dialect's, and show its places, tables, queues and compression.
 
         `queued_bytes` is by transport.
         """
@@ -88,6 +89,8 @@ class Metrics:
         self.places[name] = places
         self.tables.update(tables)
         self.queued_bytes.update({(name, transport): count for transport, count in queued_bytes.items()})
+        if compression is not None:
+            self.compressions[name] = compression
 
     def by_dialect(self, deliveries: Mapping[Encoder, int]) -> Counter[str]:
         """Return the sums by dialect of deliveries by encoder."""

@@ -274,7 +274,14 @@ async def _start_dialects(core: Core, dialects: Sequence[Factory], services: tri
     """Make the dialects that the configuration enables, and start their services."""
     enabled = [dialect for make in dialects if (dialect := make(core)) is not None]
     for dialect in enabled:
-        core.metrics.add_dialect(dialect.name, dialect.encoders, dialect.places, dialect.tables, dialect.queued_bytes)
+        core.metrics.add_dialect(
+            dialect.name,
+            dialect.encoders,
+            dialect.places,
+            dialect.tables,
+            dialect.queued_bytes,
+            dialect.compression,
+        )
         for service in dialect.services:
             await services.start(service)
     return enabled

@@ -9,6 +9,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.ground.errors import Reason
 from relay.model.publication import Publication
 from relay.ops.metrics import BY_CLIENT, LAG_INTERVAL, Metrics, SessionCounts
+from relay.sessions.compression import Compression
 
 
 def test_sessions_end_for_the_servers_reason_or_the_clients() -> None:
@@ -30,12 +31,13 @@ def test_deliveries_are_told_apart_by_dialect() -> None:
         return b""
 
     metrics = Metrics()
-    metrics.add_dialect("live", [of_live], [], {"typing": lambda: 5}, {})
-    metrics.add_dialect("feeds", [of_feeds], [ConnectionCounter(7)], {}, {"polling": lambda: 9})
+    metrics.add_dialect("live", [of_live], [], {"typing": lambda: 5}, {}, None)
+    metrics.add_dialect("feeds", [of_feeds], [ConnectionCounter(7)], {}, {"polling": lambda: 9}, Compression(100))
     assert metrics.by_dialect({of_live: 3, unknown: 1}) == {"live": 3, "feeds": 0, "other": 1}
     assert [places.maximum for places in metrics.places["feeds"]] == [7]
     assert metrics.tables["typing"]() == 5
     assert metrics.queued_bytes["feeds", "polling"]() == 9
+    assert list(metrics.compressions) == ["feeds"]
 
 
 async def test_the_loop_is_measured_late_by_as_much_as_it_was(autojump_clock: trio.testing.MockClock) -> None:

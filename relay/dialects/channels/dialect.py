@@ -27,14 +27,17 @@ def open_channels(core: Core) -> Dialect | None:
     if not settings.enabled:
         return None
 
-    encodings = Encodings(protocol.encode, compression_of(core, "channels", settings))
+    compression = compression_of(settings)
+    encodings = Encodings(protocol.encode, compression)
 
     async def handle(session: Session) -> None:
         principal = await _authenticate(core, session)
         with core.subscriptions.attach(session.outbox, encodings.of(session), session) as subscriber:
             await ChannelsSession(core, session, subscriber, principal).run()
 
-    return pinged("channels", PATH, handle, settings, core, encoders=encodings.all(), described=API)
+    return pinged(
+        "channels", PATH, handle, settings, core, encoders=encodings.all(), compression=compression, described=API
+    )
 
 
 async def _authenticate(core: Core, session: Session) -> Principal:

@@ -55,7 +55,7 @@ class Feeds:
         self._pong_timeout = settings.pong_timeout
         self._heartbeat = Heartbeat(settings.ping_interval)
         self._compresses = settings.compression
-        compression = compression_of(core, "feeds", settings)
+        self._compression = compression = compression_of(settings)
         self._trades = Hub(
             Encodings(protocol.encode_trade, compression),
             protocol.first_trades,
@@ -83,6 +83,7 @@ class Feeds:
             endpoint=self.endpoint,
             encoders=[encode for hub in hubs for encode in hub.encodings.all()],
             places=[hub.connections for hub in hubs],
+            compression=self._compression,
             services=(self._heartbeat.run,),
             described=APIS,
             error_body=ErrorBody(API_PREFIX, protocol.error_body),

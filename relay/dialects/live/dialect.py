@@ -24,7 +24,8 @@ def open_live(core: Core) -> Dialect | None:
     anonymous = ConnectionCounter(settings.max_anonymous)
     typing = Typing(core.publishing, core.timers, timeout=settings.typing_timeout)
 
-    encodings = Encodings(encode, compression_of(core, "live", settings))
+    compression = compression_of(settings)
+    encodings = Encodings(encode, compression)
 
     async def handle(session: Session) -> None:
         with core.subscriptions.attach(session.outbox, encodings.of(session), session) as subscriber:
@@ -38,6 +39,7 @@ def open_live(core: Core) -> Dialect | None:
         settings,
         core,
         encoders=encodings.all(),
+        compression=compression,
         described=API,
         blueprints=(blueprint(core),),
         tables={"typing": typing.__len__, "anonymous": lambda: anonymous.count},
