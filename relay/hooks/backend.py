@@ -20,7 +20,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RETRY_AFTER, Code, Disconnect, ProtocolError, Reason, RefusalReason, RequestError
 from relay.ground.histogram import Histogram
 from relay.hooks.addresses import OWN_NETWORKS, networks
-from relay.hooks.answers import Kind, No, Question, Yes, read
+from relay.hooks.answers import Kind, No, Question, Yes, expires_at, read
 from relay.hooks.egress import EgressError, Response, Target
 from relay.hooks.signing import signed_headers
 
@@ -28,6 +28,9 @@ MAX_RESPONSE_BYTES = 262_144
 """Bytes of one answer: the largest data of a publication that a backend is likely to rewrite, and some room."""
 MAX_CACHED = 10_000
 """Answers that one hook keeps. The oldest one goes first."""
+EXPIRY_MARGIN = 1.0
+"""Seconds before the end of a right from which the answer that gave it is not used again, so that no client gets a right
+that ends at once."""
 RETRY_SPREAD = 5.0
 """Seconds over which the clients of a backend that fails are spread, so that they do not come back at one moment."""
 LOG_PERIOD = 60.0
@@ -111,7 +114,7 @@ class BackendHook:
             raise self._refusal(answer, question.kind, connected=connected)
         self.outcomes[question.kind, "allowed"] += 1
         made, period = answer
-        if may_keep and period:
+        if may_keep and period > 0:
             self._keep(key, made, period)
         return made
 
@@ -123,7 +126,7 @@ class BackendHook:
         begun = trio.current_time()
         try:
             answer = await self._answer(question)
-            found = answer if isinstance(answer, No) else (read_yes(answer), answer.cache)
+            found = answer if isinstance(answer, No) else (read_yes(answer), self._keep_period(question.kind, answer))
         except (EgressError, ProtocolError) as failure:
             raise self._unreachable(question.kind, str(failure)) from failure
         finally:
@@ -145,6 +148,13 @@ class BackendHook:
         if response.status != 200:
             raise ProtocolError(f"the response has the status {response.status}")
         return read(response.body)
+
+    def _keep_period(self, kind: Kind, yes: Yes) -> float:
+        """Return the seconds for which a yes is kept: less than the right that it gives lasts. Raises ProtocolError."""
+        end = expires_at(yes.result) if yes.cache and kind is Kind.SUBSCRIBE else None
+        if end is None:
+            return yes.cache
+        return min(yes.cache, (end - self._clock.now()).total_seconds() - EXPIRY_MARGIN)
 
     def _keep(self, key: tuple[object, ...], made: object, period: float) -> None:
         if len(self._cache) >= MAX_CACHED:

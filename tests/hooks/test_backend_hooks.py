@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RefusalReason, RequestError
 from relay.hooks import backend as module
 from relay.hooks.addresses import Address
-from relay.hooks.answers import Kind, Question
+from relay.hooks.answers import Kind, Question, read_subscription
 from relay.hooks.backend import BackendHook
 from relay.hooks.egress import EgressError, Failure, Response, Target
 from relay.hooks.signing import signed_headers
@@ -28,6 +28,7 @@ from tests.clients import Client, connect, live
 from tests.hooks.hooked import KEY, SECRET, UNCLEAR, decide, hooked
 from tests.running import bearer, token
 from tests.streams import stream
+from tests.virtual import VirtualClock
 from tests.waiting import until
 
 
@@ -541,6 +542,23 @@ async def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert hook.outcomes == {(Kind.SUBSCRIBE, "allowed"): 11, (Kind.SUBSCRIBE, "cached"): 1}
 
 
+@pytest.mark.parametrize(("lasts", "asked"), [(30.0, 2), (1.0, 4), (600.0, 1)])
+async def test_an_answer_is_not_kept_past_the_end_of_the_right(
+    autojump_clock: trio.testing.MockClock, lasts: float, asked: int
+) -> None:
+    """A client that subscribes again after the end gets a new right, although the answer may be kept for longer."""
+    clock = VirtualClock()
+    target = Keeping(lambda: clock.now().timestamp() + lasts)
+    hook = BackendHook("backend", HookConfig(url="http://x/", secret=SECRET), clock, target=target)
+    for _ in range(4):
+        question = Question(Kind.SUBSCRIBE, user="u", channel="orders:1")
+        right = await hook.ask(question, read_subscription("orders:1", "u"), connected=True)
+        assert right.expires_at is not None
+        assert right.expires_at > clock.now()
+        await trio.sleep(20.0)
+    assert hook.outcomes[Kind.SUBSCRIBE, "allowed"] == asked
+
+
 async def test_other_hooks_are_taken_up_while_questions_are_under_way(tmp_path: Path) -> None:
     """A hook that did not change keeps its connections; the old one answers what it was asked, and keeps nothing open."""
     async with hooked(tmp_path) as here, live(here.address, "u1") as client:
@@ -582,10 +600,14 @@ class Failing:
 class Keeping(Failing):
     """A target whose answers may be kept."""
 
+    def __init__(self, expire_at: Callable[[], float] | None = None) -> None:
+        self._expire_at = expire_at
+
     async def post(self, body: bytes, **_: Any) -> Response:
         """Say yes."""
         await trio.lowlevel.checkpoint()
-        return Response(200, {}, b'{"result": {"cache": 60}}')
+        yes = {"cache": 60} if self._expire_at is None else {"cache": 3600, "expire_at": self._expire_at()}
+        return Response(200, {}, json.dumps({"result": yes}).encode())
 
 
 # -- operators ---------------------------------------------------------------------------------------------------------
