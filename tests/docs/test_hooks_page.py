@@ -15,7 +15,8 @@ import trio
 from tests.clients import connect, live
 from tests.docs.terminal import blocks, terminal
 from tests.hooks.hooked import SECRET
-from tests.running import config_for, running
+from tests.http_client import http_connection
+from tests.running import bearer, config_for, running
 from tests.waiting import until
 
 PAGE = Path(__file__).parents[2] / "relay/docs/hooks.md"
@@ -81,6 +82,10 @@ async def test_the_backend_of_the_page(tmp_path: Path, language: str) -> None:
         async with live(address) as client:
             await client.send(type="auth")
             assert (await client.closed())[1][0]["data"]["message"] == "Log in first."
+        async with http_connection(address, bearer("root", admin=True)) as http:
+            asked = {"user": "ann", "channel": "notes:1", "action": "publish"}
+            _, answer = await http.request("POST", "/v1/admin/why", asked)
+            assert answer["data"]["allowed"] is True
         assert await unsigned(port) == 401
 
 
