@@ -110,10 +110,10 @@ class Publishing:
         # Checked by hand: cattrs takes 2.3 microseconds for an item and this 0.3, of the 20 that publishing one takes.
         name, data, type_, key = item.get("channel"), item.get("data"), None, None
         if not isinstance(name, str) or not (isinstance(data, dict) or self._takes_any(item)):
-            raise _refused(_problems(item, any_data=self._takes_any(item)))
+            raise _refused(_problems(item, any_data=self.keeps_form(item)))
         if len(item) > 2:  # beside channel and data
             if not _has_options(item):
-                raise _refused(_problems(item, any_data=self._takes_any(item)))
+                raise _refused(_problems(item, any_data=self.keeps_form(item)))
             type_, key = item.get("type"), item.get("idempotencyKey")
         channel = self._channels.get(name) or self._parse(name)
         if channel.namespace.built_in and size > MAX_ITEM_BYTES:
@@ -238,7 +238,9 @@ def _problems(item: dict[str, Any], *, any_data: bool) -> list[FieldError]:
         problems.append(FieldError("channel", "is required and must be a text"))
     if not isinstance(item.get("type"), str | None):
         problems.append(FieldError("type", "must be a text"))
-    if not any_data and not isinstance(item.get("data"), dict):
+    if any_data and "data" not in item:
+        problems.append(FieldError("data", "is required"))
+    elif not any_data and not isinstance(item.get("data"), dict):
         problems.append(FieldError("data", "is required and must be an object"))
     key = item.get("idempotencyKey")
     if key is not None and not (isinstance(key, str) and 0 < len(key) <= MAX_KEY_CHARACTERS):

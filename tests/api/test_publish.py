@@ -256,6 +256,13 @@ async def test_an_item_that_is_too_large_is_refused_in_its_place(tmp_path: Path)
     assert [one.get("offset") for one in body["data"]] == [1, None, 2]
 
 
+async def test_the_refusal_of_missing_data_says_what_data_the_channel_takes(tmp_path: Path) -> None:
+    async with client(tmp_path, **{"namespaces.orders.history_size": 10}) as connection:
+        for channel, message in (("orders:1", "is required"), ("trades", "is required and must be an object")):
+            status, answer = await connection.request("POST", PUBLISH, {"channel": channel})
+            assert (status, answer["errors"]) == (400, [{"field": "data", "message": message}])
+
+
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
