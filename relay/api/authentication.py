@@ -38,6 +38,11 @@ class Caller:
     proof: str | None = None
     """The header X-Console-Proof, without which that cookie does not count."""
 
+    @property
+    def is_bearer(self) -> bool:
+        """Whether the request has a token, beside which an API key does not count."""
+        return self.authorization.partition(" ")[0].lower() == "bearer"
+
 
 def caller_of(core: Core, request: Request) -> Caller:
     """Return the caller of one of Quart's requests."""
@@ -102,7 +107,7 @@ async def authenticate(core: Core, caller: Caller) -> Principal:
     """
     with core.limits.auth_failures.counted(caller.address):
         scheme, _, token = caller.authorization.partition(" ")
-        if scheme.lower() == "bearer":
+        if caller.is_bearer:
             principal = await core.auth.tokens.authenticate(token.strip())
             await core.auth.users.seen(principal)
             return principal

@@ -179,9 +179,10 @@ async def _publisher(core: Core) -> Principal:
     Raises:
         RequestError: as `user_of`.
     """
-    if caller_of(core, request).authorization:
+    caller = caller_of(core, request)
+    if caller.is_bearer:
         return await user_of(core, request)
-    return await publisher_of(core, caller_of(core, request))
+    return await publisher_of(core, caller)
 
 
 async def _reader(core: Core) -> Principal | None:

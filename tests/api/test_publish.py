@@ -263,6 +263,14 @@ async def test_the_refusal_of_missing_data_says_what_data_the_channel_takes(tmp_
             assert (status, answer["errors"]) == (400, [{"field": "data", "message": message}])
 
 
+async def test_a_key_publishes_to_a_channel_by_either_header(tmp_path: Path) -> None:
+    async with publisher(tmp_path, **{"namespaces.orders.history_size": 10}) as to:
+        for headers in ({"X-API-Key": to.secret}, {"Authorization": f"apikey {to.secret}"}):
+            async with http_connection(to.address, headers) as connection:
+                status, _ = await connection.request("POST", "/v1/channels/orders:1/publish", {"data": "paid"})
+                assert status == 200
+
+
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
