@@ -120,6 +120,13 @@ def test_every_command_and_option_is_described(name: str, command: click.Command
                 assert re.search(rf"`{option}(?![\w-])", section), f"{option} is missing"
 
 
+def test_the_table_of_commands_has_each() -> None:
+    """The table at the top of the page, which links to the sections."""
+    named = re.findall(r"^\| \[`relay ([\w-]+)`\]\(#relay-\1\) \|", text_of("commands"), re.MULTILINE)
+    assert set(main.commands) - set(named) == set(), "add rows to the table at the top of commands.md"
+    assert set(named) - set(main.commands) == set(), "rows without a command"
+
+
 def test_no_option_is_invented() -> None:
     """Every option in the page is one of a command."""
     there = {option for _, command in commands() for parameter in command.params for option in parameter.opts}
@@ -140,7 +147,9 @@ async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None
     names = {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE")}
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", page, re.MULTILINE))
     assert len(names) > 30
-    assert {name for name in rows if name.startswith(("relay_", "process_", "python_"))} == names
+    described = {name for name in rows if name.startswith(("relay_", "process_", "python_"))}
+    assert names - described == set(), "metrics without a row in metrics.md"
+    assert described - names == set(), "rows without a metric"
     labels = re.findall(r"^(\w+?)(?:_bucket)?\{([^}]*)\}", shown, re.MULTILINE)
     for name, labelled in labels:
         for label in re.findall(r"(\w+)=", labelled):
