@@ -20,6 +20,7 @@ from relay.config.reference import render_reference
 from relay.config.tree import Config
 from relay.docs import handbook
 from relay.ground.errors import Reason, RefusalReason
+from relay.ops.metrics import BY_CLIENT, UPGRADED
 from tests.http_client import http_client
 from tests.running import config_for, running
 from tests.stores import url_for
@@ -159,9 +160,12 @@ async def test_every_metric_is_described_with_its_labels(tmp_path: Path) -> None
 
 
 def test_every_reason_of_a_close_is_described() -> None:
-    """As the label `reason` has it."""
-    for reason in set(Reason) - {Reason.NORMAL}:
-        assert f"`{reason.name.lower()}`" in text_of("metrics"), reason
+    """As the label `reason` has it, and the table has no other."""
+    table = text_of("metrics").partition("## Reasons")[2].partition("\n## ")[0]
+    named = {
+        name for row in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert named == {reason.name.lower() for reason in set(Reason) - {Reason.NORMAL}} | {BY_CLIENT, UPGRADED}
 
 
 def test_every_logger_is_named() -> None:
