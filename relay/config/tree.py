@@ -261,7 +261,8 @@ class LimitsConfig:
     )
     handshakes_per_minute: int = setting(
         6000,
-        "New WebSocket connections and Socket.IO sessions from one IP address. More are refused with 429.",
+        "New WebSocket connections, event streams and Socket.IO sessions from one IP address. More are refused with "
+        "429.",
         unit="connections",
         check=count(100_000_000),
     )
