@@ -20,5 +20,5 @@ def require_psycopg() -> None:
         import relay.store.postgres.connection  # noqa: F401
     except ImportError as error:
         raise StoreError(
-            f'store.url needs psycopg, which cannot be imported ({error}). Install it: pip install "relay-server[postgres]"'
+            f'store.url needs psycopg, which cannot be imported ({error}). Install it: pip install "psycopg[binary]"'
         ) from None

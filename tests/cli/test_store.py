@@ -98,6 +98,6 @@ def test_without_the_library(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     said = failed("check")
-    assert 'Install it: pip install "relay-server[postgres]"' in said
+    assert 'Install it: pip install "psycopg[binary]"' in said
     monkeypatch.undo()
     require_psycopg()
