@@ -149,7 +149,7 @@ def _signal(request: Request, draft: Draft) -> dict[str, Any]:
     """Deliver a publication that is not kept, and return its result: it has no position."""
     if draft.prepare is not None:
         raise invalid_field("skip_history", "is not possible here: this publication is a record too")
-    request.core.publishing.signal(Signal(draft.channel, draft.type, draft.data))
+    request.core.publishing.signal(Signal(draft.channel, draft.type, draft.data, published_ms=draft.published_ms))
     return {}
 
 

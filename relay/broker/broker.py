@@ -141,7 +141,7 @@ class Broker:
     def signal_here(self, signal: Signal) -> None:
         """Send a signal to the channel's subscribers of this server."""
         name = signal.channel
-        publication = Publication(name, signal.type, 0, "", 0, data=signal.data)
+        publication = Publication(name, signal.type, 0, "", signal.published_ms, data=signal.data)
         frames: dict[Encoder, bytes | None] = {}
         for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
             if signal.reaches(subscriber):

@@ -19,7 +19,10 @@ class Receiver(Protocol):
 
 @attrs.frozen
 class Signal:
-    """Typing, presence, or the end of a room. Its audience is data, so that another server can find it, too."""
+    """Typing, presence, the end of a room, or a publication that skips the history.
+
+    Its audience is data, so that another server can find it, too.
+    """
 
     channel: ChannelName
     type: str
@@ -30,6 +33,8 @@ class Signal:
     """Names of channels whose present subscribers do not get it."""
     users_only: bool = False
     """Whether clients without a user do not get it."""
+    published_ms: int = 0
+    """When it was published, in Unix milliseconds, if it is a publication. Every dialect encodes it as one then."""
 
     def reaches(self, subscriber: Receiver) -> bool:
         """Return whether a subscriber of the channel gets it."""

@@ -12,7 +12,7 @@ from relay.store.parts import MAX_PAYLOAD_BYTES
 from relay.store.transaction import Transaction
 
 SIGNAL = "signal"
-"""The notice of a signal: `channel`, `type`, `data`, `except`, `known`, `users`."""
+"""The notice of a signal: `channel`, `type`, `data`, `except`, `known`, `users`, `at`."""
 PASSED = "passed"
 """The notice of a publication that is not kept: `channel`, `type`, `json`, `at`, `publisher`, `excluded`."""
 MAX_KNOWN_BYTES = MAX_PAYLOAD_BYTES // 2
@@ -34,6 +34,7 @@ def to_data(signal: Signal) -> dict[str, Any]:
         "except": signal.except_user,
         "known": known,
         "users": signal.users_only,
+        "at": signal.published_ms,
     }
 
 
@@ -45,7 +46,15 @@ def from_data(data: dict[str, Any], namespaces: Namespaces) -> Signal:
         RequestError: this node has no such channel.
     """
     channel = namespaces.parse(data["channel"])
-    return Signal(channel, data["type"], data["data"], data["except"], data["known"], users_only=data["users"])
+    return Signal(
+        channel,
+        data["type"],
+        data["data"],
+        data["except"],
+        data["known"],
+        users_only=data["users"],
+        published_ms=data.get("at", 0),  # a node of an earlier release does not say it
+    )
 
 
 def announce_signal(connection: Transaction, signal: Signal) -> None:

@@ -80,8 +80,8 @@ class Publication:
 
     @property
     def is_signal(self) -> bool:
-        """Whether it is a signal. A publication of a namespace that keeps nothing has no offset either, but a time."""
-        return not self.offset and bool(self.channel.namespace.history_size or not self.published_ms)
+        """Whether it is a signal. A publication that is not kept has no offset either, but a time."""
+        return not self.offset and not self.published_ms
 
     def __repr__(self) -> str:
         return f"<Publication {self.channel.text} {self.type} {self.offset}>"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,7 @@ from relay.server.server import Server
 from tests import stores
 from tests.api.probe import create_key
 from tests.clients import connect, live
+from tests.e2e.test_dialects import price_socket
 from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
 
@@ -113,6 +116,31 @@ async def test_a_publication_that_skips_the_history(tmp_path: Path) -> None:
         assert (await relay.send(cent.HistoryRequest(channel="community:c1", limit=-1))).publications == []
         record = cent.PublishRequest(channel="user:ann", data={"message": "M"}, skip_history=True)
         assert (await relay.refused(record))[0] == 107
+
+
+@pytest.mark.slow
+async def test_what_skips_the_history_reaches_every_dialect(tmp_path: Path) -> None:
+    """As a publication, with the time at which it was published, and no offset."""
+    async with managed(tmp_path, "admin") as relay:
+        _, key = await create_key(tmp_path, "connect", tier="pro")
+        async with (
+            connect(relay.address, f"/api/ws?token={token('ann')}") as generic,
+            connect(relay.address, "/api/v1/ws/assets/BTC/price") as feed,
+            price_socket(relay.address, key) as prices,
+        ):
+            await generic.ask(type="subscribe", data={"channel": "task:1"})
+            status = cent.PublishRequest(channel="task:1", data={"status": "done"}, skip_history=True)
+            price = cent.PublishRequest(channel="market:BTC", data={"price": 5}, skip_history=True)
+            assert [(await relay.send(one)).offset for one in (status, price)] == [0, 0]
+            heard = await generic.until("status_update")
+            assert (heard["data"]["status"], "offset" in heard) == ("done", False)
+            at = datetime.fromisoformat(heard["timestamp"]).timestamp()
+            assert abs(at - time.time()) < 60
+            assert (await feed.until("price_update"))["price"] == 5
+            update = json.loads(str(await prices.get_message()).removeprefix("42/api-ws,"))[1]
+            assert (update["price"], abs(update["timestamp"] - at) <= 1) == (5, True)
+        async with connect(relay.address, "/api/v1/ws/assets/BTC/price") as later:
+            await later.silent()
 
 
 async def test_broadcast(tmp_path: Path) -> None:

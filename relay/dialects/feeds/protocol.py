@@ -86,7 +86,7 @@ def error_body(refusal: RequestError) -> Mapping[str, object]:
 
 
 def _is_default(publication: Publication) -> bool:
-    return bool(publication.offset) and publication.type == publication.channel.namespace.default_type
+    return not publication.is_signal and publication.type == publication.channel.namespace.default_type
 
 
 def _is_trade(publication: Publication) -> bool:

@@ -26,7 +26,7 @@ log = logs.get("relay.socketio")
 
 def encode(publication: Publication) -> bytes | None:
     """Return a price as an Engine.IO packet, or None for a publication that is not a price."""
-    if not publication.offset or publication.type != publication.channel.namespace.default_type:
+    if publication.is_signal or publication.type != publication.channel.namespace.default_type:
         return None
     return _UPDATE + market_update(publication) + b"]"
 

@@ -212,8 +212,8 @@ def test_what_is_not_a_command(text: str) -> None:
 
 
 def encoded(channel: str, type_: str, offset: int = 1, **data: Any) -> Any:
-    """Return the frame of a publication, decoded; None for none."""
-    frame = protocol.encode(Publication(KINDS.parse(channel), type_, offset, "e", AT_MS, data=data))
+    """Return the frame of a publication, or of a signal if there is no offset, decoded; None for none."""
+    frame = protocol.encode(Publication(KINDS.parse(channel), type_, offset, "e", AT_MS if offset else 0, data=data))
     return None if frame is None else json.loads(frame[4:] if frame[1] == 126 else frame[2:])
 
 

@@ -12,7 +12,7 @@ from relay.dialects.feeds import protocol
 from relay.dialects.feeds.dialect import open_feeds
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import ChannelName, Namespaces
-from relay.model.publication import Publication
+from relay.model.publication import Encoder, Publication
 from tests.transcripts import exchange_of, play
 from tests.virtual import virtual
 
@@ -56,12 +56,22 @@ def test_encoders() -> None:
     }
 
 
-@pytest.mark.parametrize("offset", [0, 1])
-def test_signals_and_other_types_are_not_for_a_feed(offset: int) -> None:
-    type_ = None if offset == 0 else "notice"
-    assert protocol.encode_trade(publication(TRADES, offset, type_, amount=5)) is None
-    assert protocol.encode_chart(publication(CHART, offset, type_, ratios=[1])) is None
-    assert protocol.encode_price(publication(ASSET, offset, type_, price=1)) is None
+@pytest.mark.parametrize(
+    ("encode", "channel", "data"),
+    [
+        (protocol.encode_trade, TRADES, {"amount": 5}),
+        (protocol.encode_chart, CHART, {"ratios": [1]}),
+        (protocol.encode_price, ASSET, {"price": 1}),
+    ],
+)
+def test_signals_and_other_types_are_not_for_a_feed(
+    encode: Encoder, channel: ChannelName, data: dict[str, Any]
+) -> None:
+    """A publication that is not kept is, although it has no offset either."""
+    default = str(channel.namespace.default_type)
+    assert encode(Publication(channel, "notice", 1, "e", AT_MS, data=data)) is None
+    assert encode(Publication(channel, default, 0, "", 0, data=data)) is None
+    assert encode(Publication(channel, default, 0, "", AT_MS, data=data)) is not None
 
 
 @pytest.mark.parametrize("amount", [None, "5", True, [], float("inf")])
