@@ -461,6 +461,7 @@ export class Relay extends Emitter {
     const answer = await response.json().catch(() => ({}))
     if (response.ok) return answer
     throw new RelayError(STATUS[response.status] ?? 'internal_error', answer.message ?? `HTTP ${response.status}`, {
+      reason: answer.reason,
       retryAfter: Number(response.headers.get('Retry-After')) || undefined,
       errors: answer.errors,
     })
@@ -799,9 +800,9 @@ function asked(relay, data) {
 }
 
 // The name of the channel that the fields of an answer name.
-function named({ channel, chatroomId, userId, communityId }) {
+function named({ channel, chatroomId, userId, communityId, symbols }) {
   if (channel === 'notifications') return `user:${userId}`
-  const id = chatroomId ?? communityId
+  const id = chatroomId ?? communityId ?? symbols?.[0]
   return id === undefined ? channel : `${channel}:${id}`
 }
 

@@ -169,6 +169,7 @@ test('refusals', async (t) => {
   });
   await assert.rejects(ada.createRoom({ name: 'x', id: 'chosen' }), { code: 'forbidden' });
   await assert.rejects(ada.rest('GET', '/v1/nothing'), { code: 'not_found' });
+  await assert.rejects(ada.rest('GET', '/v1/chatrooms/nothing'), { code: 'not_found', reason: 'not_found' });
   // A right that is lost ends the subscription.
   await bob.ready().catch(() => bob.connect());
   await bob.ready();
@@ -184,6 +185,26 @@ test('refusals', async (t) => {
   assert.deepEqual(await ended, { channel: inside.channel, code: 'forbidden', reason: 'no longer a member' });
   assert.equal(inside.state, 'unsubscribed');
   await refused;
+});
+
+test('an operator ends the subscription to any kind of channel', async (t) => {
+  const ada = client(t, fresh('ada'));
+  const room = ada.room(await makeRoom(ada));
+  const others = [`market:${fresh('S')}`, 'trades', `community:${fresh('c')}`, 'notifications', 'broadcast'];
+  const all = [room, ...others.map((channel) => ada.subscribe(channel))];
+  for (const one of all) {
+    await one.ready();
+    const ended = next(one, 'unsubscribed');
+    const channel = one.channel === 'notifications' ? `user:${ada.userId}` : one.channel;
+    const response = await fetch(`${url}/v1/admin/unsubscribe`, {
+      method: 'POST',
+      headers: { Authorization: `Bearer ${admin()}`, 'Content-Type': 'application/json' },
+      body: JSON.stringify({ user: ada.userId, channel }),
+    });
+    assert.equal(response.status, 200);
+    assert.equal((await ended).reason, 'unsubscribed by the server');
+  }
+  assert.equal(ada.subscriptions().length, 0);
 });
 
 test('broadcasts: of any type, resumed', async (t) => {
