@@ -112,14 +112,14 @@ class Subscriber:
         self._on_revoked = None
         self.is_closed = True
         self.expect(None)
+        if self.connection is not None:
+            self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
 
     def expect(self, timer: Timer | None) -> None:
         """Keep the timer that ends subscriptions, in place of the last one, until the connection ends."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = timer
-        if self.connection is not None:
-            self.connection.subscriber = None  # two objects in a circle would wait for the garbage collector
 
 
 class Watcher(Protocol):

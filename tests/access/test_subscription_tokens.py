@@ -16,7 +16,7 @@ import trio.testing
 from relay.access.rights import Rights
 from relay.access.subscribing import Subscriptions
 from relay.admission.limits import Limits
-from relay.broker.subscription import Subscriber
+from relay.broker.subscription import Subscriber, own_subscriber
 from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import LimitsConfig
 from relay.ground.errors import RequestError
@@ -26,6 +26,7 @@ from relay.model.principal import Principal
 from relay.sessions.connections import Connections
 from relay.sessions.outbox import Outbox
 from tests.access.test_subscribing import new_outbox
+from tests.fakes import FakePeer
 from tests.parts import SECRET, START_MS, Parts, encode, open_parts
 
 START = datetime.fromtimestamp(START_MS / 1000, UTC)
@@ -73,7 +74,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
             Limits(LimitsConfig(max_subscriptions=10)),
         )
         outbox = new_outbox()
-        with subscriptions.attach(outbox, encode) as subscriber:
+        with subscriptions.attach(outbox, encode, FakePeer()) as subscriber:
             yield World(parts, subscriptions, subscriber, outbox)
         assert len(timers) == 0
         nursery.cancel_scope.cancel()
@@ -105,6 +106,7 @@ async def test_a_subscription_token_opens_its_channel(tmp_path: Path) -> None:
         await world.subscriptions.identify(world.subscriber, Principal("u"))
         await world.subscribe("orders:1", token("orders:1"))
         assert world.held == ["orders:1"]
+        assert own_subscriber(world.subscriber.connection) is world.subscriber
         assert await refused(world, "orders:2", token("orders:1")) == "token_other_channel"
         assert await refused(world, "news:2", token("news:1")) == "token_other_channel"
         assert await refused(world, "orders:1", token("orders:1", sub="v")) == "token_other_user"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from relay.broker.subscription import Pending, Subscriber, Subscription
+from relay.broker.subscription import Pending, Subscriber, Subscription, own_subscriber
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
-from tests.fakes import RecordingSink
+from tests.fakes import FakePeer, RecordingSink
 
 KINDS = Namespaces(entities=("task",), history_period=1.0, durable=())
 ONE, TWO = KINDS["task"].channel("1"), KINDS["task"].channel("2")
@@ -58,6 +58,16 @@ def test_a_subscriber_has_a_user_once_it_is_identified() -> None:
     bob = Principal("bob", is_admin=True)
     one.identify(bob)
     assert (one.principal, one.user_id, one.is_admin) == (bob, "bob", True)
+
+
+def test_a_connection_has_its_subscriber_until_that_closes() -> None:
+    """Operators, publishers and other nodes find a subscriber by its connection, also once it has a timer."""
+    peer = FakePeer()
+    one = Subscriber(RecordingSink(), lambda publication: None, leave=lambda subscriber: None, connection=peer)
+    one.expect(None)
+    assert own_subscriber(peer) is one
+    one.close()
+    assert own_subscriber(peer) is None
 
 
 def test_pending_subscriptions_are_found_by_channel() -> None:
