@@ -60,11 +60,6 @@ class Delivery:
         self.catch_ups = 0
         """The number of times that the database was asked for missing publications."""
 
-    @property
-    def held_channels(self) -> int:
-        """The number of channels whose publications are held back."""
-        return len(self._held)
-
     def announce(self, publications: Sequence[Publication]) -> Sequence[str]:
         """Return the payloads that announce the publications of a batch. Called in the store's thread."""
         return wire.pack(publications, node=self._node_id, now_ms=self._clock.now_ms())

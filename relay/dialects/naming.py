@@ -79,8 +79,8 @@ def _count(body: Mapping[str, Any], field: str, default: int, low: int, high: in
     return value
 
 
-def channel(body: Mapping[str, Any], namespaces: Namespaces, *, named: str = "channel") -> ChannelName:
-    """Return the channel that `body["channel"]` names in full. `named` is the field's name in errors.
+def channel(body: Mapping[str, Any], namespaces: Namespaces) -> ChannelName:
+    """Return the channel that `body["channel"]` names in full.
 
     Raises:
         ProtocolError: the field is not a text, or it is empty.
@@ -88,5 +88,5 @@ def channel(body: Mapping[str, Any], namespaces: Namespaces, *, named: str = "ch
     """
     text = body.get("channel")
     if not isinstance(text, str) or not text:
-        raise ProtocolError(f"{named} must be a text that is not empty.")
+        raise ProtocolError("channel must be a text that is not empty.")
     return namespaces.parse(text)

@@ -68,7 +68,7 @@ class Metrics:
         """The compression of each dialect that has it switched on."""
         self._dialects: dict[Encoder, str] = {}
 
-    def sessions_of(self, dialect: str, transport: str = "websocket") -> SessionCounts:
+    def sessions_of(self, dialect: str, transport: str) -> SessionCounts:
         """Return the counters of a dialect's sessions over a transport."""
         return self.sessions.setdefault((dialect, transport), SessionCounts())
 

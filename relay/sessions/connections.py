@@ -9,7 +9,7 @@ import secrets
 import time
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from relay.ground.errors import RETRY_AFTER, Code, Reason, RequestError
@@ -17,14 +17,6 @@ from relay.sessions.connection_ids import ConnectionIds
 
 COMPACT_ENTRIES = 256
 """Entries of ended connections that stay in the order at least, so that few ends move the entries of all others."""
-
-
-class Subscribed(Protocol):
-    """The subscriber of a connection, as this module sees it."""
-
-    @property
-    def subscriptions(self) -> Mapping[str, Any]:
-        """The subscriptions, by the name of their channel."""
 
 
 class Peer(Protocol):
@@ -35,7 +27,7 @@ class Peer(Protocol):
     user_id: str | None
     """The user, None until authenticated. `Connections.identify` sets it."""
     subscriber: Any
-    """A `Subscribed`, while the connection has one, else None."""
+    """The `broker.subscription.Subscriber` of the connection, while it has one, else None. The subscriber sets it."""
 
     @property
     def dialect(self) -> str:

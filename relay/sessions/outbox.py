@@ -20,6 +20,8 @@ from relay.sessions.audience import Audience
 
 MAX_WRITE_BYTES = 256 * 1024
 """Bytes of one write. Limits the bytes that are copied to join frames."""
+ROOM_SHARE = 0.5
+"""The share of `max_bytes` that may be in use when a long answer begins. The rest is room for it, and for broadcasts."""
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 """The errors of a transport whose peer is gone or whose connection was closed."""
 
@@ -232,9 +234,9 @@ class Outbox:
         self.size += len(frame)
         self._frames.append(frame)
 
-    async def wait_for_room(self, share: float = 0.5) -> None:
-        """Return when at most this share of `max_bytes` is in use. A checkpoint only if it waits."""
-        while self.size > self.max_bytes * share:
+    async def wait_for_room(self) -> None:
+        """Return when at most `ROOM_SHARE` of `max_bytes` is in use. A checkpoint only if it waits."""
+        while self.size > self.max_bytes * ROOM_SHARE:
             await self._wait_for_room()
 
     async def wait_until_written(self) -> None:

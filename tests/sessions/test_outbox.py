@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import relay.sessions.outbox
 from relay.sessions.flusher import SENDS_PER_TURN, Flusher
-from relay.sessions.outbox import MAX_WRITE_BYTES, Outbox, flush
+from relay.sessions.outbox import MAX_WRITE_BYTES, ROOM_SHARE, Outbox, flush
 from tests.fakes import MemoryTransport
 
 _HEAD = struct.Struct("!II")
@@ -137,7 +137,7 @@ STEPS = st.one_of(
     st.tuples(st.just("push_latest"), SIZES, st.sampled_from("ab")),
     st.tuples(st.just("send"), SIZES),
     st.tuples(st.just("send_nowait"), SIZES),
-    st.tuples(st.just("wait_for_room"), st.sampled_from([0.0, 0.3, 0.5, 1.0])),
+    st.tuples(st.just("wait_for_room")),
     st.tuples(st.just("wait_until_written")),
     st.tuples(st.just("cancel"), st.integers(0, 3)),
     st.tuples(st.just("grant"), st.sampled_from([1, 5, 10, 20, 50, 100, 1000])),
@@ -237,14 +237,14 @@ class Model:
 
         self._start(send, lambda: self.unsent > 0 and self.unsent + size > MAX_BYTES)
 
-    def wait_for_room(self, share: float) -> None:
+    def wait_for_room(self) -> None:
         """Wait, in a task."""
 
         async def wait() -> None:
-            await self.outbox.wait_for_room(share)
-            assert self.unsent <= MAX_BYTES * share
+            await self.outbox.wait_for_room()
+            assert self.unsent <= MAX_BYTES * ROOM_SHARE
 
-        self._start(wait, lambda: self.unsent > MAX_BYTES * share)
+        self._start(wait, lambda: self.unsent > MAX_BYTES * ROOM_SHARE)
 
     def wait_until_written(self) -> None:
         """Wait, in a task."""
