@@ -132,6 +132,15 @@ class Reason(enum.Enum):
         return self.value[1]
 
 
+BY_CLIENT = "closed_by_client"
+"""The name of the end of a connection that the server did not end: the client closed it, or disappeared."""
+
+
+def name_of_end(reason: Reason | None) -> str:
+    """Return the name of the end of a connection in metrics and webhooks. `reason` is None if the client ended it."""
+    return BY_CLIENT if reason in (None, Reason.NORMAL) else reason.name.lower()
+
+
 class Disconnect(Exception):
     """Ends the connection for a reason."""
 

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 
 from relay.broker.broker import Broker
 from relay.broker.subscription import Subscriber
-from relay.ground.errors import Reason
+from relay.ground.errors import name_of_end
 from relay.hooks.kinds import Kind, Kinds, channel_key, user_key
 from relay.hooks.ledger import Ledger
 from relay.hooks.routes import Routes
 from relay.model.namespaces import ChannelName
 from relay.sessions.connections import Connections, Peer
 
-BY_CLIENT = "closed_by_client"
-"""The reason of a connection that its client ended, or that was lost."""
 UNSUBSCRIBED = "unsubscribed"
 """The reason of a subscription that ended while its connection lasts."""
 DISCONNECTED = "connection_closed"
@@ -80,7 +78,7 @@ class Watch:
 
     def ended(self, peer: Peer) -> None:
         """Record that a connection with a user has ended, or has another user from now on."""
-        reason = BY_CLIENT if peer.reason in (None, Reason.NORMAL) else peer.reason.name.lower()
+        reason = name_of_end(peer.reason)
         for kind in self._of_users:
             self._end(kind, peer, reason)
 

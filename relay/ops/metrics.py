@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.ground.errors import Code, Reason
+from relay.ground.errors import Code, Reason, name_of_end
 from relay.ground.histogram import Histogram
 from relay.model.publication import Encoder
 from relay.sessions.compression import Compression
@@ -20,8 +20,6 @@ LAG_INTERVAL = 0.25
 """Seconds between two measurements of the loop's lag."""
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """The bounds of the histogram of the loop's lag, in seconds."""
-BY_CLIENT = "closed_by_client"
-"""The reason of sessions that the server did not end: the client closed, or disappeared."""
 UPGRADED = "upgraded"
 """The reason of polling sessions that continued over WebSocket."""
 
@@ -42,7 +40,7 @@ class SessionCounts:
 
     def end(self, reason: Reason | None) -> None:
         """Count the end of a session. `reason` is None if the client ended it."""
-        self.closed[BY_CLIENT if reason in (None, Reason.NORMAL) else reason.name.lower()] += 1
+        self.closed[name_of_end(reason)] += 1
 
 
 class Metrics:

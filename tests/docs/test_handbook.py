@@ -19,8 +19,8 @@ from relay.cli.main import main
 from relay.config.reference import render_reference
 from relay.config.tree import Config
 from relay.docs import handbook
-from relay.ground.errors import Reason, RefusalReason
-from relay.ops.metrics import BY_CLIENT, UPGRADED
+from relay.ground.errors import BY_CLIENT, Reason, RefusalReason
+from relay.ops.metrics import UPGRADED
 from tests.http_client import http_client
 from tests.running import config_for, running
 from tests.stores import url_for

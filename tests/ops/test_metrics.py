@@ -6,9 +6,9 @@ import pytest
 import trio
 
 from relay.admission.rate_limits import ConnectionCounter
-from relay.ground.errors import Reason
+from relay.ground.errors import BY_CLIENT, Reason
 from relay.model.publication import Publication
-from relay.ops.metrics import BY_CLIENT, LAG_INTERVAL, Metrics, SessionCounts
+from relay.ops.metrics import LAG_INTERVAL, Metrics, SessionCounts
 from relay.sessions.compression import Compression
 
 
