@@ -19,6 +19,9 @@ from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 
+MAX_ROOMS_LEFT = 1000
+"""Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
+
 
 class Listener(Protocol):
     """A subscriber as presence sees it."""
@@ -79,10 +82,6 @@ def presence_signal(room: ChannelName, user_id: str, status: str, known: Sequenc
     """Return the signal to the other users of a room, except those that are present in a room of `known` too."""
     data = {"userId": user_id, "status": status}
     return Signal(room, f"user:{status}", data, except_user=user_id, except_present_in=known)
-
-
-MAX_ROOMS_LEFT = 1000
-"""Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
 
 
 class _User:

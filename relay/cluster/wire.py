@@ -14,12 +14,12 @@ import attrs
 import orjson
 
 from relay.model.publication import Publication
-from relay.store.parts import MAX_PAYLOAD_BYTES
+from relay.store.parts import ESCAPE, MAX_PAYLOAD_BYTES
 
 PUBLICATIONS = "p"
 """The sort of a payload that announces publications."""
-_ESCAPED = "\ufffe".encode()
-"""A character that takes more room in the database; the publication is then announced by its position."""
+_ESCAPE = ESCAPE.encode()
+"""It takes more room in the database, so a publication with it is announced by its position."""
 
 
 @attrs.frozen
@@ -69,7 +69,7 @@ def _entry(publication: Publication, maximum: int) -> bytes:
     if publication.excluded is not None:
         fields.append(publication.excluded)
     entry = b"\n%b\n%b" % (orjson.dumps(fields), publication.json)
-    if len(entry) > maximum or _ESCAPED in entry:
+    if len(entry) > maximum or _ESCAPE in entry:
         return b"\n%b\n" % orjson.dumps(position)
     return entry
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import attrs
 
@@ -19,6 +19,7 @@ SECRET_BYTES = 24
 MAX_KEY_CHARACTERS = 256
 
 Tier = Literal["free", "pro"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
 SCOPES = ("connect", "publish", "console", "console:write", "admin")
 CHANGED = "keys_changed"
 """The notice to every node that a key was made, changed or revoked. It has no data."""

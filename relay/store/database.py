@@ -25,7 +25,7 @@ from relay.ground import logs
 from relay.ground.errors import Code, RequestError
 from relay.ground.histogram import Histogram
 from relay.store.engine import Engine, Entry
-from relay.store.errors import unavailable
+from relay.store.errors import RETRY_AFTER, unavailable
 from relay.store.transaction import Transaction
 
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -95,7 +95,7 @@ class Database:
             RequestError: the database cannot be read, or MAX_WAITING reads are queued already.
         """
         if self._reads >= MAX_WAITING:
-            raise RequestError(Code.UNAVAILABLE, "The server has too much to read. Try again.", retry_after=1.0)
+            raise RequestError(Code.UNAVAILABLE, "The server has too much to read. Try again.", retry_after=RETRY_AFTER)
         self._reads += 1
         try:
             return await self._engine.read(query)
@@ -152,7 +152,9 @@ class Database:
         if self._ended:
             raise unavailable()
         if len(self._waiting) >= MAX_WAITING:
-            raise RequestError(Code.UNAVAILABLE, "The server has too much to write. Try again.", retry_after=1.0)
+            raise RequestError(
+                Code.UNAVAILABLE, "The server has too much to write. Try again.", retry_after=RETRY_AFTER
+            )
         self._waiting.append(entry)
         if self._sleeper is not None:
             sleeper, self._sleeper = self._sleeper, None

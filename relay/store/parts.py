@@ -15,13 +15,13 @@ MAX_NOTICE_BYTES = 1_048_576
 PIECE_BYTES = 5800
 """Bytes of a piece. Escapes of text make it a third larger at most."""
 _SIGN = "+ "
-_ESCAPED = "\ufffe"
-"""A character that takes one more byte in the database. See `relay.store.postgres.text`."""
+ESCAPE = "\ufffe"
+"""A code point that no text uses: Unicode keeps it free. In PostgreSQL it begins an escape, so it takes one more byte there."""
 
 
 def size_of(payload: str) -> int:
     """Return the bytes of a payload in the database."""
-    return len(payload.encode()) + payload.count(_ESCAPED)
+    return len(payload.encode()) + payload.count(ESCAPE)
 
 
 def split(payload: str) -> list[str]:

@@ -15,12 +15,11 @@ from typing import Literal
 
 import attrs
 
+from relay.broker.presence import MAX_ROOMS_LEFT
 from relay.store.transaction import Transaction
 
 CONNECTED = ""
 """The room of a row that says that the user is connected."""
-MAX_ROOMS_LEFT = 1000
-"""Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
 
 State = Literal["present", "left", "dropped"]
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Dumper, Loader
 
-_MARK = "\ufffe"
-"""A code point that no text uses: Unicode keeps it free. It begins an escape."""
+from relay.store.parts import ESCAPE
 
 
 def escape(text: str) -> str:
     """Return the text without NUL. `unescape` returns it as it was."""
-    if "\0" in text or _MARK in text:
-        return text.replace(_MARK, f"{_MARK}1").replace("\0", f"{_MARK}0")
+    if "\0" in text or ESCAPE in text:
+        return text.replace(ESCAPE, f"{ESCAPE}1").replace("\0", f"{ESCAPE}0")
     return text
 
 
 def unescape(text: str) -> str:
     """Return the text that `escape` was given."""
-    if _MARK in text:
-        return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
+    if ESCAPE in text:
+        return text.replace(f"{ESCAPE}0", "\0").replace(f"{ESCAPE}1", ESCAPE)
     return text
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 from relay.store.errors import StoreError
+from relay.store.sqlite.checkpoint import roll_back
 
 # All times are integer milliseconds since the Unix epoch, UTC.
 _FIRST = """
@@ -110,9 +111,7 @@ def migrate(connection: sqlite3.Connection) -> None:
                 connection.execute(f"PRAGMA user_version = {version + 1}")
             connection.execute("COMMIT")
         finally:
-            # On a full disk SQLite rolls back by itself.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            roll_back(connection)
     if version > len(MIGRATIONS):
         raise _newer(version)
 
