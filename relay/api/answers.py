@@ -10,6 +10,7 @@ from relay.ground.errors import Code, ProtocolError, RequestError
 from relay.transports.http_errors import ErrorAnswer, ErrorBody, error_answer
 
 CONTENT_TYPE = "application/json"
+NOTHING_HERE = "There is nothing at this path."
 
 log = logs.get("relay.http")
 
@@ -57,6 +58,11 @@ def decode_json(body: bytes, mimetype: str) -> object:
         return strictjson.loads(body)
     except ProtocolError as error:
         raise RequestError(Code.INVALID_REQUEST, str(error)) from error
+
+
+def nothing_here() -> RequestError:
+    """Return the refusal of a request for what does not exist, or not for this client."""
+    return RequestError(Code.NOT_FOUND, NOTHING_HERE)
 
 
 def body_too_large(max_bytes: int) -> RequestError:

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter
 
 from relay.api import health
-from relay.api.answers import CONTENT_TYPE, decode_json, failed, refused, success_body
+from relay.api.answers import CONTENT_TYPE, NOTHING_HERE, decode_json, failed, refused, success_body
 from relay.api.cors import Cors
 from relay.api.draining import Draining
 from relay.api.health import Readiness
@@ -33,7 +33,7 @@ _CODES = {
     415: Code.UNSUPPORTED_MEDIA_TYPE,
 }
 _MESSAGES = {
-    404: "There is nothing at this path.",
+    404: NOTHING_HERE,
     405: "This path does not take that method.",
 }
 

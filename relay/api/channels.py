@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from quart import Blueprint, Response, request
 
+from relay.access.publishing import MAX_CONNECTION_ID_CHARACTERS
 from relay.access.reading import DEFAULT_PAGE, MAX_PAGE
 from relay.admission.addresses import limit_key
 from relay.api import views
@@ -30,8 +31,6 @@ MAX_DIGITS = 18
 """Digits of an offset in a query."""
 MAX_OFFSET = 10**MAX_DIGITS - 1
 """The highest offset in a query."""
-MAX_CONNECTION_ID_CHARACTERS = 64
-"""Length of the id of a connection."""
 
 
 def _integer(value: str) -> int:

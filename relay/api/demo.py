@@ -9,6 +9,7 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 
 from relay.api import files
+from relay.api.answers import nothing_here
 from relay.api.app import json_body, success
 from relay.api.local import is_local
 from relay.auth.verifier import mint
@@ -42,7 +43,7 @@ def blueprint(core: Core) -> Blueprint:
 
     async def file() -> Response:
         if shown == "never" or (shown == "loopback" and not is_local(core, request)):
-            raise _nothing()
+            raise nothing_here()
         path, content_type = _FILES[request.path.rstrip("/")]
         return files.respond(request, "relay.client", path, content_type, _HEADERS)
 
@@ -65,7 +66,7 @@ def token_blueprint(core: Core) -> Blueprint:
     @routes.post(f"{PATH}/token")
     async def token() -> Response:
         if not is_local(core, request):
-            raise _nothing()
+            raise nothing_here()
         name = (await json_body()).get("name")
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.strip()) <= MAX_NAME_CHARACTERS:
             raise RequestError(Code.INVALID_REQUEST, f"A name has 1 to {MAX_NAME_CHARACTERS} printable characters.")
@@ -75,7 +76,3 @@ def token_blueprint(core: Core) -> Blueprint:
         return success({"token": signed})
 
     return routes
-
-
-def _nothing() -> RequestError:
-    return RequestError(Code.NOT_FOUND, "There is nothing at this path.")

@@ -13,11 +13,11 @@ import trio
 from quart import Blueprint, Quart, Response, request
 
 from relay.api import asyncapi, files, management, openapi
+from relay.api.answers import CONTENT_TYPE
 from relay.api.frames import WireApi
 from relay.api.operation import ASYNCAPI_PATH, OPENAPI_PATH, PUBLIC, describe, operation_of
 from relay.ground import strictjson
 
-CONTENT_TYPE = "application/json"
 _HEADERS = {
     "Cache-Control": "no-cache",  # a new release is a restart, and the ETag makes asking again cheap
     "X-Content-Type-Options": "nosniff",

@@ -1,4 +1,4 @@
-"""Decides whether a request certainly comes from a program on this machine."""
+"""Decides where a request comes from: from a program on this machine, over HTTPS, or from a page of another site."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from relay.core import Core
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 """Headers of requests that a proxy forwards."""
+_OTHER_SITES = ("cross-site", "same-site")
+"""Values of Sec-Fetch-Site for a request to another site (Fetch Metadata, 2.3)."""
 
 
 def is_local(core: Core, request: Request) -> bool:
@@ -43,3 +45,8 @@ def is_secure(core: Core, request: Request) -> bool:
     peer = (request.scope.get("client") or ("",))[0]
     trusted = bool(peer) and ip_address(peer) in core.trusted_proxies
     return trusted and request.headers.get("X-Forwarded-Proto", "").strip().lower() == "https"
+
+
+def of_other_site(request: Request) -> bool:
+    """Return whether a browser says that a page of another site made a request."""
+    return request.headers.get("Sec-Fetch-Site") in _OTHER_SITES

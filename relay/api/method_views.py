@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from relay.access.publishing import MAX_KEY_CHARACTERS
-from relay.api.params import CHANNEL, FLAG, INTEGER, OPTIONAL, POSITION, TEXT, TEXTS
+from relay.api.params import CHANNEL, FLAG, INTEGER, MAX_LISTED, OPTIONAL, POSITION, TEXT, TEXTS
 from relay.api.views import OfAllNodes
 from relay.config.namespaces import TYPE_PATTERN
 from relay.ground.schema import Fields, Param, Schema, reference
+
+MAX_COMMANDS = 1000
+"""Commands of one batch."""
 
 
 class MethodError(TypedDict):
@@ -164,7 +167,7 @@ _ITEM: Fields = {
 _EXPIRE_AT = Param({**INTEGER.schema, "description": "Unix seconds, after 0. Required unless `expired` is true."})
 _COMMANDS: Schema = {
     "type": "array",
-    "maxItems": 1000,
+    "maxItems": MAX_COMMANDS,
     "items": {
         "description": "An object with one field: the name of a method, and its parameters. Another value is answered "
         "with an error in its place."
@@ -173,7 +176,7 @@ _COMMANDS: Schema = {
 _CHANNELS: Schema = {
     "type": "array",
     "minItems": 1,
-    "maxItems": 1000,
+    "maxItems": MAX_LISTED,
     "items": {
         "type": "string",
         "format": "channel",

@@ -15,6 +15,7 @@ from relay.access.reading import MAX_PAGE
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
 from relay.api.method_views import (
+    MAX_COMMANDS,
     BatchReply,
     BatchResult,
     BroadcastResult,
@@ -44,8 +45,6 @@ MAX_HISTORY_BYTES = 1_048_576
 """Bytes of data in one answer about a history; the first publication comes in any case."""
 MAX_READS = 16
 """Commands of one batch that read, so that its answer stays bounded."""
-MAX_COMMANDS = 1000
-"""Commands of one batch."""
 
 _READS = frozenset({"presence", "history", "channels"})
 _TERMINAL_CODES = (range(3500, 4000), range(4500, 5000))

@@ -18,7 +18,7 @@ from quart import Blueprint, Request, Response, request
 from relay.admission.addresses import TrustedProxies
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import address_of, admin_of
-from relay.api.local import is_local
+from relay.api.local import is_local, of_other_site
 from relay.api.operation import OPERATOR, describe
 from relay.broker.broker import Broker
 from relay.cluster.cluster import Cluster
@@ -29,9 +29,6 @@ from relay.store.database import Database
 
 PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_OTHER_SITES = ("cross-site", "same-site")
-"""Values of Sec-Fetch-Site for a request to another site (Fetch Metadata, 2.3)."""
 
 
 @attrs.frozen
@@ -89,7 +86,7 @@ def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> b
         return False
     if not address.is_loopback:
         return True
-    of_page = "Origin" in request.headers or request.headers.get("Sec-Fetch-Site") in _OTHER_SITES
+    of_page = "Origin" in request.headers or of_other_site(request)
     return not of_page and is_local(core, request)
 
 

@@ -13,6 +13,7 @@ from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
 from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
 from relay.api.params import NEW_USER, NUMBERED_PAGE, Params, number_cursor, page_query
+from relay.chat.rooms import MAX_NAME_CHARACTERS
 from relay.core import Core
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, invalid_field
@@ -21,8 +22,6 @@ from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
 
-MAX_NAME_CHARACTERS = 100
-"""Length of a room's name, as in the dialect `live`."""
 ROOM = "/rooms/<room_id>"
 _TYPE = Param({"enum": [*ROOM_TYPES, "", None]})
 

@@ -68,7 +68,9 @@ class ConsoleSessions:
         now_ms = self._clock.now_ms()
         grant = await self._database.write(lambda connection: store.take(connection, "link", link, now_ms))
         if grant is None:
-            raise RequestError(Code.UNAUTHORIZED, "The link is not valid: it works once, and for 60 seconds.")
+            raise RequestError(
+                Code.UNAUTHORIZED, f"The link is not valid: it works once, and for {LINK_LIFETIME:g} seconds."
+            )
         return await self._begin(grant)
 
     async def open_key(self, key: str) -> tuple[str, Principal]:

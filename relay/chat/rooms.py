@@ -28,6 +28,8 @@ from relay.store.publications import forget_channel
 from relay.store.rooms import Member, Room, RoomType
 from relay.store.transaction import Transaction
 
+MAX_NAME_CHARACTERS = 100
+"""Length of a room's name."""
 DELETED = "room_deleted"
 """The notice to other nodes that a room was deleted: `room`."""
 RIGHTS_LOST = "rights_lost"

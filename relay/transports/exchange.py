@@ -10,6 +10,7 @@ from email.utils import formatdate
 import trio
 
 from relay.ground.errors import Code, RequestError
+from relay.sessions.outbox import GONE
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 
@@ -99,7 +100,7 @@ class Exchange:
 
     async def wait_gone(self) -> None:
         """Return once the client has closed the connection, or it broke. Bytes that come meanwhile are dropped."""
-        with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+        with suppress(*GONE):
             while await self._stream.receive_some(RECEIVE_BYTES):
                 pass
 

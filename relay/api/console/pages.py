@@ -5,9 +5,9 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 
 from relay.api import files
+from relay.api.answers import nothing_here
 from relay.api.console.place import check_place
 from relay.core import Core
-from relay.ground.errors import Code, RequestError
 
 PATH = "/console"
 PACKAGE = "relay.api.console"
@@ -47,5 +47,5 @@ def _file(core: Core, name: str) -> Response:
     check_place(core)
     suffix = name.rpartition(".")[2]
     if suffix not in TYPES or name not in files.names(PACKAGE, "files"):
-        raise RequestError(Code.NOT_FOUND, "There is nothing at this path.")
+        raise nothing_here()
     return files.respond(request, PACKAGE, f"files/{name}", TYPES[suffix], HEADERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quart import request
 
+from relay.api.answers import nothing_here
 from relay.api.local import is_local, is_secure
 from relay.core import Core
 from relay.ground.errors import Code, RequestError
@@ -19,7 +20,7 @@ def check_place(core: Core) -> None:
     if shown != "never" and is_local(core, request):
         return
     if shown != "always":
-        raise RequestError(Code.NOT_FOUND, "There is nothing at this path.")
+        raise nothing_here()
     if not is_secure(core, request):
         raise RequestError(
             Code.FORBIDDEN,

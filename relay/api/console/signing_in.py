@@ -13,7 +13,7 @@ from relay.api import audit
 from relay.api.app import json_body, success
 from relay.api.authentication import COOKIE, SECURE_COOKIE, caller_of, check_reader, operator_caller
 from relay.api.console.place import check_place
-from relay.api.local import is_secure
+from relay.api.local import is_secure, of_other_site
 from relay.api.params import Params
 from relay.auth.console_sessions import SESSION_LIFETIME, WRITE, proof_of
 from relay.core import Core
@@ -22,8 +22,6 @@ from relay.ground.errors import Code, RequestError, invalid_field
 from relay.model.principal import Principal
 
 PATH = "/console/session"
-_OTHER_SITES = ("cross-site", "same-site")
-"""Values of Sec-Fetch-Site for a request of a page of another site (Fetch Metadata, 2.3)."""
 _OWN_ORIGIN = OriginPolicy(())
 """Allows the origin of this server alone."""
 
@@ -81,7 +79,7 @@ def _check(core: Core) -> None:
     check_place(core)
     origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
     own = origin is None or _OWN_ORIGIN.allows(origin.encode("latin-1"), host.encode("latin-1"))
-    if not own or request.headers.get("Sec-Fetch-Site") in _OTHER_SITES:
+    if not own or of_other_site(request):
         raise RequestError(Code.FORBIDDEN, "Pages of other sites may not sign in.")
 
 

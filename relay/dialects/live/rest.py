@@ -14,13 +14,12 @@ from relay.api.bodies import field, structured
 from relay.auth.verifier import is_user_id
 from relay.chat.messages import MAX_MESSAGE_CHARACTERS
 from relay.chat.notifications import DEFAULT_PRIORITY, PRIORITIES, Priority
+from relay.chat.rooms import MAX_NAME_CHARACTERS
 from relay.ground.schema import NOT_BLANK, Shaped, shaped
 from relay.model.namespaces import MAX_ID_CHARACTERS, ROOM_ID_PATTERN, ROOM_ID_RULE, is_room_id
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS
 from relay.store.rooms import ROOM_TYPES, RoomType
 
-MAX_NAME_CHARACTERS = 100
-"""Length of a room's name."""
 MAX_DESCRIPTION_CHARACTERS = 2000
 """Length of a room's description."""
 MAX_TITLE_CHARACTERS = 200
