@@ -47,7 +47,7 @@ class PresentConnection:
 
 
 class Reading:
-    """Reads for callers, after it checked that they may."""
+    """Reads for callers. `history` and `presence` check that they may; the other methods leave this to the caller."""
 
     def __init__(self, broker: Broker, rights: Rights, presence: PresenceTable, connections: Connections) -> None:
         self._broker = broker

@@ -147,7 +147,7 @@ def node_view(told: Mapping[str, Any]) -> NodeView:
 
 
 class InfoResult(OfAllNodes):
-    """The nodes: this one."""
+    """The nodes that share the database, or this one."""
 
     nodes: list[NodeView]
 

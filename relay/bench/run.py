@@ -22,7 +22,7 @@ class Server:
     """The server, as the options describe it."""
 
     urls: Sequence[str] = ()
-    """Several are nodes of one database. None: the command starts a server of its own."""
+    """Several are nodes of one database. Empty: the command starts a server of its own."""
     tokens: Sequence[str] = ()
     key: str | None = None
     pid: int | None = None

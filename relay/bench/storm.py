@@ -28,12 +28,12 @@ BACK_TIMEOUT = 120.0
 RESTART_POLL_TIMEOUT = 0.02
 """Seconds between two looks at whether the server has stopped; meanwhile clients are told to go."""
 AFTER_SECONDS = 1.0
-"""Seconds of publishing after the last client is back, which must reach everybody."""
+"""Seconds of publishing after the last client is back. These publications must reach every client."""
 
 
 @attrs.define
 class _Channel:
-    """A channel of the load: who listens, and at which rate it gets publications."""
+    """A channel of the load: its subscribers, and the rate of its publications."""
 
     crowd: Crowd
     subscribers: list[Subscriber]

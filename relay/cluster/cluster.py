@@ -109,7 +109,7 @@ class Cluster:
         self._recheck_soon.set()
 
     async def _recheck_all(self) -> None:
-        """Let the rights of all subscribers checked again, because notices may have been lost."""
+        """Begin to check the rights of all subscribers again, because notices may have been lost."""
         for text in self._broker.channels.names():
             channel = self._broker.channels.named(text)
             if channel is not None and self._broker.subscribers(channel.name):

@@ -141,7 +141,8 @@ class Target:
 
         `timeout`: seconds for everything: the wait for a free connection, the name, the connection, TLS, the request
         and the whole response. If the server closes a kept connection before a byte of the response, the request is
-        sent once more on a new one; so a server may receive a request twice. Cancelled, it closes the connection.
+        sent again, on the next kept one or a new one; so a server may receive a request more than once. Cancelled, it
+        closes the connection.
 
         Raises:
             EgressError: there is no complete response of `max_bytes` at most.

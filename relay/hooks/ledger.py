@@ -71,9 +71,8 @@ class Ledger:
         self._clock = clock
         self._node = node
         self._living = living
-        self._waiting: dict[
-            tuple[str, str], Change
-        ] = {}  # at most one for each holder, so no more than there are twice
+        # At most one for each holder that is here, and one for each that the database still has.
+        self._waiting: dict[tuple[str, str], Change] = {}
         self._batch: list[Change] = []
         self._writing = trio.Lock()
         self._wakeup = trio.Event()
@@ -107,7 +106,7 @@ class Ledger:
             self._wakeup.set()
 
     def activate(self) -> None:
-        """Look for spans that have ended from now on. Before that nothing is looked for, so no webhook costs nothing."""
+        """Look for spans that have ended from now on. A server without webhooks never calls this and never looks."""
         self._active.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -1,7 +1,7 @@
 """Tells the ledger what happens on this node: users that connect and leave, channels that get and lose their subscribers.
 
-Connections and the broker call it synchronously. It never waits and never raises. It does not exist where no webhook asks
-for such events.
+Connections and the broker call it synchronously, as long as a webhook asks for such events. It never waits and never
+raises.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds the core from the configuration. Pure: nothing is opened, and nothing runs yet."""
+"""Builds the core from the configuration. It reads the file of the public key; nothing else is opened, and nothing runs yet."""
 
 from __future__ import annotations
 
@@ -146,7 +146,11 @@ def make_cluster(config: Config, database: Database, clock: Clock) -> Cluster:
 
 
 def make_tokens(auth: AuthConfig, secret: str | None, clock: Clock, ignored: IgnoredGrants | None = None) -> Tokens:
-    """Return the part that authenticates tokens. `secret`: as for `build_core`; `ignored`: as for `Tokens`."""
+    """Return the part that authenticates tokens. `secret`: as for `build_core`; `ignored`: as for `Tokens`.
+
+    Raises:
+        OSError: the file of the public key cannot be read any more.
+    """
     jwks = None if auth.jwt_jwks_url is None else Jwks(auth.jwt_jwks_url)
     verifier = TokenVerifier(
         secrets=tuple(one for one in (secret, auth.jwt_secret_previous) if one),

@@ -19,7 +19,7 @@ from relay.transports.certificates import Certificates
 LOAD_TIMEOUT = 10.0
 """Seconds for reading the file. A network file system may hang for ever."""
 MAX_SHOWN = 50
-"""Mistakes of one file that are logged and told."""
+"""Mistakes of one file that are logged."""
 
 TakeUp = Callable[[Config], None]
 """Takes up the configuration in force, in a part that keeps values of it. Called synchronously; must not raise."""

@@ -4,7 +4,7 @@
 each outbox with new frames, in one non-blocking call. So under load many publications share a system call, and an idle server adds no
 delay. The flusher writes a publication directly to connections with an empty outbox; only the others queue it. An outbox has a task
 of its own only while the kernel's buffer is full.
-This module knows no dialect and no WebSocket: frames are bytes, and the transport is two methods.
+This module knows no dialect and no WebSocket: frames are bytes, and the transport is a `Transport`.
 """
 
 from __future__ import annotations

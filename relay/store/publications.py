@@ -188,6 +188,7 @@ def forget_channel(connection: Transaction, name: str) -> None:
 
 
 def find_earlier(connection: Transaction, key: Idempotency, now_ms: int) -> Published | None:
+    """Return the answer to an earlier publication with this key, as a repeated one; None if none is remembered."""
     row = connection.execute(
         'SELECT "offset", epoch, reference FROM idempotency WHERE scope = ? AND key = ? AND expires_at > ?',
         (key.scope, key.key, now_ms),

@@ -45,7 +45,7 @@ class Connection(Protocol):
     """A connection that has become a session: a WebSocket, or an event stream."""
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the connection until it has ended. `tasks` runs a task that the connection needs for a while, and that its stream ends."""
+        """Serve the connection until it has ended. In `tasks` it may start tasks, which end when its stream is closed."""
 
 
 OpenSession = Callable[[RequestHead, ByteStream], Awaitable[Connection | None]]

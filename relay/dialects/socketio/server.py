@@ -48,7 +48,7 @@ class EngineServer:
         polling_counts: SessionCounts,
         recorded: Connections,
     ) -> None:
-        """`connections` bounds the sessions that poll, and `polling_counts` counts them. The listener counts the others.
+        """`connections` bounds the sessions that poll, and `polling_counts` counts them. The server counts the others.
 
         `recorded` holds every session, over either transport.
         `admit` returns the address of a request that may open such a session, or raises RequestError. It is called synchronously.
@@ -90,7 +90,7 @@ class EngineServer:
         return engine
 
     def _upgraded(self, engine: Engine) -> None:
-        # The WebSocket has a place of its own, which the listener took.
+        # The WebSocket has a place of its own, which the server took at the handshake.
         self._connections.give_back()
         self._polling_counts.closed[UPGRADED] += 1
 

@@ -90,7 +90,7 @@ def blueprint(core: Core) -> Blueprint:
         errors=[Code.UNKNOWN_CHANNEL, Code.NOT_FOUND],
     )
     async def stream() -> Response:
-        # The listener takes every GET without a body. This is one with a body, or a HEAD.
+        # The server takes every GET without a body before Quart sees it. This is one with a body, or a HEAD.
         if request.method == "HEAD":
             return Response(b"", 200, {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
         raise RequestError(Code.INVALID_REQUEST, "The request for a stream has no body.")
