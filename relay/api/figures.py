@@ -34,6 +34,7 @@ MAX_SAMPLES = 300
 MAX_STREAMS = 16
 """Consoles that get figures from one server."""
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+"""Bytes of a page of memory, in which Linux counts."""
 
 
 class Mean:

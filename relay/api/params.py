@@ -19,6 +19,7 @@ MAX_LISTED = 1000
 MAX_PAGE = 200
 """Entries in one page of a list."""
 MAX_CURSOR_DIGITS = 15
+"""Digits of a cursor that is a number. A JSON number holds so many exactly."""
 
 TEXT = Param({"type": "string", "minLength": 1, "maxLength": MAX_ID_CHARACTERS}, required=True)
 """The schemas of what the methods of `Params` read: this one of `text`, the next ones in their order."""

@@ -30,6 +30,7 @@ TICKS_PER_PERIOD = 10
 TICKS_PER_SIGN = 100
 """Ticks after which a stream without a line gets a blank one, so that its client sees that the connection lives."""
 DEFAULT_RATE = 100
+"""Publications a second that a tail shows, unless the request says how many."""
 MAX_RATE = 1000
 """Publications a second that one tail shows."""
 

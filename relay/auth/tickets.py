@@ -31,7 +31,9 @@ MAX_TICKET_CHARACTERS = 4096
 MAX_USED = 100_000
 """Used tickets that are remembered while they could open a stream. With more, no ticket opens a first stream."""
 MAC_BYTES = 16
-KEY_BYTES = 12
+"""Bytes of a message authentication code: 128 bits."""
+KEY_CHARACTERS = 12
+"""Characters of the key that proves that a client had a stream by the ticket: 72 bits, because each cursor holds it."""
 
 
 @attrs.frozen
@@ -117,7 +119,7 @@ class Tickets:
             grants=Grants(subscribe=grants),
             info=strictjson.dumps(claims["i"]) if "i" in claims else None,
         )
-        key = _mac(secret, "key", payload, channels)[:KEY_BYTES]
+        key = _mac(secret, "key", payload, channels)[:KEY_CHARACTERS]
         return Ticket(principal, key, claims["n"], claims["t"], claims["o"])
 
     def use(self, ticket: Ticket) -> None:

@@ -19,6 +19,7 @@ from relay.bench.target import TargetError
 from relay.bench.workload import Subject, line
 
 STREAM_TIMEOUT = 10.0
+"""Seconds in which the stream of publications must open."""
 MAX_WAITING_BYTES = 256 * 1024
 """Bytes of lines that this process queues for the server. Above it the load falls behind its rate."""
 MAX_BURST = 100

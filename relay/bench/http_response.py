@@ -1,4 +1,4 @@
-"""Reads HTTP responses, as far as Relay's need it: status, length, body. Pure."""
+"""Reads the parts of HTTP responses that Relay uses: status, length, body. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import attrs
 
 NO_RELAY = "the server there is not Relay"
 MAX_HEAD_BYTES = 64 * 1024
+"""Bytes of the head of a response. A longer one is not from Relay."""
 MAX_SHOWN_BYTES = 80
+"""Bytes of a first line that a message shows."""
 _HEAD_END = b"\r\n\r\n"
 _BEGIN = b"HTTP/1."
 

@@ -16,7 +16,9 @@ from relay.bench.target import TargetError
 from relay.bench.workload import Subject, line
 
 BLOCKED_PERIOD = 0.01
+"""Seconds until the time is checked again: of writing to a stream that keeps up, or of waiting for streams that do not."""
 STOP_TIMEOUT = 10.0
+"""Seconds in which the server must answer what was sent."""
 
 
 def run_lines(load: Load, subject: Subject, *, lines: int, seconds: float) -> None:

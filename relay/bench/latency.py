@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 BUCKETS = 1024
+"""The buckets for all durations up to `MAX_US`."""
 MAX_US = 2**36 - 1
 """The longest duration in microseconds, nineteen hours. A longer one counts as this."""
 SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}

@@ -23,11 +23,15 @@ from relay.bench.workload import Subject
 MAX_HANDSHAKES = 200
 """Connections that are opened at a time."""
 CONNECT_TIMEOUT = 120.0
+"""Seconds in which all connections must open."""
 SETTLE_PERIOD = 0.25
+"""Seconds after the last connection, in which the server comes to rest."""
 DRAIN_TIMEOUT = 10.0
 """Seconds that publications in flight may take to arrive."""
 DRAIN_CHECK_INTERVAL = 0.02
+"""Seconds between two looks at whether they have arrived."""
 RESERVED_FILES = 64
+"""Files that this process opens beside the connections."""
 
 
 @attrs.frozen(eq=False)

@@ -19,7 +19,11 @@ from pathlib import Path
 import attrs
 
 START_TIMEOUT = 20.0
+"""Seconds in which a server must listen."""
 STOP_TIMEOUT = 20.0
+"""Seconds in which a server must end before it is killed."""
+LOG_PERIOD = 0.02
+"""Seconds between two looks at its log, until it listens."""
 LOG_LINES = 10
 """Lines of its log that are shown if it does not start."""
 CONFIG_NAME, LOG_NAME = "relay.toml", "relay.log"
@@ -157,7 +161,7 @@ def _listening(process: subprocess.Popen[bytes], log: Path) -> str:
                 return str(record["url"])
         if ended:
             break
-        time.sleep(0.02)
+        time.sleep(LOG_PERIOD)
     last = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
     raise ServerError(f"the server did not start (exit code {process.poll()}); its log ends with:\n{last}")
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 MAX_EVENTS = 2048
+"""Events that are handled at a time."""
 MAX_POLL_TIMEOUT = 0.05
+"""Seconds of one wait for events."""
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
 DRAW_INTERVAL = 0.2
+"""Seconds between two drawings of the bar."""
 
 
 class Progress:

@@ -13,6 +13,7 @@ from relay.bench.latency import Latencies
 from relay.bench.result import Result
 
 BAR_WIDTH = 40
+"""Characters of the longest bar."""
 _UNITS = ("percent", "ms", "kb", "mb", "us", "s")
 
 

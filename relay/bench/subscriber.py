@@ -23,7 +23,9 @@ from relay.bench.workload import Refused, Standing, Subject
 MAX_BATCHES = 512
 """Chunks that are remembered with their content, because all subscribers receive the same ones."""
 MAX_BATCH_BYTES = 16 * 1024
+"""Bytes of a chunk that is remembered."""
 MAX_REASONS = 5
+"""Different reasons of faults that a report names."""
 _HEAD_END = b"\r\n\r\n"
 _HTTP = b"HTTP/1.1 "
 

@@ -20,7 +20,9 @@ from relay.bench.http_response import NO_RELAY
 from relay.bench.local_server import LocalServer, local_server
 
 REQUEST_TIMEOUT = 30.0
+"""Seconds that a request to the server may wait for a byte."""
 TOKEN_PERIOD = 24 * 3600
+"""Seconds for which the tokens of the clients are valid: longer than any run."""
 
 
 class TargetError(Exception):

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 MAX_ARRAY = 1000
 """Items in an array that a server takes, unless it is configured otherwise (`limits.max_publish_items`)."""
 MAX_IDLE_SECONDS = 3600
+"""The longest run with idle connections: an hour."""
 FLAKY_RATE = 5.0
+"""Publications in a second with unstable connections, unless an option says how many."""
 WINDOW = 4
+"""Publications in flight at a time without a rate, unless an option says how many."""
 
 
 @click.group()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_CONNECTIONS = 100_000
+"""Connections of one run."""
 MAX_SECONDS = 240
 """The longest load with publications, in seconds. The server ends a request, and so a stream of publications, after
 five minutes."""

@@ -13,6 +13,7 @@ from relay.cli.tables import size, table
 from relay.ground.logs import printable
 
 PAGE = 200
+"""Connections of one answer of the server."""
 HEAD = ("ID", "USER", "DIALECT", "ADDRESS", "SINCE", "CHANNELS", "SENT", "WAITING")
 
 

@@ -12,6 +12,7 @@ import click
 from relay.config.example import render_example
 
 SECRET_BYTES = 48
+"""Random bytes of the secret that signs tokens."""
 
 
 @click.command()

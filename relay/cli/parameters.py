@@ -14,6 +14,7 @@ import click
 from relay.model.namespaces import MAX_ID_CHARACTERS
 
 MAX_DAYS = 3650
+"""Days of the longest duration: ten years."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -27,6 +27,7 @@ from relay.ground.logs import printable
 REQUEST_TIMEOUT = 30.0
 """Seconds without a byte after which a server counts as gone."""
 MAX_ANSWER_BYTES = 1_048_576
+"""Bytes that are read of one answer."""
 MAX_LINE_BYTES = 262_144
 """Bytes of one line of a stream."""
 DEFAULT_URL = "http://127.0.0.1:8080"

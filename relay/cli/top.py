@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_CHARACTERS = 60
 """Characters of a channel's name that are shown. The start tells its namespace."""
+COUNT_PERIOD = 1.0
+"""Seconds between two looks at the counters, if the server does not count the channels meanwhile."""
 HEAD = ("CHANNEL", "PUBLICATIONS/s", "SUBSCRIBERS", "DELIVERIES/s")
 
 
@@ -66,9 +68,9 @@ def _views(remote: Remote, interval: int, channels: int) -> Iterator[Figures]:
         began = time.monotonic()
         busiest: list[dict[str, Any]] = []
         if channels:
-            busiest = remote.get("/v1/admin/busiest", limit=channels)["channels"]  # after a second
+            busiest = remote.get("/v1/admin/busiest", limit=channels)["channels"]  # the server counts for a second
         else:
-            time.sleep(1)
+            time.sleep(COUNT_PERIOD)
         now = _scrape(remote)
         yield figures(before, now, busiest)
         before = now

@@ -13,6 +13,7 @@ from relay.cli.tables import table
 from relay.ground.logs import printable
 
 PAGE = 200
+"""Events of one answer of the server."""
 PATH = "/v1/admin/webhooks"
 LIST_HEAD = ("NAME", "STATE", "PENDING", "OLDEST", "DEAD", "URL", "LAST ERROR")
 DELIVERY_HEAD = ("ID", "TYPE", "KEY", "SEQ", "CREATED", "ATTEMPTS", "NEXT", "STATUS", "ERROR")

@@ -23,6 +23,7 @@ MAX_CONNECTIONS = 8
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """The largest body of an answer: the answer to 1,000 items has some 100 KB."""
 READ_BYTES = 65_536
+"""Bytes that are read at a time."""
 CODES = {
     400: "invalid_request",
     401: "unauthorized",

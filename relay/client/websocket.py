@@ -29,6 +29,7 @@ MAX_MESSAGE_CHARACTERS = 16 * 1024 * 1024
 MAX_QUEUED = 64
 """Frames that wait to be written. More senders wait for room."""
 READ_BYTES = 65_536
+"""Bytes that are read at a time."""
 BROKEN = 1006
 """The close code of a connection that ended without one (RFC 6455, 7.1.5)."""
 _PROTOCOL_ERROR = 1002

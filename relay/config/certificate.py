@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 MAX_FILE_BYTES = 1_048_576
+"""Bytes that are read of a file."""
 ALPN_PROTOCOLS = ("http/1.1",)
 """HTTP/2 would let a WebSocket in past what Relay checks (RFC 8441)."""
 

@@ -13,6 +13,7 @@ from relay.config.setting import quoted
 from relay.config.tree import Config
 
 WIDTH = 100
+"""Characters of a line."""
 
 _HEAD = """\
 The configuration of Relay. Every setting is optional: a line "# key = value" shows its default; remove the "# " to

@@ -30,6 +30,7 @@ DEFAULT_FILE = Path("relay.toml")
 ENVIRONMENT_PREFIX = "RELAY_"
 FILE_VARIABLE = "RELAY_CONFIG"
 MAX_FILE_BYTES = 1_048_576
+"""Bytes of a configuration. A larger file is probably something else."""
 
 _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "an array", dict: "a table",

@@ -11,7 +11,9 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 """The algorithms that use a public key. HS256 uses a shared secret."""
 
 MAX_KEY_FILE_BYTES = 65536
+"""Bytes that are read of the file of a key."""
 MIN_RSA_BITS = 2048
+"""Bits of the shortest RSA key that is allowed (RFC 7518, 3.3)."""
 
 
 def algorithm_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from relay.config.setting import quoted
 from relay.config.tree import Config
 
 WIDTH = 118
+"""Characters of a line."""
 
 _HEAD = """\
 # Configuration

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 KEY_BYTES = 16
+"""Bytes of the key of the cipher: AES-128."""
 BLOCK_BYTES = 16
 """The block of the cipher: the number in its last half. Its first half is zero, so a guess is right once in 2**64 tries."""
 

@@ -17,6 +17,7 @@ from relay.store.transaction import Transaction
 SECRET_BYTES = 24
 """Random bytes in a key. They are written as hexadecimal digits, which need no quoting."""
 MAX_KEY_CHARACTERS = 256
+"""Characters of a key. A longer text is not hashed."""
 
 Tier = Literal["free", "pro"]
 TIERS: tuple[Tier, ...] = get_args(Tier)

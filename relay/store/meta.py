@@ -7,6 +7,7 @@ import secrets
 from relay.store.transaction import Transaction
 
 SECRET_BYTES = 48
+"""Random bytes of a secret."""
 
 
 def get_meta(connection: Transaction, key: str) -> str | None:

@@ -13,6 +13,7 @@ import trio
 from relay.ground.errors import ProtocolError
 
 DEFAULT_RECEIVE_BYTES = 64 * 1024
+"""Bytes that are received at a time, unless the caller says how many."""
 MAX_HEAD_BYTES = 16 * 1024
 """Bytes of a request's first line and headers."""
 MAX_UNSENT_BYTES = 128 * 1024

@@ -15,6 +15,7 @@ from relay.model.publication import Position, Publication
 UNKNOWN = Position(0, "")
 """A position that no channel can resume from."""
 MAX_OFFSET_DIGITS = 19
+"""Digits of an offset, which has 64 bits."""
 _NONE = b"-"
 _LOST = b"!"
 

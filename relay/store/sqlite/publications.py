@@ -29,6 +29,7 @@ from relay.store.sqlite.batch import FULL
 from relay.store.transaction import Transaction
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+"""Linux writes another id into it at each boot."""
 
 
 class SqlitePublications(Publications):
