@@ -17,6 +17,9 @@ from relay.config.setting import Check, quoted
 
 BUILT_IN_KINDS = ("chatroom", "user", "market", "trades", "event", "community", "broadcast", "conversation", "default")
 """Names that no entity may have. `conversation` is another name of `chatroom`; `default` has the channels without a colon."""
+NAME_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
+"""The form of the name of a namespace, an entity, a webhook and a hook."""
+NAME_RULE = "use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter"
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -205,7 +208,5 @@ def key_file(_instance: object, _attribute: object, value: Path) -> None:
 def entity(_instance: object, _attribute: object, value: str) -> None:
     if value in BUILT_IN_KINDS:
         raise ValueError(f"{quoted(value)} is already a namespace of Relay; choose another name")
-    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", value):
-        raise ValueError(
-            f"{quoted(value)} is not a name for an entity; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter"
-        )
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError(f"{quoted(value)} is not a name for an entity; {NAME_RULE}")

@@ -11,15 +11,13 @@ from urllib.parse import urlsplit
 import attrs
 
 from relay.config.backends import backend_secret, backend_url, secret_bytes
-from relay.config.checks import count, each, listed, matching, seconds
+from relay.config.checks import NAME_PATTERN, NAME_RULE, count, each, listed, matching, seconds
 from relay.config.setting import quoted, setting
 
 MAX_HOOKS = 20
 """Hooks of one configuration."""
 MAX_TIMEOUT = 10.0
 """Seconds. A connection handles no other frame meanwhile, and its client must not take that for a lost connection."""
-NAME_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
-"""The form of a hook's name."""
 
 
 @attrs.frozen
@@ -108,7 +106,7 @@ def entry(name: str) -> type[HookConfig]:
         ValueError: no hook can have this name.
     """
     if not re.fullmatch(NAME_PATTERN, name):
-        raise ValueError("is not a name for a hook; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter")
+        raise ValueError(f"is not a name for a hook; {NAME_RULE}")
     return HookConfig
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from relay.config.checks import DAY, MIB, between, count, matching, seconds
+from relay.config.checks import DAY, MIB, NAME_PATTERN, NAME_RULE, between, count, matching, seconds
 from relay.config.setting import setting
 
 MAX_NAMESPACES = 100
@@ -20,8 +20,6 @@ MAX_HISTORY_SIZE = 10_000
 """Publications that one channel keeps at most: a resume reads all of them into memory."""
 TYPE_PATTERN = r"[A-Za-z0-9_.:/\\-]{1,200}"
 """The form of a publication's type. Laravel's types are names of classes, with backslashes."""
-NAME_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
-"""The form of a namespace's name."""
 RESERVED = ("conversation",)
 """Names that no namespace may have: `channels` calls the namespace `chatroom` so."""
 
@@ -148,9 +146,7 @@ def entry(name: str) -> type[Options]:
     if name in RESERVED:
         raise ValueError("is a name of its own in Relay; choose another one")
     if not re.fullmatch(NAME_PATTERN, name):
-        raise ValueError(
-            "is not a name for a namespace; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter, without a colon"
-        )
+        raise ValueError(f"is not a name for a namespace; {NAME_RULE}, without a colon")
     return NamespaceConfig
 
 

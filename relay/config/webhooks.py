@@ -10,13 +10,11 @@ from urllib.parse import urlsplit
 import attrs
 
 from relay.config.backends import backend_secret, backend_url, secret_bytes
-from relay.config.checks import HOUR, count, each, listed, seconds
+from relay.config.checks import HOUR, NAME_PATTERN, NAME_RULE, count, each, listed, seconds
 from relay.config.setting import quoted, setting
 
 MAX_WEBHOOKS = 20
 """Webhooks of one configuration. Each event is written once for each webhook that it is for."""
-NAME_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
-"""The form of a webhook's name."""
 
 CONNECTION_EVENTS = ("connection.opened", "connection.closed")
 USER_EVENTS = ("user.connected", "user.disconnected")
@@ -137,7 +135,7 @@ def entry(name: str) -> type[WebhookConfig]:
         ValueError: no webhook can have this name.
     """
     if not re.fullmatch(NAME_PATTERN, name):
-        raise ValueError("is not a name for a webhook; use 1 to 32 of a-z, 0-9, _ and -, beginning with a letter")
+        raise ValueError(f"is not a name for a webhook; {NAME_RULE}")
     return WebhookConfig
 
 
