@@ -123,7 +123,7 @@ class PostgresEngine:
             _refuse(loads)
             _refuse(writes)
             self._failed = True
-            return str(error).strip() or type(error).__name__
+            return _cause(error)
         self._failures = 0
         self._failed = False
         return None
@@ -153,7 +153,7 @@ class PostgresEngine:
             await self.writer.run(check_schema)
         except psycopg.Error as error:
             self._failed = True
-            return str(error).strip()
+            return _cause(error)
         return None
 
     async def probe(self) -> str | None:
@@ -163,7 +163,7 @@ class PostgresEngine:
         try:
             await self.writer.run(lambda transaction: set_meta(transaction, "probe", ""))
         except psycopg.Error as error:
-            return str(error).strip()
+            return _cause(error)
         self._failed = False
         self.maintain_at = trio.current_time() + PING_INTERVAL
         return None
@@ -174,6 +174,11 @@ def _begin_session(transaction: PostgresTransaction) -> None:
     check_server(transaction)
     check_schema(transaction)
     settle_epochs(transaction)
+
+
+def _cause(error: psycopg.Error) -> str:
+    """Return the text of an error, or its type's name if it has none."""
+    return str(error).strip() or type(error).__name__
 
 
 def _refuse(entries: Sequence[Entry]) -> None:
