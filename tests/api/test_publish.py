@@ -261,6 +261,8 @@ async def test_the_refusal_of_missing_data_says_what_data_the_channel_takes(tmp_
         for channel, message in (("orders:1", "is required"), ("trades", "is required and must be an object")):
             status, answer = await connection.request("POST", PUBLISH, {"channel": channel})
             assert (status, answer["errors"]) == (400, [{"field": "data", "message": message}])
+        status, answer = await connection.request("POST", PUBLISH, {"channel": "nowhere:1", "data": 5})
+        assert (status, answer["reason"]) == (400, "unknown_namespace")
 
 
 async def test_a_key_publishes_to_a_channel_by_either_header(tmp_path: Path) -> None:

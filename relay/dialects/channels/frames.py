@@ -234,5 +234,12 @@ API = WireApi(
     client=CLIENT,
     server=SERVER,
     closes=(*CLOSES, Reason.BINARY, Reason.UNAUTHORIZED, Reason.TOKEN_EXPIRED, Reason.OVERLOADED),
-    query={"token": Param({"type": "string", "description": "The token of the user."}, required=True)},
+    query={
+        "token": Param(
+            {
+                "type": "string",
+                "description": "The token of the user. Needed, unless a backend answers `auth.connect_hook`.",
+            }
+        )
+    },
 )
