@@ -149,8 +149,9 @@ async def test_every_limit_is_shown_and_swept(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(janitor, "UNLOAD_INTERVAL", 0.05)
     limits = {
         "limits.requests_per_minute": 60_000,
-        "limits.handshakes_per_minute": 30,
-    }  # a handshake is remembered for 2 s
+        "limits.handshakes_per_minute": 20,  # one is remembered for 3 s
+        "limits.auth_failures_per_minute": 20,
+    }
     async with scraped(tmp_path, **limits) as (_, address, scraper):
         names = ["handshake_limits", "message_limits", "request_limits", "address_request_limits"]
         shown = {dict(labels).get("table") for name, labels in await scraper.scrape() if name == "relay_table_entries"}

@@ -54,7 +54,11 @@ async def open_listener(url: str, password_file: Path | None, channel: str) -> A
 
     def listen() -> psycopg.Connection[Any]:
         raw = connect(url, password_file)
-        raw.execute(f'LISTEN "{channel}"'.encode())
+        try:
+            raw.execute(f'LISTEN "{channel}"'.encode())
+        except BaseException:
+            raw.close()
+            raise
         return raw
 
     raw = await trio.to_thread.run_sync(listen)
