@@ -1,4 +1,4 @@
-"""Certificates for tests: signed by themselves, for this machine's names, in two PEM files."""
+"""Certificates for tests: signed by themselves or by another one, for this machine's names, in two PEM files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
 
@@ -26,13 +27,17 @@ def write_certificate(
     expires_in: float = 30 * 86400.0,
     passphrase: str = "",
     names: x509.ExtensionType | None = None,
+    issuer: str = "",
 ) -> int:
     """Write `NAME.crt` and `NAME.key`, new ones if there were any; returns the serial number.
 
-    `expires_in` is in seconds; `names` is what it says that it is for, in place of localhost.
+    `expires_in` is in seconds; `names` is what it says that it is for, in place of localhost. `issuer` names the
+    certificate in the folder that signs it, in place of itself.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    common_name = "localhost" if name == "relay" else name
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    signer, signer_key = _load(folder, issuer) if issuer else (subject, key)
     now = datetime.now(UTC)
     if names is None:
         names = x509.SubjectAlternativeName(
@@ -41,19 +46,25 @@ def write_certificate(
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(signer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=2))
         .not_valid_after(now + timedelta(seconds=expires_in))
         .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=not issuer, path_length=None if issuer else 0), critical=True)
+        .sign(signer_key, hashes.SHA256())
     )
     protection = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     (folder / f"{name}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
     (folder / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
     return certificate.serial_number
+
+
+def _load(folder: Path, name: str) -> tuple[x509.Name, ec.EllipticCurvePrivateKey]:
+    key = load_pem_private_key((folder / f"{name}.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes()).subject, key
 
 
 def serial_number(certificate: bytes) -> int:

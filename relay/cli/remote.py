@@ -1,6 +1,7 @@
 """Asks a server over HTTP for a command: one at a URL with an API key, or the local one with a token of its own.
 
-Proxies and redirections are not used, so only that server gets the key.
+Proxies and redirections are not used, so only that server gets the key. The local server shows the certificate of the
+configuration, so no other program at its port gets the token.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
+import attrs
 import click
 
-from relay.cli.parameters import tls_options
+from relay.cli.parameters import Tls, Trust, tls_options
 from relay.cli.settings import config_option, load
 from relay.cli.token_secret import signing_secret
+from relay.config.tree import Config
 from relay.ground.logs import printable
 
 REQUEST_TIMEOUT = 30.0
@@ -38,7 +41,22 @@ LOCAL_USER = "relay-command"
 LOCAL_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 """The address at which a server on this machine answers that listens on all."""
 
-Tls = Callable[[], ssl.SSLContext]
+
+@attrs.frozen
+class Target:
+    """A server to ask, and what to advise if it cannot be asked."""
+
+    server: SplitResult
+    tls: Tls
+    if_silent: str = "is `relay serve` running there?"
+    if_untrusted: str = "name the certificate to trust with --ca FILE, or use the host name in it"
+    if_plain: str = "if the port serves plain HTTP, use http://"
+
+    @property
+    def shown(self) -> str:
+        """The URL for messages: without a path, and without a password."""
+        netloc = self.server.netloc.rpartition("@")[2]
+        return self.server._replace(path="", query="", fragment="", netloc=netloc).geturl()
 
 
 def server_of(url: str) -> SplitResult:
@@ -67,29 +85,30 @@ def check_key(key: str) -> None:
 
 
 def request(
-    server: SplitResult, method: str, path: str, headers: Mapping[str, str], tls: Tls, body: bytes | None = None
+    target: Target, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
 ) -> tuple[int, object]:
     """Send a request. Return the status and the decoded response, or None if it is not JSON.
 
     Raises:
         ClickException: the server does not answer.
     """
-    with responding(server, method, path, headers, tls, body) as response:
+    with responding(target, method, path, headers, body) as response:
         return response.status, _decoded(response.read(MAX_ANSWER_BYTES))
 
 
 @contextmanager
 def responding(
-    server: SplitResult, method: str, path: str, headers: Mapping[str, str], tls: Tls, body: bytes | None = None
+    target: Target, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
 ) -> Iterator[http.client.HTTPResponse]:
     """Send a request, and yield the response to be read. Raises as `request`, also while it is read."""
+    server = target.server
     host = server.hostname or ""
     connection = (
-        http.client.HTTPSConnection(host, server.port, timeout=REQUEST_TIMEOUT, context=tls())
+        http.client.HTTPSConnection(host, server.port, timeout=REQUEST_TIMEOUT, context=target.tls())
         if server.scheme == "https"
         else http.client.HTTPConnection(host, server.port, timeout=REQUEST_TIMEOUT)
     )
-    with closing(connection), _explained(server):
+    with closing(connection), _explained(target):
         content = {} if body is None else {"Content-Type": "application/json"}
         connection.request(method, f"{server.path.rstrip('/')}{path}", body, {**content, **headers})
         with closing(connection.getresponse()) as response:
@@ -97,25 +116,22 @@ def responding(
 
 
 @contextmanager
-def _explained(server: SplitResult) -> Iterator[None]:
-    where = server._replace(path="", query="", fragment="", netloc=server.netloc.rpartition("@")[2]).geturl()
+def _explained(target: Target) -> Iterator[None]:
+    where = target.shown
     try:
         yield
     except TimeoutError:
         raise click.ClickException(f"{where} did not answer within {REQUEST_TIMEOUT:g} seconds") from None
     except ssl.SSLCertVerificationError as error:
         raise click.ClickException(
-            f"the certificate of {where} is not trusted ({error.verify_message}); "
-            "name the certificate to trust with --ca FILE, or use the host name in it"
+            f"the certificate of {where} is not trusted ({error.verify_message}); {target.if_untrusted}"
         ) from None
     except ssl.SSLError as error:
-        plain = "; if the port serves plain HTTP, use http://" if error.reason == "WRONG_VERSION_NUMBER" else ""
+        plain = f"; {target.if_plain}" if error.reason == "WRONG_VERSION_NUMBER" else ""
         raise click.ClickException(f"TLS failed with {where}: {error.reason or error}{plain}") from None
     except (OSError, UnicodeError) as error:  # UnicodeError: the host name is not valid
         reason = getattr(error, "strerror", None) or error
-        raise click.ClickException(
-            f"no server answers at {where} ({reason}); is `relay serve` running there?"
-        ) from None
+        raise click.ClickException(f"no server answers at {where} ({reason}); {target.if_silent}") from None
     except http.client.HTTPException:
         raise click.ClickException(f"the server at {where} does not speak HTTP") from None
 
@@ -134,7 +150,8 @@ def refusal(status: int, answer: object, url: str) -> str:
     text = f"the server refused with {status}: {message}"
     errors = answer.get("errors")
     for error in errors if isinstance(errors, list) else []:
-        if isinstance(error, dict):
+        # Most messages are the errors themselves, joined.
+        if isinstance(error, dict) and f"{error.get('field')} {error.get('message')}" not in message:
             text += f"; {error.get('field')}: {error.get('message')}"
     if isinstance(answer.get("errorId"), str):
         text += f" (errorId {answer['errorId']} in the server's log)"
@@ -144,24 +161,23 @@ def refusal(status: int, answer: object, url: str) -> str:
 class Remote:
     """The server that a command for admins asks."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], tls: Tls) -> None:
-        self.url = url
-        self._server = server_of(url)
+    def __init__(self, target: Target, headers: Mapping[str, str]) -> None:
+        self.url = target.server.geturl()
+        self._target = target
         self._headers = headers
-        self._tls = tls
 
     def get(self, path: str, **query: object) -> Any:
         """Return the data of a response. Parameters that are None are left out. Raises ClickException."""
-        return self._data(*request(self._server, "GET", with_query(path, query), self._headers, self._tls))
+        return self._data(*request(self._target, "GET", with_query(path, query), self._headers))
 
     def post(self, path: str, **params: object) -> Any:
         """Return the data of the response to these parameters. Raises ClickException."""
         body = json.dumps({name: value for name, value in params.items() if value is not None}).encode()
-        return self._data(*request(self._server, "POST", path, self._headers, self._tls, body))
+        return self._data(*request(self._target, "POST", path, self._headers, body))
 
     def text(self, path: str) -> str:
         """Return the body of a response that is text. Raises ClickException."""
-        with responding(self._server, "GET", path, self._headers, self._tls) as response:
+        with responding(self._target, "GET", path, self._headers) as response:
             content = response.read(MAX_ANSWER_BYTES)
             if response.status != http.client.OK:
                 raise click.ClickException(refusal(response.status, _decoded(content), self.url))
@@ -174,7 +190,7 @@ class Remote:
 
     def lines(self, path: str, **query: object) -> Iterator[dict[str, Any]]:
         """Yield the lines of a stream, decoded, until the server ends it. Raises ClickException."""
-        with responding(self._server, "GET", with_query(path, query), self._headers, self._tls) as response:
+        with responding(self._target, "GET", with_query(path, query), self._headers) as response:
             if response.status != http.client.OK:
                 raise click.ClickException(
                     refusal(response.status, _decoded(response.read(MAX_ANSWER_BYTES)), self.url)
@@ -210,16 +226,16 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     @config_option
     @tls_options
     @functools.wraps(command)
-    def with_remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls, **options: Any) -> None:
+    def with_remote(url: str | None, key: str | None, config_file: Path | None, tls: Trust, **options: Any) -> None:
         command(remote=_remote(url, key, config_file, tls), **options)
 
     return with_remote
 
 
-def _remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls) -> Remote:
+def _remote(url: str | None, key: str | None, config_file: Path | None, trust: Trust) -> Remote:
     if key:
         check_key(key)
-        return Remote(url or DEFAULT_URL, {"X-API-Key": key}, tls)
+        return Remote(Target(server_of(url or DEFAULT_URL), trust), {"X-API-Key": key})
     if url is not None:
         raise click.UsageError(
             "--url needs an API key, in --key or RELAY_KEY; create one with: relay keys create --user U --scope admin"
@@ -228,7 +244,7 @@ def _remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls
     from relay.auth.verifier import mint
 
     token = mint(
-        signing_secret(config, create=False),
+        signing_secret(config, create=False, instead="give an API key with the scope admin, in --key or RELAY_KEY"),
         user_id=LOCAL_USER,
         now=datetime.fromtimestamp(int(time.time()), UTC),
         expires_in=TOKEN_LIFETIME,
@@ -236,5 +252,20 @@ def _remote(url: str | None, key: str | None, config_file: Path | None, tls: Tls
         issuer=config.auth.issuer,
         audience=config.auth.audience,
     )
-    host = LOCAL_ADDRESS.get(config.server.host, config.server.host)
-    return Remote(config.server.url_at(host, config.server.port), {"Authorization": f"Bearer {token}"}, tls)
+    return Remote(local_target(config, trust), {"Authorization": f"Bearer {token}"})
+
+
+def local_target(config: Config, trust: Trust) -> Target:
+    """Return the server of this configuration, on this machine."""
+    server = config.server
+    url = server.url_at(LOCAL_ADDRESS.get(server.host, server.host), server.port)
+    restart = "restart it, or name it with --url and --key"
+    return Target(
+        server_of(url),
+        trust if server.tls_cert is None else trust.pinned(server.tls_cert),
+        if_silent="is `relay serve` running there? If server.host or server.port was changed in the configuration, the "
+        f"running server still has the old one: {restart}",
+        if_untrusted=f"it is not the one in {trust.ca or server.tls_cert}. The server takes up a renewed file within "
+        "20 seconds, or at once with SIGHUP; a service of systemd takes it up with a restart",
+        if_plain=f"if server.tls_cert was added to the configuration, the running server still has none: {restart}",
+    )

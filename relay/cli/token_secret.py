@@ -13,10 +13,11 @@ def verification_secret(config: Config) -> str | None:
     return signing_secret(config) if "HS256" in config.auth.jwt_algorithms else None
 
 
-def signing_secret(config: Config, *, create: bool = True) -> str:
+def signing_secret(config: Config, *, create: bool = True, instead: str = "get a token from its issuer") -> str:
     """Return the secret that signs HS256 tokens: the configured one, else the one in the database, which is created.
 
-    `create` is whether a missing database is created, as for `transact`.
+    `create` is whether a missing database is created, as for `transact`. `instead` is what the error advises if there
+    is only a public key.
 
     Raises:
         ClickException: the configuration has only a public key, or the database cannot be opened.
@@ -26,7 +27,7 @@ def signing_secret(config: Config, *, create: bool = True) -> str:
     if config.auth.has_issuer:
         setting = "jwt_jwks_url" if config.auth.jwt_public_key_file is None else "jwt_public_key_file"
         raise click.ClickException(
-            f"only a public key is configured (auth.{setting}), and it cannot sign tokens; get a token from its issuer, "
+            f"only a public key is configured (auth.{setting}), and it cannot sign tokens; {instead}, "
             'or set auth.jwt_secret and add "HS256" to auth.jwt_algorithms'
         )
     from relay.store.meta import get_or_create

@@ -44,17 +44,7 @@ def load_certificate(cert: Path, key: Path) -> Certificate:
     Raises:
         CertificateError: a file is missing or has other content, or the key belongs to another certificate.
     """
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-
-    try:
-        leaf = x509.load_pem_x509_certificates(_read("tls_cert", cert))[0]
-        public = leaf.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        message = (
-            f"{cert} does not contain a readable certificate; it must be PEM and begin with -----BEGIN CERTIFICATE-----"
-        )
-        raise CertificateError("tls_cert", message) from None
+    leaf, public = _leaf(cert)
     if _private_key(key).public_key() != public:
         raise CertificateError("tls_key", f"the key in {key} does not belong to the certificate in {cert}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -67,6 +57,34 @@ def load_certificate(cert: Path, key: Path) -> Certificate:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise CertificateError("tls_cert", f"OpenSSL refuses {cert} and {key}: {why}") from None
     return Certificate(context, _hosts(leaf), leaf.not_valid_after_utc)
+
+
+def own_certificate(cert: Path) -> bytes:
+    """Return the server's own certificate, the first of the chain in the file, as DER.
+
+    Raises:
+        CertificateError: the file is missing or has other content.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    leaf, _ = _leaf(cert)
+    der: bytes = leaf.public_bytes(Encoding.DER)
+    return der
+
+
+def _leaf(cert: Path) -> tuple[Any, Any]:
+    """Return the first certificate of the file, and its public key."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        leaf = x509.load_pem_x509_certificates(_read("tls_cert", cert))[0]
+        return leaf, leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        message = (
+            f"{cert} does not contain a readable certificate; it must be PEM and begin with -----BEGIN CERTIFICATE-----"
+        )
+        raise CertificateError("tls_cert", message) from None
 
 
 def _private_key(path: Path) -> Any:

@@ -7,14 +7,19 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import cast
 
 import pytest
+import trio
 
+from tests.api.probe import create_key
 from tests.certificates import write_certificate
 from tests.cli.commands import done, failed, process
+from tests.http_client import http_client
+from tests.running import bearer, config_for, running
 
 
 class FakeServer(HTTPServer):
@@ -109,20 +114,47 @@ def test_publish_over_https(tmp_path: Path) -> None:
         assert "does not exist" in failed(*publish, "--ca", str(tmp_path / "nothing"), code=2)
 
 
-def test_publish_shows_a_refusal_plainly() -> None:
-    refusal = {
-        "success": False,
-        "status": 400,
-        "message": "price is required\x1b[31m",
-        "errorId": "e-1",
-        "errors": [{"field": "price", "message": "is required"}],
-    }
-    with serving(400, refusal) as server:
+@pytest.mark.parametrize(
+    ("message", "errors", "shown"),
+    [
+        ("price is required\x1b[31m", [("price", "is required")], "price is required\\x1b[31m"),
+        ("a is required; b is text", [("a", "is required"), ("b", "is text")], "a is required; b is text"),
+        ("2 mistakes, so nothing changed.", [("a", "x"), ("b", "y")], "2 mistakes, so nothing changed.; a: x; b: y"),
+    ],
+)
+def test_publish_shows_a_refusal_once(message: str, errors: list[tuple[str, str]], shown: str) -> None:
+    """With the errors of the fields, if the message does not give them."""
+    fields = [{"field": field, "message": problem} for field, problem in errors]
+    with serving(
+        400, {"success": False, "status": 400, "message": message, "errorId": "e-1", "errors": fields}
+    ) as server:
         text = failed("publish", "market:BTC", "{}", "--url", server.url, "--key", "k")
-    assert text == (
-        "Error: the server refused with 400: price is required\\x1b[31m; price: is required "
-        "(errorId e-1 in the server's log)\n"
-    )
+    assert text == f"Error: the server refused with 400: {shown} (errorId e-1 in the server's log)\n"
+
+
+VALUES = ("21.5", "null", '"warm"', "[1, [2]]", '{"a": 1}', "true")
+
+
+async def test_publish_sends_any_json(folder: Path) -> None:
+    """The server knows which channels take it, and its refusal is printed."""
+    with trio.fail_after(30):
+        async with running(config_for(folder, {"namespaces.readings.publish": "nobody"})) as (_, address):
+            _, key = await create_key(folder, "publish")
+            server = ("--url", f"http://{address}", "--key", key)
+            for offset, data in enumerate(VALUES, 1):
+                printed = await trio.to_thread.run_sync(partial(done, "publish", "readings:roof", data, *server))
+                assert json.loads(printed)[0]["offset"] == offset
+            await trio.to_thread.run_sync(partial(done, "publish", *server, "readings:roof", "--", "-3"))
+            for channel, data in (("market:BTC", "21.5"), ("broadcast", "[]")):
+                text = await trio.to_thread.run_sync(partial(failed, "publish", channel, data, *server))
+                assert "refused with 400: data is required and must be an object" in text
+                assert text.count("must be an object") == 1
+            async with http_client(address) as http:
+                answer = await http.get("/v1/channels/readings:roof/history", headers=bearer("root", admin=True))
+            assert [one["data"] for one in answer.json()["data"]["publications"]] == [
+                -3,
+                *map(json.loads, reversed(VALUES)),
+            ]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +183,8 @@ def test_publish_without_a_key() -> None:
     assert "an API key is needed, in --key or RELAY_KEY" in failed("publish", "c", "{}", code=2)
 
 
-@pytest.mark.parametrize("data", ["", "x", "[]", "1", '{"a": NaN}', '{"a": 1e999}', '{"a":' * 100_000])
-def test_publish_of_what_is_no_object(data: str) -> None:
+@pytest.mark.parametrize("data", ["", "x", "NaN", '{"a": NaN}', '{"a": 1e999}', '{"a":' * 100_000])
+def test_publish_of_what_is_no_json(data: str) -> None:
     assert "Error: Invalid value for JSON: " in failed("publish", "c", data, "--key", "k", code=2)
 
 

@@ -58,7 +58,8 @@ def test_with_only_a_public_key_no_token_can_be_made(folder: Path) -> None:
     public = ed25519.Ed25519PrivateKey.generate().public_key()
     (folder / "key.pem").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     configured(folder, '[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["EdDSA"]')
-    assert "only a public key is configured" in failed("token", "u")
+    assert "cannot sign tokens; get a token from its issuer, or set auth.jwt_secret" in failed("token", "u")
+    assert "cannot sign tokens; give an API key with the scope admin, in --key or RELAY_KEY, or" in failed("ps")
     assert not (folder / "relay.db").exists()
 
 
