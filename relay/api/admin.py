@@ -42,6 +42,7 @@ from relay.api.params import (
     number_cursor,
     page_query,
 )
+from relay.api.publish import allow_item
 from relay.api.views import PublishedView, published, with_unanswered
 from relay.auth.verifier import principal_of_key
 from relay.core import Core
@@ -261,6 +262,7 @@ def _add_publish(routes: Blueprint, core: Core) -> None:
     )
     async def publish() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
+        allow_item(core)
         body = await request.body
         item = decode_json(body, request.mimetype)
         draft = core.publishing.draft(item, scope=f"admin:{principal.user_id}", size=len(body), document=body)

@@ -128,6 +128,11 @@ async def json_body() -> dict[str, Any]:
     return value
 
 
+async def optional_json_body() -> dict[str, Any]:
+    """Return the request's body, a JSON object; an empty object if the request has no body. Raises as `json_body`."""
+    return await json_body() if await request.body else {}
+
+
 def _handle_errors(app: QuartTrio, clock: Clock, bodies: Sequence[ErrorBody]) -> None:
     async def refuse(error: RequestError) -> Response:
         return _response(refused(error, request.method, request.path, clock.now_ms(), bodies=bodies))

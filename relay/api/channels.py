@@ -17,6 +17,7 @@ from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, publisher_of, user_of
 from relay.api.bodies import field, structured
 from relay.api.operation import PUBLISHER, READER, describe
+from relay.api.publish import allow_item
 from relay.config.namespaces import TYPE_PATTERN
 from relay.core import Core
 from relay.ground.errors import Code, invalid_field
@@ -160,6 +161,7 @@ def blueprint(core: Core) -> Blueprint:
     )
     async def publish(name: str) -> Response:
         principal = await _publisher(core)
+        allow_item(core)
         new = structured(await json_body(), NewPublication)
         item = {"data": new.data, "type": new.type, "idempotencyKey": new.client_message_id}
         if new.exclude is not None:

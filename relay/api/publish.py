@@ -113,6 +113,14 @@ async def publish_directly(core: Core, request: DirectRequest) -> list[dict[str,
 ROUTE = Route(publish_directly, leaves=frozenset({LINES}))
 
 
+def allow_item(core: Core) -> None:
+    """Let the body of Quart's request be as large as one item for the namespace that allows the most.
+
+    Call it after the caller's right was checked, and before the body is read. `limits.max_publish_bytes` bounds it too.
+    """
+    request.max_content_length = min(core.config.limits.max_publish_bytes, core.publishing.max_item_bytes)
+
+
 async def publish_document(core: Core, principal: Principal, body: bytes, mimetype: str) -> list[dict[str, Any]]:
     """Publish one item or an array, and return what became of each. Always a checkpoint, but for an empty array.
 

@@ -9,7 +9,7 @@ from quart import Blueprint, Response, request
 
 from relay.api import audit
 from relay.api.admin_views import NothingView
-from relay.api.app import json_body, success
+from relay.api.app import optional_json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
 from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
 from relay.api.params import NUMBERED_PAGE, OPTIONAL, Params, number_cursor, page_query
@@ -157,12 +157,13 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         "Send dead letters again.",
         CONSOLE_OPERATOR,
         body={"id": OPTIONAL, "since": Param({"type": ["string", "null"], "format": "date-time"})},
+        body_required=False,
         answer=ReplayedView,
         errors=[Code.NOT_FOUND],
     )
     async def replay_dead_letters(webhook: str) -> Response:
         principal = await operator_of(core, request)
-        hooks, params = _webhooks(core, webhook), Params(await json_body())
+        hooks, params = _webhooks(core, webhook), Params(await optional_json_body())
         event = params.optional("id")
         audit.record(principal, caller_of(core, request), "dead letters replayed", webhook=webhook, event=event)
         count = await hooks.replay(webhook, event_id=event, since_ms=_since_ms(params))
@@ -173,12 +174,13 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         "Discard dead letters.",
         CONSOLE_OPERATOR,
         body={"id": OPTIONAL},
+        body_required=False,
         answer=DiscardedView,
         errors=[Code.NOT_FOUND],
     )
     async def discard_dead_letters(webhook: str) -> Response:
         principal = await operator_of(core, request)
-        hooks, params = _webhooks(core, webhook), Params(await json_body())
+        hooks, params = _webhooks(core, webhook), Params(await optional_json_body())
         event = params.optional("id")
         audit.record(principal, caller_of(core, request), "dead letters discarded", webhook=webhook, event=event)
         return success({"discarded": await hooks.discard(webhook, event_id=event)})

@@ -288,12 +288,12 @@ class LimitsConfig:
     )
     max_body_bytes: int = setting(
         65536,
-        "The largest body of a REST request. A larger one is answered with 413.",
+        "The largest body of a REST request that does not publish. A larger one is answered with 413.",
         unit="bytes",
         check=count(64 * MIB),
     )
     max_publish_bytes: int = setting(
-        8 * MIB, "The largest body of POST /v1/publish with an array.", unit="bytes", check=count(1024 * MIB)
+        8 * MIB, "The largest body of a request that publishes, or is to /api.", unit="bytes", check=count(1024 * MIB)
     )
     max_publish_items: int = setting(
         1000, "The most publications in one array of POST /v1/publish.", unit="publications", check=count(1_000_000)

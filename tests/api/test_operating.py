@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import attrs
 import pytest
 
 from tests.api.test_admin import HOSTILE, administered
@@ -86,6 +88,27 @@ async def test_publish(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert "secret-word" not in caplog.text
     [line] = [record for record in caplog.records if record.getMessage() == "publish"]
     assert line.name == "relay.audit"
+
+
+async def test_a_publication_may_be_as_large_as_its_namespace_allows(tmp_path: Path) -> None:
+    """On both routes that publish one item; the bodies of other routes keep their bound, and so does this item."""
+    large = {"namespaces.large.max_data_bytes": 200_000, "namespaces.large.publish": "users"}
+    async with administered(tmp_path, **large) as admin:
+
+        async def status(path: str, **body: Any) -> int:
+            return (await admin.http.post(path, json=body)).status_code
+
+        for size, expected in ((199_998, 200), (199_999, 413), (204_096, 413)):
+            data = "x" * size
+            assert await status("/v1/publish", channel="large:1", data=data) == expected
+            assert await status("/v1/admin/publish", channel="large:1", data=data) == expected
+            assert await status("/v1/channels/large%3A1/publish", data=data) == expected
+        assert await status("/v1/admin/disconnect", user="x" * 65_536) == 413
+        admin.server.core.config = attrs.evolve(
+            admin.server.core.config, limits=attrs.evolve(admin.server.core.config.limits, max_publish_bytes=70_000)
+        )
+        assert await status("/v1/admin/publish", channel="large:1", data="x" * 70_000) == 413
+        assert await status("/v1/channels/large%3A1/publish", data="x" * 70_000) == 413
 
 
 async def test_one_connection(tmp_path: Path) -> None:

@@ -132,6 +132,20 @@ async def test_test_replay_discard_and_enable(
         assert any(action in one for one in actions), action
 
 
+async def test_every_parameter_of_replay_and_discard_is_optional(tmp_path: Path) -> None:
+    """So is the body. One that is not a JSON object is refused, and so is one of another content type."""
+    bodies = ((b"", None), (b"", "text/plain"), (b"{}", "application/json"))
+    bad = ((b"{}", "text/plain", 415), (b"{}", None, 415), (b"[]", "application/json", 400))
+    async with world(tmp_path) as here:
+        described = (await here.http.get("/openapi.json")).json()["paths"]
+        for path in ("replay", "discard"):
+            for content, type_, expected in (*((*body, 200) for body in bodies), *bad):
+                headers = {} if type_ is None else {"Content-Type": type_}
+                answer = await here.http.post(f"{PATH}/backend/{path}", content=content, headers=headers)
+                assert answer.status_code == expected, answer.text
+            assert described[f"{PATH}/{{webhook}}/{path}"]["post"]["requestBody"]["required"] is False
+
+
 async def test_pages_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page ends where its bodies are too many, and the next one goes on."""
     monkeypatch.setattr("relay.hooks.webhooks.MAX_PAGE_BYTES", 250)

@@ -12,6 +12,7 @@ import attrs
 import click
 
 from relay.cli.deploy.facts import fixed_port
+from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import Config
 
 EXAMPLE_DOMAIN = "relay.example.com"
@@ -67,7 +68,11 @@ def read_timeout(config: Config) -> int:
 
 def largest_body(config: Config) -> int:
     """Return the size in bytes of the largest body that Relay accepts, except on /v1/publish."""
-    return max(config.limits.max_body_bytes, config.dialects.socketio.max_payload_bytes)
+    from relay.access.publishing import MAX_OTHER_BYTES
+
+    namespaces = config.namespaces.values()
+    items = [one.max_data_bytes + MAX_OTHER_BYTES for one in namespaces if isinstance(one, NamespaceConfig)]
+    return max(config.limits.max_body_bytes, config.dialects.socketio.max_payload_bytes, *items)
 
 
 def hints(config: Config, domain: str) -> Iterator[str]:

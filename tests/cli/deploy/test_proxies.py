@@ -108,6 +108,8 @@ def test_nginx_follows_the_configuration(folder: Path) -> None:
     assert one(secure, "client_max_body_size") == ["3000000"]
     configured(folder, "[dialects.socketio]\nmax_payload_bytes = 5000000\n")
     assert one(site()[1], "client_max_body_size") == ["5000000"]
+    configured(folder, "[limits]\nmax_outbox_bytes = 4194304\n[namespaces.large]\nmax_data_bytes = 1048576\n")
+    assert one(site()[1], "client_max_body_size") == ["1052672"]
 
 
 def test_caddy_follows_the_configuration(folder: Path) -> None:
