@@ -130,22 +130,24 @@ def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing
     """Return the rules that apply to the channel, and the grants of the caller that they ask for."""
     namespace = channel.namespace
     steps = []
-    if publishing:
+    hook = namespace.publish_hook if publishing else None
+    if hook is not None:  # it stands in the place of the rule and of grants
+        steps.append(Step("rule", f"clients that may publish: users that the hook {hook} allows"))
+    elif publishing:
         steps.append(Step("rule", f"clients that may publish: {namespace.publish.value}"))
         if namespace.publish is PublishRule.SUBSCRIBERS and not namespace.built_in:
             found = "the connection must be subscribed at that moment, else it is refused with not_subscribed"
             steps.append(Step("connection", found))
-        if principal is not None and is_backend(principal):
-            steps.append(Step("scope", "the caller is a backend, so the rule is not asked"))
-    if not publishing or namespace.publish is PublishRule.SUBSCRIBERS:
+    if publishing and principal is not None and is_backend(principal):
+        asked = "rule" if hook is None else "hook"
+        steps.append(Step("scope", f"the caller is a backend, so the {asked} is not asked"))
+    if not publishing or (hook is None and namespace.publish is PublishRule.SUBSCRIBERS):
         steps.append(Step("rule", f"clients that may subscribe: {namespace.subscribe.value}"))
-    if principal is not None and not namespace.built_in:
+    if principal is not None and hook is None and not namespace.built_in:
         granted = principal.grants.publish if publishing else principal.grants.subscribe
         matches = "has" if granted.match(channel.text) else "has not"
         steps.append(Step("grants", f"the token {matches} a grant to {'publish' if publishing else 'subscribe'}"))
-    if publishing and namespace.publish_hook is not None:
-        steps.append(Step("hook", f"the backend of the hook {namespace.publish_hook} decides in place of the rule"))
-    elif not publishing and namespace.subscribe_hook is not None:
+    if not publishing and namespace.subscribe_hook is not None:
         steps.append(
             Step("hook", f"the backend of the hook {namespace.subscribe_hook} decides if rule and grants say no")
         )
@@ -197,6 +199,10 @@ def _cure(refusal: RequestError, channel: ChannelName, *, publishing: bool) -> s
             return f"Use the token of the channel's owner, or mint one with a grant for {channel.text}."
         case RefusalReason.BACKEND_REFUSED:
             return f"Change the answer of your backend, which [hooks.{hook}] names: the decision is its own."
+        case RefusalReason.BACKEND_EXPIRED:
+            return (
+                f"Let your backend, which [hooks.{hook}] names, answer with an expire_at in the future: Unix seconds."
+            )
         case RefusalReason.BACKEND_UNREACHABLE:
             return f"Start or mend your backend at the url in [hooks.{hook}], or raise its timeout there."
         case RefusalReason.BACKEND_BUSY:

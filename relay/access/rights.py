@@ -9,7 +9,8 @@ import attrs
 from relay.access.rules import check_publish, check_subscribe, is_backend
 from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
-from relay.ground.errors import RefusalReason, RequestError
+from relay.ground.clock import Clock
+from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.hooks.answers import Kind, Question, read_data, read_subscription
 from relay.hooks.backend import BackendHook
 from relay.model.namespaces import ChannelName
@@ -38,10 +39,11 @@ def asked_to_publish(principal: Principal | None, channel: ChannelName) -> str |
 class Rights:
     """The rights of all callers."""
 
-    def __init__(self, rooms: Rooms, connections: Connections, hooks: Mapping[str, BackendHook]) -> None:
+    def __init__(self, rooms: Rooms, connections: Connections, hooks: Mapping[str, BackendHook], clock: Clock) -> None:
         self._rooms = rooms
         self._connections = connections
         self._hooks = hooks
+        self._clock = clock
 
     async def check_subscribe(
         self,
@@ -59,7 +61,7 @@ class Rights:
         the answer is for an explanation. A checkpoint only if the store or the backend is asked.
 
         Raises:
-            RequestError: as `rules.check_subscribe` and `BackendHook.ask`.
+            RequestError: as `rules.check_subscribe` and `BackendHook.ask`; the backend's yes has expired already.
             Disconnect: the backend ends the connection.
         """
         try:
@@ -72,7 +74,11 @@ class Rights:
             return token
         question = attrs.evolve(self._question(Kind.SUBSCRIBE, principal, channel, subscriber), why=why)
         right = read_subscription(channel.text, principal.user_id)
-        return await self._hooks[name].ask(question, right, connected=subscriber is not None)
+        found = await self._hooks[name].ask(question, right, connected=subscriber is not None)
+        if found.expires_at is not None and found.expires_at <= self._clock.now():
+            message = "The yes of the backend has expired: its expire_at is in the past."
+            raise RequestError(Code.FORBIDDEN, message, reason=RefusalReason.BACKEND_EXPIRED)
+        return found
 
     async def check_publish(
         self, principal: Principal | None, channel: ChannelName, *, subscribed: bool = False

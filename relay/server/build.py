@@ -74,7 +74,7 @@ def build_core(
     publishing = Publishing(namespaces, broker, messages, notifications, connections, clock, idempotency_period=period)
     limits = Limits(config.limits)
     hooks = BackendHooks(config.hooks, clock)
-    rights = Rights(rooms, connections, hooks)
+    rights = Rights(rooms, connections, hooks, clock)
     reading = Reading(broker, rights, presence, connections)
     steering = Steering(connections, broker, rooms, database)
     core = Core(

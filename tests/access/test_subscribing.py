@@ -60,7 +60,7 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Parts, Subscriptions, Subs
         subscriptions = Subscriptions(
             parts.broker,
             parts.rooms,
-            Rights(parts.rooms, Connections(), {}),
+            Rights(parts.rooms, Connections(), {}, parts.clock),
             Timers(),
             parts.auth,
             parts.namespaces,
@@ -112,7 +112,7 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
         gated = Subscriptions(
             parts.broker,
             rooms,
-            Rights(rooms, Connections(), {}),
+            Rights(rooms, Connections(), {}, parts.clock),
             Timers(),
             parts.auth,
             parts.namespaces,
@@ -213,7 +213,7 @@ async def test_a_reload_ends_what_is_pending_and_refuses_what_was_parsed_before(
     configured = {"orders": NamespaceConfig(subscribe="users")}
     async with open_parts(tmp_path, configured) as parts:
         limits = Limits(LimitsConfig(max_subscriptions=MAXIMUM))
-        rights = Rights(parts.rooms, Connections(), {})
+        rights = Rights(parts.rooms, Connections(), {}, parts.clock)
         subscriptions = Subscriptions(parts.broker, parts.rooms, rights, Timers(), parts.auth, parts.namespaces, limits)
         name, outbox = parts.namespaces.parse("orders:1"), new_outbox()
         told: list[str] = []

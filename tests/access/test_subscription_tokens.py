@@ -67,7 +67,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
         subscriptions = Subscriptions(
             parts.broker,
             parts.rooms,
-            Rights(parts.rooms, Connections(), {}),
+            Rights(parts.rooms, Connections(), {}, parts.clock),
             timers,
             parts.auth,
             parts.namespaces,

@@ -212,10 +212,15 @@ ROWS: dict[RefusalReason, Row] = {
         "the response has the status 500",
         "at the url in [hooks.backend]",
     ),
+    R.BACKEND_EXPIRED: Row(
+        subscribing("orders:past"),
+        ("u1", "orders:past"),
+        "(backend_expired): The yes of the backend has expired",
+        "an expire_at in the future",
+    ),
 }
 TRANSIENT = {
     R.REVOKED: "a right that is lost while the subscription begins: `relay why` shows the state after it",
-    R.BACKEND_EXPIRED: "the end of a yes: `relay why` asks for the next one",
     R.BACKEND_BUSY: "more questions at once than may wait: `relay why` asks one",
 }
 """Reasons of a moment. Other tests provoke them; here their explanation is the one of the state that follows."""

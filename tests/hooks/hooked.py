@@ -51,6 +51,7 @@ ANSWERS: dict[str, dict[str, Any] | Reply | bytes | None] = {
     "both": {"result": {}, "error": {"message": "no"}},
     "list": {"result": []},
     "info": {"result": {"info": "x" * 2000}},
+    "past": {"result": {"expire_at": 1_600_000_000, "cache": 60}},
     "expiry": {"result": {"expire_at": "tomorrow"}},
     "cache": {"result": {"cache": -1}},
     "huge": Reply(200, b'{"result": {"x": "' + b"x" * 300_000 + b'"}}'),

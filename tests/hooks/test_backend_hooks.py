@@ -144,6 +144,24 @@ async def test_an_event_stream_asks_once_for_each_channel(tmp_path: Path) -> Non
     assert [event["data"]["reason"] for event in ended] == [*["backend_expired"] * 2, "unauthorized"]
 
 
+async def test_a_yes_that_has_expired_is_one_refusal(tmp_path: Path) -> None:
+    """In every dialect in which a user chooses channels, and over REST. Nothing else is sent, and no answer is kept."""
+    past = "orders%3Apast"
+    async with hooked(tmp_path) as here, live(here.address, "u1") as client, channels(here.address, "u2") as other:
+        for who, code, message in (
+            (client, "forbidden", {"type": "subscribe", "channel": "orders:past"}),
+            (other, "unauthorized", {"type": "subscribe", "data": {"channel": "orders:past"}}),
+        ):
+            refused = await refusal(who, **message)
+            assert (refused["code"], refused["reason"]) == (code, "backend_expired")
+            assert (await who.ask(type="ping"))["type"] == "pong"
+        for path in (f"/v1/channels/{past}/history", f"/v1/channels/{past}/presence", f"/v1/sse?channel={past}"):
+            status, body = await here.request("GET", path, "u3")
+            assert (status, body["reason"]) == (403, "backend_expired"), path
+        assert here.outcomes() == {("subscribe", "allowed"): 5}
+        assert here.server.broker.subscribers(here.server.core.namespaces.parse("orders:past")) == []
+
+
 @pytest.mark.slow
 async def test_the_answer_may_have_info_and_an_end(tmp_path: Path) -> None:
     """Others see the info; at the end the subscription ends, and the client may ask anew."""
@@ -644,6 +662,8 @@ async def test_metrics(tmp_path: Path) -> None:
         ("notes:1", "publish", True, "the hook backend said yes", ""),
         ("notes:no", "publish", False, "refused with forbidden (backend_refused): Not yours.", "[hooks.backend]"),
         ("notes:1", "subscribe", True, "the rule of the namespace", ""),
+        ("notes:1", "publish", True, "clients that may publish: users that the hook backend allows", ""),
+        ("orders:past", "subscribe", False, "(backend_expired)", "an expire_at in the future"),
     ],
 )
 async def test_why(tmp_path: Path, channel: str, action: str, allowed: bool, found: str, change: str) -> None:
@@ -659,6 +679,7 @@ async def test_why(tmp_path: Path, channel: str, action: str, allowed: bool, fou
         answer = body["data"]
         assert answer["allowed"] is allowed
         assert any(found in step["found"] for step in answer["steps"]), answer
+        assert not any("nobody" in step["found"] for step in answer["steps"]), "the hook of notes decides in its place"
         assert change in answer["change"]
         assert all(request.json["why"] for request in here.backend.received)
 

@@ -48,7 +48,7 @@ class Market:
         subscriptions = Subscriptions(
             parts.broker,
             parts.rooms,
-            Rights(parts.rooms, Connections(), {}),
+            Rights(parts.rooms, Connections(), {}, parts.clock),
             Timers(),
             parts.auth,
             parts.namespaces,
