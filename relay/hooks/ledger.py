@@ -3,7 +3,8 @@
 A connection or a node is a holder of a span (`relay.store.spans`). A change waits in memory until the next transaction,
 some milliseconds. A holder that comes and goes meanwhile makes no event. If the process dies, the next run writes the end
 of each span that was written, or another node does once the lease of this one has ended. So each beginning that a
-receiver was told of has its end.
+receiver was told of has its end. A span has the webhooks that were told of its beginning, so that a webhook that is new
+is told of it once, whatever node is first, and is never told of its end alone.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Change:
     key: str = ""
     data: str = ""
     reason: str = ""
+    again: bool = False
+    """Whether the holder came before, and is recorded already. Another webhook is told of its span."""
 
 
 class Ledger:
@@ -84,11 +87,13 @@ class Ledger:
         """The number of changes that are not written yet."""
         return len(self._waiting) + len(self._batch)
 
-    def began(self, kind: Kind, name: str, holder: str, *, key: str, data: Mapping[str, object]) -> None:
-        """Record that a holder came. `data` must have a member."""
+    def began(
+        self, kind: Kind, name: str, holder: str, *, key: str, data: Mapping[str, object], again: bool = False
+    ) -> None:
+        """Record that a holder came. `data` must have a member. `again`: it came before, and a webhook may not know it."""
         change = Change(
             kind, f"{kind.name}:{name}", holder, self._clock.now_ms(), began=True, key=key,
-            data=strictjson.dumps(data).decode(),
+            data=strictjson.dumps(data).decode(), again=again,
         )  # fmt: skip
         self._add(change)
 
@@ -99,7 +104,7 @@ class Ledger:
     def _add(self, change: Change) -> None:
         place = (change.subject, change.holder)
         waiting = self._waiting.get(place)
-        if waiting is not None and waiting.began is not change.began:
+        if waiting is not None and waiting.began is not change.began and not waiting.again:
             del self._waiting[place]  # it came and went, or went and came back, before anything was written
         else:
             self._waiting[place] = change
@@ -164,13 +169,19 @@ class Ledger:
             if change.began:
                 id_ = secrets.token_hex(8)
                 span = Span(change.subject, change.kind.name, change.key, id_, change.data, change.at_ms)
-                if spans.hold(connection, span, change.holder, self._node):
-                    yield from self._beginning(span)
+                asking = self._asking(span)
+                span, untold = spans.hold(connection, span, change.holder, self._node, endpoints=asking)
+                yield from (event for event in self._beginning(span) if event.endpoint in untold)
             else:
                 ends_ms = change.at_ms + int(change.kind.grace * 1000) if change.kind.grace else None
                 ended = spans.release(connection, change.subject, change.holder, ends_ms=ends_ms, reason=change.reason)
                 if ended is not None:
                     yield from self._end(ended, change.at_ms)
+
+    def _asking(self, span: Span) -> list[str]:
+        """Return the webhooks that ask for the beginning of a span."""
+        kind = self._kinds.named(span.kind)
+        return self._outlet.endpoints(kind.events[0], channel_of(kind, span.key))
 
     def _beginning(self, span: Span) -> Iterator[Event]:
         kind = self._kinds.named(span.kind)
@@ -181,7 +192,9 @@ class Ledger:
         kind = self._kinds.named(span.kind)
         more = {"spanId": span.id, "since": iso_ms(span.began_ms), "reason": span.reason}
         data = f"{span.data[:-1]},{strictjson.dumps(more).decode()[1:]}"
-        return self._outlet.events(kind.events[1], span.key, channel_of(kind, span.key), at_ms, data)
+        events = self._outlet.events(kind.events[1], span.key, channel_of(kind, span.key), at_ms, data)
+        untold = span.untold(self._asking(span))
+        return (event for event in events if event.endpoint not in untold)
 
     def _take_ended(self, connection: Transaction) -> int:
         now_ms = self._clock.now_ms()

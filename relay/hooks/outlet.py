@@ -41,6 +41,10 @@ class Outlet:
         """Take the loop that is to be woken. Call it in Trio's thread before anything is written."""
         self._token = trio.lowlevel.current_trio_token()
 
+    def endpoints(self, type_: str, channel: str | None) -> list[str]:
+        """Return the webhooks that an event is for."""
+        return [route.endpoint for route in self._routes.of(type_, channel)]
+
     def events(self, type_: str, key: str, channel: str | None, at_ms: int, data: str) -> Iterator[Event]:
         """Yield an event for each webhook that it is for. `data`: a JSON object with at least one member."""
         for route in self._routes.of(type_, channel):

@@ -6,14 +6,14 @@ raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from relay.broker.broker import Broker
 from relay.broker.subscription import Subscriber
 from relay.ground.errors import name_of_end
 from relay.hooks.kinds import Kind, Kinds, channel_key, user_key
 from relay.hooks.ledger import Ledger
-from relay.hooks.routes import Routes
+from relay.hooks.routes import Route, Routes
 from relay.model.namespaces import ChannelName
 from relay.sessions.connections import Connections, Peer
 
@@ -37,14 +37,16 @@ class Watch:
         self._node = node
         self._of_users: list[Kind] = []
         self._of_channels: list[Kind] = []
+        self._asking: dict[str, list[Route]] = {}  # the webhooks that ask for beginnings, by the kind
         self._counts: dict[tuple[str, str], int] = {}  # live subscriptions, by the kind and the name of their span
 
     def begin(self, broker: Broker) -> None:
         """Watch what the routes ask for, and nothing else. Call it again when they have changed.
 
-        It looks at every connection and subscription once, because a webhook may ask for what was not watched before.
+        It looks at every connection and subscription once, because a webhook may ask for what it was not told before.
         """
         kinds, wants = self._kinds, self._routes.wants_any
+        news = self._kinds_with_news()
         of_users = [kind for kind in (kinds.connection, kinds.user) if wants(kind.events)]
         self._of_channels = [kind for kind in (kinds.channel, kinds.presence) if wants(kind.events)]
         before, self._of_users = self._of_users, of_users
@@ -52,22 +54,30 @@ class Watch:
             if peer.user_id is not None:
                 for kind in (kind for kind in before if kind not in of_users):
                     self._end(kind, peer, UNWATCHED)
-                for kind in (kind for kind in of_users if kind not in before):
-                    self._begin(kind, peer)
-        self._count_again(broker)
+                for kind in of_users:
+                    if kind not in before or kind in news:
+                        self._begin(kind, peer, again=kind in before)
+        self._count_again(broker, news)
         self._connections.watcher = self if self._of_users else None
         broker.watcher = self if self._of_channels else None
         if self._of_users or self._of_channels:
             self._ledger.activate()
 
-    def _count_again(self, broker: Broker) -> None:
+    def _kinds_with_news(self) -> list[Kind]:
+        """Return the kinds for whose beginnings a webhook asks that did not ask before, or not for the same channels."""
+        kinds, before = self._kinds, self._asking
+        every = (kinds.connection, kinds.user, kinds.channel, kinds.presence)
+        self._asking = {kind.name: self._routes.of(kind.events[0], None) for kind in every}
+        return [kind for kind in every if any(one not in before.get(kind.name, ()) for one in self._asking[kind.name])]
+
+    def _count_again(self, broker: Broker, news: Sequence[Kind]) -> None:
         before, self._counts = self._counts, {}
         if self._of_channels:
             for text in broker.channels.names():
                 channel = broker.channels.named(text)
                 for subscriber in () if channel is None else channel.subscribers():
                     assert channel is not None
-                    self._join(subscriber, channel.name, known=before)
+                    self._join(subscriber, channel.name, known=before, news=news)
         for kind_name, name in before.keys() - self._counts.keys():
             self._ledger.ended(self._kinds.named(kind_name), name, self._node, UNWATCHED)
 
@@ -82,13 +92,13 @@ class Watch:
         for kind in self._of_users:
             self._end(kind, peer, reason)
 
-    def _begin(self, kind: Kind, peer: Peer) -> None:
+    def _begin(self, kind: Kind, peer: Peer, *, again: bool = False) -> None:
         assert peer.user_id is not None
         id_ = self._connections.id_of(peer)
         data = {"userId": peer.user_id}
         if kind is self._kinds.connection:
             data = {"connectionId": id_, **data, "dialect": peer.dialect, "address": peer.address}
-        self._ledger.began(kind, self._name(kind, peer, id_), id_, key=user_key(peer.user_id), data=data)
+        self._ledger.began(kind, self._name(kind, peer, id_), id_, key=user_key(peer.user_id), data=data, again=again)
 
     def _end(self, kind: Kind, peer: Peer, reason: str) -> None:
         id_ = self._connections.id_of(peer)
@@ -102,11 +112,19 @@ class Watch:
         """Record that a subscription is live."""
         self._join(subscriber, channel, known=self._counts)
 
-    def _join(self, subscriber: Subscriber, channel: ChannelName, *, known: Mapping[tuple[str, str], int]) -> None:
+    def _join(
+        self,
+        subscriber: Subscriber,
+        channel: ChannelName,
+        *,
+        known: Mapping[tuple[str, str], int],
+        news: Sequence[Kind] = (),
+    ) -> None:
         for kind, name, data in self._spans(subscriber, channel):
             place = (kind.name, name)
-            if place not in known and place not in self._counts:
-                self._ledger.began(kind, name, self._node, key=channel_key(channel.text), data=data)
+            if place not in self._counts and (place not in known or kind in news):
+                key, again = channel_key(channel.text), place in known
+                self._ledger.began(kind, name, self._node, key=key, data=data, again=again)
             self._counts[place] = self._counts.get(place, 0) + 1
 
     def left(self, subscriber: Subscriber, channel: ChannelName) -> None:

@@ -7,13 +7,13 @@ in the store's thread, and each gives the same result if it is run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
 from relay.store.transaction import Transaction
 
-_SPAN = "subject, kind, key, id, data, began_at, reason"
+_SPAN = "subject, kind, key, id, data, began_at, reason, told"
 
 
 @attrs.frozen
@@ -32,20 +32,38 @@ class Span:
     began_ms: int
     reason: str | None = None
     """Why its last holder let it go; None while it lasts."""
+    told: str | None = None
+    """The endpoints that were told of its beginning, with spaces between them; None: all, for a row of an older release."""
+
+    def untold(self, endpoints: Iterable[str]) -> list[str]:
+        """Return those of these endpoints that were not told of its beginning."""
+        return [] if self.told is None else [one for one in endpoints if one not in self.told.split()]
 
 
-def hold(connection: Transaction, span: Span, holder: str, node: str) -> bool:
-    """Record a holder, and return whether the span begins with it. Otherwise the span that lasts goes on."""
+def hold(
+    connection: Transaction, span: Span, holder: str, node: str, *, endpoints: Sequence[str]
+) -> tuple[Span, list[str]]:
+    """Record a holder. Return the span that lasts, and those of `endpoints` that are to be told of its beginning now.
+
+    The span begins with its first holder, and then all are told. Later only those are that it did not have before.
+    """
     connection.execute(
         "INSERT INTO span_holders (subject, holder, node) VALUES (?, ?, ?) ON CONFLICT (subject, holder) DO NOTHING",
         (span.subject, holder, node),
     )
-    [lasting] = connection.execute(
-        "INSERT INTO spans (subject, kind, key, id, data, began_at) VALUES (?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (subject) DO UPDATE SET ends_at = NULL, reason = NULL RETURNING id",
-        (span.subject, span.kind, span.key, span.id, span.data, span.began_ms),
+    row = connection.execute(
+        "INSERT INTO spans (subject, kind, key, id, data, began_at, told) VALUES (?, ?, ?, ?, ?, ?, ?) "  # noqa: S608
+        f"ON CONFLICT (subject) DO UPDATE SET ends_at = NULL, reason = NULL RETURNING {_SPAN}",
+        (span.subject, span.kind, span.key, span.id, span.data, span.began_ms, " ".join(endpoints)),
     ).fetchone()
-    return bool(lasting == span.id)
+    lasting = Span(*row)
+    if lasting.id == span.id:
+        return lasting, list(endpoints)
+    untold = lasting.untold(endpoints)
+    if untold:
+        told = " ".join([*(lasting.told or "").split(), *untold])
+        connection.execute("UPDATE spans SET told = ? WHERE subject = ?", (told, span.subject))
+    return lasting, untold
 
 
 def release(connection: Transaction, subject: str, holder: str, *, ends_ms: int | None, reason: str) -> Span | None:

@@ -16,7 +16,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "messages": ("seq", "id", "room_id", "user_id", "text", "created_at"),
     "notifications": ("seq", "id", "user_id", "data", "created_at", "read_at"),
     "api_keys": ("id", "hash", "hint", "user_id", "tier", "scopes", "created_at", "revoked_at"),
-    "spans": ("subject", "kind", "key", "id", "data", "began_at", "ends_at", "reason"),
+    "spans": ("subject", "kind", "key", "id", "data", "began_at", "ends_at", "reason", "told"),
     "span_holders": ("subject", "holder", "node"),
     "webhook_keys": ("endpoint", "key", "seq", "pending", "used_at"),
     "webhook_events": (

@@ -24,6 +24,7 @@ from tests.virtual import VirtualClock, VirtualDatabase
 
 KINDS = Kinds.with_grace(5.0, 60.0)
 CONFIG = {"backend": WebhookConfig(url="https://a.example/", secret=SECRET, events=("user.*", "connection.*"))}
+ADDED = {**CONFIG, "added": WebhookConfig(url="https://b.example/", secret=SECRET, events=("user.*",))}
 NAMESPACES = Namespaces(entities=(), history_period=86_400.0, durable=())
 
 
@@ -49,15 +50,16 @@ class Run:
     """One run of a server."""
 
     def __init__(self, database: VirtualDatabase, node: str, living: Living | None) -> None:
-        outlet = Outlet(Routes(CONFIG, NAMESPACES), on_written=lambda: None)
+        self.routes = Routes(CONFIG, NAMESPACES)
+        outlet = Outlet(self.routes, on_written=lambda: None)
         outlet.open()
         self.ledger = Ledger(cast(Any, database), outlet, KINDS, VirtualClock(), node=node, living=living)
 
-    def connect(self, user: str, connection: str) -> None:
+    def connect(self, user: str, connection: str, *, again: bool = False) -> None:
         """Record a connection of a user."""
-        key = user_key(user)
-        self.ledger.began(KINDS.connection, connection, connection, key=key, data={"connectionId": connection})
-        self.ledger.began(KINDS.user, user, connection, key=key, data={"userId": user})
+        key, data = user_key(user), {"connectionId": connection}
+        self.ledger.began(KINDS.connection, connection, connection, key=key, data=data, again=again)
+        self.ledger.began(KINDS.user, user, connection, key=key, data={"userId": user}, again=again)
 
     def disconnect(self, user: str, connection: str, reason: str = "idle") -> None:
         """Record its end."""
@@ -76,9 +78,10 @@ async def run(database: VirtualDatabase, node: str = "n1", living: Living | None
         nursery.cancel_scope.cancel()
 
 
-def told(database: VirtualDatabase) -> list[tuple[str, str, str | None]]:
-    """Return type, user or connection, and reason of every event in the outbox."""
-    rows = database.connection.execute("SELECT body FROM webhook_events ORDER BY id").fetchall()
+def told(database: VirtualDatabase, endpoint: str = "backend") -> list[tuple[str, str, str | None]]:
+    """Return type, user or connection, and reason of every event in the outbox for a webhook."""
+    query = "SELECT body FROM webhook_events WHERE endpoint = ? ORDER BY id"
+    rows = database.connection.execute(query, (endpoint,)).fetchall()
     contents = [json.loads(body) for (body,) in rows]
     return [
         (one["type"], one["data"].get("userId", one["data"].get("connectionId")), one["data"].get("reason"))
@@ -191,3 +194,61 @@ async def test_another_node_tells_the_ends_of_one_that_is_gone(autojump_clock: t
         ("user.disconnected", "ann", "server_lost"),
     ]
     assert spans.holding_nodes(database.connection) == ["n2"]
+
+
+async def test_a_new_webhook_is_told_once_by_several_nodes(autojump_clock: trio.testing.MockClock) -> None:
+    """A beginning by the first node that has it, and the end. It is told no end of what it was not told to begin."""
+    database = VirtualDatabase()
+    async with run(database, "n1", lambda _: {"n1", "n2"}) as one, run(database, "n2", lambda _: {"n1", "n2"}) as two:
+        one.connect("ann", "c1")
+        two.connect("ann", "c2")
+        two.connect("bob", "c3")
+        await trio.sleep(1)
+        one.routes.take_up(ADDED)
+        one.connect("ann", "c1", again=True)
+        await trio.sleep(1)
+        assert told(database, "added") == [("user.connected", "ann", None)]
+        two.routes.take_up(ADDED)
+        two.connect("ann", "c2", again=True)
+        two.disconnect("bob", "c3")
+        await trio.sleep(1)
+        one.disconnect("ann", "c1")
+        two.disconnect("ann", "c2")
+        await trio.sleep(20)
+    assert told(database, "added") == [("user.connected", "ann", None), ("user.disconnected", "ann", "idle")]
+    ends = [event[:2] for event in told(database) if event[0] == "user.disconnected"]
+    assert sorted(ends) == [("user.disconnected", "ann"), ("user.disconnected", "bob")]
+
+
+async def test_a_webhook_that_is_new_at_a_restart(autojump_clock: trio.testing.MockClock) -> None:
+    """It is told of a user of the last run that comes back, and nothing of one that does not."""
+    database = VirtualDatabase()
+    async with run(database) as here:
+        here.connect("ann", "c1")
+        here.connect("bob", "c2")
+        await trio.sleep(1)
+    async with run(database, "n2") as here:
+        here.routes.take_up(ADDED)
+        here.connect("ann", "c3")
+        await trio.sleep(100)
+        here.disconnect("ann", "c3")
+        await trio.sleep(10)
+    assert told(database, "added") == [("user.connected", "ann", None), ("user.disconnected", "ann", "idle")]
+    assert ("user.disconnected", "bob", "server_lost") in told(database)
+
+
+async def test_an_end_is_not_lost_behind_a_beginning_that_is_recorded_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The connection ends before the other webhook is told of it. The first one is told the end."""
+    database = VirtualDatabase()
+    async with run(database) as here:
+        here.connect("ann", "c1")
+        await trio.sleep(1)
+        here.routes.take_up(ADDED)
+        here.connect("ann", "c1", again=True)
+        here.disconnect("ann", "c1")
+        await trio.sleep(20)
+    assert told(database)[-1] == ("user.disconnected", "ann", "idle")
+    assert told(database, "added") == []
+    assert spans.holding_nodes(database.connection) == []

@@ -247,6 +247,37 @@ async def test_other_webhooks_without_a_restart(tmp_path: Path) -> None:
         assert stores.problems(tmp_path) == []
 
 
+async def test_a_second_webhook_for_the_same_events(tmp_path: Path) -> None:
+    """It is told what is open, with the ids of the first one, and then each end; other channels come with a reload."""
+    async with receiver() as first, receiver() as second:
+        namespaces = {"namespaces.orders.subscribe": "users", "namespaces.shop.subscribe": "users"}
+        events = ["user.*", "connection.*", "channel.*"]
+        config = config_for(tmp_path, {**GRACE, **namespaces, **first.settings(events=events)})
+        async with running(config) as (server, address):
+            hooks, [old] = server.core.webhooks, config.webhooks.values()
+            ends_only = attrs.evolve(old, url=second.backend.url(), events=("user.disconnected",))
+            same = attrs.evolve(old, url=second.backend.url(), channels=("orders:*",))
+            async with live(address, "ann") as ann:
+                for channel in ("orders:1", "shop:1"):
+                    assert (await ann.ask(type="subscribe", channel=channel))["type"] == "subscribed"
+                await until(lambda: len(first.events) == 4)
+                hooks.take_up({"backend": old, "same": same})
+                await until(lambda: len(second.events) == 3)
+                hooks.take_up({"backend": old, "same": attrs.evolve(same, channels=())})
+                await until(lambda: len(second.events) == 4)
+                assert second.summaries[3] == ("channel.occupied", "shop:1")
+                begun = {event.summary: event.data["spanId"] for event in first.events}
+                assert {event.summary: event.data["spanId"] for event in second.events} == begun
+                hooks.take_up({"backend": old, "same": attrs.evolve(same, channels=()), "ends": ends_only})
+                await until(lambda: waiting(server) == 0)
+            await until(lambda: len(second.events) >= 4 + 5, timeout=20)
+            assert len(first.events) == 8
+        ended = [event.summary for event in second.events[4:]]
+        assert sorted(ended) == sorted(
+            [*(event.summary for event in first.events[4:]), ("user.disconnected", "ann")]  # and that of `ends`
+        )
+
+
 async def test_too_many_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the bound only the newest event of a user waits, and publications are dropped; both are counted."""
     monkeypatch.setattr("relay.hooks.webhooks.COUNT_INTERVAL", 0.02)

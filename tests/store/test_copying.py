@@ -55,7 +55,8 @@ def fill(connection: Any) -> None:
         connection, prefix="rk", mode="live", user_id="u", tier="pro", scopes=("admin", "publish"), now_ms=5
     )
     get_or_create(connection, "jwt_secret")
-    spans.hold(connection, spans.Span("user:u", "user", "user:u", "s", '{"userId":"u"}', 2**41), "c", "node")
+    begun = spans.Span("user:u", "user", "user:u", "s", '{"userId":"u"}', 2**41)
+    spans.hold(connection, begun, "c", "node", endpoints=["backend"])
     outbox.append(connection, [outbox.Event("backend", "user:u", "user.connected", 2**41, '{"userId":"u"}')], 2**41)
 
 

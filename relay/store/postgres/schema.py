@@ -137,6 +137,7 @@ MIGRATIONS = (
     Migration(_NODES, needs=3),
     Migration(_WEBHOOKS, needs=3),
     Migration(_SHARED, needs=3),
+    Migration("ALTER TABLE spans ADD COLUMN told TEXT;", needs=3),
 )
 """Each leads from the version of its index to the next."""
 

@@ -85,7 +85,9 @@ CREATE INDEX webhook_events_pending ON webhook_events (endpoint, id) WHERE dead_
 CREATE INDEX webhook_events_dead ON webhook_events (endpoint, id) WHERE dead_at IS NOT NULL;
 """
 
-MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES, _NAMESPACES, _WEBHOOKS)
+_TOLD = "ALTER TABLE spans ADD COLUMN told TEXT;"
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _ROOM_INDEXES, _NAMESPACES, _WEBHOOKS, _TOLD)
 """Each migration leads from the version of its index to the next. A released one never changes.
 
 A statement ends with a semicolon and contains no other.

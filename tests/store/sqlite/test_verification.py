@@ -26,7 +26,7 @@ INSERT INTO messages (id, room_id, user_id, text, created_at) VALUES ('m1', 'r',
 INSERT INTO webhook_keys VALUES ('backend', 'user:u', 7, 1, 1);
 INSERT INTO webhook_events (endpoint, key, seq, event_id, type, body, created_at, attempts, next_at, dead_at)
     VALUES ('backend', 'user:u', 6, 'e6', 't', '{}', 1, 9, NULL, 1), ('backend', 'user:u', 7, 'e7', 't', '{}', 1, 0, 1, NULL);
-INSERT INTO spans VALUES ('user:u', 'user', 'user:u', 's', '{}', 1, NULL, NULL);
+INSERT INTO spans VALUES ('user:u', 'user', 'user:u', 's', '{}', 1, NULL, NULL, NULL);
 INSERT INTO span_holders VALUES ('user:u', 'c', 'n');
 """
 
