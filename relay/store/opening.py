@@ -79,7 +79,7 @@ async def running_database(config: StoreConfig) -> AsyncIterator[Database]:
         nursery.cancel_scope.cancel()
 
 
-def renew_epochs(config: StoreConfig) -> Callable[[Any], None]:
+def renew_epochs(config: StoreConfig) -> Callable[[Any], object]:
     """Return the operation that gives every channel a new epoch: at once, or at the next start on a file."""
     if config.url is None:
         from relay.store.publications import mark_as_copy

@@ -17,7 +17,7 @@ from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Idempotency, Position
-from relay.store.publications import Publications
+from relay.store.publications import Publications, mark_as_copy
 from tests.kept import recent
 from tests.parts import SetClock
 from tests.stores import on_postgres, running_store, transaction
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.each_store
 MARKET = Namespaces(entities=(), history_period=60.0, durable=("market",)).parse("market:BTC")
 DURABLE = Namespaces(entities=(), history_period=60.0, durable=("trades",))["trades"].channel()
 BEHIND = Namespaces(entities=(), history_period=60.0, durable=())["trades"].channel()
+PRICES = [Namespaces(entities=(), history_period=60.0, durable=()).parse(f"market:{name}") for name in ("BTC", "ETH")]
 
 
 @attrs.frozen
@@ -197,6 +198,43 @@ async def test_the_machine_goes_down(
         assert await second.offsets(DURABLE) == [1, 2, 3]
         assert await second.head(DURABLE) == after
     assert (after.epoch != before.epoch) == (booted and not clean and synchronous == "normal")
+
+
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, object]]:
+    """Return the new lines of the store: the level, the message and the fields."""
+    lines = [
+        (one.levelname, one.message, one.__dict__["fields"]) for one in caplog.records if one.name == "relay.store"
+    ]
+    caplog.clear()
+    return lines
+
+
+@pytest.mark.sqlite
+async def test_new_epochs_are_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning, with the number of stored channels. A new database has none, and neither has a run after a clean end."""
+    monkeypatch.setattr("relay.store.sqlite.publications.BOOT_ID_FILE", tmp_path / "boot_id")
+    (tmp_path / "boot_id").write_text("a\n")
+    async with run(tmp_path) as first:
+        for channel in (DURABLE, *PRICES):
+            await first.publish(channel)
+    async with run(tmp_path, clean=False):
+        assert log_lines(caplog) == []
+    async with run(tmp_path, clean=False):
+        killed = "the last run was not stopped in order, write-behind channels get a new epoch"
+        assert log_lines(caplog) == [("WARNING", killed, {"channels": 2})]
+    (tmp_path / "boot_id").write_text("b\n")
+    async with run(tmp_path):
+        crashed = "the machine went down in the last run, every channel gets a new epoch"
+        assert log_lines(caplog) == [("WARNING", crashed, {"channels": 3})]
+    with transaction(tmp_path) as database:
+        mark_as_copy(database)
+    async with run(tmp_path):
+        copied = "the database is a copy, every channel gets a new epoch"
+        assert log_lines(caplog) == [("WARNING", copied, {"channels": 3})]
+    async with run(tmp_path):
+        assert log_lines(caplog) == []
 
 
 @pytest.mark.sqlite

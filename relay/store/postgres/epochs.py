@@ -40,14 +40,16 @@ def settle_epochs(transaction: PostgresTransaction) -> None:
         changed = [name for name, value in stored.items() if value is not None and value != found[name]]
         survived = transaction.raw.execute("SELECT 1 FROM survived").fetchone() is not None
         if new or changed:
-            renew_epochs(transaction)
+            channels = renew_epochs(transaction)
             if changed:
                 log.warning(
-                    "the database was restored or taken over, every channel gets a new epoch", changed=",".join(changed)
+                    "the database was restored or taken over, every channel gets a new epoch",
+                    changed=",".join(changed),
+                    channels=channels,
                 )
         elif not survived:
-            _renew(transaction, BEHIND_EPOCH, "NOT durable")
-            log.warning("PostgreSQL has crashed, channels that are not durable get a new epoch")
+            channels = _renew(transaction, BEHIND_EPOCH, "NOT durable")
+            log.warning("PostgreSQL has crashed, channels that are not durable get a new epoch", channels=channels)
         for name, value in found.items():
             if stored[name] != value:
                 set_meta(transaction, f"identity_{name}", value)
@@ -55,16 +57,15 @@ def settle_epochs(transaction: PostgresTransaction) -> None:
             transaction.raw.execute("INSERT INTO survived VALUES (true) ON CONFLICT DO NOTHING")
 
 
-def renew_epochs(transaction: PostgresTransaction) -> None:
-    """Give every channel a new epoch: no position that was given out before is valid any longer."""
-    _renew(transaction, DURABLE_EPOCH, "durable")
-    _renew(transaction, BEHIND_EPOCH, "NOT durable")
+def renew_epochs(transaction: PostgresTransaction) -> int:
+    """Give every channel a new epoch: no position that was given out before is valid any longer. Return their number."""
+    return _renew(transaction, DURABLE_EPOCH, "durable") + _renew(transaction, BEHIND_EPOCH, "NOT durable")
 
 
-def _renew(transaction: PostgresTransaction, name: str, condition: str) -> None:
+def _renew(transaction: PostgresTransaction, name: str, condition: str) -> int:
     epoch = new_epoch()
     set_meta(transaction, name, epoch)
-    transaction.execute(f"UPDATE channels SET epoch = ? WHERE {condition}", (epoch,))  # noqa: S608
+    return transaction.execute(f"UPDATE channels SET epoch = ? WHERE {condition}", (epoch,)).rowcount  # noqa: S608
 
 
 def _ask(transaction: PostgresTransaction, sql: str) -> str | None:

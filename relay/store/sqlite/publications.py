@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import attrs
+
+from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft, Outcome, Position, Unwritten
@@ -31,6 +34,20 @@ from relay.store.transaction import Transaction
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 """Linux writes another id into it at each boot."""
 
+log = logs.get("relay.store")
+
+
+@attrs.frozen
+class _Run:
+    """What a run begins with."""
+
+    epochs: dict[bool, str]
+    """The epoch of new channels, by whether they are durable."""
+    lost: str | None
+    """The log line about positions that may not be true any longer; None if all of them are."""
+    channels: int
+    """How many stored channels have a new epoch."""
+
 
 class SqlitePublications(Publications):
     """Publications of one server, the only one on its file: other kinds than the durable ones are written behind."""
@@ -46,13 +63,16 @@ class SqlitePublications(Publications):
         """Continue from the last run. After an unclean end every write-behind channel gets a new epoch.
 
         If the machine went down too, durable channels also get new epochs, unless commits are synchronous, because
-        the last commits may be lost.
+        the last commits may be lost. New epochs are logged, unless the database is new.
 
         Call once, before the first publication. From now on an end counts as unclean until `close`.
         """
         [(synchronous,)] = await self._database.load(lambda c: c.execute("PRAGMA synchronous").fetchall())
         # Synced before the first position is sent: otherwise a power failure would hide this run.
-        self._epochs = await self._database.write(partial(_begin_run, synchronous=synchronous), synced=True)
+        run = await self._database.write(partial(_begin_run, synchronous=synchronous), synced=True)
+        self._epochs = run.epochs
+        if run.lost is not None:
+            log.warning(run.lost, channels=run.channels)
 
     async def close(self) -> None:
         """Record a clean end: every publication of write-behind channels is in the store."""
@@ -187,24 +207,35 @@ def _forget(connection: Transaction, ids: Sequence[int]) -> dict[bool, str]:
     return epochs
 
 
-def _begin_run(connection: Transaction, *, synchronous: int) -> dict[bool, str]:
+def _begin_run(connection: Transaction, *, synchronous: int) -> _Run:
     clean = get_meta(connection, "clean") == "yes"
     copy = get_meta(connection, "copy") == "yes"
-    durable = get_meta(connection, DURABLE_EPOCH)
-    if durable is None or copy or (not clean and _may_have_lost_commits(connection)):
+    crashed = not clean and _may_have_lost_commits(connection)
+    durable, behind = get_meta(connection, DURABLE_EPOCH), get_meta(connection, BEHIND_EPOCH)
+    lost = None if behind is None else _loss(clean=clean, copy=copy, crashed=crashed)
+    channels = 0
+    if durable is None or copy or crashed:
         # The original of a copy may have continued, so its positions do not belong to the copy.
         durable = new_epoch()
         set_meta(connection, DURABLE_EPOCH, durable)
-        connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,))
+        channels += connection.execute("UPDATE channels SET epoch = ? WHERE durable", (durable,)).rowcount
     set_meta(connection, "boot_id", _boot_id())
     set_meta(connection, "synchronous", str(synchronous))
-    behind = get_meta(connection, BEHIND_EPOCH)
     if behind is None or copy or not clean:
         behind = new_epoch()
-        _renew_behind(connection, behind)
+        channels += _renew_behind(connection, behind)
     set_meta(connection, "clean", "no")
     set_meta(connection, "copy", "no")
-    return {True: durable, False: behind}
+    return _Run({True: durable, False: behind}, lost, channels)
+
+
+def _loss(*, clean: bool, copy: bool, crashed: bool) -> str | None:
+    """Return the log line about channels that get new epochs; None if none do."""
+    if copy:
+        return "the database is a copy, every channel gets a new epoch"
+    if crashed:
+        return "the machine went down in the last run, every channel gets a new epoch"
+    return None if clean else "the last run was not stopped in order, write-behind channels get a new epoch"
 
 
 def settle_run(connection: Transaction) -> None:
@@ -227,9 +258,10 @@ def _boot_id() -> str:
     return BOOT_ID_FILE.read_text().strip() if BOOT_ID_FILE.exists() else ""
 
 
-def _renew_behind(connection: Transaction, epoch: str) -> None:
+def _renew_behind(connection: Transaction, epoch: str) -> int:
+    """Give write-behind channels an epoch, and return how many are stored."""
     set_meta(connection, BEHIND_EPOCH, epoch)
-    connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,))
+    return connection.execute("UPDATE channels SET epoch = ? WHERE NOT durable", (epoch,)).rowcount
 
 
 def _save_head(connection: Transaction, channel: ChannelName, head: Position, version: int | None, now_ms: int) -> int:

@@ -101,3 +101,24 @@ async def test_each_part_of_the_identity_counts(server: PostgresServer, name: st
     after = await epochs_of(server.url(name))
     assert not set(before) & set(after)
     assert await epochs_of(server.url(name)) == after
+
+
+@pytest.mark.slow
+async def test_new_epochs_are_logged(server: PostgresServer, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One warning after a crash of PostgreSQL, and one after a restore, each with the number of stored channels."""
+    await epochs_of(server.url(name))
+    assert not caplog.records
+    server.execute("TRUNCATE survived", name)  # as PostgreSQL does after a crash
+    await epochs_of(server.url(name))
+    server.execute("UPDATE meta SET value = 'another' WHERE key = 'identity_table'", name)
+    await epochs_of(server.url(name))
+    assert [
+        (one.levelname, one.message, one.__dict__["fields"]) for one in caplog.records if one.name == "relay.store"
+    ] == [
+        ("WARNING", "PostgreSQL has crashed, channels that are not durable get a new epoch", {"channels": 1}),
+        (
+            "WARNING",
+            "the database was restored or taken over, every channel gets a new epoch",
+            {"changed": "table", "channels": 2},
+        ),
+    ]
