@@ -235,7 +235,8 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await publications.open()
             own_secret = None if config.auth.jwt_secret else await _own_secret(config, database)
         except RequestError:
-            raise StoreError(f"{store.name} cannot be written: {database.last_error}.") from None
+            failure = database.last_error or ""
+            raise StoreError(f"{store.name} cannot be written: {failure}.{store.cure(failure)}") from None
         cluster = None if store.notices is None else make_cluster(config, database, clock)
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)

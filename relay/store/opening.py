@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Store:
     """The bus between the nodes on the database; None if one server has it."""
     name: str
     """The database as messages name it: its file, or its URL without a password."""
+    cure: Callable[[str], str] = lambda _: ""
+    """Returns what to do about the message of a failed write, as a sentence after a space; empty if that is not known."""
 
 
 @asynccontextmanager
@@ -42,9 +45,11 @@ async def open_store(config: StoreConfig, clock: Clock) -> AsyncIterator[Store]:
         from relay.store.sqlite.database import open_database
         from relay.store.sqlite.publications import SqlitePublications
         from relay.store.sqlite.server_lock import sole_server
+        from relay.store.sqlite.words import cure
 
         async with sole_server(config.path), open_database(config.path, synchronous=config.synchronous) as database:
-            yield Store(database, SqlitePublications(database, clock), None, str(config.path))
+            publications = SqlitePublications(database, clock)
+            yield Store(database, publications, None, str(config.path), partial(cure, folder=config.path.parent))
     else:
         require_psycopg()
         from relay.store.postgres.database import open_engine, shown

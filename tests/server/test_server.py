@@ -1,7 +1,9 @@
-"""A server in this process: its proof of life, and what a stop waits for."""
+"""A server in this process: its proof of life, what a stop waits for, and a start without room on the disk."""
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import trio
 
 from relay.server.server import Server
 from relay.store import database
+from relay.store.errors import StoreError
 from tests.clients import live
 from tests.running import config_for, running
 
@@ -68,3 +71,19 @@ async def test_urls_and_status_name_each_address(tmp_path: Path) -> None:
         assert server.status == f"Listening at http://[::1]:{port}; sessions: 0"
         server.refuse_new_work()
         assert server.status == "Not ready: The server is shutting down."
+
+
+@pytest.mark.sqlite
+async def test_a_start_on_a_full_disk_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the database can be opened, and only its first commit finds no room."""
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("relay.store.sqlite.publications._begin_run", full)
+    config = config_for(tmp_path)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with running(config):
+            pass
+    message = f"{config.store.path} cannot be written: database or disk is full. Free space on its disk."
+    assert caught.group_contains(StoreError, match=f"^{re.escape(message)}$")

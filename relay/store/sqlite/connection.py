@@ -24,6 +24,7 @@ from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from relay.ground import logs
 from relay.store.errors import StoreError
+from relay.store.sqlite import words
 
 T = TypeVar("T")
 
@@ -221,8 +222,11 @@ def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         return StoreError(_not_writable(path, hidden.strerror))
     if not in_folder:
         return StoreError(f"The folder of the database does not exist: {path.parent}. Create it, or change store.path.")
+    cure = words.cure(str(error), path.parent)
     if isinstance(error, OSError):
-        return StoreError(_not_writable(path, error.strerror))
+        return StoreError(
+            f"{path} cannot be written: {error.strerror}.{cure}" if cure else _not_writable(path, error.strerror)
+        )
     if is_folder:
         return StoreError(f"{path} is a folder, not a database file. Change store.path.")
     match _primary_code(error):
@@ -238,9 +242,9 @@ def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return StoreError(_not_writable(path, str(error)))
         case sqlite3.SQLITE_FULL:
-            return StoreError(f"{path} cannot be written: {error}. Free space on its disk.")
+            return StoreError(f"{path} cannot be written: {error}.{cure}")
         case _:
-            return StoreError(f"{path} cannot be used: {error}.")
+            return StoreError(f"{path} cannot be used: {error}.{cure}")
 
 
 def _is_folder(path: Path) -> bool:

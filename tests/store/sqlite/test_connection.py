@@ -1,8 +1,10 @@
 """The connection to SQLite in a thread, and the private names of aiosqlite that it stands on."""
 
 import asyncio
+import errno
 import inspect
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -430,6 +432,54 @@ async def test_a_file_that_another_process_holds(tmp_path: Path, monkeypatch: py
     )
     async with open_connection(path):
         pass
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Let no file grow beyond 20,000 bytes, so that SQLite cannot extend the index of its log."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("free_blocks", "cure"),
+    [
+        (3, "Its disk has only 12 KiB free, which is the likely cause. Free space on it."),
+        (1 << 20, "The disk may be full or failing: free space on it (df), and look at the kernel's log (dmesg)."),
+        (None, "The disk may be full or failing: free space on it (df), and look at the kernel's log (dmesg)."),
+    ],
+)
+@pytest.mark.usefixtures("small_files")
+async def test_a_disk_that_reports_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_blocks: int | None, cure: str
+) -> None:
+    """The message says that the disk may be full, and how much is free if that is little. It may be unknown."""
+
+    def statvfs(path: Path) -> os.statvfs_result:
+        assert path == tmp_path
+        if free_blocks is None:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+        return os.statvfs_result((4096, 4096, 1 << 20, free_blocks, free_blocks, 9, 9, 9, 0, 255))
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    path = tmp_path / "relay.db"
+    assert await refusal(path) == f"{path} cannot be used: disk I/O error. {cure}"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "No space left on device"), (errno.EDQUOT, "Disk quota exceeded")]
+)
+async def test_a_disk_without_room_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    def no_room(*_: object) -> int:
+        raise OSError(number, words)
+
+    monkeypatch.setattr(os, "open", no_room)
+    path = tmp_path / "relay.db"
+    assert await refusal(path) == f"{path} cannot be written: {words}. Free space on its disk."
 
 
 @pytest.mark.slow
