@@ -10,7 +10,7 @@ import attrs
 from quart import Blueprint, Response, request
 
 from relay.api import method_views, methods
-from relay.api.answers import CONTENT_TYPE, decode_json
+from relay.api.answers import CONTENT_TYPE, decode_json, refused
 from relay.api.authentication import Caller, authenticate, caller_of
 from relay.api.direct import DirectRequest, Route
 from relay.api.method_views import Failed
@@ -53,8 +53,10 @@ async def answer(
         request = methods.Request(core, principal, caller, len(body))
         result = await methods.call(request, method, params)
     except RequestError as refusal:
-        status = methods.NUMBERS[refusal.code][1] if transport_errors else 200
-        return Reply(status, {"error": methods.error_of(refusal)})
+        status = methods.NUMBERS[refusal.code][1]
+        # The line has the status that tells the error, also if the answer has 200.
+        refused(refusal, "POST", PREFIX + method, core.clock.now_ms(), status=status)
+        return Reply(status if transport_errors else 200, {"error": methods.error_of(refusal)})
     return Reply(200, result if method == "batch" else {"result": result})
 
 

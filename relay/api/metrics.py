@@ -147,7 +147,7 @@ class RelayCollector(Collector):
         yield from (taken, places)
         yield _counter(
             "relay_handshakes_refused",
-            "WebSocket handshakes that were refused, by reason.",
+            "Handshakes of sessions over any transport that were refused, by reason.",
             "reason",
             {code.value: number for code, number in metrics.refused.items()},
         )

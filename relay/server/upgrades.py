@@ -145,7 +145,7 @@ class Upgrades:
         except RequestError as refusal:
             self._core.metrics.refused[refusal.code] += 1
             if refusal.code in (Code.UNAVAILABLE, Code.RATE_LIMITED) and head.get(b"accept") == EVENT_STREAM:
-                await postpone(stream, refusal, headers)
+                await postpone(stream, refusal, path=head.path, address=address, headers=headers)
             else:
                 await refuse(
                     stream, refusal, path=head.path, address=address, bodies=self._error_bodies, headers=headers

@@ -18,7 +18,8 @@ from relay.ground.errors import RequestError
 from relay.sessions.frames import Framing
 from relay.sessions.outbox import GONE, Outbox
 from relay.transports.exchange import header_lines
-from relay.transports.refusal import send_last
+from relay.transports.http_errors import STATUS
+from relay.transports.refusal import log_refusal, send_last
 from relay.transports.stream import ByteStream
 
 RETRY = (2000, 5000)
@@ -64,11 +65,15 @@ def stream_head(headers: Iterable[tuple[str, str]]) -> bytes:
     )
 
 
-async def postpone(stream: ByteStream, refusal: RequestError, headers: Iterable[tuple[str, str]]) -> None:
+async def postpone(
+    stream: ByteStream, refusal: RequestError, *, path: str, address: str, headers: Iterable[tuple[str, str]]
+) -> None:
     """Answer a client that may come back with a stream that ends at once. The stream's owner closes it.
 
-    An EventSource never comes back after a status other than 200 (WHATWG HTML, 9.2.3).
+    An EventSource never comes back after a status other than 200 (WHATWG HTML, 9.2.3). The log line has the status that
+    any other client receives. `path`, `address` and `headers`: as for `refuse`.
     """
+    log_refusal(path, address, STATUS[refusal.code], refusal.message)
     last = end_block(TRY_AGAIN, refusal.message, _spread(FULL_RETRY))
     await send_last(stream, stream_head(headers) + last)
 

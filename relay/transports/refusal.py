@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
@@ -42,9 +43,7 @@ async def refuse(
     """
     spread = random.uniform(0, RETRY_SPREAD)  # noqa: S311 - not a secret
     answer = error_answer(refusal, path, _clock.now_ms(), status=status, bodies=bodies, spread=spread)
-    log.info(
-        "refused", path=path, address=address, status=answer.status, cause=refusal.message, errorId=answer.error_id
-    )
+    log_refusal(path, address, answer.status, refusal.message, error_id=answer.error_id)
     body = strictjson.dumps(answer.body)
     lines = [
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
@@ -56,6 +55,11 @@ async def refuse(
         "",
     ]
     await send_last(stream, "\r\n".join(lines).encode("latin-1") + body)
+
+
+def log_refusal(path: str, address: str, status: int, cause: str, *, error_id: str | None = None) -> None:
+    """Log one refused request of a client at this address. `error_id` is that of the answer; None: the answer has none."""
+    log.info("refused", path=path, address=address, status=status, cause=cause, errorId=error_id or str(uuid.uuid4()))
 
 
 async def send_last(stream: ByteStream, data: bytes) -> None:

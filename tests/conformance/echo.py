@@ -115,6 +115,7 @@ def open_engine(core: Core, name: str, path: str, heartbeat: tuple[float, float]
         connections,
         open_application,
         admit=lambda: "",
+        refused=lambda _code, _cause: None,
         polling_counts=core.metrics.sessions_of(name, "polling"),
         recorded=core.connections,
     )

@@ -17,6 +17,9 @@ from relay.dialects.socketio.frames import API
 from relay.dialects.socketio.namespaces import Namespaces, SocketIO
 from relay.dialects.socketio.prices import NAMESPACE, Prices, encode
 from relay.dialects.socketio.server import EngineServer
+from relay.ground.errors import Code
+from relay.transports.http_errors import STATUS
+from relay.transports.refusal import log_refusal
 
 NAME = "socketio"
 PATH = "/socket.io/"
@@ -86,6 +89,11 @@ def _engine_server(core: Core, connections: ConnectionCounter) -> tuple[EngineSe
         core.limits.handshakes.spend(limit_key(address))
         return address
 
+    def refused(code: Code, cause: str) -> None:
+        if "sid" not in request.args:  # a handshake
+            core.metrics.refused[code] += 1
+        log_refusal(request.path, address_of(core, request), STATUS[code], cause)
+
     server = EngineServer(
         settings,
         core.timers,
@@ -93,6 +101,7 @@ def _engine_server(core: Core, connections: ConnectionCounter) -> tuple[EngineSe
         connections,
         open_application,
         admit=admit,
+        refused=refused,
         polling_counts=core.metrics.sessions_of(NAME, "polling"),
         recorded=core.connections,
     )

@@ -16,7 +16,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.dialects.socketio.engine import Application, Engine, Host, SessionClosed, Settings
 from relay.dialects.socketio.engineio import Encoded, decode_payload, encode, open_packet
 from relay.ground import strictjson
-from relay.ground.errors import ProtocolError, Reason, RequestError
+from relay.ground.errors import Code, ProtocolError, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.ops.metrics import UPGRADED, SessionCounts
 from relay.sessions.connections import Connections
@@ -45,6 +45,7 @@ class EngineServer:
         open_application: Callable[[Engine], Application],
         *,
         admit: Callable[[], str],
+        refused: Callable[[Code, str], None],
         polling_counts: SessionCounts,
         recorded: Connections,
     ) -> None:
@@ -52,12 +53,14 @@ class EngineServer:
 
         `recorded` holds every session, over either transport.
         `admit` returns the address of a request that may open such a session, or raises RequestError. It is called synchronously.
+        `refused` records that the current request was refused, with the cause. Called synchronously; must not raise.
         """
         self._settings = settings
         self._origins = origins
         self._connections = connections
         self._open_application = open_application
         self._admit = admit
+        self._refused = refused
         self._polling_counts = polling_counts
         self._recorded = recorded
         self._host = Host(settings, timers, on_upgrade=self._upgraded, on_end=self._ended)
@@ -143,34 +146,34 @@ class EngineServer:
     async def _answer(self) -> Response:
         query = request.args
         if not self._origins.allows(_header("Origin"), _header("Host")):
-            return _refusal(FORBIDDEN, 403)
+            return self._refuse(FORBIDDEN, Code.FORBIDDEN)
         if query.get("EIO") != "4":
-            return _refusal(BAD_VERSION)
+            return self._refuse(BAD_VERSION)
         if query.get("transport") != "polling":
-            return _refusal(UNKNOWN_TRANSPORT)
+            return self._refuse(UNKNOWN_TRANSPORT)
         sid = query.get("sid")
         if sid is None:
-            return await self._handshake() if request.method == "GET" else _refusal(BAD_METHOD)
+            return await self._handshake() if request.method == "GET" else self._refuse(BAD_METHOD)
         engine = self._sessions.get(sid)
         if engine is None:
-            return _refusal(UNKNOWN_SESSION)
+            return self._refuse(UNKNOWN_SESSION)
         try:
             if request.method == "GET":
                 return _text(await engine.poll())
             if request.method == "POST":
                 return await self._post(engine)
         except SessionClosed:
-            return _refusal(BAD_REQUEST)
-        return _refusal(BAD_REQUEST)
+            return self._refuse(BAD_REQUEST)
+        return self._refuse(BAD_REQUEST)
 
     async def _handshake(self) -> Response:
         if self._draining:
-            return _refusal(BAD_REQUEST, 503)
+            return self._refuse(BAD_REQUEST, Code.UNAVAILABLE, "The server is shutting down.")
         try:
             address = self._admit()
             self._connections.take()
         except RequestError as refusal:
-            response = _refusal(BAD_REQUEST, STATUS[refusal.code])
+            response = self._refuse(BAD_REQUEST, refusal.code, refusal.message)
             response.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after or 1)))
             return response
         engine = self._open(address)
@@ -188,8 +191,15 @@ class EngineServer:
                     raise ProtocolError("The payload did not come in time.")
                 await engine.post(decode_payload(body, max_bytes=self._settings.max_payload_bytes))
         except ProtocolError:
-            return _refusal(BAD_REQUEST)
+            return self._refuse(BAD_REQUEST)
         return _text(b"ok")
+
+    def _refuse(self, error: tuple[int, str], code: Code = Code.INVALID_REQUEST, cause: str | None = None) -> Response:
+        """Return the answer to a refused request, and record it. `cause` says more than the message of Engine.IO."""
+        number, message = error
+        self._refused(code, cause or message)
+        body = strictjson.dumps({"code": number, "message": message})
+        return Response(body, STATUS[code], content_type="application/json")
 
 
 def _header(name: str) -> bytes | None:
@@ -199,8 +209,3 @@ def _header(name: str) -> bytes | None:
 
 def _text(body: bytes) -> Response:
     return Response(body, content_type="text/plain; charset=UTF-8", headers={"Cache-Control": "no-store"})
-
-
-def _refusal(error: tuple[int, str], status: int = 400) -> Response:
-    code, message = error
-    return Response(strictjson.dumps({"code": code, "message": message}), status, content_type="application/json")

@@ -39,7 +39,7 @@ log = logs.get("relay.store")
 
 @attrs.frozen
 class _Run:
-    """What a run begins with."""
+    """The epochs of a run that begins, and the loss of the one before."""
 
     epochs: dict[bool, str]
     """The epoch of new channels, by whether they are durable."""
