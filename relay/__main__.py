@@ -1,5 +1,15 @@
-"""`python -m relay` is the same as the command `relay`."""
+"""The command `relay`, and `python -m relay`: holds signals back while the commands are imported, which takes half a second."""
 
-from relay.cli.main import main
+from relay.ops import signals
 
-main(prog_name="relay")
+
+def main() -> None:
+    """Run the command."""
+    signals.hold()
+    from relay.cli.main import main as run
+
+    run(prog_name="relay")
+
+
+if __name__ == "__main__":
+    main()

@@ -29,8 +29,12 @@ from relay.cli.token import token
 from relay.cli.top import top
 from relay.cli.webhooks import webhooks
 from relay.cli.why import why
+from relay.ops.signals import release
 
 __all__ = ["main"]
+
+SERVERS = ("serve", "demo")
+"""The commands that release the held signals themselves, once they have receivers."""
 
 
 def show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -52,11 +56,14 @@ def show_version(context: click.Context, _parameter: click.Parameter, value: boo
     callback=show_version,
     help="Show the version and the commit, and exit.",
 )
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Relay, a realtime server: chat, presence, notifications and live prices over WebSocket.
 
     One process, one port, one configuration file, one SQLite file; or several over one PostgreSQL.
     """
+    if context.invoked_subcommand not in SERVERS:
+        release()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(
             errors="backslashreplace"

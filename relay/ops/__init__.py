@@ -1,4 +1,4 @@
-"""Services that keep a long run healthy: metrics, the janitor, garbage collection, open files, systemd.
+"""Services that keep a long run healthy: metrics, the janitor, garbage collection, open files, signals, systemd.
 
 It knows no dialect and no transport.
 """

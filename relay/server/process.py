@@ -19,6 +19,7 @@ from relay.dialects.base import Factory
 from relay.dialects.registry import DIALECTS
 from relay.ground import logs
 from relay.ops.open_files import raise_open_files
+from relay.ops.signals import release
 from relay.ops.systemd import Notifier, take_listeners, take_notifier
 from relay.server.server import Server, open_server
 
@@ -36,6 +37,8 @@ def serve(
     source: Source | None = None,
 ) -> None:
     """Run the server until a signal stops it. A second signal ends the process at once, with exit code 1.
+
+    A signal that stops the server while it starts lets the start finish, so that the end is recorded as clean.
 
     `ready` is called synchronously with the server's URL once it listens. `source`: as for `open_server`.
 
@@ -61,17 +64,18 @@ async def _serve_until_signal(
     dialects: Sequence[Factory],
     source: Source | None,
 ) -> None:
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    with trio.open_signal_receiver(*SIGNALS) as signals, trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        release()
+        stop = trio.Event()
         async with trio.open_nursery() as ending:
+            ending.start_soon(_stop_at_signal, signals, stop, config.server.shutdown_grace)
             async with open_server(
                 config, dialects=dialects, passed=passed, notifier=notifier, source=source
             ) as server:
-                await ending.start(_reload_at_hangup, server, notifier)
                 await notifier.ready(server.status)
+                ending.start_soon(_reload_at_hangup, hangups, server, notifier)
                 ready(server.urls[0])
-                await anext(aiter(signals))
-                ending.start_soon(_exit_at_second_signal, signals)
-                log.info("shutting down", grace=config.server.shutdown_grace)
+                await stop.wait()
                 server.refuse_new_work()
                 await notifier.stopping("Shutting down: sessions are disconnected, requests may finish.")
                 await server.drain()
@@ -79,20 +83,20 @@ async def _serve_until_signal(
     log.info("stopped")
 
 
-async def _reload_at_hangup(
-    server: Server, notifier: Notifier, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Reload at each SIGHUP. Signals that come meanwhile count as one."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        task_status.started()
-        async for _ in signals:
-            await notifier.reloading()
-            with suppress(ConfigError):  # it is logged
-                await server.reloader.reload()
-            await notifier.ready(server.status)
+async def _reload_at_hangup(hangups: AsyncIterator[int], server: Server, notifier: Notifier) -> None:
+    """Reload at each SIGHUP, also at one of the start. Signals that come meanwhile count as one."""
+    async for _ in hangups:
+        await notifier.reloading()
+        with suppress(ConfigError):  # it is logged
+            await server.reloader.reload()
+        await notifier.ready(server.status)
 
 
-async def _exit_at_second_signal(signals: AsyncIterator[int]) -> None:
-    await anext(aiter(signals))
-    log.warning("second signal, ending at once")
-    os._exit(1)
+async def _stop_at_signal(signals: AsyncIterator[int], stop: trio.Event, grace: float) -> None:
+    """Set `stop` at the first signal, also while the server starts: it stops in order then. End the process at the second."""
+    async for _ in signals:
+        if stop.is_set():
+            log.warning("second signal, ending at once")
+            os._exit(1)
+        log.info("shutting down", grace=grace)
+        stop.set()
