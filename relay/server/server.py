@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import attrs
 import trio
@@ -166,10 +166,11 @@ async def open_server(
         CertificateError: TLS is configured, and the certificate cannot be used.
         StoreError: the database cannot be opened or written.
     """
-    async with _open_core(config, clock or Clock()) as inside:
+    clock = clock or Clock()
+    certificates = _certificates(config, clock)
+    async with _open_core(config, clock) as inside:
         core, services = inside.core, inside.services
         enabled = await _start_dialects(core, dialects, services)
-        certificates = _certificates(config, core.clock)
         if certificates is not None:
             await services.start(certificates.run)
         shares_port = config.server.reuse_port and not passed
@@ -191,7 +192,7 @@ async def open_server(
         direct = DirectRoutes(core, readiness.draining, routes, streams)
         async with trio.open_nursery() as handlers:
             async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
-                sockets = passed or open_listeners(config.server.host, config.server.port, reuse_port=shares_port)
+                sockets = passed or await _listen(inside, reuse_port=shares_port)
                 make_stream = ByteStream if certificates is None else certificates.make_stream
                 listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)
                 await listening.start(listener.run)
@@ -215,6 +216,7 @@ class _Inside:
     core: Core
     broker: Broker
     database: Database
+    publications: Publications
     flusher: Flusher
     services: trio.Nursery
     cluster: Cluster | None
@@ -259,7 +261,9 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await services.start(core.auth.tokens.jwks.run)
         core.webhooks.bind(broker, publications)
         await services.start(core.webhooks.run)
-        yield _Inside(core, broker, database, flusher, services, cluster, secret, own_secret=own_secret is not None)
+        yield _Inside(
+            core, broker, database, publications, flusher, services, cluster, secret, own_secret=own_secret is not None
+        )
         try:
             await core.webhooks.flush()
             if cluster is not None:
@@ -269,6 +273,21 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         except RequestError:
             log.error("write-behind publications are lost, their channels get a new epoch", cause=database.last_error)
         services.cancel_scope.cancel()
+
+
+async def _listen(inside: _Inside, *, reuse_port: bool) -> Sequence[socket.socket]:
+    """Listen on the configured address.
+
+    Raises:
+        OSError: it cannot be listened on. No client was served, so the end of this run is recorded as clean.
+    """
+    server = inside.core.config.server
+    try:
+        return open_listeners(server.host, server.port, reuse_port=reuse_port)
+    except OSError:
+        with suppress(RequestError):  # then the next start gives new epochs, and logs that
+            await inside.publications.close()
+        raise
 
 
 async def _start_dialects(core: Core, dialects: Sequence[Factory], services: trio.Nursery) -> list[Dialect]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sqlite3
 import threading
 from pathlib import Path
@@ -87,3 +88,18 @@ async def test_a_start_on_a_full_disk_names_the_cure(tmp_path: Path, monkeypatch
             pass
     message = f"{config.store.path} cannot be written: database or disk is full. Free space on its disk."
     assert caught.group_contains(StoreError, match=f"^{re.escape(message)}$")
+
+
+async def test_a_start_that_cannot_listen_ends_no_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No client was served, so the run before counts."""
+    async with running(config_for(tmp_path)):
+        pass
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ExceptionGroup) as caught:
+            async with running(config_for(tmp_path, {"server.port": other.getsockname()[1]})):
+                pass
+        assert caught.group_contains(OSError)
+    async with running(config_for(tmp_path)):
+        assert not [record for record in caplog.records if "epoch" in record.message]
