@@ -151,7 +151,7 @@ class Link:
             await self._changed.wait()
 
     def late(self, what: str) -> RelayError:
-        """Return the error of a wait that took too long. It says why there is no connection, if there is none."""
+        """Return the error of a wait that took too long. It names why the link is not connected, if it is not."""
         lost = f" No connection: {self._why}." if self.state == "connecting" and self._why else ""
         return RelayError("timeout", f"{what}.{lost}")
 
