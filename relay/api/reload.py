@@ -62,8 +62,9 @@ def blueprint(core: Core, reloader: Reloads) -> Blueprint:
 
 def _refusal(problems: Sequence[Problem]) -> RequestError:
     how_many = "a mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
+    shown = problems[:MAX_SHOWN]
     return RequestError(
         Code.CONFLICT,
-        f"The configuration has {how_many}, so nothing changed.",
-        fields=[FieldError(problem.key_path, problem.message) for problem in problems[:MAX_SHOWN]],
+        f"The configuration has {how_many}, so nothing changed. {'; '.join(map(str, shown))}",
+        fields=[FieldError(problem.key_path, problem.message) for problem in shown],
     )

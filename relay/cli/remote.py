@@ -147,12 +147,7 @@ def refusal(status: int, answer: object, url: str) -> str:
     message = answer.get("message") if isinstance(answer, dict) else None
     if not isinstance(answer, dict) or not isinstance(message, str):
         return f"{url} answered {status}, but not like Relay; is the URL right?"
-    text = f"the server refused with {status}: {message}"
-    errors = answer.get("errors")
-    for error in errors if isinstance(errors, list) else []:
-        # Most messages are the errors themselves, joined.
-        if isinstance(error, dict) and f"{error.get('field')} {error.get('message')}" not in message:
-            text += f"; {error.get('field')}: {error.get('message')}"
+    text = f"the server refused with {status}: {message}"  # the message says all that `errors` says by field
     if isinstance(answer.get("errorId"), str):
         text += f" (errorId {answer['errorId']} in the server's log)"
     return printable(text)

@@ -80,7 +80,7 @@ class RequestError(Exception):
         fields: Sequence[FieldError] = (),
         reason: RefusalReason | None = None,
     ) -> None:
-        """`retry_after` is in seconds. `fields` lists the invalid fields if the request had several.
+        """`retry_after` is in seconds. `fields` lists the invalid fields, and `message` says as much without them.
 
         `reason` is set if a channel's name or a right was refused.
         """

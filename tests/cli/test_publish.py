@@ -119,11 +119,11 @@ def test_publish_over_https(tmp_path: Path) -> None:
     [
         ("price is required\x1b[31m", [("price", "is required")], "price is required\\x1b[31m"),
         ("a is required; b is text", [("a", "is required"), ("b", "is text")], "a is required; b is text"),
-        ("2 mistakes, so nothing changed.", [("a", "x"), ("b", "y")], "2 mistakes, so nothing changed.; a: x; b: y"),
+        ("There is no such namespace.", [("channel", "unknown namespace")], "There is no such namespace."),
     ],
 )
 def test_publish_shows_a_refusal_once(message: str, errors: list[tuple[str, str]], shown: str) -> None:
-    """With the errors of the fields, if the message does not give them."""
+    """The message says all that the errors of the fields say."""
     fields = [{"field": field, "message": problem} for field, problem in errors]
     with serving(
         400, {"success": False, "status": 400, "message": message, "errorId": "e-1", "errors": fields}
@@ -149,6 +149,9 @@ async def test_publish_sends_any_json(folder: Path) -> None:
                 text = await trio.to_thread.run_sync(partial(failed, "publish", channel, data, *server))
                 assert "refused with 400: data is required and must be an object" in text
                 assert text.count("must be an object") == 1
+            text = await trio.to_thread.run_sync(partial(failed, "publish", "sensors:roof", "1", *server))
+            assert "refused with 400: There is no such namespace. There are: chatroom, user" in text
+            assert text.count("namespace") == 1
             async with http_client(address) as http:
                 answer = await http.get("/v1/channels/readings:roof/history", headers=bearer("root", admin=True))
             assert [one["data"] for one in answer.json()["data"]["publications"]] == [

@@ -68,7 +68,9 @@ class Running:
         self.write(text)
         answer = await self.http.post("/v1/admin/reload")
         assert answer.status_code == 409, answer.text
-        return [(error["field"], error["message"]) for error in answer.json()["errors"]]
+        mistakes = [(error["field"], error["message"]) for error in answer.json()["errors"]]
+        assert answer.json()["message"].endswith("; ".join(f"{field}: {message}" for field, message in mistakes))
+        return mistakes
 
     async def publish(self, channel: str, data: Any) -> httpx.Response:
         """Publish to a channel."""

@@ -3,8 +3,7 @@
 /** A request that the server refused. */
 export class Refusal extends Error {
   constructor(status, answer) {
-    const fields = (answer?.errors ?? []).map(({ field, message }) => `${field} ${message}`)
-    super(answer?.message ? [answer.message, ...fields].join(' ') : `The server answered ${status}.`)
+    super(answer?.message ?? `The server answered ${status}.`) // the message says all that `errors` says by field
     this.status = status
   }
 }
