@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli.parameters import Trust, tls_options
-from relay.cli.remote import Target, check_key, refusal, request, server_of
+from relay.cli.remote import check_key, refusal, request, target_at
+from relay.cli.settings import config_option
 
 
 @click.command()
@@ -19,10 +21,13 @@ from relay.cli.remote import Target, check_key, refusal, request, server_of
 @click.option(
     "--type", "type_", metavar="TYPE", help="The type of the publication. Default: the type of the channel's namespace."
 )
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The URL of the server.")
+@click.option("--url", metavar="URL", help="The URL of the server. Default: the local server.")
 @click.option("--key", envvar="RELAY_KEY", show_envvar=True, help="An API key with the scope publish.")
+@config_option
 @tls_options
-def publish(channel: str, data: str, type_: str | None, url: str, key: str | None, tls: Trust) -> None:
+def publish(
+    channel: str, data: str, type_: str | None, url: str | None, key: str | None, config_file: Path | None, tls: Trust
+) -> None:
     """Publish JSON to CHANNEL, and print its position. If JSON is -, read it from stdin.
 
     A built-in channel takes an object. A channel of a namespace of your own takes any JSON value.
@@ -43,12 +48,12 @@ def publish(channel: str, data: str, type_: str | None, url: str, key: str | Non
     item: dict[str, Any] = {"channel": channel, "data": _value(data)}
     if type_ is not None:
         item["type"] = type_
-    target = Target(server_of(url), tls)
+    target = target_at(url, config_file, tls)
     status, answer = request(target, "POST", "/v1/publish", {"X-API-Key": key}, json.dumps(item).encode())
     if status == http.client.OK and isinstance(answer, dict) and "data" in answer:
         click.echo(json.dumps(answer["data"]))
         return
-    raise click.ClickException(refusal(status, answer, url))
+    raise click.ClickException(refusal(status, answer, target.server.geturl()))
 
 
 def _value(data: str) -> object:

@@ -1,4 +1,4 @@
-"""Asks a server over HTTP for a command: one at a URL with an API key, or the local one with a token of its own.
+"""Asks a server over HTTP for a command: one at a URL with an API key, or the local one, with a token of its own or a key.
 
 Proxies and redirections are not used, so only that server gets the key. The local server shows the certificate of the
 configuration, so no other program at its port gets the token.
@@ -33,7 +33,6 @@ MAX_ANSWER_BYTES = 1_048_576
 """Bytes that are read of one answer."""
 MAX_LINE_BYTES = 262_144
 """Bytes of one line of a stream."""
-DEFAULT_URL = "http://127.0.0.1:8080"
 TOKEN_LIFETIME = 43_200
 """Seconds for which the token is valid that a command makes for the local server: a tail ends with it."""
 LOCAL_USER = "relay-command"
@@ -211,12 +210,12 @@ def with_query(path: str, query: Mapping[str, object]) -> str:
 def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that name a server. The command gets it as `remote`."""
 
-    @click.option("--url", metavar="URL", help=f"The URL of the server; needs a key. Default with a key: {DEFAULT_URL}")
+    @click.option("--url", metavar="URL", help="The URL of the server; needs a key. Default: the local server.")
     @click.option(
         "--key",
         envvar="RELAY_KEY",
         show_envvar=True,
-        help="An API key with the scope admin. Without it: the local server.",
+        help="An API key with the scope admin. Default: a token for the local server.",
     )
     @config_option
     @tls_options
@@ -230,7 +229,7 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
 def _remote(url: str | None, key: str | None, config_file: Path | None, trust: Trust) -> Remote:
     if key:
         check_key(key)
-        return Remote(Target(server_of(url or DEFAULT_URL), trust), {"X-API-Key": key})
+        return Remote(target_at(url, config_file, trust), {"X-API-Key": key})
     if url is not None:
         raise click.UsageError(
             "--url needs an API key, in --key or RELAY_KEY; create one with: relay keys create --user U --scope admin"
@@ -248,6 +247,11 @@ def _remote(url: str | None, key: str | None, config_file: Path | None, trust: T
         audience=config.auth.audience,
     )
     return Remote(local_target(config, trust), {"Authorization": f"Bearer {token}"})
+
+
+def target_at(url: str | None, config_file: Path | None, trust: Trust) -> Target:
+    """Return the server at a URL; without one, the server of the configuration on this machine."""
+    return local_target(load(config_file), trust) if url is None else Target(server_of(url), trust)
 
 
 def local_target(config: Config, trust: Trust) -> Target:

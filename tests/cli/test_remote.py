@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from relay.cli.parameters import Trust
 from relay.cli.remote import local_target, request
 from relay.config.loading import load_config
 from relay.transports.certificates import Certificates
+from tests.api.probe import create_key
 from tests.certificates import write_certificate
 from tests.cli.commands import done, failed
 from tests.running import SECRET, config_for, running
@@ -94,6 +96,27 @@ async def test_another_certificate_of_the_same_authority_is_not_trusted(folder: 
     async with secured(folder, "other") as url:
         assert f"the certificate of {url} is not trusted" in await in_thread(failed, "ps")
         await in_thread(done, "ps", "--ca", "other.crt")
+        with_key = ("--key", "rk_live_x")
+        for command in (("ps", *with_key), ("publish", "market:BTC", '{"price": 1}', *with_key)):
+            assert f"the certificate of {url} is not trusted" in await in_thread(failed, *command)
+
+
+async def test_a_key_alone_is_for_the_local_server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its port and its certificate, wherever the file is named; a URL needs no file."""
+    write_certificate(folder)
+    async with secured(folder) as url:
+        _, key = await create_key(folder, "admin")
+        monkeypatch.setenv("RELAY_KEY", key)
+        publish = ("publish", "market:BTC", '{"price": 1}')
+        assert json.loads(await in_thread(done, "ps", "--json")) == []
+        assert json.loads(await in_thread(done, *publish))[0]["channel"] == "market:BTC"
+        (folder / "relay.toml").rename("elsewhere.toml")
+        assert json.loads(await in_thread(done, "ps", "--json", "--config", "elsewhere.toml")) == []
+        assert json.loads(await in_thread(done, *publish, "--config", "elsewhere.toml"))[0]["channel"] == "market:BTC"
+        (folder / "relay.toml").write_text("[server\n")
+        for command in (("ps", "--json"), publish):
+            assert "the configuration has a problem" in await in_thread(failed, *command)
+            await in_thread(done, *command, "--url", url, "--ca", "relay.crt")
 
 
 def test_where_nothing_listens(folder: Path) -> None:
