@@ -28,7 +28,7 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
 
     from relay.ground.errors import RequestError
     from relay.store.errors import StoreError
-    from relay.store.opening import running_database
+    from relay.store.opening import running_database, unwritable
 
     path = config.store.path
     missing = config.store.url is None and not path.exists()
@@ -40,9 +40,8 @@ def transact(config: Config, operation: Callable[[Any], T], *, create: bool = Fa
             try:
                 return await database.write(operation)
             except RequestError:
-                cause = database.last_error
-        name = path if config.store.url is None else "the database of store.url"
-        raise click.ClickException(f"{name} cannot be written: {cause}")
+                failed = unwritable(config.store, database)
+        raise failed  # outside, because a nursery would wrap it in a group
 
     try:
         result = trio.run(run)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quart import Blueprint
 
 Handle = Callable[[Session], Awaitable[None]]
-"""Handles one session until the client closes. It may raise Disconnect; other errors end the session with 1011."""
+"""Handles one session until the client closes. It may raise Disconnect, also in a group; other errors end the session with 1011."""
 BeginStream = Callable[[RequestHead, str], Awaitable[Handle]]
 """Checks the request for an event stream, from the client at this address, and returns the handler of its session. It may wait.
 

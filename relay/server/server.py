@@ -57,10 +57,9 @@ from relay.server.upgrades import Upgrades
 from relay.sessions.flusher import Flusher
 from relay.store.api_keys import CHANGED
 from relay.store.database import Database
-from relay.store.errors import StoreError
 from relay.store.meta import get_or_create
 from relay.store.notices import Notices
-from relay.store.opening import open_store
+from relay.store.opening import open_store, unwritable
 from relay.store.publications import Publications
 from relay.transports.asgi import Application
 from relay.transports.certificates import Certificates
@@ -237,8 +236,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
             await publications.open()
             own_secret = None if config.auth.jwt_secret else await _own_secret(config, database)
         except RequestError:
-            failure = database.last_error or ""
-            raise StoreError(f"{store.name} cannot be written: {failure}.{store.cure(failure)}") from None
+            raise unwritable(config.store, database) from None
         cluster = None if store.notices is None else make_cluster(config, database, clock)
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)

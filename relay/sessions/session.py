@@ -161,14 +161,14 @@ class Session:
     async def run(self, handle: Callable[[Session], Awaitable[None]], socket: Socket) -> None:
         """Run the dialect's handler until either side ends the session, then close. Raises nothing but cancellation."""
         self.receive = socket.receive
-        with self._scope:
-            try:
+        try:
+            with self._scope:  # inside, so that it takes a cancellation out of the group of a nursery
                 await handle(self)
-            except Disconnect as disconnect:
-                self.disconnect(disconnect.reason)
-            except Exception as error:
+        except Exception as error:
+            reason = _reason_of(error)
+            if reason is None:
                 log.exception("session failed", error, errorId=str(uuid.uuid4()), dialect=self.dialect)
-                self.disconnect(Reason.INTERNAL_ERROR)
+            self.disconnect(reason or Reason.INTERNAL_ERROR)
         if self.reason is None:
             self.reason = self._reason_of_end()
         await self._close(self.reason, socket)
@@ -189,3 +189,13 @@ class Session:
                 await self.outbox.send(self._framing.message(words))
             await socket.close(reason.close_code, reason.text)
             await self.outbox.wait_until_written()
+
+
+def _reason_of(error: Exception) -> Reason | None:
+    """Return the reason of the first Disconnect, if an error consists of nothing else; a nursery raises it in a group."""
+    if isinstance(error, Disconnect):
+        return error.reason
+    if not isinstance(error, ExceptionGroup):
+        return None
+    reasons = [_reason_of(one) for one in error.exceptions]
+    return None if None in reasons else reasons[0]

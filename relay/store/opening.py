@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import trio
 from relay.config.tree import StoreConfig
 from relay.ground.clock import Clock
 from relay.store.database import Database
+from relay.store.errors import StoreError
 from relay.store.location import is_url, require_psycopg
 from relay.store.notices import Notices
 from relay.store.publications import Publications
@@ -28,10 +28,6 @@ class Store:
     publications: Publications
     notices: Notices | None
     """The bus between the nodes on the database; None if one server has it."""
-    name: str
-    """The database as messages name it: its file, or its URL without a password."""
-    cure: Callable[[str], str] = lambda _: ""
-    """Returns what to do about the message of a failed write, as a sentence after a space; empty if that is not known."""
 
 
 @asynccontextmanager
@@ -45,19 +41,17 @@ async def open_store(config: StoreConfig, clock: Clock) -> AsyncIterator[Store]:
         from relay.store.sqlite.database import open_database
         from relay.store.sqlite.publications import SqlitePublications
         from relay.store.sqlite.server_lock import sole_server
-        from relay.store.sqlite.words import cure
 
         async with sole_server(config.path), open_database(config.path, synchronous=config.synchronous) as database:
-            publications = SqlitePublications(database, clock)
-            yield Store(database, publications, None, str(config.path), partial(cure, folder=config.path.parent))
+            yield Store(database, SqlitePublications(database, clock), None)
     else:
         require_psycopg()
-        from relay.store.postgres.database import open_engine, shown
+        from relay.store.postgres.database import open_engine
         from relay.store.postgres.publications import PostgresPublications
 
         async with open_engine(config.url, config.password_file) as engine:
             database = Database(engine)
-            yield Store(database, PostgresPublications(database, clock), engine, shown(config.url))
+            yield Store(database, PostgresPublications(database, clock), engine)
 
 
 @asynccontextmanager
@@ -82,6 +76,18 @@ async def running_database(config: StoreConfig) -> AsyncIterator[Database]:
         await nursery.start(database.run)
         yield database
         nursery.cancel_scope.cancel()
+
+
+def unwritable(config: StoreConfig, database: Database) -> StoreError:
+    """Return an error that says why the last write to the open database failed, and what to do if that is known."""
+    failure = database.last_error or ""
+    if config.url is None:
+        from relay.store.sqlite.words import cure
+
+        return StoreError(f"{config.path} cannot be written: {failure}.{cure(failure, config.path.parent)}")
+    from relay.store.postgres.database import shown
+
+    return StoreError(f"{shown(config.url)} cannot be written: {failure}.")
 
 
 def renew_epochs(config: StoreConfig) -> Callable[[Any], object]:

@@ -57,5 +57,8 @@ def test_a_database_without_room_is_one_clear_sentence(folder: Path, monkeypatch
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr("relay.store.api_keys.create", full)
-    text = failed("keys", "create", "--user", "u")
-    assert text == f"Error: {folder / 'relay.db'} cannot be written: database or disk is full\n"
+    monkeypatch.setattr("relay.store.console_sessions.add", full)
+    for args in (("keys", "create", "--user", "u"), ("console",)):
+        text = failed(*args)
+        cure = "Free space on its disk."
+        assert text == f"Error: {folder / 'relay.db'} cannot be written: database or disk is full. {cure}\n"

@@ -19,6 +19,7 @@ from relay.store.errors import StoreError
 from relay.store.publications import mark_as_copy
 from relay.store.sqlite.connection import open_sync, unusable
 from relay.store.sqlite.migrations import check_version
+from relay.store.sqlite.words import cure
 
 BESIDE = ("-wal", "-shm", "-journal", ".lock")
 """The endings of files that belong to the database beside them."""
@@ -117,4 +118,6 @@ def _sync(path: Path) -> int:
 
 
 def _not_written(target: Path, cause: str) -> StoreError:
-    return StoreError(f"The copy cannot be written in {target.parent}: {cause}. No partial file remains.")
+    return StoreError(
+        f"The copy cannot be written in {target.parent}: {cause}.{cure(cause, target.parent)} No partial file remains."
+    )

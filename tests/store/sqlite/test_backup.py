@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sqlite3
@@ -156,10 +157,18 @@ async def test_the_database_itself_and_one_in_use_are_never_replaced(tmp_path: P
                 back_up(source, target, overwrite=True, progress=ignore)
 
 
-async def test_no_room_for_the_copy(tmp_path: Path) -> None:
+async def test_no_room_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "relay.db", tmp_path / "copy.db"
     await publish(source, "community:a")
     with pytest.raises(StoreError, match="cannot be"), no_room_on_disk():
+        back_up(source, target, overwrite=False, progress=ignore)
+
+    def full(path: Path) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr("relay.store.sqlite.backup._sync", full)
+    cure = "No space left on device. Free space on its disk. No partial file remains."
+    with pytest.raises(StoreError, match=f"^The copy cannot be written in {tmp_path}: {cure}$"):
         back_up(source, target, overwrite=False, progress=ignore)
     assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == []
     assert problems(source) == []
