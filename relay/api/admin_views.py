@@ -7,6 +7,8 @@ from typing import Any, NotRequired, TypedDict
 from relay.access.busiest import BusyChannel
 from relay.access.steering import ActiveChannel
 from relay.api.views import OfAllNodes
+from relay.ground.clock import iso_ms
+from relay.store.api_keys import ApiKey
 
 
 class ConnectionView(TypedDict):
@@ -122,6 +124,19 @@ class KeyView(TypedDict):
     scopes: list[str]
     createdAt: str
     revokedAt: str | None
+
+
+def key_entry(key: ApiKey) -> KeyView:
+    """Return what is told about one key: everything but its secret."""
+    return {
+        "id": key.id,
+        "hint": key.hint,
+        "userId": key.user_id,
+        "tier": key.tier,
+        "scopes": sorted(key.scopes),
+        "createdAt": iso_ms(key.created_at),
+        "revokedAt": None if key.revoked_at is None else iso_ms(key.revoked_at),
+    }
 
 
 class NewKeyView(KeyView):

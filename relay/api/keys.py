@@ -6,17 +6,16 @@ from quart import Blueprint, Response, request
 
 from relay.api import audit
 from relay.api.admin import PREFIX
-from relay.api.admin_views import KeysView, KeyView, NewKeyView, NothingView
+from relay.api.admin_views import KeysView, NewKeyView, NothingView, key_entry
 from relay.api.app import json_body, success
 from relay.api.authentication import admin_of, caller_of, reader_of
 from relay.api.operation import ADMIN, CONSOLE_READER, describe
 from relay.api.params import FLAG, NEW_USER, PAGE, TEXTS, Params, page_query
 from relay.core import Core
-from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, RequestError, invalid_field
 from relay.ground.schema import Param
 from relay.model.namespaces import MAX_ID_CHARACTERS
-from relay.store.api_keys import SCOPES, TIERS, ApiKey, Tier
+from relay.store.api_keys import SCOPES, TIERS, Tier
 
 
 def blueprint(core: Core) -> Blueprint:
@@ -103,16 +102,3 @@ def _tier(given: str) -> Tier:
 
 def _unknown() -> RequestError:
     return RequestError(Code.NOT_FOUND, "No key has this id.")
-
-
-def key_entry(key: ApiKey) -> KeyView:
-    """Return what is told about one key: everything but its secret."""
-    return {
-        "id": key.id,
-        "hint": key.hint,
-        "userId": key.user_id,
-        "tier": key.tier,
-        "scopes": sorted(key.scopes),
-        "createdAt": iso_ms(key.created_at),
-        "revokedAt": None if key.revoked_at is None else iso_ms(key.revoked_at),
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,12 +13,8 @@ from relay.cli.settings import config_option, load
 from relay.cli.tables import table
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.logs import printable
-
-if TYPE_CHECKING:
-    from relay.store.api_keys import ApiKey
-
-TIERS = click.Choice(["free", "pro"])
-SCOPES = click.Choice(["connect", "publish", "console", "console:write", "admin"])
+from relay.store import api_keys as store
+from relay.store.api_keys import SCOPES, TIERS, ApiKey, Tier
 
 
 @click.group()
@@ -43,20 +38,18 @@ def keys() -> None:
     "--scope",
     "scopes",
     multiple=True,
-    type=SCOPES,
+    type=click.Choice(SCOPES),
     default=["connect"],
     show_default="connect",
     help="A right of the key; repeat it for more. connect: Socket.IO; publish: POST /v1/publish; "
     "console: read in the console; console:write: act there too; admin: all of REST.",
 )
-@click.option("--tier", type=TIERS, default="free", show_default=True, help="Socket.IO needs pro.")
+@click.option("--tier", type=click.Choice(TIERS), default="free", show_default=True, help="Socket.IO needs pro.")
 @click.option(
     "--test", is_flag=True, help="Begin the key with <prefix>_test_, not <prefix>_live_. Its rights are the same."
 )
 @config_option
-def create(
-    user: str, scopes: tuple[str, ...], tier: Literal["free", "pro"], test: bool, config_file: Path | None
-) -> None:
+def create(user: str, scopes: tuple[str, ...], tier: Tier, test: bool, config_file: Path | None) -> None:
     """Create a key and print it once: Relay keeps only its hash.
 
     \b
@@ -65,11 +58,9 @@ def create(
       RELAY_KEY=$(relay keys create --user ops --scope publish)
     """
     config = load(config_file)
-    from relay.store.api_keys import create as create_key
-
     key, secret = transact(
         config,
-        lambda connection: create_key(
+        lambda connection: store.create(
             connection,
             prefix=config.auth.key_prefix,
             mode="test" if test else "live",
@@ -99,12 +90,11 @@ def list_(as_json: bool, config_file: Path | None) -> None:
       relay keys list
       relay keys list --json
     """
-    config = load(config_file)
-    from relay.store.api_keys import list_all
-
-    found = transact(config, list_all)
+    found = transact(load(config_file), store.list_all)
     if as_json:
-        click.echo(json.dumps([_entry(key) for key in found], indent=2))
+        from relay.api.admin_views import key_entry
+
+        click.echo(json.dumps([key_entry(key) for key in found], indent=2))
     elif found:
         click.echo("\n".join(table([HEAD, *(_row(key) for key in found)])))
     else:
@@ -121,19 +111,16 @@ def revoke(key_id: str, config_file: Path | None) -> None:
     Example:
       relay keys revoke key_0123456789abcdef
     """
-    config = load(config_file)
-    from relay.store.api_keys import revoke as revoke_key
-
-    if not transact(config, lambda connection: revoke_key(connection, key_id, Clock().now_ms())):
+    if not transact(load(config_file), lambda connection: store.revoke(connection, key_id, Clock().now_ms())):
         raise _unknown(key_id)
     click.echo(f"{printable(key_id)} is revoked.", err=True)
 
 
 @keys.command("tier")
 @click.argument("key_id", metavar="ID")
-@click.argument("tier", type=TIERS)
+@click.argument("tier", type=click.Choice(TIERS))
 @config_option
-def tier_(key_id: str, tier: Literal["free", "pro"], config_file: Path | None) -> None:
+def tier_(key_id: str, tier: Tier, config_file: Path | None) -> None:
     """Move the key with this ID to a tier. If it moves to free, Relay closes its Socket.IO connections within
     seconds.
 
@@ -141,10 +128,7 @@ def tier_(key_id: str, tier: Literal["free", "pro"], config_file: Path | None) -
     Example:
       relay keys tier key_0123456789abcdef pro
     """
-    config = load(config_file)
-    from relay.store.api_keys import set_tier
-
-    if not transact(config, lambda connection: set_tier(connection, key_id, tier)):
+    if not transact(load(config_file), lambda connection: store.set_tier(connection, key_id, tier)):
         raise _unknown(key_id)
     click.echo(f"{printable(key_id)} has the tier {tier}.", err=True)
 
@@ -155,18 +139,6 @@ HEAD = ("ID", "KEY", "USER", "TIER", "SCOPES", "CREATED", "REVOKED")
 def _row(key: ApiKey) -> tuple[str, ...]:
     revoked = "-" if key.revoked_at is None else iso_ms(key.revoked_at)
     return key.id, key.hint, printable(key.user_id), key.tier, _scopes(key), iso_ms(key.created_at), revoked
-
-
-def _entry(key: ApiKey) -> dict[str, object]:
-    return {
-        "id": key.id,
-        "hint": key.hint,
-        "userId": key.user_id,
-        "tier": key.tier,
-        "scopes": sorted(key.scopes),
-        "createdAt": iso_ms(key.created_at),
-        "revokedAt": None if key.revoked_at is None else iso_ms(key.revoked_at),
-    }
 
 
 def _scopes(key: ApiKey) -> str:
