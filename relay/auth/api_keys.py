@@ -12,6 +12,7 @@ import trio
 from relay.auth.verifier import principal_of_key
 from relay.ground import logs
 from relay.ground.errors import Code, RequestError
+from relay.ground.wakeup import Wakeup
 from relay.model.principal import Principal
 from relay.store import api_keys as store
 from relay.store.api_keys import ApiKey, Tier
@@ -39,7 +40,7 @@ class ApiKeys:
         self._cache: OrderedDict[bytes, tuple[float, ApiKey, Principal]] = OrderedDict()
         self._watchers: dict[str, dict[Watch, OnChange]] = {}
         self._last: dict[str, ApiKey | None] = {}  # the state of each key that its watchers were last called with
-        self._changed = trio.Event()
+        self._changed = Wakeup()
         self._version: str | None = ""  # of the keys, when all were last checked
 
     @property
@@ -153,7 +154,6 @@ class ApiKeys:
         while True:
             with trio.move_on_after(POLL_INTERVAL):
                 await self._changed.wait()
-            self._changed = trio.Event()
             if self._watchers:
                 try:
                     await self._check()

@@ -21,6 +21,7 @@ from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.histogram import Histogram
+from relay.ground.wakeup import Wakeup
 from relay.store.database import Database
 from relay.store.notices import NOTICE, Notices, notice, notify
 from relay.store.parts import MAX_NOTICE_BYTES, Parts
@@ -65,7 +66,7 @@ class Bus:
         self._waiting: deque[tuple[str, int]] = deque()
         self._waiting_bytes = 0
         self._parts = Parts()
-        self._wakeup = trio.Event()
+        self._wakeup = Wakeup()
         self.connected = False
         """Whether the node hears the others now."""
         self.reconnects = 0
@@ -185,7 +186,6 @@ class Bus:
     async def _send(self) -> None:
         while True:
             await self._wakeup.wait()
-            self._wakeup = trio.Event()
             while self._waiting:
                 payloads = self._take_batch()
                 try:

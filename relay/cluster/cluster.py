@@ -20,6 +20,7 @@ from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.timers import Timers
+from relay.ground.wakeup import Wakeup
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Position
 from relay.store.database import Database
@@ -71,7 +72,7 @@ class Cluster:
         self._broker: Broker
         self._recheck: Recheck
         self._rechecks: dict[tuple[str, str | None], str] = {}
-        self._recheck_soon = trio.Event()
+        self._recheck_soon = Wakeup()
 
     def connect(self, broker: Broker, publications: Publications, notices: Notices, recheck: Recheck) -> None:
         """Join the broker to the bus. Call once, before anything is subscribed."""
@@ -147,7 +148,6 @@ class Cluster:
         task_status.started()
         while True:
             await self._recheck_soon.wait()
-            self._recheck_soon = trio.Event()
             if len(self._rechecks) > MAX_RECHECKS:
                 self._rechecks.clear()
                 await self._recheck_all()

@@ -20,6 +20,7 @@ from relay.cluster.wire import Announced
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
+from relay.ground.wakeup import Wakeup
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Publication
 from relay.store.database import Database
@@ -54,7 +55,7 @@ class Delivery:
         self._clock = clock
         self._node_id = node_id
         self._held: dict[str, list[Announced]] = {}
-        self._wakeup = trio.Event()
+        self._wakeup = Wakeup()
         self.delivered = 0
         """The number of publications of other nodes that were delivered from their notification."""
         self.catch_ups = 0
@@ -97,7 +98,6 @@ class Delivery:
         task_status.started()
         while True:
             await self._wakeup.wait()
-            self._wakeup = trio.Event()
             while self._held:
                 if self._database.busy:
                     await self._database.wait_batch()

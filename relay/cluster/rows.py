@@ -8,6 +8,7 @@ import trio
 
 from relay.ground import logs
 from relay.ground.errors import RequestError
+from relay.ground.wakeup import Wakeup
 
 log = logs.get("relay.cluster")
 
@@ -20,7 +21,7 @@ class NodeRows(ABC):
         self._what = what
         self._retry_interval = retry_interval
         self._stale = False  # whether the database does not have what is in memory, apart from changes that wait
-        self._wakeup = trio.Event()
+        self._wakeup = Wakeup()
 
     def replace(self) -> None:
         """Replace the node's rows by what is in memory, soon."""
@@ -32,7 +33,6 @@ class NodeRows(ABC):
         task_status.started()
         while True:
             await self._wakeup.wait()
-            self._wakeup = trio.Event()
             try:
                 await self._work()
             except RequestError as refusal:

@@ -7,6 +7,7 @@ import math
 import trio
 
 from relay.ground.idle import wait_until_idle
+from relay.ground.wakeup import Wakeup
 
 STEPS_PER_TURN = 10
 """Steps between two moments in which the loop has no other work left. A step takes some 0.3 ms."""
@@ -21,7 +22,7 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._waiting = trio.lowlevel.ParkingLot()
-        self._arrived = trio.Event()
+        self._arrived = Wakeup()
         self._since = -math.inf  # the beginning of the present period
         self._entered = 0  # steps in it
 
@@ -42,7 +43,6 @@ class Turnstile:
         task_status.started()
         while True:
             await self._arrived.wait()
-            self._arrived = trio.Event()
             while self._waiting:
                 await wait_until_idle(MAX_PAUSE)
                 self._waiting.unpark(count=STEPS_PER_TURN)

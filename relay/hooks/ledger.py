@@ -19,6 +19,7 @@ import trio
 from relay.ground import logs, strictjson
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import RequestError
+from relay.ground.wakeup import Wakeup
 from relay.hooks.kinds import Kind, Kinds, channel_of
 from relay.hooks.outlet import Outlet
 from relay.store import spans
@@ -78,7 +79,7 @@ class Ledger:
         self._waiting: dict[tuple[str, str], Change] = {}
         self._batch: list[Change] = []
         self._writing = trio.Lock()
-        self._wakeup = trio.Event()
+        self._wakeup = Wakeup()
         self._missing: dict[str, float] = {}
         self._active = trio.Event()
 
@@ -136,7 +137,6 @@ class Ledger:
     async def _write_changes(self) -> None:
         while True:
             await self._wakeup.wait()
-            self._wakeup = trio.Event()
             await self._persist(self.flush)
 
     async def _persist(self, work: Callable[[], object]) -> None:
