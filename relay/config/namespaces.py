@@ -111,25 +111,27 @@ class BuiltInConfig:
 
 
 @attrs.frozen
-class Changeable:
-    """The options of one built-in namespace that the configuration may change."""
+class BuiltIn:
+    """The history and the durability of one built-in namespace, unless the configuration changes them."""
 
-    history: int | None
-    """The least size of its history; None if its history cannot be changed."""
-    durable: bool = False
-    """Whether it can be made durable."""
+    history: int
+    """Publications of its history. The configuration may set more."""
+    durable: bool = True
+    """Whether it is durable. One that is not may be made so."""
+    is_fixed: bool = False
+    """Whether it keeps the last value for good, so that its history cannot be changed."""
 
 
-BUILT_IN: Mapping[str, Changeable] = {
-    "chatroom": Changeable(history=1000),
-    "user": Changeable(history=200),
-    "market": Changeable(history=None, durable=True),
-    "trades": Changeable(history=500, durable=True),
-    "event": Changeable(history=500, durable=True),
-    "community": Changeable(history=100),
-    "broadcast": Changeable(history=100),
+BUILT_IN: Mapping[str, BuiltIn] = {
+    "chatroom": BuiltIn(1000),
+    "user": BuiltIn(200),
+    "market": BuiltIn(1, durable=False, is_fixed=True),
+    "trades": BuiltIn(500, durable=False),
+    "event": BuiltIn(500, durable=False),
+    "community": BuiltIn(100),
+    "broadcast": BuiltIn(100),
 }
-"""The built-in namespaces, and what may be changed in each."""
+"""The built-in namespaces."""
 
 Options = NamespaceConfig | BuiltInConfig
 """The options of one namespace."""
@@ -171,18 +173,18 @@ def conflicts_between(
             yield f"{path}.max_data_bytes", f"{message}; use at most {max_data_bytes}, or raise that limit"
 
 
-def _fixed(may: Changeable, options: BuiltInConfig) -> Iterator[tuple[str, str]]:
+def _fixed(kept: BuiltIn, options: BuiltInConfig) -> Iterator[tuple[str, str]]:
     """Yield the options that are set and may not be changed so."""
-    if may.history is None:
+    if kept.is_fixed:
         for option in ("history_size", "history_period"):
             if getattr(options, option) is not None:
                 yield option, "cannot be changed: this built-in namespace keeps the last value; only durable can"
-    elif options.history_size is not None and options.history_size < may.history:
+    elif options.history_size is not None and options.history_size < kept.history:
         yield (
             "history_size",
-            f"{options.history_size} is less than this built-in namespace keeps; use {may.history} or more",
+            f"{options.history_size} is less than this built-in namespace keeps; use {kept.history} or more",
         )
-    if options.durable is not None and not may.durable:
+    if options.durable is not None and kept.durable:
         yield "durable", "cannot be changed: this built-in namespace is always durable"
     elif options.durable is False:
         yield "durable", "is false; a built-in namespace can be made durable, not the reverse"

@@ -60,9 +60,9 @@ namespace has fewer options:
 | namespace | history_size, history_period | durable |
 |---|---|---|
 """ + "\n".join(
-    f"| `{name}` | {'fixed' if may.history is None else f'{may.history} or more'} "
-    f"| {'may be set to true' if may.durable else 'fixed'} |"
-    for name, may in BUILT_IN.items()
+    f"| `{name}` | {'fixed' if kept.is_fixed else f'{kept.history} or more'} "
+    f"| {'fixed' if kept.durable else 'may be set to true'} |"
+    for name, kept in BUILT_IN.items()
 )
 
 _WEBHOOKS = """\

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from relay.config.namespaces import TYPE_PATTERN, BuiltInConfig, NamespaceConfig, Options
+from relay.config.namespaces import BUILT_IN, TYPE_PATTERN, BuiltInConfig, NamespaceConfig, Options
 from relay.ground.errors import Code, FieldError, RefusalReason, RequestError, invalid_field
 from relay.model import data_checks
 
@@ -347,31 +347,32 @@ def _changed(row: Namespace, options: BuiltInConfig) -> Namespace:
 
 
 def _built_in(period: float) -> list[Namespace]:
+    def row(name: str, type_: str | None, subscribe: SubscribeRule, **options: Any) -> Namespace:
+        kept = BUILT_IN[name]
+        return Namespace(
+            name, type_, subscribe, durable=kept.durable, history_size=kept.history,
+            history_period=None if kept.is_fixed else period, **options,
+        )  # fmt: skip
+
     return [
-        Namespace(
-            "chatroom", "chat:message", SubscribeRule.ROOM, durable=True, history_size=1000, history_period=period, presence=True,
+        row(
+            "chatroom", "chat:message", SubscribeRule.ROOM, presence=True,
             publish=PublishRule.SUBSCRIBERS, record=Record.MESSAGE,
             check=data_checks.text("userId", "message"), id_fields=lambda id_: {"chatroomId": id_}, normalise=_room_id,
         ),
-        Namespace(
-            "user", "notification:new", SubscribeRule.OWNER, durable=True, history_size=200, history_period=period,
-            record=Record.NOTIFICATION, check=data_checks.text("message"),
-        ),
+        row("user", "notification:new", SubscribeRule.OWNER, record=Record.NOTIFICATION, check=data_checks.text("message")),
         # A market's last price does not expire: it stays the last known price until the next one.
-        Namespace(
-            "market", "market:price", SubscribeRule.ANYONE, durable=False, history_size=1, history_period=None, latest=True,
+        row(
+            "market", "market:price", SubscribeRule.ANYONE, latest=True,
             check=data_checks.price, id_fields=lambda id_: {"symbol": id_}, normalise=str.upper,
         ),
-        Namespace("trades", "trade:created", SubscribeRule.ANYONE, durable=False, history_size=500, history_period=period, has_id=False),
-        Namespace(
-            "event", "chart:updated", SubscribeRule.ANYONE, durable=False, history_size=500, history_period=period, latest=True,
+        row("trades", "trade:created", SubscribeRule.ANYONE, has_id=False),
+        row(
+            "event", "chart:updated", SubscribeRule.ANYONE, latest=True,
             check=data_checks.ratios, id_fields=lambda id_: {"event_id": int(id_)}, normalise=_event_id,
         ),
-        Namespace(
-            "community", "post:created", SubscribeRule.USERS, durable=True, history_size=100, history_period=period,
-            id_fields=lambda id_: {"communityId": id_},
-        ),
-        Namespace("broadcast", None, SubscribeRule.USERS, durable=True, history_size=100, history_period=period, has_id=False),
+        row("community", "post:created", SubscribeRule.USERS, id_fields=lambda id_: {"communityId": id_}),
+        row("broadcast", None, SubscribeRule.USERS, has_id=False),
     ]  # fmt: skip
 
 

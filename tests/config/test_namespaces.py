@@ -74,6 +74,6 @@ def test_namespaces_are_bounded(tmp_path: Path) -> None:
 def test_the_built_in_names_are_those_of_the_table() -> None:
     table = {row.name: row for row in Namespaces(entities=(), history_period=1.0, durable=())}
     assert set(table) == set(BUILT_IN)
-    for name, may in BUILT_IN.items():
-        assert may.history in (None, table[name].history_size)
-        assert may.durable is not table[name].durable
+    for name, kept in BUILT_IN.items():
+        assert (table[name].history_size, table[name].durable) == (kept.history, kept.durable)
+        assert table[name].history_period == (None if kept.is_fixed else 1.0)
