@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import tempfile
 from pathlib import Path
 
 import click
 
 from relay.cli.serve import run
-
-SECRET_BYTES = 48
-"""Random bytes of the secret that signs tokens."""
+from relay.config.checks import new_secret
 
 
 @click.command()
@@ -42,7 +39,7 @@ def demo(port: int) -> None:
             "server.port": port,
             "server.allowed_origins": [],
             "store.path": str(Path(folder) / "relay.db"),
-            "auth.jwt_secret": secrets.token_urlsafe(SECRET_BYTES),
+            "auth.jwt_secret": new_secret(),
             "log.level": "warning",
         }
         config = load_config(Path(os.devnull), {}, settings)

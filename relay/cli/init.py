@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 from pathlib import Path
 
 import click
 
+from relay.config.checks import new_secret
 from relay.config.example import render_example
-
-SECRET_BYTES = 48
-"""Random bytes of the secret that signs tokens."""
 
 
 @click.command()
@@ -37,7 +34,7 @@ def init(file: Path) -> None:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(render_example(secrets.token_urlsafe(SECRET_BYTES)))
+            stream.write(render_example(new_secret()))
     except OSError as error:
         file.unlink(missing_ok=True)
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import secrets
 from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -28,6 +29,9 @@ DAY = 24 * HOUR
 
 MIN_SECRET_BYTES = 32
 """The length of a key for HS256 in bytes: at least the 256 bits of its hash (RFC 7518, 3.2)."""
+
+NEW_SECRET_BYTES = 48
+"""Random bytes of a secret that Relay makes: 64 characters."""
 
 _KEY_MARKS = (
     "-----BEGIN ",
@@ -171,6 +175,11 @@ def secret(_instance: object, _attribute: object, value: str) -> None:
             f"is only {size} bytes long; use at least {MIN_SECRET_BYTES}, "
             "created for instance with: openssl rand -base64 32 (`relay init` writes a file with a new secret)"
         )
+
+
+def new_secret() -> str:
+    """Return a new secret, which `secret` accepts."""
+    return secrets.token_urlsafe(NEW_SECRET_BYTES)
 
 
 def plain_url(value: str, example: str) -> SplitResult:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
-
+from relay.config.checks import new_secret
 from relay.store.transaction import Transaction
-
-SECRET_BYTES = 48
-"""Random bytes of a secret."""
 
 
 def get_meta(connection: Transaction, key: str) -> str | None:
@@ -25,10 +21,10 @@ def set_meta(connection: Transaction, key: str, value: str) -> None:
 
 
 def get_or_create(connection: Transaction, name: str) -> str:
-    """Return the secret with this name. Create it from SECRET_BYTES random bytes at the first call."""
+    """Return the secret with this name. Create it at the first call."""
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING",
-        (name, secrets.token_urlsafe(SECRET_BYTES)),
+        (name, new_secret()),
     )
     secret = get_meta(connection, name)
     assert secret is not None  # another node may have made it, but there is one
