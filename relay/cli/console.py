@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from relay.cli.database import transact
-from relay.cli.remote import LOCAL_ADDRESS, server_of
+from relay.cli.remote import local_url, server_of
 from relay.cli.settings import config_option, load
 from relay.ground.clock import Clock
 
@@ -18,7 +18,7 @@ from relay.ground.clock import Clock
 @click.option("--url", metavar="URL", help="The URL of the server in the browser. Default: that of this machine.")
 @config_option
 def console(read_only: bool, sign_out: bool, url: str | None, config_file: Path | None) -> None:
-    """Print a link that opens the console of the local server. It works once, and for 60 seconds.
+    """Print a link that opens the console of the local server. It works once, and expires soon.
 
     The link gives every right to its holder, so do not share it. Without a browser on this machine, forward the port
     first: ssh -L 8080:127.0.0.1:8080 HOST.
@@ -39,10 +39,9 @@ def console(read_only: bool, sign_out: bool, url: str | None, config_file: Path 
         return
     if config.console.enabled == "never":
         raise click.ClickException('the console is switched off: set enabled = "loopback" in [console], and restart')
-    server = config.server
-    base = url or server.url_at(LOCAL_ADDRESS.get(server.host, server.host), server.port)
+    base = url or local_url(config)
     server_of(base)
-    from relay.auth.console_sessions import link_grant, new_secret
+    from relay.auth.console_sessions import LINK_LIFETIME, link_grant, new_secret
     from relay.store.console_sessions import add
 
     link, now_ms = new_secret(), Clock().now_ms()
@@ -50,4 +49,4 @@ def console(read_only: bool, sign_out: bool, url: str | None, config_file: Path 
     transact(config, lambda connection: add(connection, "link", link, grant, now_ms))
     # In the fragment, which browsers do not send: so the secret is in no log of a server or a proxy.
     click.echo(f"{base.rstrip('/')}/console#link={link}")
-    click.echo("Open it in a browser within 60 seconds. It works once.", err=True)
+    click.echo(f"Open it in a browser within {LINK_LIFETIME:g} seconds. It works once.", err=True)

@@ -37,8 +37,7 @@ TOKEN_LIFETIME = 43_200
 """Seconds for which the token is valid that a command makes for the local server: a tail ends with it."""
 LOCAL_USER = "relay-command"
 """The user of that token, by which the audit log names a command."""
-LOCAL_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
-"""The address at which a server on this machine answers that listens on all."""
+_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
 
 
 @attrs.frozen
@@ -254,13 +253,22 @@ def target_at(url: str | None, config_file: Path | None, trust: Trust) -> Target
     return local_target(load(config_file), trust) if url is None else Target(server_of(url), trust)
 
 
+def local_host(config: Config) -> str:
+    """Return the host at which the server of this configuration answers on this machine."""
+    return _OF_ALL.get(config.server.host, config.server.host)
+
+
+def local_url(config: Config) -> str:
+    """Return the URL at which the server of this configuration answers on this machine."""
+    return config.server.url_at(local_host(config), config.server.port)
+
+
 def local_target(config: Config, trust: Trust) -> Target:
     """Return the server of this configuration, on this machine."""
     server = config.server
-    url = server.url_at(LOCAL_ADDRESS.get(server.host, server.host), server.port)
     restart = "restart it, or name it with --url and --key"
     return Target(
-        server_of(url),
+        server_of(local_url(config)),
         trust if server.tls_cert is None else trust.pinned(server.tls_cert),
         if_silent="is `relay serve` running there? If server.host or server.port was changed in the configuration, the "
         f"running server still has the old one: {restart}",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from relay.cli.deploy.files import deliver, output_options
-from relay.cli.deploy.proxy import BODY_TIMEOUT, KEEP_ALIVE, domain_option, hints, upstream_of
+from relay.cli.deploy.proxy import domain_option, hints, timeouts, upstream_of
 from relay.cli.settings import config_option, load
 from relay.config.tree import Config
 
@@ -38,7 +38,7 @@ SITE = """\
 		# A reload of Caddy closes every WebSocket at once. With Caddy 2.7 or newer, remove the # to give them time:
 		# stream_close_delay 5m
 		transport http {{
-			# Relay closes idle connections after 30 s, so Caddy does it before.
+			# Relay closes idle connections after {idle_timeout} s, so Caddy does it before.
 			keepalive {keep_alive}s
 {tls}		}}
 	}}
@@ -80,7 +80,6 @@ def site_of(config: Config, domain: str) -> str:
         domain=domain,
         scheme="https://" if uses_tls else "",
         upstream=upstream_of(config),
-        body_timeout=BODY_TIMEOUT,
-        keep_alive=KEEP_ALIVE,
         tls=TLS if uses_tls else "",
+        **timeouts(),
     )

@@ -8,13 +8,12 @@ import click
 
 from relay.cli.deploy.files import deliver, output_options
 from relay.cli.deploy.proxy import (
-    BODY_TIMEOUT,
-    KEEP_ALIVE,
     domain_option,
     hints,
     largest_body,
     longest_ping,
     read_timeout,
+    timeouts,
     upstream_of,
 )
 from relay.cli.settings import config_option, load
@@ -39,7 +38,7 @@ log_format relay '$remote_addr [$time_local] "$request_method $uri" $status $bod
 
 upstream relay {{
     server {upstream};
-    # Connections that wait for the next request. Relay closes idle ones after 30 s, so nginx does it before.
+    # Connections that wait for the next request. Relay closes idle ones after {idle_timeout} s, so nginx does it before.
     keepalive 64;
     keepalive_timeout {keep_alive}s;
 }}
@@ -141,11 +140,10 @@ def site_of(config: Config, domain: str) -> str:
     return SITE.format(
         domain=domain,
         upstream=upstream_of(config),
-        keep_alive=KEEP_ALIVE,
         ping=longest_ping(config),
         read_timeout=read_timeout(config),
         largest_body=largest_body(config),
-        body_timeout=BODY_TIMEOUT,
         scheme="https" if uses_tls else "http",
         tls=TLS if uses_tls else "",
+        **timeouts(),
     )

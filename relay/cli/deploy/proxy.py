@@ -12,6 +12,7 @@ import attrs
 import click
 
 from relay.cli.deploy.facts import fixed_port
+from relay.cli.remote import local_host
 from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import Config
 
@@ -19,11 +20,9 @@ EXAMPLE_DOMAIN = "relay.example.com"
 """The domain in files that were made without --domain."""
 MIN_READ_TIMEOUT = 120
 """Seconds of silence after which a proxy may end a connection, at least."""
-KEEP_ALIVE = 20
-"""Seconds that a proxy keeps an idle connection to Relay. Relay closes idle ones after 30 seconds. A proxy that kept
-them for longer could send a request on a connection that just closes."""
-BODY_TIMEOUT = 300
-"""Seconds that a client may pause within a body. It is Relay's own bound."""
+KEEP_ALIVE_MARGIN = 10
+"""Seconds by which a proxy closes an idle connection to Relay before Relay does. A proxy that kept it for longer could send
+a request on a connection that just closes."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -52,7 +51,7 @@ def upstream_of(config: Config) -> str:
     Raises:
         ClickException: the configuration has no fixed port.
     """
-    return f"{_bracketed(_reachable(config.server.host))}:{fixed_port(config)}"
+    return f"{_bracketed(local_host(config))}:{fixed_port(config)}"
 
 
 def longest_ping(config: Config) -> float:
@@ -64,6 +63,14 @@ def longest_ping(config: Config) -> float:
 def read_timeout(config: Config) -> int:
     """Return the seconds of silence after which a proxy may end a connection: more than two pings of any dialect."""
     return max(MIN_READ_TIMEOUT, 2 * math.ceil(longest_ping(config)) + 10)
+
+
+def timeouts() -> dict[str, int]:
+    """Return the bounds of Relay, and of a proxy's connections to it, by their names in the files. In seconds."""
+    from relay.transports.http import BODY_TIMEOUT, KEEP_ALIVE_TIMEOUT
+
+    idle = int(KEEP_ALIVE_TIMEOUT)
+    return {"body_timeout": int(BODY_TIMEOUT), "idle_timeout": idle, "keep_alive": idle - KEEP_ALIVE_MARGIN}
 
 
 def largest_body(config: Config) -> int:
@@ -91,13 +98,9 @@ def hints(config: Config, domain: str) -> Iterator[str]:
         yield f"Replace {EXAMPLE_DOMAIN} by the name of your server, or print this file with --domain NAME."
 
 
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - the address is only compared
-
-
 def _seen_as(config: Config) -> str:
     """Return the address that Relay sees for a proxy on the same machine."""
-    host = _reachable(config.server.host)
+    host = local_host(config)
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
