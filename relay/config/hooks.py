@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from relay.config.backends import backend_secret, backend_url, secret_bytes
+from relay.config.backends import BackendConfig
 from relay.config.checks import NAME_PATTERN, NAME_RULE, count, each, listed, matching, seconds
 from relay.config.setting import quoted, setting
 
@@ -21,30 +21,11 @@ MAX_TIMEOUT = 10.0
 
 
 @attrs.frozen
-class HookConfig:
+class HookConfig(BackendConfig):
     """The options of one backend hook."""
 
     TITLE: ClassVar[str] = "a backend hook"
 
-    url: str | None = setting(
-        None,
-        "The URL that is asked, by POST. Redirects are not followed.",
-        check=backend_url,
-        sample="http://127.0.0.1:3000/relay/hooks",
-    )
-    secret: str | None = setting(
-        None,
-        "The secret that signs the questions (Standard Webhooks): whsec_ and 24 to 64 bytes in base64.",
-        check=backend_secret,
-        secret=True,
-        sample="whsec_...",
-    )
-    secret_previous: str | None = setting(
-        None,
-        "The previous secret. Questions are signed with both while this is set, so that backends can change theirs.",
-        check=backend_secret,
-        secret=True,
-    )
     timeout: float = setting(
         1.0,
         "How long an answer may take, the wait for a free connection included. Then the answer is no.",
@@ -69,21 +50,11 @@ class HookConfig:
         "use for their metadata, are never used.",
     )
 
-    @property
-    def keys(self) -> list[bytes]:
-        """The keys of the secrets, the current one first."""
-        return [secret_bytes(secret) for secret in (self.secret, self.secret_previous) if secret]
-
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield what is missing, and what contradicts another option."""
-        if self.url is None:
-            yield "url", "is missing; set the URL of your backend"
-        else:
+        yield from super().conflicts()
+        if self.url is not None:
             yield from self._wrong_url(urlsplit(self.url).scheme, urlsplit(self.url).hostname or "")
-        if self.secret is None:
-            yield "secret", "is missing; create one with: relay webhooks secret"
-        elif self.secret_previous == self.secret:
-            yield "secret_previous", "is the same as secret; remove it"
 
     def _wrong_url(self, scheme: str, host: str) -> Iterator[tuple[str, str]]:
         try:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from relay.config.backends import backend_secret, backend_url, secret_bytes
+from relay.config.backends import BackendConfig
 from relay.config.checks import HOUR, NAME_PATTERN, NAME_RULE, count, each, listed, seconds
 from relay.config.setting import quoted, setting
 
@@ -44,30 +44,11 @@ def _channels(_instance: object, _attribute: object, value: str) -> None:
 
 
 @attrs.frozen
-class WebhookConfig:
+class WebhookConfig(BackendConfig):
     """The options of one webhook."""
 
     TITLE: ClassVar[str] = "a webhook"
 
-    url: str | None = setting(
-        None,
-        "The URL that events are sent to, by POST. https, unless allow_private is set.",
-        check=backend_url,
-        sample="https://app.example.org/relay",
-    )
-    secret: str | None = setting(
-        None,
-        "The secret that signs requests. `relay webhooks secret` makes one.",
-        check=backend_secret,
-        secret=True,
-        sample="whsec_...",
-    )
-    secret_previous: str | None = setting(
-        None,
-        "The previous secret. Requests are signed with both while this is set, so that receivers can change theirs.",
-        check=backend_secret,
-        secret=True,
-    )
     events: tuple[str, ...] = setting(
         ("user.*",),
         "The events to send: types such as user.disconnected, or groups such as channel.* (webhooks.md lists them).",
@@ -109,21 +90,11 @@ class WebhookConfig:
         "services are never used.",
     )
 
-    @property
-    def keys(self) -> list[bytes]:
-        """The keys of the secrets, the current one first."""
-        return [secret_bytes(secret) for secret in (self.secret, self.secret_previous) if secret]
-
     def conflicts(self) -> Iterator[tuple[str, str]]:
         """Yield what is missing, and what contradicts another option."""
-        if self.url is None:
-            yield "url", "is missing; set the URL that events are sent to"
-        elif urlsplit(self.url).scheme == "http" and not self.allow_private:
+        yield from super().conflicts()
+        if self.url is not None and urlsplit(self.url).scheme == "http" and not self.allow_private:
             yield "url", "begins with http; use https, or set allow_private = true for a receiver in your own network"
-        if self.secret is None:
-            yield "secret", "is missing; create one with: relay webhooks secret"
-        elif self.secret_previous == self.secret:
-            yield "secret_previous", "is the same as secret; remove it"
         if not self.events:
             yield "events", "is empty, so nothing would be sent; name events, or remove the webhook"
 

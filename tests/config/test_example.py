@@ -36,7 +36,7 @@ def test_the_example_with_every_line_uncommented_has_every_setting_at_its_defaul
         load(tmp_path),
         auth=attrs.evolve(loaded.auth, connect_hook="backend"),
         namespaces={"orders": NamespaceConfig()},
-        hooks={"backend": HookConfig(url="http://127.0.0.1:3000/relay/hooks", secret=HOOK_SECRET)},
+        hooks={"backend": HookConfig(url="https://app.example.org/relay", secret=HOOK_SECRET)},
         webhooks={"backend": WebhookConfig(url="https://app.example.org/relay", secret=HOOK_SECRET)},
     )
     table = tomllib.loads(text)
