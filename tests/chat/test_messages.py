@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,9 @@ import trio
 
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, RequestError
-from relay.model.namespaces import complete
-from relay.model.principal import Principal
-from relay.model.publication import Draft, Idempotency, Outcome
-from relay.store.rooms import Room, RoomType
+from tests.chat.acts import BOB, CORA, MIA, code_of, make, messages, publish
 from tests.kept import recent
-from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, post, user
-
-CORA, MIA, BOB, ROOT = user("cora"), user("mia"), user("bob"), admin()
-
-
-async def make(parts: Parts, type_: RoomType = "public", *, name: str = "Room", by: Principal = CORA) -> Room:
-    """Create a room with its creator and mia as members."""
-    room = await parts.rooms.create(by, name=name, description=None, type_=type_)
-    return await parts.rooms.add_member(by, room.id, "mia")
-
-
-async def code_of(call: Awaitable[Any]) -> Code | None:
-    """Return why a call was refused, None if it was not."""
-    try:
-        await call
-    except RequestError as refusal:
-        return refusal.code
-    return None
-
-
-async def messages(parts: Parts, room_id: str) -> list[str]:
-    """Return the texts of a room's messages, oldest first."""
-    found, _ = await parts.messages.page(ROOT, room_id, limit=100, offset=0, before=None)
-    return [message.text for message in reversed(found)]
-
+from tests.parts import START_MS, Ear, listening, open_parts, post, user
 
 # -- messages ----------------------------------------------------------------------------------------------------------
 
@@ -237,19 +209,6 @@ async def test_the_transaction_checks_the_right_of_a_reader_too(tmp_path: Path) 
 # -- messages that a backend publishes ---------------------------------------------------------------------------------
 
 
-async def publish(parts: Parts, room_id: str, *bodies: dict[str, Any], key: str | None = None) -> list[Outcome]:
-    """Publish messages as the publish API does."""
-    drafts = []
-    for body in bodies:
-        channel = parts.namespaces.parse(f"chatroom:{room_id}")
-        type_, data = complete(channel, None, body)
-        idempotency = None if key is None else Idempotency("backend", key, 300.0)
-        draft = Draft(channel, type_, data, parts.clock.now_ms(), idempotency=idempotency)
-        parts.messages.prepare_published(draft)
-        drafts.append(draft)
-    return await parts.broker.publish_many(drafts)
-
-
 async def test_published_messages_are_messages_of_the_room(tmp_path: Path) -> None:
     """Membership is not asked for; id and time are given, extra fields go through, and a key counts once."""
     async with open_parts(tmp_path) as parts:
@@ -257,7 +216,9 @@ async def test_published_messages_are_messages_of_the_room(tmp_path: Path) -> No
         async with listening(parts, MIA, f"chatroom:{room.id}") as mia:
             mia.take()
             for _ in range(2):
-                await publish(parts, room.id, {"userId": "stranger", "message": " Hi ", "extra": [1]}, key="k")
+                await publish(
+                    parts, f"chatroom:{room.id}", {"userId": "stranger", "message": " Hi ", "extra": [1]}, key="k"
+                )
             [heard] = mia.take()
         message_id = heard["data"]["messageId"]
         assert re.fullmatch(r"msg_[A-Za-z0-9_-]{16,}", message_id)
@@ -280,7 +241,7 @@ async def test_published_messages_may_bring_their_id_and_time(tmp_path: Path) ->
         body = {"userId": "u", "message": "x", "messageId": "msg_790", "timestamp": "2025-10-21T12:00:00.000Z"}
         async with listening(parts, MIA, f"chatroom:{room.id}") as mia:
             mia.take()
-            outcomes = await publish(parts, room.id, body, body, {"userId": "u", "message": "y"})
+            outcomes = await publish(parts, f"chatroom:{room.id}", body, body, {"userId": "u", "message": "y"})
             heard = mia.take()
         assert heard[0]["data"] == {**body, "chatroomId": room.id}
         assert [one["data"]["message"] for one in heard] == ["x", "y"]
@@ -293,7 +254,7 @@ async def test_published_messages_may_bring_their_id_and_time(tmp_path: Path) ->
 async def test_published_to_no_room(tmp_path: Path) -> None:
     """404, and nothing is kept."""
     async with open_parts(tmp_path) as parts:
-        for outcome in await publish(parts, "nowhere", *[{"userId": "u", "message": "x"}] * 2):
+        for outcome in await publish(parts, "chatroom:nowhere", *[{"userId": "u", "message": "x"}] * 2):
             assert isinstance(outcome, RequestError)
             assert outcome.code is Code.NOT_FOUND
         assert (await recent(parts.broker, parts.namespaces.parse("chatroom:nowhere")))[0].offset == 0
@@ -316,5 +277,5 @@ async def test_published_messages_that_are_refused(tmp_path: Path, fields: dict[
     async with open_parts(tmp_path) as parts:
         room = await make(parts)
         with pytest.raises(RequestError) as refused:
-            await publish(parts, room.id, {"userId": "u", "message": "x", **fields})
+            await publish(parts, f"chatroom:{room.id}", {"userId": "u", "message": "x", **fields})
         assert [problem.field for problem in refused.value.fields] == [wrong]

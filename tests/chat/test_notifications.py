@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from relay.ground.errors import Code, RequestError
-from relay.model.namespaces import complete
-from relay.model.publication import Draft, Idempotency, Outcome
+from tests.chat.acts import publish
 from tests.parts import START_MS, Parts, listening, open_parts, user
 
 
@@ -18,19 +17,6 @@ async def listed(parts: Parts, user_id: str, limit: int = 9, offset: int = 0) ->
     """Return the texts of a user's notifications and whether they were read."""
     found, total = await parts.notifications.list(user_id, limit=limit, offset=offset)
     return [(one.data["message"], one.read_at is not None) for one in found], total
-
-
-async def publish(parts: Parts, user_id: str, *bodies: dict[str, Any], key: str | None = None) -> list[Outcome]:
-    """Publish notifications as the publish API does."""
-    drafts = []
-    for body in bodies:
-        channel = parts.namespaces.parse(f"user:{user_id}")
-        type_, data = complete(channel, None, body)
-        idempotency = None if key is None else Idempotency("backend", key, 300.0)
-        draft = Draft(channel, type_, data, parts.clock.now_ms(), idempotency=idempotency)
-        parts.notifications.prepare_published(draft)
-        drafts.append(draft)
-    return await parts.broker.publish_many(drafts)
 
 
 async def test_send(tmp_path: Path) -> None:
@@ -59,7 +45,7 @@ async def test_priority_is_medium_by_default(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts:
         assert (await parts.notifications.send("bob", title="T", message="M"))["priority"] == "medium"
         async with listening(parts, user("bob"), "user:bob") as bob:
-            await publish(parts, "bob", {"message": "M", "level": "info"})
+            await publish(parts, "user:bob", {"message": "M", "level": "info"})
             [heard] = bob.take()
         assert heard["data"] == {"id": heard["data"]["id"], "message": "M", "level": "info", "priority": "medium"}
 
@@ -70,9 +56,9 @@ async def test_a_published_notification_is_stored_once(tmp_path: Path) -> None:
         body = {"id": "notif_123", "title": None, "message": "M", "priority": "urgent", "url": "/x"}
         async with listening(parts, user("bob"), "user:bob") as bob:
             for _ in range(2):
-                await publish(parts, "bob", body, key="k")
+                await publish(parts, "user:bob", body, key="k")
             assert [heard["data"] for heard in bob.take()] == [body]
-            taken, other = await publish(parts, "bob", body, {"message": "other"})
+            taken, other = await publish(parts, "user:bob", body, {"message": "other"})
             assert isinstance(taken, RequestError)
             assert taken.code is Code.CONFLICT
             assert not isinstance(other, RequestError)
@@ -98,7 +84,7 @@ async def test_published_notifications_that_are_refused(tmp_path: Path, fields: 
     """What is wrong is named."""
     async with open_parts(tmp_path) as parts:
         with pytest.raises(RequestError) as refused:
-            await publish(parts, "bob", {"message": "M", **fields})
+            await publish(parts, "user:bob", {"message": "M", **fields})
         assert [problem.field for problem in refused.value.fields] == [wrong]
         assert await listed(parts, "bob") == ([], 0)
 

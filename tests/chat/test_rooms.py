@@ -10,36 +10,15 @@ from typing import Any
 import pytest
 import trio
 
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import Code
 from relay.model.principal import Principal
 from relay.store.rooms import Room, RoomType
+from tests.chat.acts import BOB, CORA, MIA, ROOT, code_of, make, messages
 from tests.kept import recent
 from tests.parts import START_MS, Ear, Parts, admin, listening, open_parts, post, user
 
-CORA, MIA, BOB, ROOT = user("cora"), user("mia"), user("bob"), admin()
 TYPES: tuple[RoomType, ...] = ("public", "group", "private")
 MEMBERS_ONLY: tuple[RoomType, ...] = ("group", "private")
-
-
-async def make(parts: Parts, type_: RoomType = "public", *, name: str = "Room", by: Principal = CORA) -> Room:
-    """Create a room with its creator and mia as members."""
-    room = await parts.rooms.create(by, name=name, description=None, type_=type_)
-    return await parts.rooms.add_member(by, room.id, "mia")
-
-
-async def code_of(call: Awaitable[Any]) -> Code | None:
-    """Return why a call was refused, None if it was not."""
-    try:
-        await call
-    except RequestError as refusal:
-        return refusal.code
-    return None
-
-
-async def messages(parts: Parts, room_id: str) -> list[str]:
-    """Return the texts of a room's messages, oldest first."""
-    found, _ = await parts.messages.page(ROOT, room_id, limit=100, offset=0, before=None)
-    return [message.text for message in reversed(found)]
 
 
 # -- rights ------------------------------------------------------------------------------------------------------------

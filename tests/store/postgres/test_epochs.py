@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -17,23 +16,10 @@ from relay.store.opening import open_store, renew_epochs
 from relay.store.postgres import epochs
 from relay.store.postgres.connection import PostgresTransaction, connect
 from relay.store.postgres.epochs import settle_epochs
-from tests.postgres import PostgresServer, binaries, shared_server
+from tests.postgres import PostgresServer, binaries
 
 KINDS = Namespaces(entities=(), history_period=86400.0, durable=())
 CHANNELS = [KINDS.parse("community:c"), KINDS.parse("market:X")]
-
-
-@pytest.fixture
-def server() -> PostgresServer:
-    """The PostgreSQL of the session."""
-    return shared_server()
-
-
-@pytest.fixture
-def name(server: PostgresServer) -> Iterator[str]:
-    """A database of the test's own."""
-    with server.database() as name:
-        yield name
 
 
 async def epochs_of(url: str) -> list[str]:

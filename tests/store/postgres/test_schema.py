@@ -18,21 +18,8 @@ from relay.store.postgres import schema
 from relay.store.postgres.connection import PostgresTransaction, connect
 from relay.store.postgres.schema import MIGRATIONS, migrate
 from relay.store.tables import BOOLEANS, COUNTED, TABLES
-from tests.postgres import PostgresServer, shared_server
+from tests.postgres import PostgresServer
 from tests.stores import transaction, use
-
-
-@pytest.fixture
-def server() -> PostgresServer:
-    """The PostgreSQL of the session."""
-    return shared_server()
-
-
-@pytest.fixture
-def name(server: PostgresServer) -> Iterator[str]:
-    """A database of the test's own."""
-    with server.database() as name:
-        yield name
 
 
 async def open_once(url: str) -> None:
