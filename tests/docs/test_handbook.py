@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -85,6 +86,19 @@ def links(page: Path) -> Iterator[str]:
         for inner in token.children or ():
             if inner.type == "link_open" and "://" not in (href := str(inner.attrGet("href"))):
                 yield href
+
+
+def relay_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words behind `relay` of each command in the code of a page."""
+    for token in MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")):
+        codes = [token.content] if token.type == "fence" else []
+        codes += [inner.content for inner in token.children or () if inner.type == "code_inline"]
+        for code in codes:
+            text = code.replace("\\\n", " ")
+            for command in re.findall(
+                r"(?:^|[(|] ?|&& |; |\w=\S+ )relay ((?:'[^']*'|[^|&;>()'\n])+)", text, re.MULTILINE
+            ):
+                yield shlex.split(command, comments=True)
 
 
 def anchors(page: Path) -> set[str]:
@@ -227,6 +241,35 @@ def test_named_paths_and_modules_exist(page: Path) -> None:
     paths |= {name.replace(".", "/") for name in re.findall(r"python -m (tests\.[\w.]*\w)", text)}
     paths -= {f"relay/docs/{topic}.md" for topic in TO_COME}
     assert [name for name in sorted(paths) if not any(ROOT.glob(name)) and not any(ROOT.glob(f"{name}.py"))] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_commands_take_the_options_that_they_are_given(page: Path) -> None:
+    """In blocks of code and within sentences, which may leave out a value."""
+    there = dict(commands())
+    for words in relay_commands(page):
+        name, depth = "relay", 0
+        while depth < len(words) and f"{name} {words[depth]}" in there:
+            name, depth = f"{name} {words[depth]}", depth + 1
+        assert depth or words[0].startswith("-"), f"there is no command `relay {' '.join(words)}`"
+        command = there[name]
+        try:
+            command.make_parser(click.Context(command)).parse_args(words[depth:])
+        except click.BadOptionUsage:
+            pass  # the page names an option, and leaves its value out
+        except click.NoSuchOption as error:
+            pytest.fail(f"`relay {' '.join(words)}`: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_scripts_take_the_options_that_they_are_given(page: Path) -> None:
+    """Those below `tests/`, by their path or by the name of the module."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for name, arguments in re.findall(r"python (?:-m )?(tests[\w./]+)([^|&;\n`]*)", text):
+        path = ROOT / name if name.endswith(".py") else ROOT / name.replace(".", "/")
+        source = next(file for file in (path, path.with_suffix(".py"), path / "__main__.py") if file.is_file())
+        for option in re.findall(r" (--[a-z-]+)", arguments):
+            assert f'"{option}"' in source.read_text(encoding="utf-8"), f"{name} has no {option}"
 
 
 def test_the_readme_is_short() -> None:
