@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from relay.docs.handbook import read
 from tests.fuzz.decoder import MAX_INPUT_TIME, Decoder, Outcome, make_input, put
 from tests.fuzz.run import DECODERS, fuzz, report
 
@@ -49,6 +50,11 @@ def test_a_number_makes_the_same_input_again(decoder: Decoder) -> None:
     """What a failure prints repeats it."""
     for number in range(20):
         assert make_input(decoder, number) == make_input(decoder, number)
+
+
+def test_the_page_counts_the_decoders() -> None:
+    """The run that the page on promises describes had those of today."""
+    assert f": {len(DECODERS)} decoders and " in read("promises.md")
 
 
 @pytest.mark.slow
