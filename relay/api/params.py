@@ -18,6 +18,8 @@ MAX_LISTED = 1000
 """Texts in one list."""
 MAX_PAGE = 200
 """Entries in one page of a list."""
+MAX_LIMIT_DIGITS = 9
+"""Digits of `limit`, leading zeros included."""
 MAX_CURSOR_DIGITS = 15
 """Digits of a cursor that is a number. A JSON number holds so many exactly."""
 
@@ -155,7 +157,8 @@ class Params:
 def page_query() -> tuple[Params, int]:
     """Return the query of Quart's request, and how many entries its page may have. Raises RequestError."""
     given = request.args.get("limit", str(MAX_PAGE))
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= MAX_PAGE):
+    is_number = given.isascii() and given.isdigit() and len(given) <= MAX_LIMIT_DIGITS
+    if not (is_number and 1 <= int(given) <= MAX_PAGE):
         raise invalid_field("limit", f"must be 1 to {MAX_PAGE}")
     return Params(request.args), int(given)
 

@@ -169,6 +169,8 @@ async def test_pages_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "/connections?limit=0",
         "/connections?limit=201",
         "/connections?limit=x",
+        "/connections?limit=0000000011000",
+        f"/connections?limit=1{'0' * 5000}",
         "/connections?cursor=x",
         "/connections?channel=nothing",
         "/channels?limit=0",
