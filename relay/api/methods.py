@@ -189,10 +189,12 @@ async def _broadcast(request: Request, params: Mapping[str, Any]) -> BroadcastRe
         raise invalid_field("channels", f"must have 1 to {maximum} channels")
     signal = Params(params).flag("skip_history")
     _check_item(params)
+    # The other channels, and the other commands of a batch, are no part of a publication.
+    size = len(strictjson.dumps({name: value for name, value in params.items() if name != "channels"}))
     drafts: list[Draft | RequestError] = []
     for channel in channels:
         try:
-            drafts.append(_draft(request, params, channel, request.size))
+            drafts.append(_draft(request, params, channel, size))
         except RequestError as refusal:
             drafts.append(refusal)
     results = await _publish_all(request, drafts, signals=[signal] * len(drafts))

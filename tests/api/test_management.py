@@ -156,6 +156,20 @@ async def test_broadcast(tmp_path: Path) -> None:
         assert (await relay.refused(cent.BroadcastRequest(channels=["trades"] * 51, data={})))[0] == 107
 
 
+async def test_a_broadcast_is_as_large_as_one_of_its_publications(tmp_path: Path) -> None:
+    """Its other channels, and the other commands of its batch, do not count."""
+    async with managed(tmp_path, **{"limits.max_publish_items": 1000}) as relay:
+        many = {"channels": [f"task:{number}{'x' * 80}" for number in range(800)], "data": {"status": "done"}}
+        responses = (await relay.post("broadcast", many)).json()["result"]["responses"]
+        assert all("result" in one for one in responses)
+        large = {"channels": ["task:1", "task:2"], "data": {"status": "x" * 40_000}}
+        replies = (await relay.post("batch", {"commands": [{"broadcast": large}] * 2})).json()["replies"]
+        assert all("result" in one for reply in replies for one in reply["broadcast"]["responses"])
+        too_large = {**large, "data": {"status": "x" * 66_000}}
+        responses = (await relay.post("broadcast", too_large)).json()["result"]["responses"]
+        assert [one["error"]["code"] for one in responses] == [106, 106]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
