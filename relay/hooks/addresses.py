@@ -30,6 +30,7 @@ OWN_NETWORKS = (
 METADATA = frozenset(map(ip_address, ("100.100.100.200", "fd00:ec2::254", "fd20:ce::254")))
 """Addresses in these networks at which cloud providers tell a machine its secrets. Others are link-local."""
 
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # every other IPv6 address is of a special use (RFC 4291, 2.4; RFC 8215)
 _COMPATIBLE = IPv6Network("::/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -68,9 +69,16 @@ def is_allowed(address: Address, allowed: Sequence[Network]) -> bool:
     An IPv6 address that carries IPv4 addresses (mapped, NAT64, 6to4, Teredo) is judged by each of them.
     """
     return all(
-        one not in METADATA and (any(one in network for network in allowed) or (one.is_global and not one.is_multicast))
+        one not in METADATA and (any(one in network for network in allowed) or _is_public(one))
         for one in _carried(address)
     )
+
+
+def _is_public(address: Address) -> bool:
+    # Python takes some IPv6 networks for global that are not, such as fec0::/10, and 64:ff9b:1::/48 before 3.12.4.
+    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def _carried(address: Address) -> tuple[Address, ...]:

@@ -21,6 +21,9 @@ NEVER = [
     "192.0.2.1",
     "2001:db8::1",
     "240.0.0.1",
+    "fec0::1",  # site-local
+    "64:ff9b:1::a9fe:a9fe",  # NAT64 of a local prefix, to 169.254.169.254
+    "::ffff:0:a9fe:a9fe",  # an IPv4-translated address
 ]
 PUBLIC = ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 
