@@ -197,7 +197,9 @@ class Target:
         return response
 
     def _kept(self) -> _Connection | None:
-        """Return a connection that is not known to be closed, the newest first."""
+        """Return a connection that is not known to be closed, the newest first. Close those that are too old."""
+        while self._idle and self._idle[0].is_old:
+            self._idle.pop(0).close()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable():
@@ -334,9 +336,14 @@ class _Connection:
         self._idle_since = trio.current_time()
         return True
 
+    @property
+    def is_old(self) -> bool:
+        """Whether an idle connection has been unused for IDLE_PERIOD."""
+        return trio.current_time() - self._idle_since >= IDLE_PERIOD
+
     def is_usable(self) -> bool:
         """Return whether an idle connection is young, and the server has sent nothing on it, not even its end."""
-        return trio.current_time() - self._idle_since < IDLE_PERIOD and not self._socket.socket.is_readable()
+        return not self.is_old and not self._socket.socket.is_readable()
 
     def close(self) -> None:
         """Close the connection at once. Idempotent."""

@@ -282,6 +282,28 @@ async def test_an_unused_connection_is_not_kept_for_long(monkeypatch: pytest.Mon
         assert running.connections == 2
 
 
+async def test_the_connections_of_a_burst_are_closed_while_one_is_in_use(mock_clock: trio.testing.MockClock) -> None:
+    mock_clock.rate = 1.0
+
+    async def answer(_: Received) -> Reply:
+        await until(lambda: running.connections == 3)
+        return Reply()
+
+    async def post(target: Target) -> None:
+        assert (await target.post(b"{}", timeout=10.0)).status == 200
+
+    async with backend(answer) as running:
+        with target_of(running, max_connections=3) as target:
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(post, target)
+            assert target.idle_count == 3
+            for _ in range(3):
+                mock_clock.jump(IDLE_PERIOD / 2)
+                await post(target)
+            assert (running.connections, target.idle_count) == (3, 1)
+
+
 async def test_a_cancelled_request_closes_its_connection() -> None:
     async def answer(_: Received) -> Reply:
         await trio.sleep_forever()
