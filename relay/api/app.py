@@ -9,7 +9,7 @@ from quart import Blueprint, Request, Response, request
 from quart.routing import QuartRule
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, PathConverter
 
 from relay.api import health
 from relay.api.answers import CONTENT_TYPE, NOTHING_HERE, decode_json, failed, refused, success_body
@@ -64,6 +64,13 @@ def _build_no_url(*arguments: object, **values: object) -> tuple[str, str]:
     raise NotImplementedError("Routes of Relay build no URLs.")
 
 
+class _Path(PathConverter):
+    """A part of a path that may have slashes, also at both ends: the name of a channel, or the id of a user."""
+
+    part_isolating = False
+    regex = ".+?"
+
+
 class _App(QuartTrio):
     core: Core
     draining: Draining
@@ -103,6 +110,7 @@ def create_app(
     app.cors = Cors(core.origins)
     app.draining = readiness.draining
     app.core = core
+    app.url_map.converters["path"] = _Path
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # no response is a redirect
     for blueprint in (*blueprints, health.blueprint(readiness)):
