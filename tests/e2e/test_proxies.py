@@ -153,6 +153,9 @@ async def test_the_largest_body_passes_and_a_larger_one_is_refused(name: str, tm
         too_large = body[:-1] + b" " * (size + 1 - len(body)) + b"]"
         assert len(too_large) == size + 1
         assert (await http.post("/v1/publish", content=too_large, headers=json_type)).status_code == 413
+        batch = json.dumps({"commands": [{"publish": item} for item in items]}).encode()
+        answer = await http.post("/api/batch", content=batch, headers=json_type)
+        assert (answer.status_code, len(answer.json()["replies"])) == (200, 40)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

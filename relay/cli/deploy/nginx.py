@@ -87,7 +87,7 @@ server {{
     # Relay pings each connection every {ping:g} s or more often, so only a dead one is silent for this long.
     proxy_read_timeout {read_timeout}s;
     proxy_send_timeout {read_timeout}s;
-    # The largest body that this configuration of Relay accepts, and the pause that it allows within a body.
+    # The largest body that this configuration of Relay accepts on most paths, and the pause that it allows within one.
     client_max_body_size {largest_body};
     client_body_timeout {body_timeout}s;
 {tls}
@@ -96,6 +96,11 @@ server {{
     location = /v1/publish {{
         client_max_body_size 0;
         proxy_request_buffering off;
+        proxy_pass {scheme}://relay;
+    }}
+    # A request of the management API may publish as much (limits.max_publish_bytes).
+    location /api/ {{
+        client_max_body_size {largest_api_body};
         proxy_pass {scheme}://relay;
     }}
     location / {{
@@ -143,6 +148,7 @@ def site_of(config: Config, domain: str) -> str:
         ping=longest_ping(config),
         read_timeout=read_timeout(config),
         largest_body=largest_body(config),
+        largest_api_body=max(largest_body(config), config.limits.max_publish_bytes),
         scheme="https" if uses_tls else "http",
         tls=TLS if uses_tls else "",
         **timeouts(),

@@ -74,7 +74,7 @@ def timeouts() -> dict[str, int]:
 
 
 def largest_body(config: Config) -> int:
-    """Return the size in bytes of the largest body that Relay accepts, except on /v1/publish."""
+    """Return the size in bytes of the largest body that Relay accepts, except on /v1/publish and below /api/."""
     from relay.access.publishing import MAX_OTHER_BYTES
 
     namespaces = config.namespaces.values()

@@ -89,7 +89,9 @@ def test_nginx_has_what_websockets_and_streams_need() -> None:
     publish = inner(secure, "location", "=", "/v1/publish")
     assert one(publish, "client_max_body_size") == ["0"]
     assert one(publish, "proxy_request_buffering") == ["off"]
-    for location in (publish, inner(secure, "location", "/")):
+    api = inner(secure, "location", "/api/")
+    assert one(api, "client_max_body_size") == ["8388608"]
+    for location in (publish, api, inner(secure, "location", "/")):
         assert one(location, "proxy_pass") == ["http://relay"]
         assert not all_of(location, "proxy_set_header"), "it would hide those of the server"
     assert "$request " not in one(whole, "log_format")[1]
