@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 
 from relay.access.rights import Rights, asked_to_subscribe
-from relay.access.rules import check_publish, check_subscribe, check_without_rooms, is_backend
+from relay.access.rules import check_backend, check_publish, check_subscribe, check_without_rooms, is_backend
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
-from relay.model.namespaces import ChannelName, Namespaces, PublishRule
+from relay.model.namespaces import ChannelName, Namespaces, PublishRule, SubscribeRule
 from relay.model.principal import Principal
 from relay.model.publication import Draft
 from relay.model.subscription_token import SubscriptionToken
@@ -107,6 +107,8 @@ async def _basis(
     publishing: bool,
 ) -> str:
     """Return why the principal has the right, in words. Raises as the checks of `rules` and `Rights`."""
+    if principal is not None and principal.key_id is not None:
+        _check_key(principal, channel, publishing=publishing)
     if publishing and principal is not None and channel.namespace.publish_hook is not None:
         hook = await rights.check_publish(principal, channel)
         if hook is not None:
@@ -124,6 +126,14 @@ async def _basis(
         return basis.value
     await (check_publish if publishing else check_subscribe)(rooms, principal, channel)
     return "the room lets the caller in"
+
+
+def _check_key(principal: Principal, channel: ChannelName, *, publishing: bool) -> None:
+    """Raise unless an API key may act on a channel: rules and hooks are for users, and its scopes decide before them."""
+    if publishing:
+        check_backend(principal)
+    elif not principal.is_admin and channel.namespace.subscribe is not SubscribeRule.ANYONE:
+        raise RequestError(Code.FORBIDDEN, "This API key lacks the scope admin.")
 
 
 def _rule_steps(principal: Principal | None, channel: ChannelName, *, publishing: bool) -> list[Step]:
@@ -211,5 +221,7 @@ def _cure(refusal: RequestError, channel: ChannelName, *, publishing: bool) -> s
             return f"Add the user to the room: POST /v1/chatrooms/{channel.id}/members."
         case RefusalReason.NOT_FOUND:
             return f"Create the room {channel.id}, or add the user to it if it is private."
+        case None if refusal.code is Code.FORBIDDEN:
+            return "Use the token of a user that may, or an API key with the scope admin."
         case _:
             return "Use a token that the server accepts."

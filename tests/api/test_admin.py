@@ -299,6 +299,28 @@ async def test_why_for_a_token_and_a_key(tmp_path: Path) -> None:
         await admin.post("/why", 400, user="ann", channel="user:ann", action="fly")
 
 
+async def test_why_an_api_key_may_not_do_what_a_user_may(tmp_path: Path) -> None:
+    """Rules and backend hooks are for users."""
+    own = {"namespaces.notes.subscribe": "users", "namespaces.notes.publish": "users"}
+    async with administered(tmp_path, **own) as admin:
+        assert (await admin.post("/why", user="ann", channel="notes:1", action="publish"))["allowed"]
+        key, secret = await create_key(tmp_path, "connect")
+        headers = {"X-API-Key": secret}
+        url = "/v1/channels/notes%3A1"
+        assert (await admin.http.get(f"{url}/history", headers=headers)).status_code == 403
+        assert (await admin.http.post(f"{url}/publish", json={"data": 1}, headers=headers)).status_code == 403
+        found = await admin.post("/why", key=key.id, channel="notes:1")
+        assert (found["allowed"], found["code"]) == (False, "forbidden")
+        assert "scope admin" in found["change"]
+        found = await admin.post("/why", key=key.id, channel="notes:1", action="publish")
+        assert (found["allowed"], found["code"]) == (False, "forbidden")
+        assert "scope publish" in found["change"]
+        assert (await admin.post("/why", key=key.id, channel="market:BTC"))["allowed"], "it is for anyone"
+        for scope, action in (("admin", "subscribe"), ("admin", "publish"), ("publish", "publish")):
+            key, _ = await create_key(tmp_path, scope)
+            assert (await admin.post("/why", key=key.id, channel="notes:1", action=action))["allowed"]
+
+
 # -- tail --------------------------------------------------------------------------------------------------------------
 
 

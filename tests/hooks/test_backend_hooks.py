@@ -23,6 +23,7 @@ from relay.hooks.answers import Kind, Question, read_subscription
 from relay.hooks.backend import BackendHook
 from relay.hooks.egress import EgressError, Failure, Response, Target
 from relay.hooks.signing import signed_headers
+from tests.api.probe import create_key
 from tests.backend import Received, Reply, result
 from tests.clients import Client, connect, live
 from tests.hooks.hooked import KEY, SECRET, UNCLEAR, decide, hooked
@@ -682,6 +683,18 @@ async def test_why(tmp_path: Path, channel: str, action: str, allowed: bool, fou
         assert not any("nobody" in step["found"] for step in answer["steps"]), "the hook of notes decides in its place"
         assert change in answer["change"]
         assert all(request.json["why"] for request in here.backend.received)
+
+
+@pytest.mark.parametrize(("channel", "action"), [("orders:1", "subscribe"), ("notes:1", "publish")])
+async def test_why_asks_no_backend_about_an_api_key(tmp_path: Path, channel: str, action: str) -> None:
+    async with hooked(tmp_path) as here:
+        from tests.http_client import http_connection
+
+        key, _ = await create_key(tmp_path, "connect")
+        async with http_connection(here.address, bearer("root", admin=True)) as http:
+            asked = {"key": key.id, "channel": channel, "action": action}
+            status, body = await http.request("POST", "/v1/admin/why", asked)
+        assert (status, body["data"]["allowed"], here.backend.received) == (200, False, [])
 
 
 async def test_without_hooks_no_task_and_no_header_is_kept(tmp_path: Path) -> None:
