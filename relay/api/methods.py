@@ -14,8 +14,8 @@ from relay.access.publishing import MAX_KEY_CHARACTERS
 from relay.access.reading import MAX_PAGE
 from relay.api import audit
 from relay.api.authentication import Caller, check_admin
+from relay.api.batch_bounds import checked_commands
 from relay.api.method_views import (
-    MAX_COMMANDS,
     BatchReply,
     BatchResult,
     BroadcastResult,
@@ -43,10 +43,7 @@ from relay.model.publication import Draft, Position, Published
 
 MAX_HISTORY_BYTES = 1_048_576
 """Bytes of data in one answer about a history; the first publication comes in any case."""
-MAX_READS = 16
-"""Commands of one batch that read, so that its answer stays bounded."""
 
-_READS = frozenset({"presence", "history", "channels"})
 _TERMINAL_CODES = (range(3500, 4000), range(4500, 5000))
 """The codes of `disconnect` after which a client of that protocol does not reconnect."""
 
@@ -202,12 +199,7 @@ async def _broadcast(request: Request, params: Mapping[str, Any]) -> BroadcastRe
 
 
 async def _batch(request: Request, params: Mapping[str, Any]) -> BatchResult:
-    commands = params.get("commands")
-    maximum = min(MAX_COMMANDS, request.core.config.limits.max_publish_items)
-    if not isinstance(commands, list) or len(commands) > maximum:
-        raise invalid_field("commands", f"must be a list of at most {maximum} commands")
-    if sum(bool(_READS & set(one)) for one in commands if isinstance(one, dict)) > MAX_READS:
-        raise invalid_field("commands", f"may have {MAX_READS} of presence, history and channels at most")
+    commands = checked_commands(params.get("commands"), request.core.config.limits.max_publish_items)
     replies: list[BatchReply] = []
     for first, command in enumerate(commands):
         if first >= len(replies):

@@ -18,7 +18,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from relay.api import methods
+from relay.api import batch_bounds, methods
 from relay.ground.clock import Clock
 from relay.ground.errors import Code
 from relay.server.server import Server
@@ -219,8 +219,22 @@ async def test_batch(tmp_path: Path) -> None:
         commands = [{"publish": {"channel": "no:1", "data": {}}}, {"nothing": {}}, 7, {"batch": {"commands": []}}]
         refused = (await relay.post("batch", {"commands": commands})).json()["replies"]
         assert [one["error"]["code"] for one in refused] == [102, 104, 107, 107]
-        too_many = [{"history": {"channel": "trades"}}] * (methods.MAX_READS + 1)
+        too_many = [{"history": {"channel": "trades"}}] * (batch_bounds.MAX_READS + 1)
         assert (await relay.post("batch", {"commands": too_many})).json()["error"]["code"] == 107
+
+
+async def test_the_broadcasts_of_a_batch_have_a_bound_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one request could take hundreds of megabytes for its answer."""
+    assert batch_bounds.MAX_CHANNELS == 20_000
+    monkeypatch.setattr(batch_bounds, "MAX_CHANNELS", 5)
+    async with managed(tmp_path) as relay:
+        two, three = ({"broadcast": {"channels": ["trades"] * count, "data": {}}} for count in (2, 3))
+        assert len((await relay.post("batch", {"commands": [two, three]})).json()["replies"]) == 2
+        refused = (await relay.post("batch", {"commands": [three, three]})).json()["error"]
+        assert (refused["code"], "5 channels at most" in refused["message"]) == (107, True)
+        odd = [{"broadcast": {}}, {"broadcast": []}, {"broadcast": {"channels": 7}}, 7, {}]
+        replies = (await relay.post("batch", {"commands": odd})).json()["replies"]
+        assert [one["error"]["code"] for one in replies] == [107] * 5
 
 
 async def test_history_and_its_removal(tmp_path: Path) -> None:
