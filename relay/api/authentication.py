@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 
 import attrs
 import trio
@@ -53,9 +54,10 @@ def caller_of(core: Core, request: Request) -> Caller:
 def operator_caller(core: Core, request: Request) -> Caller:
     """Return the caller of one of Quart's requests to a route that takes sessions of the console."""
     headers = request.headers
+    secure = uses_https(core, peer_of(request), headers.get("X-Forwarded-Proto", ""))
     return attrs.evolve(
         caller_of(core, request),
-        session=session_in(headers.get("Cookie", "")),
+        session=session_in(headers.get("Cookie", ""), secure=secure),
         proof=headers.get("X-Console-Proof"),
     )
 
@@ -63,17 +65,29 @@ def operator_caller(core: Core, request: Request) -> Caller:
 def operator_caller_of_head(core: Core, head: RequestHead, peer: str) -> Caller:
     """Return the caller of a request as `operator_caller` does, on a connection from `peer`."""
     cookie, proof = head.first(b"cookie") or b"", head.first(b"x-console-proof")
+    secure = uses_https(core, peer, (head.first(b"x-forwarded-proto") or b"").decode("latin-1"))
     return attrs.evolve(
         caller_of_head(core, head, peer),
-        session=session_in(cookie.decode("latin-1")),
+        session=session_in(cookie.decode("latin-1"), secure=secure),
         proof=None if proof is None else proof.decode("latin-1"),
     )
 
 
-def session_in(cookies: str) -> str | None:
-    """Return the session of the console in a header Cookie; None if there is none. The one of HTTPS counts first."""
+def session_in(cookies: str, *, secure: bool) -> str | None:
+    """Return the session of the console in a header Cookie; None if there is none.
+
+    Over HTTPS (`secure`) the other cookie does not count: a page of another host below the same domain can set it.
+    """
     found = dict(one.strip().partition("=")[::2] for one in cookies.split(";"))
-    return found.get(SECURE_COOKIE) or found.get(COOKIE) or None
+    return found.get(SECURE_COOKIE if secure else COOKIE) or None
+
+
+def uses_https(core: Core, peer: str, forwarded_proto: str) -> bool:
+    """Return whether a client uses HTTPS: with this server, or with a trusted proxy, the peer, that says so."""
+    if core.config.server.tls_cert is not None:
+        return True
+    trusted = bool(peer) and ip_address(peer) in core.trusted_proxies
+    return trusted and forwarded_proto.strip().lower() == "https"
 
 
 def caller_of_head(core: Core, head: RequestHead, peer: str) -> Caller:
@@ -88,9 +102,13 @@ def caller_of_head(core: Core, head: RequestHead, peer: str) -> Caller:
 
 def address_of(core: Core, request: Request) -> str:
     """Return the address of a request's client, as the trusted proxies report it."""
-    peer = (request.scope.get("client") or ("",))[0]
     named = request.headers.getlist("X-Forwarded-For")
-    return client_address(peer, [value.encode("latin-1") for value in named], core.trusted_proxies)
+    return client_address(peer_of(request), [value.encode("latin-1") for value in named], core.trusted_proxies)
+
+
+def peer_of(request: Request) -> str:
+    """Return the address at the other end of a request's connection; empty if it has none."""
+    return str((request.scope.get("client") or ("",))[0])
 
 
 async def principal_of(core: Core, request: Request) -> Principal:

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from quart import Request
 
-from relay.api.authentication import address_of
+from relay.api.authentication import address_of, peer_of, uses_https
 from relay.core import Core
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
@@ -39,12 +39,8 @@ def _names_this_machine(request: Request) -> bool:
 
 
 def is_secure(core: Core, request: Request) -> bool:
-    """Return whether the client uses HTTPS: with this server, or with a trusted proxy that says so."""
-    if core.config.server.tls_cert is not None:
-        return True
-    peer = (request.scope.get("client") or ("",))[0]
-    trusted = bool(peer) and ip_address(peer) in core.trusted_proxies
-    return trusted and request.headers.get("X-Forwarded-Proto", "").strip().lower() == "https"
+    """Return whether the client of a request uses HTTPS. See `uses_https`."""
+    return uses_https(core, peer_of(request), request.headers.get("X-Forwarded-Proto", ""))
 
 
 def of_other_site(request: Request) -> bool:

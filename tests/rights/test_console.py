@@ -374,6 +374,21 @@ async def test_where_the_console_is(tmp_path: Path, enabled: str, headers: dict[
             assert (await browser.get("/v1/admin/server")).status_code == 200
 
 
+async def test_over_https_a_cookie_that_another_host_can_set_does_not_count(tmp_path: Path) -> None:
+    """A page of another host below the domain could sign a person in as somebody else. `__Host-` prevents that."""
+    https = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    async with console(tmp_path, **{"console.enabled": "always"}) as there, there.browser(**https) as browser:
+        signed_in = await browser.post("/console/session", json={"link": await there.link()})
+        name, _, secret = signed_in.headers["set-cookie"].partition(";")[0].partition("=")
+        browser.headers["X-Console-Proof"] = signed_in.json()["data"]["proof"]
+        for cookie, counts in ((name, True), (name.removeprefix("__Host-"), False)):
+            browser.cookies.clear()
+            browser.headers["Cookie"] = f"{cookie}={secret}"
+            assert ((await browser.get("/console/session")).json()["data"] is not None) is counts
+            for path in ("/v1/admin/server", "/v1/admin/tail?rate=0"):  # which are answered by different parts
+                assert ((await browser.get(path)).status_code != 401) is counts
+
+
 async def test_files_of_the_console_alone_are_served(tmp_path: Path) -> None:
     async with console(tmp_path) as there, there.browser() as browser:
         for path in ("nothing.js", "../pages.py", "..%2fpages.py", "pages", "pages/", "app.py"):
