@@ -12,7 +12,7 @@ from relay.api.admin import PREFIX
 from relay.api.app import json_body, success
 from relay.api.authentication import caller_of, operator_of, reader_of
 from relay.api.operation import CONSOLE_OPERATOR, CONSOLE_READER, describe
-from relay.api.params import NEW_USER, NUMBERED_PAGE, Params, number_cursor, page_query
+from relay.api.params import MAX_CURSOR_DIGITS, NEW_USER, NUMBERED_PAGE, PAGE, Params, number_cursor, page_query
 from relay.chat.rooms import MAX_NAME_CHARACTERS
 from relay.core import Core
 from relay.ground.clock import iso_ms
@@ -24,6 +24,13 @@ from relay.store.rooms import ROOM_TYPES, Member, Room, RoomType
 
 ROOM = "/rooms/<room_id>"
 _TYPE = Param({"enum": [*ROOM_TYPES, "", None]})
+_MEMBER_CURSOR = Param(
+    {
+        "type": "string",
+        "pattern": f"^([0-9]{{1,{MAX_CURSOR_DIGITS}}}-.{{1,{MAX_ID_CHARACTERS}}})?$",
+        "description": "The cursor of the last page.",
+    }
+)
 
 
 class AdminRoomView(TypedDict):
@@ -82,28 +89,29 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         answer=AdminRoomsView,
     )
     async def rooms() -> Response:
-        principal = _as_admin(await reader_of(core, request))
+        await reader_of(core, request)
         query, limit = page_query()
-        skipped, type_ = number_cursor(query), _type(query.optional("type"))
-        found, total = await core.rooms.visible(principal, type_=type_, limit=limit, offset=skipped)
-        shown = [_room_entry(core, room) for room in found]
-        return success({"rooms": shown, "cursor": _next(skipped, len(found), total), "total": total})
+        before, type_ = number_cursor(query) or None, _type(query.optional("type"))
+        found, total = await core.rooms.page(before=before, type_=type_, limit=limit + 1)
+        cursor = str(found[limit - 1][0]) if len(found) > limit else None
+        shown = [_room_entry(core, room) for _, room in found[:limit]]
+        return success({"rooms": shown, "cursor": cursor, "total": total})
 
     @routes.get(f"{ROOM}/members")
     @describe(
         "List the members of a room.",
         CONSOLE_READER,
-        query=NUMBERED_PAGE,
+        query={**PAGE, "cursor": _MEMBER_CURSOR},
         answer=AdminMembersView,
         errors=[Code.NOT_FOUND],
     )
     async def members(room_id: str) -> Response:
-        principal = _as_admin(await reader_of(core, request))
+        await reader_of(core, request)
         query, limit = page_query()
-        skipped = number_cursor(query)
-        room = await core.rooms.get(principal, room_id)
-        found, total = await core.rooms.members(principal, room_id, limit=limit, offset=skipped)
-        cursor, shown = _next(skipped, len(found), total), [_member_entry(one) for one in found]
+        room, found = await core.rooms.members_page(room_id, after=_member_cursor(query), limit=limit + 1)
+        last = found[limit - 1] if len(found) > limit else None
+        cursor = None if last is None else f"{last.joined_at}-{last.user_id}"
+        shown, total = [_member_entry(one) for one in found[:limit]], room.member_count
         return success({"room": _room_entry(core, room), "members": shown, "cursor": cursor, "total": total})
 
 
@@ -178,8 +186,15 @@ def _type(given: str | None) -> RoomType | None:
     return given
 
 
-def _next(skipped: int, count: int, total: int) -> str | None:
-    return str(skipped + count) if count and skipped + count < total else None
+def _member_cursor(query: Params) -> tuple[int, str] | None:
+    cursor = query.long_text("cursor")
+    if cursor is None:
+        return None
+    joined_at, _, user_id = cursor.partition("-")
+    is_number = joined_at.isascii() and joined_at.isdigit() and len(joined_at) <= MAX_CURSOR_DIGITS
+    if not (is_number and 0 < len(user_id) <= MAX_ID_CHARACTERS):
+        raise invalid_field("cursor", "must be the cursor of the last page")
+    return int(joined_at), user_id
 
 
 def _room_entry(core: Core, room: Room) -> AdminRoomView:

@@ -108,6 +108,12 @@ class Rooms:
             lambda connection: store.list_visible(connection, user_id, type_, limit, offset)
         )
 
+    async def page(
+        self, *, before: int | None, type_: RoomType | None, limit: int
+    ) -> tuple[list[tuple[int, Room]], int]:
+        """Return the newest rooms below a number, each with its number, and the number of all, for an operator."""
+        return await self._database.read(lambda connection: store.list_before(connection, before, type_, limit))
+
     async def update(self, principal: Principal, room_id: str, fields: Mapping[str, Any]) -> Room:
         """Change some of `name`, `description` and `type`. Only the creator and admins may.
 
@@ -164,6 +170,20 @@ class Rooms:
         def query(connection: Transaction) -> tuple[list[Member], int]:
             room = readable(connection, principal, room_id)
             return store.list_members(connection, room_id, limit, offset), room.member_count
+
+        return await self._database.read(query)
+
+    async def members_page(
+        self, room_id: str, *, after: tuple[int, str] | None, limit: int
+    ) -> tuple[Room, list[Member]]:
+        """Return a room, and the members that joined after a time and a user id, for an operator.
+
+        Raises:
+            RequestError: `NOT_FOUND`.
+        """
+
+        def query(connection: Transaction) -> tuple[Room, list[Member]]:
+            return existing(connection, room_id), store.list_members_after(connection, room_id, after, limit)
 
         return await self._database.read(query)
 

@@ -85,6 +85,24 @@ def list_visible(
     return [Room(*row) for row in rows], total
 
 
+def list_before(
+    connection: Transaction, number: int | None, room_type: RoomType | None, limit: int
+) -> tuple[list[tuple[int, Room]], int]:
+    """Return the newest rooms with a lower number (None: all rooms), each with its number, and the total number of rooms."""
+    conditions, parameters = ["true"], list[Any]()
+    for condition, value in (("type = ?", room_type), ("seq < ?", number)):
+        if value is not None:
+            conditions.append(condition)
+            parameters.append(value)
+    rows = connection.execute(
+        f"SELECT seq, {_COLUMNS} FROM rooms WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?",  # noqa: S608
+        (*parameters, limit),
+    )
+    types = ROOM_TYPES if room_type is None else (room_type,)
+    total = sum(_count(connection, None, each) for each in types)
+    return [(number, Room(*row)) for number, *row in rows], total
+
+
 def _count(connection: Transaction, user_id: str | None, room_type: RoomType) -> int:
     if user_id is None or room_type != "private":
         query = "SELECT count(*) FROM rooms WHERE type = ?"
@@ -154,5 +172,18 @@ def list_members(connection: Transaction, room_id: str, limit: int, offset: int)
         "SELECT user_id, joined_at, first_name, last_name, avatar FROM members LEFT JOIN users ON users.id = user_id "
         "WHERE room_id = ? ORDER BY joined_at, user_id LIMIT ? OFFSET ?",
         (room_id, limit, offset),
+    )
+    return [Member(*row) for row in rows]
+
+
+def list_members_after(
+    connection: Transaction, room_id: str, place: tuple[int, str] | None, limit: int
+) -> list[Member]:
+    """Return the members that follow a place, a time of joining and a user id, in the order in which they joined."""
+    after, parameters = ("", ()) if place is None else ("AND (joined_at, user_id) > (?, ?) ", place)
+    rows = connection.execute(
+        "SELECT user_id, joined_at, first_name, last_name, avatar FROM members LEFT JOIN users ON users.id = user_id "  # noqa: S608
+        f"WHERE room_id = ? {after}ORDER BY joined_at, user_id LIMIT ?",
+        (room_id, *parameters, limit),
     )
     return [Member(*row) for row in rows]

@@ -51,6 +51,37 @@ async def test_rooms_and_members(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert {"room created", "member added", "member removed"} <= set(lines)
 
 
+async def test_pages_of_rooms_and_members_skip_and_repeat_nothing_that_stays(tmp_path: Path) -> None:
+    async with administered(tmp_path) as admin:
+        ids = [(await admin.post("/rooms", 201, name=f"Room {number}", type="group"))["id"] for number in range(6)]
+        page = await admin.get("/rooms", limit=3)
+        await admin.post("/rooms", 201, name="New")
+        gone = await admin.http.delete(f"/v1/chatrooms/{ids[5]}")
+        assert gone.status_code == 200
+        shown = [one["id"] for one in page["rooms"]]
+        while page["cursor"] is not None:
+            page = await admin.get("/rooms", limit=2, cursor=page["cursor"])
+            shown += [one["id"] for one in page["rooms"]]
+        assert shown == ids[::-1]
+
+        users = [f"user-{number}" for number in range(7)]
+        path = f"/rooms/{ids[0]}/members"
+        for user in users:
+            await admin.post(path, user=user)
+        page, removed = await admin.get(path, limit=3), []
+        while page["members"]:
+            for one in page["members"]:
+                if one["userId"] in users:
+                    await admin.http.delete(f"/v1/admin{path}/{one['userId']}")
+                    removed.append(one["userId"])
+            if page["cursor"] is None:
+                break
+            page = await admin.get(path, limit=3, cursor=page["cursor"])
+        assert removed == users
+        for wrong in ("x", "1-", "-a", f"{'1' * 16}-a", f"1-{'a' * 257}"):
+            assert (await admin.http.get(f"/v1/admin{path}?cursor={wrong}")).status_code == 400
+
+
 async def test_a_member_that_is_removed_loses_the_room(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin, live(admin.address, "ada") as ada:
         room = (await admin.post("/rooms", 201, name="R", type="private"))["id"]

@@ -131,3 +131,22 @@ def test_member_listing(connection: Transaction) -> None:
     assert [member.user_id for member in listed] == ["cora", "z", "a", "b"]
     assert listed[3] == rooms.Member("b", 2000, "B", None, "https://b")
     assert [member.user_id for member in rooms.list_members(connection, "r", 2, 1)] == ["z", "a"]
+
+
+def test_pages_by_their_last_entry(connection: Transaction) -> None:
+    """For operators: what comes or goes meanwhile moves no other entry to another page."""
+    for id_ in ("one", "two", "three"):
+        rooms.insert(connection, room(id_))
+    rooms.insert(connection, room("hidden", type="private"))
+    [(_, first), (number, second)], total = rooms.list_before(connection, None, None, 2)
+    assert (first.id, second.id, total) == ("hidden", "three", 4)
+    rooms.insert(connection, room("four"))
+    rooms.delete(connection, "hidden")
+    assert [one.id for _, one in rooms.list_before(connection, number, None, 9)[0]] == ["two", "one"]
+    assert rooms.list_before(connection, number, "private", 9) == ([], 0)
+
+    for user, at in (("z", 1500), ("b", 2000), ("a", 2000)):
+        rooms.add_member(connection, "one", user, at)
+    rooms.remove_member(connection, "one", "a")
+    for place, following in {None: ["cora", "z", "b"], (1500, "z"): ["b"], (2000, "a"): ["b"], (2000, "b"): []}.items():
+        assert [member.user_id for member in rooms.list_members_after(connection, "one", place, 9)] == following
