@@ -35,7 +35,7 @@ from relay.api.params import (
     NUMBERED_PAGE,
     OPTIONAL,
     PAGE,
-    TEXT,
+    PATTERN,
     TEXTS,
     USER_OR_CLIENT,
     Params,
@@ -50,7 +50,7 @@ from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import Code, Reason, RefusalReason, RequestError, invalid_field
 from relay.ground.schema import Fields, Param, reference
-from relay.model.namespaces import MAX_ID_CHARACTERS
+from relay.model.namespaces import MAX_CHANNEL_CHARACTERS, MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.model.publication import Publication
 from relay.model.subscription_token import SubscriptionToken
@@ -58,7 +58,11 @@ from relay.model.subscription_token import SubscriptionToken
 PREFIX = "/v1/admin"
 
 _QUERY_TEXT = Param({"type": "string", "maxLength": MAX_ID_CHARACTERS})
-_QUERY_CHANNEL = Param({"type": "string", "format": "channel", "maxLength": MAX_ID_CHARACTERS})
+_QUERY_CHANNEL = Param({"type": "string", "format": "channel", "maxLength": MAX_CHANNEL_CHARACTERS})
+_CHANNEL_TEXT = Param({"type": "string", "minLength": 1, "maxLength": MAX_CHANNEL_CHARACTERS}, required=True)
+_CHANNEL_CURSOR = Param(
+    {"type": "string", "maxLength": MAX_CHANNEL_CHARACTERS, "description": "The cursor of the last page."}
+)
 _PLACES = Param(
     {
         "type": "string",
@@ -94,7 +98,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
     async def connections() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
-        name = query.optional("channel")
+        name = query.optional("channel", MAX_CHANNEL_CHARACTERS)
         page = await core.everywhere.connections(
             cursor=query.long_text("cursor"),
             limit=limit,
@@ -110,14 +114,16 @@ def _add_views(routes: Blueprint, core: Core) -> None:
     @describe(
         "List the channels with a subscriber.",
         CONSOLE_READER,
-        query={**PAGE, "pattern": _QUERY_TEXT},
+        query={**PAGE, "cursor": _CHANNEL_CURSOR, "pattern": PATTERN},
         answer=ChannelsView,
     )
     async def channels() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
-        after, pattern = query.optional("cursor") or "", query.optional("pattern") or "*"
-        found, unanswered = await core.everywhere.channels(pattern, after=after, limit=limit)
+        after = query.optional("cursor", MAX_CHANNEL_CHARACTERS) or ""
+        found, unanswered = await core.everywhere.channels(
+            query.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*", after=after, limit=limit
+        )
         cursor = found[-1].name if len(found) == limit else None
         data = {"channels": [attrs.asdict(one) for one in found], "cursor": cursor}
         return success(with_unanswered(cast(ChannelsView, data), unanswered))
@@ -154,7 +160,7 @@ def _add_why(routes: Blueprint, core: Core) -> None:
         "Explain why a user may or may not subscribe or publish.",
         CONSOLE_READER,
         body={
-            "channel": TEXT,
+            "channel": _CHANNEL_TEXT,
             "action": Param({"enum": ["subscribe", "publish", "", None]}),
             "user": OPTIONAL,
             "token": LONG_TEXT,
@@ -168,7 +174,7 @@ def _add_why(routes: Blueprint, core: Core) -> None:
         action = params.optional("action") or "subscribe"
         if action not in ("subscribe", "publish"):
             raise invalid_field("action", "must be subscribe or publish")
-        channel = params.text("channel")
+        channel = params.text("channel", MAX_CHANNEL_CHARACTERS)
         try:
             principal, token = await _asked_about(core, params)
         except RequestError as refusal:
@@ -203,7 +209,7 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
     async def history() -> Response:
         await reader_of(core, request)
         query, limit = page_query()
-        channel = core.namespaces.parse(query.text("channel"))
+        channel = core.namespaces.parse(query.text("channel", MAX_CHANNEL_CHARACTERS))
         before = number_cursor(query)
         page = await core.reading.page(channel, limit=limit, before=before or None)
         head, found = page.head, page.publications
@@ -244,7 +250,7 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
     async def unsubscribe() -> Response:
         principal, caller = await operator_of(core, request), caller_of(core, request)
         params = Params(await json_body())
-        (user, client), channel = _target(params), core.namespaces.parse(params.text("channel"))
+        (user, client), channel = _target(params), core.namespaces.parse(params.text("channel", MAX_CHANNEL_CHARACTERS))
         audit.record(principal, caller, "unsubscribe", user=user, client=client, channel=channel.text)
         ended, unanswered = await core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
         data: UnsubscribedView = {"unsubscribed": ended}

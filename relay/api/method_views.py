@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from relay.access.publishing import MAX_KEY_CHARACTERS
-from relay.api.params import CHANNEL, FLAG, INTEGER, MAX_LISTED, OPTIONAL, POSITION, TEXT, TEXTS
+from relay.api.params import CHANNEL, FLAG, INTEGER, MAX_LISTED, OPTIONAL, PATTERN, POSITION, TEXT, TEXTS
 from relay.api.views import OfAllNodes
 from relay.config.namespaces import TYPE_PATTERN
 from relay.ground.schema import Fields, Param, Schema, reference
@@ -208,7 +208,7 @@ PARAMETERS: Mapping[str, Fields] = {
     "presence_stats": {"channel": CHANNEL},
     "history": {"channel": CHANNEL, "limit": INTEGER, "since": POSITION, "reverse": FLAG},
     "history_remove": {"channel": CHANNEL},
-    "channels": {"pattern": OPTIONAL},
+    "channels": {"pattern": PATTERN},
     "info": {},
 }
 """The parameters of each method. The handbook names those of Centrifugo that are refused."""

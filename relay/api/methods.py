@@ -37,7 +37,7 @@ from relay.broker.signal import Signal
 from relay.core import Core
 from relay.ground import strictjson
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
-from relay.model.namespaces import TYPE_RULE, ChannelName, is_type
+from relay.model.namespaces import MAX_CHANNEL_CHARACTERS, TYPE_RULE, ChannelName, is_type
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Position, Published
 
@@ -85,7 +85,7 @@ class Request:
 
     def channel(self, params: Params) -> ChannelName:
         """Return the channel that the parameters name. Raises RequestError."""
-        return self.core.namespaces.parse(params.text("channel"))
+        return self.core.namespaces.parse(params.text("channel", MAX_CHANNEL_CHARACTERS))
 
 
 def error_of(refusal: RequestError) -> MethodError:
@@ -352,7 +352,7 @@ async def _history_remove(request: Request, params: Params) -> NoResult:
 
 
 async def _channels(request: Request, params: Params) -> ChannelsResult:
-    pattern = params.optional("pattern") or "*"
+    pattern = params.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*"
     found, unanswered = await request.core.everywhere.all_channels(pattern)
     channels: ChannelsResult = {"channels": {one.name: {"num_clients": one.subscribers} for one in found}}
     return with_unanswered(channels, unanswered)

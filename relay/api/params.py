@@ -9,7 +9,7 @@ from quart import request
 
 from relay.ground.errors import invalid_field
 from relay.ground.schema import MAX_INTEGER, NOT_BLANK, Fields, Param, reference
-from relay.model.namespaces import MAX_ID_CHARACTERS
+from relay.model.namespaces import MAX_CHANNEL_CHARACTERS, MAX_ID_CHARACTERS
 from relay.model.publication import Position
 
 MAX_LONG_CHARACTERS = 16_384
@@ -45,6 +45,8 @@ POSITION = Param(
 )
 CHANNEL = Param(reference("Channel"), required=True)
 """The schema of the full name of a channel."""
+PATTERN = Param({"type": ["string", "null"], "maxLength": MAX_CHANNEL_CHARACTERS})
+"""The schema of a pattern of such names."""
 PAGE: Fields = {
     "limit": Param({"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": MAX_PAGE}),
     "cursor": Param({"type": "string", "maxLength": MAX_ID_CHARACTERS, "description": "The cursor of the last page."}),
@@ -71,20 +73,20 @@ class Params:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self._given = given
 
-    def text(self, name: str) -> str:
-        """Return a text that must be there, with 1 to MAX_ID_CHARACTERS characters."""
-        value = self.optional(name)
+    def text(self, name: str, maximum: int = MAX_ID_CHARACTERS) -> str:
+        """Return a text that must be there, with 1 to `maximum` characters."""
+        value = self.optional(name, maximum)
         if value is None:
             raise invalid_field(name, "is required and must be a text")
         return value
 
-    def optional(self, name: str) -> str | None:
-        """Return a text; None if it is missing or empty."""
+    def optional(self, name: str, maximum: int = MAX_ID_CHARACTERS) -> str | None:
+        """Return a text of at most `maximum` characters; None if it is missing or empty."""
         value = self._given.get(name)
         if value is None or value == "":
             return None
-        if not isinstance(value, str) or len(value) > MAX_ID_CHARACTERS:
-            raise invalid_field(name, f"must be a text of at most {MAX_ID_CHARACTERS} characters")
+        if not isinstance(value, str) or len(value) > maximum:
+            raise invalid_field(name, f"must be a text of at most {maximum} characters")
         return value
 
     def new_user(self, name: str) -> str:

@@ -11,7 +11,7 @@ from relay.api.authentication import Caller, authenticate_operator, check_reader
 from relay.api.direct import LINES
 from relay.api.draining import Draining
 from relay.api.operation import CONSOLE_READER, describe
-from relay.api.params import OPTIONAL, Params
+from relay.api.params import PATTERN, Params
 from relay.api.streaming import StartStream, stream_while_valid
 from relay.broker.taps import Tap
 from relay.core import Core
@@ -19,6 +19,7 @@ from relay.ground import strictjson
 from relay.ground.clock import iso_ms
 from relay.ground.errors import invalid_field
 from relay.ground.schema import Param
+from relay.model.namespaces import MAX_CHANNEL_CHARACTERS
 from relay.model.publication import Publication
 from relay.transports.exchange import Exchange
 
@@ -38,7 +39,7 @@ MAX_RATE = 1000
 @describe(
     "Stream what is published, a line each, until the caller closes.",
     CONSOLE_READER,
-    query={"pattern": Param(OPTIONAL.schema), "rate": Param({"type": "integer", "minimum": 1, "maximum": MAX_RATE})},
+    query={"pattern": PATTERN, "rate": Param({"type": "integer", "minimum": 1, "maximum": MAX_RATE})},
     media={LINES: str},
 )
 async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchange, start: StartStream) -> None:
@@ -52,7 +53,7 @@ async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchang
     rate = query.optional("rate") or str(DEFAULT_RATE)
     if not (rate.isascii() and rate.isdigit() and len(rate) < 6 and 1 <= int(rate) <= MAX_RATE):
         raise invalid_field("rate", f"must be 1 to {MAX_RATE}")
-    with core.steering.tap(query.optional("pattern") or "*", _line, int(rate)) as tap:
+    with core.steering.tap(query.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*", _line, int(rate)) as tap:
         write = partial(_write, tap, exchange, draining)
         await stream_while_valid(core, caller, principal, exchange, start, write)
 

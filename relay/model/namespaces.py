@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_ID_CHARACTERS = 256
 """Length of a channel's id. User ids are the longest ids, and have the same bound."""
+MAX_CHANNEL_CHARACTERS = 32 + 1 + MAX_ID_CHARACTERS
+"""Length of a channel's full name: a namespace, a colon and an id."""
 ROOM_ID_PATTERN = "[A-Za-z0-9_-]{1,64}"
 """The form of the id of a room."""
 ROOM_ID_RULE = "must be 1 to 64 of A-Z, a-z, 0-9, _ and -"

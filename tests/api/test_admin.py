@@ -225,6 +225,30 @@ async def test_channels(tmp_path: Path) -> None:
         assert ([one["name"] for one in rest["channels"]], rest["cursor"]) == (["community:c"], None)
 
 
+async def test_the_longest_name_of_a_channel_can_be_managed(tmp_path: Path) -> None:
+    """A namespace has 32 characters, and an id has 256."""
+    space = "n" * 32
+    one, two = (f"{space}:{last * 256}" for last in "ab")
+    async with (
+        administered(tmp_path, **{f"namespaces.{space}.subscribe": "users"}) as admin,
+        live(admin.address, "ann") as ann,
+    ):
+        for name in (one, two):
+            assert (await ann.ask(type="subscribe", channel=name))["type"] == "subscribed"
+        await admin.publish(one, n=1)
+        page = await admin.get("/channels", limit=1, pattern="n*")
+        rest = await admin.get("/channels", limit=1, cursor=page["cursor"], pattern=two)
+        assert [entry["name"] for entry in (*page["channels"], *rest["channels"])] == [one, two]
+        assert len((await admin.get("/history", channel=one))["publications"]) == 1
+        assert len((await admin.get("/connections", channel=one))["connections"]) == 1
+        assert (await admin.post("/why", user="ann", channel=one))["allowed"]
+        for method in ("history", "presence", "presence_stats", "channels", "history_remove"):
+            answer = await admin.http.post(f"/api/{method}", json={"channel": one, "pattern": one, "limit": 1})
+            assert answer.json()["result"] is not None
+        assert await admin.post("/unsubscribe", user="ann", channel=one) == {"unsubscribed": 1}
+        assert (await admin.http.get(f"/v1/admin/history?channel={one}x")).status_code == 400
+
+
 async def test_limits_in_force(tmp_path: Path) -> None:
     async with administered(tmp_path, **{"limits.max_subscriptions": 7}) as admin, live(admin.address, "ann"):
         found = await admin.get("/limits")
