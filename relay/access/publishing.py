@@ -124,7 +124,8 @@ class Publishing:
         draft = Draft(channel, type_, completed, self._clock.now_ms())
         draft.size = size
         if key is not None:
-            draft.idempotency = Idempotency(f"{channel.text} {scope}", key, self._idempotency_period)
+            # Names of channels and ids of users may have spaces, but no line break.
+            draft.idempotency = Idempotency(f"{channel.text}\n{scope}", key, self._idempotency_period)
         if not channel.namespace.built_in:
             draft.keep(None if document is None else strictjson.member(document, "data"))
             _check_size(draft)

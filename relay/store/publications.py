@@ -183,8 +183,8 @@ def forget_channel(connection: Transaction, name: str) -> None:
     Its offsets continue, so an old position never gets a wrong answer.
     """
     connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
-    # All scopes that begin with the name and a space. The character after the space is "!".
-    connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (f"{name} ", f"{name}!"))
+    # All scopes that begin with the name and a line break, which no name has. The character after it is "\v".
+    connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (f"{name}\n", f"{name}\v"))
 
 
 def find_earlier(connection: Transaction, key: Idempotency, now_ms: int) -> Published | None:

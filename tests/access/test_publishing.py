@@ -15,6 +15,7 @@ from relay.access.publishing import MAX_ITEM_BYTES, MAX_UNKNOWN_NAMED, Publishin
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Published
+from relay.store.publications import forget_channel
 from tests.parts import START_MS, Parts, admin, listening, open_parts, user
 
 
@@ -156,6 +157,23 @@ async def test_an_idempotency_key_counts_within_its_sender_and_channel(tmp_path:
     for earlier, repeat in zip(published, again, strict=False):
         assert isinstance(repeat, Published)
         assert (repeat.position, repeat.repeated) == (earlier.position, True)
+
+
+async def test_an_idempotency_key_is_not_one_of_another_name_with_spaces(tmp_path: Path) -> None:
+    """A channel and a user may have spaces in their names."""
+    async with open_publishing(tmp_path) as (publishing, parts):
+
+        def made(channel: str, scope: str) -> Draft:
+            return draft(publishing, {"channel": channel, "data": {"status": "x"}, "idempotencyKey": "k"}, scope=scope)
+
+        senders = [("task:a", "user:b user:c"), ("task:a user:b", "user:c")]
+        for channel, scope in senders:
+            [published] = await publishing.publish_many([made(channel, scope)])
+            assert isinstance(published, Published)
+            assert not published.repeated
+        await parts.database.write(lambda connection: forget_channel(connection, "task:a"))
+        outcomes = [await publishing.publish_many([made(channel, scope)]) for channel, scope in senders]
+    assert [one.repeated for [one] in outcomes if isinstance(one, Published)] == [False, True]
 
 
 async def test_a_room_that_was_made_anew_knows_no_keys(tmp_path: Path) -> None:
