@@ -89,6 +89,8 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
         if key_path in known:
             _put(table, key_path, _from_environment(raw, known[key_path].type))
             sources[key_path] = name
+        elif (table_name := key_path.partition(".")[0]) in _tables():
+            problems.append(Problem(name, f"names an option of [{_sample(table_name)}]; only the file can set these"))
         else:
             near = [ENVIRONMENT_PREFIX + other.upper().replace(".", "__") for other in _nearest(key_path)]
             problems.append(Problem(name, f"does not name a setting; {_suggestion(near)}"))
@@ -225,8 +227,19 @@ def _checked(field: attrs.Attribute[Any], value: object) -> object:
     return converted
 
 
+@functools.cache
+def _tables() -> Mapping[str, str]:
+    """Return the tables with free keys by their name, each with a key as an example."""
+    return {field.name: field.metadata["name"] for field in attrs.fields(Config) if "entry" in field.metadata}
+
+
+def _sample(table_name: str) -> str:
+    return f"{table_name}.{_tables()[table_name]}"
+
+
 def _not_a_section(value: object, path: tuple[str, ...]) -> str:
-    return f"is a section, not {_kind(value)}; write [{'.'.join(path)}] and its settings below it"
+    section = _sample(path[0]) if len(path) == 1 and path[0] in _tables() else ".".join(path)
+    return f"is a section, not {_kind(value)}; write [{section}] and its settings below it"
 
 
 def _unknown_setting(path: tuple[str, ...]) -> str:
@@ -291,7 +304,7 @@ def _nearest(key_path: str) -> list[str]:
     known = _key_paths()
     parent, _, name = key_path.rpartition(".")
     below = [path.removeprefix(f"{parent}.") for path in known if path.startswith(f"{parent}.")] if parent else known
-    beside = sorted({path.split(".")[0] for path in below})
+    beside = sorted({path.split(".")[0] for path in below} | (set() if parent else _tables().keys()))
     if similar := difflib.get_close_matches(name, beside, 1):
         return [f"{parent}.{similar[0]}" if parent else similar[0]]
     return [path for path in known if path.rpartition(".")[2] == name] or difflib.get_close_matches(key_path, known, 1)

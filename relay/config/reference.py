@@ -41,7 +41,8 @@ A later source overrides an earlier one:
 1. The default.
 2. The file: `--config FILE`, else the file that `RELAY_CONFIG` names, else `./relay.toml` if it exists.
 3. The environment. `RELAY_SERVER__PORT=9000` sets `server.port`: two underscores separate section and key.
-   A value is written as in the file, such as `["10.0.0.7"]`; a text needs no quotes.
+   A value is written as in the file, such as `["10.0.0.7"]`; a text needs no quotes. Namespaces, hooks and webhooks are
+   in the file alone.
 4. An option of the command, such as `relay serve --port 9000`.
 
 A change takes effect at a restart. A [reload](operations.md#reload) takes up the settings of which this page says so,

@@ -95,6 +95,10 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ("[server]\nprot = 1", "server.prot", "is not a setting; did you mean server.port?"),
         ("port = 1", "port", "is not a setting; did you mean server.port?"),
         ("[sever]\nport = 1", "sever", "is not a setting; did you mean server?"),
+        ("[namespace.orders]", "namespace", "is not a setting; did you mean namespaces?"),
+        ("[webhook.backend]\nurl = 1", "webhook", "is not a setting; did you mean webhooks?"),
+        ("[hook.backend]\nurl = 1", "hook", "is not a setting; did you mean hooks?"),
+        ('[[webhooks]]\nurl = "x"', "webhooks", "not an array; write [webhooks.backend] and its settings below"),
         ("[dialects.life]", "dialects.life", "is not a setting; did you mean dialects.live?"),
         (
             "[dialects.live]\npong_timeout = 1",
@@ -305,6 +309,8 @@ def test_variables_with_one_underscore_are_none_of_ours(tmp_path: Path) -> None:
         ("RELAY__PORT", "does not name a setting"),
         ("RELAY_DIALECTS__LIVE", "does not name a setting"),
         ("RELAY_SERVER__PORT__X", "does not name a setting"),
+        ("RELAY_WEBHOOKS__BACKEND__SECRET", "names an option of [webhooks.backend]; only the file can set these"),
+        ("RELAY_NAMESPACES__ORDERS__PRESENCE", "names an option of [namespaces.orders]; only the file can set these"),
     ],
 )
 def test_a_variable_that_names_no_setting_is_an_error(tmp_path: Path, name: str, message: str) -> None:
