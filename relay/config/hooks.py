@@ -104,9 +104,11 @@ def wrong_hooks(
         connect_hook is not None
         and connect_hook in hooks
         and "cookie" in hooks[connect_hook].headers
-        and "*" in allowed_origins
+        and (of_any_page := sorted({"*", "null"}.intersection(allowed_origins)))
     ):
+        # Every page can have the origin null: it opens a sandboxed frame.
         message = (
-            'has "cookie" while server.allowed_origins allows every origin, so a foreign page could act as its visitor'
+            f'has "cookie" while server.allowed_origins has {quoted(of_any_page[0])}, '
+            "so a foreign page could act as its visitor"
         )
         yield f"hooks.{connect_hook}.headers", f"{message}; list the origins of your pages in server.allowed_origins"

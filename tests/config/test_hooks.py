@@ -84,6 +84,12 @@ def test_a_backend_of_the_own_network(tmp_path: Path, host: str) -> None:
             "hooks.backend.headers",
             "list the origins of your pages in server.allowed_origins",
         ),
+        (
+            HOOK + 'headers = ["cookie"]\n[auth]\nconnect_hook = "backend"\n'
+            '[server]\nallowed_origins = ["https://app.example.org", "null"]',
+            "hooks.backend.headers",
+            'server.allowed_origins has "null"',
+        ),
     ],
 )
 def test_hooks_and_the_settings_that_name_them(tmp_path: Path, text: str, path: str, message: str) -> None:
