@@ -74,7 +74,7 @@ class Rights:
             return token
         question = attrs.evolve(self._question(Kind.SUBSCRIBE, principal, channel, subscriber), why=why)
         right = read_subscription(channel.text, principal.user_id)
-        found = await self._hooks[name].ask(question, right, connected=subscriber is not None)
+        found = await self._hook(name).ask(question, right, connected=subscriber is not None)
         if found.expires_at is not None and found.expires_at <= self._clock.now():
             message = "The yes of the backend has expired: its expire_at is in the past."
             raise RequestError(Code.FORBIDDEN, message, reason=RefusalReason.BACKEND_EXPIRED)
@@ -92,7 +92,7 @@ class Rights:
         if name is None:
             await check_publish(self._rooms, principal, channel, subscribed=subscribed)
             return None
-        return self._hooks[name]
+        return self._hook(name)
 
     async def allow_publication(
         self, hook: BackendHook, principal: Principal, draft: Draft, subscriber: Subscriber | None, *, why: bool = False
@@ -108,6 +108,14 @@ class Rights:
             why=why,
         )
         return await hook.ask(question, read_data, connected=subscriber is not None)
+
+    def _hook(self, name: str) -> BackendHook:
+        """Return a hook. Raises `UNKNOWN_CHANNEL` if it is gone: a reload has removed it with the namespace that named it."""
+        hook = self._hooks.get(name)
+        if hook is None:
+            message = "There is no such namespace any more."
+            raise RequestError(Code.UNKNOWN_CHANNEL, message, reason=RefusalReason.UNKNOWN_NAMESPACE)
+        return hook
 
     def _question(
         self, kind: Kind, principal: Principal, channel: ChannelName, subscriber: Subscriber | None

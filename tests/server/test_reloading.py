@@ -14,6 +14,8 @@ import pytest
 import trio
 
 from relay.config.reloading import Reloaded, Source
+from relay.ground.errors import Code, RequestError
+from relay.model.principal import Principal
 from relay.server import reloading
 from relay.server.server import Server
 from tests import stores
@@ -445,6 +447,25 @@ async def test_hooks_come_and_go(tmp_path: Path) -> None:
         assert "auth.connect_hook" in reloaded.taken
         async with live(relay.address) as client:
             assert (await client.ask(type="auth"))["data"]["userId"] == "ann"
+
+
+async def test_a_request_to_a_namespace_that_goes_with_its_hook_is_refused(tmp_path: Path) -> None:
+    """A frame may wait between the look at its channel and the look at the right to it."""
+
+    async def yes(_: Received) -> Reply:
+        return result({"result": {}})
+
+    async with backend(yes) as running_backend:
+        hook = f'[hooks.shop]\nurl = "{running_backend.url()}"\nsecret = "{HOOK_SECRET}"\n'
+        text = f'{BASE}subscribe_hook = "shop"\npublish_hook = "shop"\n{hook}'
+        async with reloadable(tmp_path, text) as relay:
+            core, ann = relay.server.core, Principal("ann")
+            channel = core.namespaces.parse("mine:1")
+            await relay.reload(BASE.partition("[namespaces.mine]")[0])
+            for check in (core.rights.check_subscribe, core.rights.check_publish):
+                with pytest.raises(RequestError) as refused:
+                    await check(ann, channel)
+                assert refused.value.code is Code.UNKNOWN_CHANNEL
 
 
 # -- webhooks ----------------------------------------------------------------------------------------------------------
