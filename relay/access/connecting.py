@@ -47,14 +47,17 @@ class Connecting:
             Disconnect: the backend ends the connection.
         """
         assert self._name is not None
+        hook = self._hooks[self._name]
+        # A connection that is older than a reload has the headers of the hook before.
+        headers = {name: value for name, value in session.headers.items() if name in hook.config.headers}
         question = Question(
             Kind.CONNECT,
             client=self._connections.id_of(session),
             dialect=session.dialect,
             address=session.address,
-            headers=session.headers or None,
+            headers=headers or None,
         )
-        return await self._hooks[self._name].ask(question, read_principal, connected=True)
+        return await hook.ask(question, read_principal, connected=True)
 
 
 def read_principal(yes: Yes) -> Principal | None:

@@ -449,6 +449,29 @@ async def test_hooks_come_and_go(tmp_path: Path) -> None:
             assert (await client.ask(type="auth"))["data"]["userId"] == "ann"
 
 
+async def test_a_hook_gets_no_header_that_another_one_asked_for(tmp_path: Path) -> None:
+    """Also from a connection that is older than the reload."""
+
+    async def ann(_: Received) -> Reply:
+        return result({"result": {"user": "ann"}})
+
+    async with backend(ann) as first, backend(ann) as second:
+
+        def hooked(running: Backend, headers: str) -> str:
+            hook = f'url = "{running.url()}"\nsecret = "{HOOK_SECRET}"\nheaders = {headers}\n'
+            origins = 'allowed_origins = ["https://app.example.org"]\n'
+            return f'{origins}{BASE}[hooks.shop]\n{hook}[auth]\nconnect_hook = "shop"\n'
+
+        async with reloadable(tmp_path, hooked(first, '["cookie", "x-one"]')) as relay:
+            headers = {"Cookie": "session=1", "X-One": "1", "X-Two": "2"}
+            async with connect(relay.address, "/v1/live", headers=headers) as client:
+                assert (await client.ask(type="auth"))["type"] == "auth:success"
+                await relay.reload(hooked(second, '["x-one", "x-two"]'))
+                assert (await client.ask(type="auth"))["type"] == "auth:success"
+        assert first.received[0].json["headers"] == {"cookie": "session=1", "x-one": "1"}
+        assert second.received[0].json["headers"] == {"x-one": "1"}
+
+
 async def test_a_request_to_a_namespace_that_goes_with_its_hook_is_refused(tmp_path: Path) -> None:
     """A frame may wait between the look at its channel and the look at the right to it."""
 
