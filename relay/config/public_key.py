@@ -33,6 +33,8 @@ def algorithm_of(path: Path) -> str:
         raise ValueError(f"{path} cannot be read ({error.strerror}); name a PEM file with a public key") from None
     if b"PRIVATE KEY-----" in pem:
         raise ValueError(f"{path} contains a private key; export its public half with: openssl pkey -in KEY -pubout")
+    if (count := pem.count(b"-----BEGIN ")) > 1:  # the first one would be read, and the others ignored
+        raise ValueError(f"{path} contains {count} keys; keep one, and publish several with auth.jwt_jwks_url")
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):

@@ -37,6 +37,15 @@ def test_a_public_key_that_is_not_good_enough(tmp_path: Path, kind: str, message
     assert message in problems(tmp_path, '[auth]\njwt_public_key_file = "key.pem"')["auth.jwt_public_key_file"]
 
 
+def test_a_public_key_file_that_holds_two(tmp_path: Path) -> None:
+    """Tokens that the second one signed would be refused, and nobody would know why."""
+    public_key_file(tmp_path, "ES256")
+    file = tmp_path / "key.pem"
+    file.write_bytes(file.read_bytes() * 2)
+    text = '[auth]\njwt_public_key_file = "key.pem"\njwt_algorithms = ["ES256"]'
+    assert "contains 2 keys; keep one" in problems(tmp_path, text)["auth.jwt_public_key_file"]
+
+
 def test_a_public_key_file_that_holds_none(tmp_path: Path) -> None:
     text = '[auth]\njwt_public_key_file = "key.pem"'
     path = "auth.jwt_public_key_file"
