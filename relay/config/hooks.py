@@ -86,6 +86,7 @@ def wrong_hooks(
     connect_hook: str | None,
     namespaces: Mapping[str, Any],
     allowed_origins: Collection[str],
+    auth_timeout: float,
 ) -> Iterator[tuple[str, str]]:
     """Yield what is wrong between hooks and the settings that name them, as pairs of key path and message."""
     if len(hooks) > MAX_HOOKS:
@@ -100,15 +101,25 @@ def wrong_hooks(
             yield path, f"{quoted(name)} is not a hook of [hooks]; {known}"
     for name in hooks.keys() - set(named.values()):
         yield f"hooks.{name}", "is never asked; name it in auth.connect_hook, or in subscribe_hook or publish_hook"
-    if (
-        connect_hook is not None
-        and connect_hook in hooks
-        and "cookie" in hooks[connect_hook].headers
-        and (of_any_page := sorted({"*", "null"}.intersection(allowed_origins)))
-    ):
-        # Every page can have the origin null: it opens a sandboxed frame.
+    if connect_hook is not None and connect_hook in hooks:
+        for option, message in _wrong_connecting(hooks[connect_hook], allowed_origins, auth_timeout):
+            yield f"hooks.{connect_hook}.{option}", message
+
+
+def _wrong_connecting(
+    hook: HookConfig, allowed_origins: Collection[str], auth_timeout: float
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the hook that `auth.connect_hook` names, as pairs of option and message."""
+    # Every page can have the origin null: it opens a sandboxed frame.
+    of_any_page = sorted({"*", "null"}.intersection(allowed_origins))
+    if "cookie" in hook.headers and of_any_page:
         message = (
             f'has "cookie" while server.allowed_origins has {quoted(of_any_page[0])}, '
             "so a foreign page could act as its visitor"
         )
-        yield f"hooks.{connect_hook}.headers", f"{message}; list the origins of your pages in server.allowed_origins"
+        yield "headers", f"{message}; list the origins of your pages in server.allowed_origins"
+    if hook.timeout > auth_timeout:
+        message = (
+            f"is longer than limits.auth_timeout ({auth_timeout:g}), so a slow backend would end its clients with 1008"
+        )
+        yield "timeout", f"{message}; use a shorter one, or raise that limit"

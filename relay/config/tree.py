@@ -395,4 +395,6 @@ class Config:
         """Yield conflicts between sections."""
         yield from conflicts_between(self.namespaces, self.channels.entities, self.limits.max_outbox_bytes // 2)
         yield from too_many(self.webhooks)
-        yield from wrong_hooks(self.hooks, self.auth.connect_hook, self.namespaces, self.server.allowed_origins)
+        yield from wrong_hooks(
+            self.hooks, self.auth.connect_hook, self.namespaces, self.server.allowed_origins, self.limits.auth_timeout
+        )

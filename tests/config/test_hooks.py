@@ -90,6 +90,11 @@ def test_a_backend_of_the_own_network(tmp_path: Path, host: str) -> None:
             "hooks.backend.headers",
             'server.allowed_origins has "null"',
         ),
+        (
+            HOOK + 'timeout = 3.0\n[auth]\nconnect_hook = "backend"\n[limits]\nauth_timeout = 2.0',
+            "hooks.backend.timeout",
+            "is longer than limits.auth_timeout (2), so a slow backend would end its clients with 1008",
+        ),
     ],
 )
 def test_hooks_and_the_settings_that_name_them(tmp_path: Path, text: str, path: str, message: str) -> None:
