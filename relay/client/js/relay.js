@@ -120,6 +120,7 @@ export class Relay extends Emitter {
   connect() {
     if (this.state !== 'disconnected') return
     this._failures = 0
+    this._gaveUp = false
     this._reason = 'connect'
     globalThis.addEventListener?.('online', this._wake)
     globalThis.document?.addEventListener('visibilitychange', this._wake)
@@ -212,6 +213,7 @@ export class Relay extends Emitter {
     for (const one of this._subscriptions.values()) one._pause()
     this._reject(new RelayError('disconnected', reason))
     this._why = reason
+    this._gaveUp = code !== 1000
     this._setState('disconnected', code, reason)
   }
 
@@ -642,6 +644,9 @@ export class Subscription extends Emitter {
       for (const off of offs) off()
       wake?.()
     }
+    // The end may have come before the loop.
+    if (this.state === 'unsubscribed') end(this._why.code === 'unsubscribed' ? null : this._why)
+    else if (this.relay._gaveUp) end(new RelayError('disconnected', this.relay._why))
     return {
       next: async () => {
         while (queue.length === 0 && !ended) {

@@ -185,6 +185,7 @@ test('refusals', async (t) => {
   assert.deepEqual(await ended, { channel: inside.channel, code: 'forbidden', reason: 'no longer a member' });
   assert.equal(inside.state, 'unsubscribed');
   await refused;
+  await assert.rejects(reading(), { code: 'forbidden', reason: 'no longer a member' });
 });
 
 test('an operator ends the subscription to any kind of channel', async (t) => {
@@ -304,6 +305,8 @@ test('an iterator, and a signal that ends it', async (t) => {
   ada.disconnect();
   await ending;
   assert.deepEqual(got, ['1', '2', '3']);
+  later.unsubscribe();
+  for await (const publication of later) assert.fail(publication.type);
 });
 
 test('requests wait for the connection, in order and bounded', async (t) => {
@@ -388,6 +391,7 @@ test('tokens: one that is refused is asked for again; Unauthorized stops', async
   assert.deepEqual(reasons.slice(0, 3), ['connect', 'refused', 'refused']);
   assert.deepEqual(errors.slice(0, 2), ['unauthorized', 'the backend is away']);
   await assert.rejects(ada.ready(), { code: 'disconnected', message: 'logged out' });
+  await assert.rejects(ada.market('BTC')[Symbol.asyncIterator]().next(), { code: 'disconnected', message: 'logged out' });
 });
 
 test('tokens: without a function, or of another user', async (t) => {
