@@ -552,8 +552,8 @@ export class Subscription extends Emitter {
   _subscribed(data) {
     const { offset, epoch } = data.positions ? data.positions[split(this.channel)[1]] : data
     const recovered = data.recovered === true
-    // Publications up to this offset may follow: those that were missed, the last ones, or the last price.
-    const follow = recovered || data.positions || this._options.last
+    // Publications up to this offset may follow: those that were missed, or the last price.
+    const follow = recovered || data.positions
     const known = this.position && this.position.epoch === epoch ? this.position.offset : 0
     this.position = epoch === undefined ? null : { offset: follow ? known : offset, epoch }
     this.state = 'subscribed'

@@ -38,6 +38,24 @@ test('the last ones first, live ones, and a resume without a loss', async (t) =>
   assert.equal(orders.position.offset, 36);
 });
 
+test('the last ones of a channel that keeps none any more: nothing is told to be lost', async (t) => {
+  const channel = fresh('orders:empty');
+  for (const n of [1, 2, 3]) await publish(channel, n);
+  const headers = { Authorization: `Bearer ${admin()}`, 'Content-Type': 'application/json' };
+  const removed = await fetch(`${url}/api/history_remove`, { method: 'POST', headers, body: JSON.stringify({ channel }) });
+  assert.deepEqual(await removed.json(), { result: {} });
+  const relay = client(t, 'ada');
+  const orders = relay.subscribe(channel, { last: 10 });
+  const got = taken(orders);
+  await orders.ready();
+  assert.equal(orders.position.offset, 3);
+  drop(relay);
+  assert.equal((await next(orders, 'subscribed')).recovered, true);
+  await publish(channel, 4);
+  await until(() => got.length === 1);
+  assert.deepEqual([datas(got), orders.position.offset], [[4], 4]);
+});
+
 test('publications that are not kept for long enough are told to be lost', async (t) => {
   const channel = fresh('short:1');
   const relay = client(t, 'ada');

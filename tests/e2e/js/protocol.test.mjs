@@ -119,8 +119,9 @@ test('broadcast comes first in the burst', async (t) => {
 test('namespaces: any value, the last ones first, and resume', async (t) => {
   const server = await fake(t, (frame, send) => {
     if (frame.type !== 'subscribe') return;
-    answer(send, 'subscribed', frame, { channel: 'orders:42', offset: 7, epoch: 'e', recovered: frame.since && true });
-    const from = frame.since ? frame.since.offset + 1 : 6;
+    const { offset: before } = frame.since ?? { offset: 5 };
+    answer(send, 'subscribed', frame, { channel: 'orders:42', offset: before, epoch: 'e', recovered: frame.since && true });
+    const from = before + 1;
     for (let offset = from; offset < from + 3; offset += 1) {
       send({ type: 'orders:event', channel: 'orders:42', offset, data: [null, offset, 'text'][offset % 3] });
     }
