@@ -83,7 +83,7 @@ class Dispatch:
         type_, channel, data = frame["type"], frame.get("channel"), frame.get("data")
         if is_publication:
             self._publish(channel, frame)
-        elif _is_signal(type_, channel) and isinstance(data, dict):
+        elif _is_signal(frame) and isinstance(data, dict):
             if self._on_signal is not None:
                 self._on_signal(Signal(type_, channel, data))
         elif channel is not None:
@@ -122,10 +122,14 @@ class Dispatch:
         return list(self._shared.subscriptions.values())
 
 
-def _is_signal(type_: str, channel: str | None) -> bool:
-    """Return whether a frame without an offset is a signal. In namespaces the publisher chooses the type of a publication."""
-    in_room = channel is not None and channel.startswith("chatroom:")
-    return type_ in PRESENCE_SIGNALS or (type_ in ROOM_SIGNALS and in_room)
+def _is_signal(frame: Mapping[str, Any]) -> bool:
+    """Return whether a frame without an offset is a signal.
+
+    In namespaces the publisher chooses the type of a publication. So a frame with a publisher is not a signal: no client
+    can make others believe who comes.
+    """
+    type_, in_room = frame["type"], str(frame.get("channel")).startswith("chatroom:")
+    return "publisher" not in frame and (type_ in PRESENCE_SIGNALS or (type_ in ROOM_SIGNALS and in_room))
 
 
 def _named(data: Mapping[str, Any]) -> str:

@@ -245,7 +245,7 @@ class Subscription:
         offset, since = frame.get("offset", 0), self._since
         if offset and since is not None and offset <= since.offset:
             return  # a repetition
-        if frame["type"] == "skipped":
+        if frame["type"] == "skipped" and "data" not in frame:  # a publication may be of the same type
             self._since = None if since is None else Position(offset, since.epoch)
             if not self._pending:
                 self.position = self._since

@@ -16,6 +16,24 @@ async def data_of(subscription: Subscription, count: int) -> list[object]:
 
 
 @on_both
+def test_types_like_those_of_the_server(server: RelayProcess, loop: str) -> None:
+    """A publication may have the type of a frame of the server, and stays a publication."""
+
+    async def test() -> None:
+        signals: list[Signal] = []
+        async with client(server, f"ada-{loop}", on_signal=signals.append) as ada, client(server, "bob") as bob:
+            for channel in (f"orders:types-{loop}", f"cursors:types-{loop}"):
+                async with ada.subscribe(channel) as subscription:
+                    types = ["skipped", "presence:join", "chat:typing", "error"]
+                    for type_ in types:
+                        await bob.publish(channel, {"userId": "eve"}, type=type_)
+                    assert [(await anext(subscription)).type for _ in types] == types
+        assert signals == []
+
+    run(loop, test)
+
+
+@on_both
 def test_every_kind_of_channel(server: RelayProcess, loop: str) -> None:
     """Full names, in any case for the market; the last publications first, if they are asked for."""
 

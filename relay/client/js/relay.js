@@ -319,8 +319,9 @@ export class Relay extends Emitter {
       else waiting.resolve('offset' in frame ? { ...data, offset: frame.offset } : data)
       if (frame.offset === undefined) return
     }
-    if (type === 'skipped') this._find(channel)?._skip(frame.offset)
-    else if (frame.offset === undefined && isSignal(type, channel)) SIGNALS[type](this, data, this._find(channel))
+    // A publication may be of the same type, and has data.
+    if (type === 'skipped' && data === undefined) this._find(channel)?._skip(frame.offset)
+    else if (frame.offset === undefined && isSignal(frame)) SIGNALS[type](this, data, this._find(channel))
     else if (channel !== undefined) this._find(channel)?._take(frame)
     else if (ANSWERS[type]) ANSWERS[type](this, data)
   }
@@ -757,9 +758,10 @@ const SIGNALS = {
   'presence:leave': (relay, data, one) => one?._emit('leave', data),
 }
 
-// On channels of namespaces the publisher chooses the type, so that only the server's own two are signals there.
-function isSignal(type, channel) {
-  return type in SIGNALS && (/^chatroom:/.test(channel) || /^presence:/.test(type))
+// On channels of namespaces the publisher chooses the type, so that only the server's own two are signals there, and
+// only without a publisher: no client can make others believe who comes.
+function isSignal({ type, channel, publisher }) {
+  return type in SIGNALS && publisher === undefined && (/^chatroom:/.test(channel) || /^presence:/.test(type))
 }
 
 // Answers, and what the server says by itself about the connection.

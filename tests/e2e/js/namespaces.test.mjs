@@ -56,6 +56,21 @@ test('the last ones of a channel that keeps none any more: nothing is told to be
   assert.deepEqual([datas(got), orders.position.offset], [[4], 4]);
 });
 
+test('a publication may have the type of a frame of the server', async (t) => {
+  const [ada, bob] = [client(t, 'ada'), client(t, 'bob')];
+  for (const channel of [fresh('orders:types'), fresh('cursors:types')]) {
+    const subscription = ada.subscribe(channel);
+    const got = taken(subscription);
+    subscription.on('join', ({ userId }) => assert.fail(userId));
+    bob.connect();
+    await Promise.all([subscription.ready(), bob.ready()]);
+    const types = ['skipped', 'presence:join', 'chat:typing', 'error'];
+    for (const type of types) await bob.publish(channel, { userId: 'eve' }, { type });
+    await until(() => got.length === types.length);
+    assert.deepEqual(got.map(({ type }) => type), types);
+  }
+});
+
 test('publications that are not kept for long enough are told to be lost', async (t) => {
   const channel = fresh('short:1');
   const relay = client(t, 'ada');
