@@ -36,6 +36,7 @@ class Events:
         "_on_violation",
         "_outbox",
         "_over",
+        "_part",
         "_size",
         "broken",
         "client",
@@ -67,6 +68,7 @@ class Events:
         self._on_violation = on_violation
         self._size = 0
         self._empty = 0
+        self._part = (0, b"")  # where the last fragment ended that had a part of a character alone
         self._over = False  # a message broke a limit: the rest of it is skipped
         self.broken = False
         """Whether the client sent bytes that cannot be parsed. Nothing after them is read."""
@@ -141,6 +143,8 @@ class Events:
         """Count a fragment; return the limit that its message broke, or None."""
         data = event.data
         if not data and event.frame_finished:  # a part of a compressed frame may inflate to nothing
+            if self._took_part():
+                return None
             self._empty += 1
             if self._empty > MAX_EMPTY_FRAGMENTS:
                 return Reason.FLOOD
@@ -153,3 +157,10 @@ class Events:
         if event.message_finished:
             self._size = self._empty = 0
         return None
+
+    def _took_part(self) -> bool:
+        """Return whether a fragment without a whole character has a part of one, which wsproto holds until the rest comes."""
+        decoder = self._connection._proto._message_decoder.decoder  # private: only it knows
+        held = b"" if decoder is None else decoder.getstate()[0]
+        last, self._part = self._part, (self._size, held)
+        return bool(held) and self._part != last

@@ -15,7 +15,7 @@ from relay.ground.errors import Reason
 from relay.ground.turnstile import Turnstile
 from relay.transports.watcher import Watcher
 from relay.transports.websocket import WebSocket
-from relay.transports.websocket_events import Events
+from relay.transports.websocket_events import MAX_EMPTY_FRAGMENTS, Events
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 LONE_PONG = frame(PONG)
@@ -90,6 +90,18 @@ def test_what_only_looks_like_a_pong_is_none() -> None:
 def test_a_pong_between_two_fragments_is_one() -> None:
     fragments = [frame(TEXT, b"a", fin=False), LONE_PONG, frame(CONTINUATION, b"b")]
     assert seen(b"".join(fragments), [7, 13]) == ([(TextMessage, b"ab")], 1, [])
+
+
+def test_a_fragment_with_a_part_of_a_character_is_not_empty() -> None:
+    """One byte in each fragment is slow, but not a flood; fragments with none are, also within a character."""
+    text = "\U0001f600\u00fc" * 50
+    first, *rest = (bytes((byte,)) for byte in text.encode())
+    begin = frame(TEXT, first, fin=False)
+    wire = begin + b"".join(frame(CONTINUATION, byte, fin=False) for byte in rest)
+    assert seen(wire + frame(CONTINUATION), []) == ([(TextMessage, text.encode())], 0, [])
+    empty = frame(CONTINUATION, fin=False)
+    assert seen(begin + empty * MAX_EMPTY_FRAGMENTS, [])[2] == []
+    assert seen(begin + empty * (MAX_EMPTY_FRAGMENTS + 1), [])[2] == [Reason.FLOOD]
 
 
 class Gone:
