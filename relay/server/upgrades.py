@@ -24,7 +24,7 @@ from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
 from relay.transports.deflate import ANSWER, offers_deflate
 from relay.transports.event_stream import postpone, stream_head
-from relay.transports.handshake import accept_handshake
+from relay.transports.handshake import VERSION, accept_handshake
 from relay.transports.refusal import refuse
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
@@ -118,7 +118,8 @@ class Upgrades:
             self._take(endpoint)
         except RequestError as refusal:
             self._core.metrics.refused[refusal.code] += 1
-            await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies)
+            headers = VERSION if refusal.code is Code.INVALID_REQUEST else ()
+            await refuse(stream, refusal, path=head.path, address=address, bodies=self._error_bodies, headers=headers)
             return None
         connection = WebSocketConnection(
             self, stream, endpoint, dialect=dialect, address=address, query=head.query, compresses=compresses

@@ -9,6 +9,9 @@ import hashlib
 from relay.ground.errors import Code, RequestError
 from relay.transports.request_head import RequestHead
 
+VERSION = (("Sec-WebSocket-Version", "13"),)
+"""The header that tells a client of another version which one the server speaks (RFC 6455, 4.4)."""
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 _KEY_BYTES = 16
 

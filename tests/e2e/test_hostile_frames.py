@@ -233,6 +233,9 @@ async def test_handshakes_that_are_none(tmp_path: Path, path: str) -> None:
                 told = body["error"]["message"] if path == TRADES else body["message"]
                 assert "WebSocket handshake" in told, (name, body)
                 assert await connection.rest() == b""
+        async with raw(subject.address) as connection:
+            await connection.send(bad["version 8"])
+            assert b"\r\nSec-WebSocket-Version: 13\r\n" in await connection.head()
         for name, head in {
             "no upgrade": handshake(path, changes={"Upgrade": None}),
             "no connection": handshake(path, changes={"Connection": None}),
