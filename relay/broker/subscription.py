@@ -49,7 +49,7 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "encode", "holds", "is_admin", "is_closed", "is_fixed", "principal",
+        "_leave", "_on_revoked", "_timer", "connection", "encode", "held_by", "holds", "is_admin", "is_closed", "is_fixed", "principal",
         "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
@@ -68,6 +68,8 @@ class Subscriber:
             connection.subscriber = self
         self.holds: str | None = None
         """The name of the channel whose publications a server-side subscription holds for this subscriber."""
+        self.held_by: Sink | None = None
+        """The sink that holds them."""
         self.principal: Principal | None = None
         """The user of this connection, with all its rights; None until it is identified."""
         self.is_admin = False

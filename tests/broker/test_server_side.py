@@ -67,9 +67,9 @@ async def arrive(world: Virtual, way: Way) -> VirtualSocket:
     return client
 
 
-async def publish(world: Virtual, way: Way, count: int = 1, message: str = "x") -> None:
+async def publish(world: Virtual, way: Way, count: int = 1, message: str = "x", **more: str) -> None:
     """Publish to the channel, so often."""
-    item = {"channel": way.channel, "type": "note", "data": {"message": message}}
+    item = {"channel": way.channel, "type": "note", "data": {"message": message}, **more}
     drafts = [world.core.publishing.draft(item, scope="test", size=len(message)) for _ in range(count)]
     await world.core.publishing.publish_many(drafts)
     await settle()
@@ -152,6 +152,24 @@ async def test_to_ask_without_a_position_loses_nothing(way: Way, autojump_clock:
         await publish(world, way)
         assert seen(client) == [1, 2, "subscribed", "unsubscribed", 3]
         assert client.messages[2]["data"]["offset"] == 2
+
+
+async def test_a_publication_that_excludes_the_connection_is_not_held(
+    way: Way, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is not for the connection, held or live. In `live` a skip has its place."""
+    async with opened(way) as world:
+        client = await arrive(world, way)
+        [peer] = world.core.connections.of_user("bob")
+        world.core.connections.add(peer)  # as a server does
+        for _ in range(2):
+            await publish(world, way)
+            await publish(world, way, exclude=world.core.connections.id_of(peer))
+            await publish(world, way)
+            await trio.sleep(2 * HOLD_PERIOD)
+        skips = [2, 5] if way.dialect == "live" else []
+        assert seen(client) == sorted([1, 3, 4, 6, *skips])
+        assert [one["offset"] for one in client.messages if one["type"] == "skipped"] == skips
 
 
 async def test_more_than_may_wait_does_not(way: Way, autojump_clock: trio.testing.MockClock) -> None:
