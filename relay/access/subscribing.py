@@ -270,9 +270,7 @@ class Subscriptions:
         It begins only if the principal of `subscriber` has the right to the channel at that moment.
         """
 
-        async def load(held: Subscriber) -> None:
-            await self.subscribe(
-                held, channel, subscriber.principal, outbox=outbox, answer=lambda *_: None, counted=False
-            )
+        async def load(held: Subscriber, answer: MakeAnswer) -> None:
+            await self.subscribe(held, channel, subscriber.principal, outbox=outbox, answer=answer, counted=False)
 
         return ServerSideSubscription(self._broker, self._timers, subscriber, outbox, channel, load)

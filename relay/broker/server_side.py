@@ -40,6 +40,7 @@ class ServerSideSubscription:
     """
 
     __slots__ = (
+        "_began",
         "_broker",
         "_channel",
         "_held",
@@ -58,7 +59,7 @@ class ServerSideSubscription:
         subscriber: Subscriber,
         outbox: Outbox,
         channel: ChannelName,
-        subscribe: Callable[[Subscriber], Awaitable[None]],
+        subscribe: Callable[[Subscriber, MakeAnswer], Awaitable[None]],
     ) -> None:
         """`subscribe` checks the right to the channel and subscribes the given subscriber to it, or raises RequestError."""
         self._broker = broker
@@ -67,6 +68,7 @@ class ServerSideSubscription:
         self._outbox = outbox
         self._channel = channel
         self._subscribe = subscribe
+        self._began = 0  # the offset behind which publications are held
         self._timer: Timer | None = None  # of HOLD_PERIOD
         self._holding: HeldFrames | None = None
         self._held: Subscriber | None = None  # None: nothing is held
@@ -109,16 +111,17 @@ class ServerSideSubscription:
         if self._live:
             self._go_live()
 
-    def resume_first(self, since: Position | None, answer: MakeAnswer) -> MakeAnswer:
+    def resume_first(self, since: Position | None, last: int, answer: MakeAnswer) -> MakeAnswer:
         """Return the answer to a subscription that the client asked for, which replaces this one.
 
-        Publications are held until the answer. They are sent before it, unless the client named a position: then the resume has them.
+        Publications are held until the answer. They are sent before it, unless they follow it: because the client named a position, or
+        among the newest `last` that it asked for.
         """
         self._disarm()
 
         def answered(position: Position, recovered: bool | None) -> bytes | None:
             if since is None and self._holding is not None:
-                self._holding.release()
+                self._holding.release(max(0, position.offset - self._began) if last else None)
             self._close()
             return answer(position, recovered)
 
@@ -148,8 +151,11 @@ class ServerSideSubscription:
             self._close()
 
     async def _load(self, held: Subscriber) -> None:
+        def began(position: Position, _: bool | None) -> None:
+            self._began = position.offset
+
         try:
-            await self._subscribe(held)
+            await self._subscribe(held, began)
         except RequestError as refusal:
             log.warning("cannot subscribe, trying again", channel=self._channel.text, cause=refusal.message)
 
@@ -181,8 +187,8 @@ class HeldFrames:
         """Return an empty audience. See `audience.Sink.audience`."""
         return PlainAudience()
 
-    def release(self) -> None:
-        """Push the held frames to the outbox."""
+    def release(self, count: int | None = None) -> None:
+        """Push the held frames to the outbox: all, or the oldest `count`. The rest is dropped."""
         frames, self._frames = self._frames, None
-        for frame in frames or ():
+        for frame in (frames or ())[:count]:
             self._outbox.push(frame)

@@ -107,7 +107,7 @@ class UserSession:
         """Subscribe to one channel. For the server-side one this is the resume. Raises as `Subscriptions.subscribe`."""
         server_side = self._is_server_side(channel)
         if server_side:
-            answer = self._server_side.resume_first(since, answer)
+            answer = self._server_side.resume_first(since, last, answer)
         else:
             await self._server_side.begin()
         await self._core.subscriptions.subscribe(

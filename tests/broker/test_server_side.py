@@ -154,6 +154,20 @@ async def test_to_ask_without_a_position_loses_nothing(way: Way, autojump_clock:
         assert client.messages[2]["data"]["offset"] == 2
 
 
+@pytest.mark.parametrize("last", [1, 2, 3, 10])
+async def test_the_last_ones_come_once(way: Way, last: int, autojump_clock: trio.testing.MockClock) -> None:
+    """What is held comes too, before the answer or among the last ones."""
+    async with opened(way) as world:
+        await publish(world, way, 2)
+        client = await arrive(world, way)
+        await publish(world, way, 3)
+        way.subscribe(client, last=last)
+        await settle()
+        await publish(world, way)
+        first = max(0, 5 - last)
+        assert seen(client) == [*range(3, first + 1), "subscribed", *range(first + 1, 7)]
+
+
 async def test_a_publication_that_excludes_the_connection_is_not_held(
     way: Way, autojump_clock: trio.testing.MockClock
 ) -> None:
