@@ -85,10 +85,9 @@ class Connection:
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             await self.socket.send(text)
 
-    def send_soon(self, text: str) -> None:
-        """Queue a frame. If there is no room, a task waits for it, and later frames may overtake this one."""
-        if not self.is_closed and not self.socket.send_nowait(text):
-            self.start(self.send, text)
+    def send_nowait(self, text: str) -> bool:
+        """Queue a frame. Return False, and drop it, if there is no room. On a closed connection it is dropped and counts as sent."""
+        return self.is_closed or self.socket.send_nowait(text)
 
     def start(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Run a function that ends with the connection. Do nothing if that is closed."""

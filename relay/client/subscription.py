@@ -292,6 +292,12 @@ class Subscription:
         self._shared.subscriptions.pop(self.channel, None)
         if self._request is not None or self._is_full:
             connection = self._shared.link.open_connection
-            if connection is not None:
-                connection.send_soon(frame_of(type="unsubscribe", **self._target()))
+            frame = frame_of(type="unsubscribe", **self._target())
+            if connection is not None and not connection.send_nowait(frame):
+                connection.start(self._unsubscribe, connection, frame)
         self.wake()
+
+    async def _unsubscribe(self, connection: Connection, frame: str) -> None:
+        """Unsubscribe once there is room. A new subscription to the channel takes this one over, and must not be overtaken."""
+        if self.channel not in self._shared.subscriptions:
+            await connection.send(frame)

@@ -16,6 +16,28 @@ async def data_of(subscription: Subscription, count: int) -> list[object]:
 
 
 @on_both
+def test_a_channel_is_left_and_entered_while_much_is_queued(server: RelayProcess, loop: str) -> None:
+    """Without room for the unsubscribe, it does not overtake the next subscribe."""
+
+    async def test() -> None:
+        channel = f"orders:left-{loop}"
+        async with client(server, "ada") as ada, backend(server) as publisher:
+            await ada.ready()
+            connection = ada._link.open_connection
+            assert connection is not None
+            subscription = await ada.subscribe(channel).__aenter__()
+            for number in range(10):
+                while connection.socket.send_nowait('{"type":"ping"}'):
+                    pass
+                await subscription.__aexit__(None, None, None)
+                subscription = await ada.subscribe(channel).__aenter__()
+                await publisher.publish(channel, number)
+                assert await data_of(subscription, 1) == [number]
+
+    run(loop, test)
+
+
+@on_both
 def test_types_like_those_of_the_server(server: RelayProcess, loop: str) -> None:
     """A publication may have the type of a frame of the server, and stays a publication."""
 
