@@ -345,10 +345,10 @@ export class Relay extends Emitter {
     clearTimeout(this._timer)
     this._since = now()
     this._watch()
-    this._setState('connected')
-    // Those that were added after the burst, and requests that wait.
+    // Those that were added after the burst, and requests that wait; a listener sends its own.
     for (const one of this._subscriptions.values()) if (one._attempt !== this._attempt) one._begin()
     for (const request of this._requests.values()) this._send(request.frame)
+    this._setState('connected')
   }
 
   // -- requests ------------------------------------------------------------------------------------------------------

@@ -104,6 +104,22 @@ test('a subscription that cannot be had now is asked for again', async (t) => {
   assert.equal(asked, 3);
 });
 
+test('each request is sent once: those that wait, then those of a listener', async (t) => {
+  const server = await fake(t, (frame, send) => {
+    if (frame.type === 'publish') answer(send, 'published', frame, { channel: frame.channel, offset: 1, epoch: 'e' });
+  });
+  const relay = client(t, 'ada', {}, server.url);
+  const sent = [];
+  relay.on('state', ({ state: now }) => now === 'connected' && sent.push(relay.publish('orders:1', 'listener')));
+  relay.connect();
+  sent.push(relay.publish('orders:1', 'waiting'));
+  await relay.ready();
+  await Promise.all(sent);
+  await relay.publish('orders:1', 'last');
+  const frames = server.frames.filter(({ type }) => type === 'publish');
+  assert.deepEqual(frames.map(({ data }) => data), ['waiting', 'listener', 'last']);
+});
+
 test('broadcast comes first in the burst', async (t) => {
   const server = await granting(t, { offset: 0, epoch: 'e' });
   const relay = client(t, 'ada', {}, server.url);
