@@ -724,7 +724,11 @@ export class Room extends Subscription {
     return this._rest('POST', '/members', { userId })
   }
 
-  removeMember(userId) {
+  async removeMember(userId) {
+    // A browser takes a path that ends in one of these for that of the room, and would delete it (WHATWG URL, 4.4).
+    if (userId === '.' || userId === '..') {
+      throw new RelayError('invalid_request', `A URL cannot name the user ${userId}`)
+    }
     return this._rest('DELETE', `/members/${encodeURIComponent(userId)}`)
   }
 

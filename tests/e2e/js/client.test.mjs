@@ -188,6 +188,18 @@ test('refusals', async (t) => {
   await assert.rejects(reading(), { code: 'forbidden', reason: 'no longer a member' });
 });
 
+test('a member with an id that a URL cannot name is not taken for the room', async (t) => {
+  const ada = client(t, fresh('ada'));
+  const room = ada.room(await makeRoom(ada));
+  for (const id of ['..', '.']) {
+    await room.addMember(id);
+    await assert.rejects(room.removeMember(id), { code: 'invalid_request' });
+  }
+  assert.equal((await room.info()).memberCount, 3);
+  await room.addMember('a/../b');
+  assert.equal((await room.removeMember('a/../b')).memberCount, 3);
+});
+
 test('an operator ends the subscription to any kind of channel', async (t) => {
   const ada = client(t, fresh('ada'));
   const room = ada.room(await makeRoom(ada));
