@@ -21,6 +21,9 @@ MAX_PENDING = 1000
 MIN_PENDING = 10
 """The least bound for them: a smaller one would ask the server again for nearly every publication."""
 
+AGAIN = frozenset({"backend_expired", "publications were lost"})
+"""Reasons of the server for ending a subscription that may be had again at once."""
+
 GetChannelToken = Callable[[str], Awaitable[str]]
 """Returns a subscription token for a channel. Raises Unauthorized to give the subscription up."""
 
@@ -232,7 +235,7 @@ class Subscription:
         """Take the end of the subscription by the server."""
         if self.state != "subscribed":
             return
-        if reason == "backend_expired" or (reason == "token_expired" and self._options.token is not None):
+        if reason in AGAIN or (reason == "token_expired" and self._options.token is not None):
             self.state = "subscribing"
             connection.start(self.begin, connection)
         else:

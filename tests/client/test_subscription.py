@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anyio
 import pytest
 
-from relay.client.python import Draft, Gap, Position, RelayError, Signal, Subscription, Unauthorized
+from relay.broker.received import Received
+from relay.client.python import Backend, Client, Draft, Gap, Position, RelayError, Signal, Subscription, Unauthorized
 from tests.client.loops import backend, client, cutter, on_both, restart, run, until
-from tests.running import RelayProcess, token
+from tests.running import RelayProcess, config_for, running, token
 
 
 async def data_of(subscription: Subscription, count: int) -> list[object]:
@@ -351,3 +354,23 @@ def test_subscription_tokens(server: RelayProcess, loop: str) -> None:
                 assert await data_of(private, 1) == [1]
 
     run(loop, test)
+
+
+async def test_publications_that_the_server_lost(tmp_path: Path) -> None:
+    """The server ends the subscription. The client has it again at once, and is told of a gap."""
+    async with running(config_for(tmp_path)) as (world, address):
+        url = f"http://{address}"
+        async with (
+            Client(url, token=token("ada")) as ada,
+            Backend(url, token=token("root", admin=True)) as publisher,
+            ada.subscribe("trades") as trades,
+        ):
+            await publisher.publish("trades", {"amount": 1})
+            assert await data_of(trades, 1) == [{"amount": 1}]
+            old = trades.position
+            Received(world.broker).restart("trades", Position(7, "another"))  # type: ignore[arg-type]
+            with pytest.raises(Gap) as gap:
+                await anext(trades)
+            assert (gap.value.since, gap.value.position) == (old, Position(7, "another"))
+            await publisher.publish("trades", {"amount": 2})
+            assert await data_of(trades, 1) == [{"amount": 2}]

@@ -28,6 +28,8 @@ const MIN_REFRESH = 1000
 const MAX_REFRESH = 86_400_000
 // Close codes after which the same client would only be closed again, because its frames are broken.
 const FINAL = [1002, 1003, 1007]
+// Reasons of the server for ending a subscription that may be had again at once.
+const AGAIN = ['backend_expired', 'publications were lost']
 const TEMPORARY = ['disconnected', 'timeout', 'rate_limited', 'internal_error', 'unavailable']
 const STATUS = {
   400: 'invalid_request',
@@ -781,7 +783,7 @@ const ANSWERS = {
     if (data.reason === undefined) return
     const one = relay._find(named(data))
     if (one?.state !== 'subscribed') return
-    if (data.reason === 'backend_expired' || (data.reason === 'token_expired' && one._options.getToken)) {
+    if (AGAIN.includes(data.reason) || (data.reason === 'token_expired' && one._options.getToken)) {
       one._pause()
       one._begin()
     } else {

@@ -249,6 +249,21 @@ test("a backend's yes that ended: asked for again, without a token", async (t) =
   assert.equal(server.frames.filter(({ type }) => type === 'subscribe').length, 2);
 });
 
+test('publications that the server lost: subscribed to again, and told', async (t) => {
+  let send;
+  const server = await fake(t, (frame, to) => {
+    send = to;
+    if (frame.type !== 'subscribe') return;
+    const recovered = frame.since ? false : undefined;
+    answer(send, 'subscribed', frame, { channel: 'orders:42', offset: 5, epoch: frame.since ? 'f' : 'e', recovered });
+  });
+  const orders = client(t, 'ada', {}, server.url).subscribe('orders:42');
+  await orders.ready();
+  send({ type: 'unsubscribed', data: { channel: 'orders:42', reason: 'publications were lost' } });
+  const { wasRecovering, recovered, position } = await next(orders, 'subscribed');
+  assert.deepEqual([wasRecovering, recovered, position], [true, false, { offset: 5, epoch: 'f' }]);
+});
+
 test('subscription tokens: fetched for each subscribe, refreshed, given up', async (t) => {
   let send;
   const server = await granting(t, { offset: 0, epoch: 'e' }, (frame, to) => {
