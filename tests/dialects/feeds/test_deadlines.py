@@ -1,4 +1,4 @@
-"""The pong deadline of the feeds, in virtual time, to the second."""
+"""The ends of feeds: the pong deadline, in virtual time, to the second, and publications that the server lost."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pytest
 import trio
 import trio.testing
 
+from relay.broker.received import Received
 from relay.dialects.feeds.dialect import open_feeds
-from tests.virtual import virtual
+from relay.model.publication import Position
+from tests.virtual import settle, virtual
 
 PATHS = ("/api/v1/ws/trades", "/api/v1/ws/events/42/chart", "/api/v1/ws/assets/BTC/price")
 
@@ -42,3 +44,16 @@ async def test_who_answers_pings_stays(autojump_clock: trio.testing.MockClock) -
                 client.session.alive()  # what a pong does, and nothing else: see the endpoint
         assert client.open
         assert answered == 12
+
+
+@pytest.mark.parametrize(("path", "channel"), [(PATHS[0], "trades"), (PATHS[1], "event:42")])
+async def test_a_client_of_which_publications_were_lost_is_sent_to_a_new_beginning(
+    autojump_clock: trio.testing.MockClock, path: str, channel: str
+) -> None:
+    """Its subscription has ended, so nothing more would come."""
+    async with virtual(open_feeds) as world:
+        client = world.connect(path)
+        await settle()
+        Received(world.broker).restart(channel, Position(7, "another"))
+        await settle()
+        assert client.closed == (1012, "reconnect")
