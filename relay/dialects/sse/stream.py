@@ -10,6 +10,7 @@ from relay.access.rules import Basis, basis_to_subscribe
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import Caller, authenticate
 from relay.auth.tickets import proves
+from relay.broker.received import LOST
 from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects import wire
@@ -156,6 +157,9 @@ class Stream:
             subscriber.is_fixed = True
 
             def revoked(channel: ChannelName, reason: str) -> None:
+                if reason == LOST:  # the right is there: the client comes back with its id, and is told of the loss
+                    session.disconnect(Reason.RECONNECT)
+                    return
                 sink.push(protocol.unsubscribed(channel, reason))
                 if not subscriber.subscriptions:
                     session.disconnect(Reason.UNAUTHORIZED)

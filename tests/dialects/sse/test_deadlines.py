@@ -1,4 +1,4 @@
-"""The times of event streams, to the second: comments, tickets, and the end with the token."""
+"""The times of event streams, to the second: comments, tickets, and the end with the token or with lost publications."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pytest
 import trio
 import trio.testing
 
+from relay.broker.received import Received
 from relay.dialects.sse.dialect import open_sse
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
-from tests.virtual import STARTED_AT, Virtual, virtual
+from relay.model.publication import Position
+from tests.virtual import STARTED_AT, Virtual, settle, virtual
 
 PATH = "/v1/sse"
 
@@ -69,3 +71,17 @@ async def test_a_ticket_opens_a_stream_for_half_a_minute(
         with pytest.raises(RequestError, match="too old"):
             tickets.use(verified)
         assert tickets.used_count == 0, "what is too old is not remembered"
+
+
+@pytest.mark.parametrize("query", ["channel=trades", "channel=trades&channel=event:42"])
+async def test_a_stream_of_which_publications_were_lost_may_come_back(
+    autojump_clock: trio.testing.MockClock, query: str
+) -> None:
+    """No right was lost: the client returns with its id, and is told which channel lost some."""
+    async with virtual(open_sse) as world:
+        client = world.connect(PATH, query)
+        await settle()
+        Received(world.broker).restart("trades", Position(7, "another"))
+        await settle()
+        assert client.closed == (1012, "reconnect")
+        assert {one["event"] for one in client.messages} == {"relay:subscribed"}
