@@ -13,7 +13,7 @@ from relay.core import Core
 from relay.dialects.base import Dialect, Endpoint, compression_of
 from relay.dialects.feeds import protocol
 from relay.dialects.feeds.frames import APIS
-from relay.ground.errors import Code, Reason, RequestError
+from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Position, Publication
 from relay.sessions.compression import Encodings
@@ -131,7 +131,10 @@ class Feeds:
         with subscriptions.attach(session.outbox, hub.encodings.of(session), session) as subscriber:
             # A client without a subscription would wait for ever. It comes back to a new beginning.
             subscriber.call_when_revoked(lambda *_: session.disconnect(Reason.RECONNECT))
-            await subscriptions.subscribe_all(subscriber, [channel], None, outbox=session.outbox, first=first)
+            try:
+                await subscriptions.subscribe_all(subscriber, [channel], None, outbox=session.outbox, first=first)
+            except RequestError as refusal:  # the store cannot read
+                raise Disconnect(Reason.OVERLOADED) from refusal
             frame_rate = self._core.limits.frames()
             while await session.receive() is not None:
                 # Messages are ignored, but too many of them for too long end the session.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.api.frames import CLOSES, Frame, WireApi
 from relay.dialects.feeds.protocol import MAX_INIT_RATIOS, MAX_INIT_TRADES
+from relay.ground.errors import Reason
 from relay.ground.schema import Param
 
 _TRADE = {
@@ -38,7 +39,7 @@ TRADES = WireApi(
             [{"type": "trade", "trade": {"amount": 60000}}],
         ),
     ),
-    closes=CLOSES,
+    closes=(*CLOSES, Reason.OVERLOADED),
 )
 CHART = WireApi(
     "chart",
@@ -68,7 +69,7 @@ CHART = WireApi(
             [{"type": "chart_update", "event_id": 42, "ratios": [0.65, 0.35]}],
         ),
     ),
-    closes=CLOSES,
+    closes=(*CLOSES, Reason.OVERLOADED),
 )
 PRICE = WireApi(
     "price",
@@ -83,6 +84,6 @@ PRICE = WireApi(
             [{"type": "price_update", "symbol": "BTC", "price": 87250.5}],
         ),
     ),
-    closes=CLOSES,
+    closes=(*CLOSES, Reason.OVERLOADED),
 )
 APIS = (TRADES, CHART, PRICE)

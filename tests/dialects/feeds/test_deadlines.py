@@ -8,7 +8,9 @@ import trio.testing
 
 from relay.broker.received import Received
 from relay.dialects.feeds.dialect import open_feeds
+from relay.ground.errors import Code, RequestError
 from relay.model.publication import Position
+from relay.store.sqlite.publications import SqlitePublications
 from tests.virtual import settle, virtual
 
 PATHS = ("/api/v1/ws/trades", "/api/v1/ws/events/42/chart", "/api/v1/ws/assets/BTC/price")
@@ -57,3 +59,17 @@ async def test_a_client_of_which_publications_were_lost_is_sent_to_a_new_beginni
         Received(world.broker).restart(channel, Position(7, "another"))
         await settle()
         assert client.closed == (1012, "reconnect")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_store_that_cannot_read_is_not_a_fault(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise RequestError(Code.UNAVAILABLE, "The database is not available.")
+
+    async with virtual(open_feeds) as world:
+        monkeypatch.setattr(SqlitePublications, "load_head", refuse)
+        client = world.connect(path)
+        await settle()
+        assert client.closed == (1013, "overloaded")
