@@ -225,7 +225,8 @@ class Subscription:
         if error.code == "unauthorized" and self._shared.link.connection is None:
             return  # the token of the connection was refused, and the connection ends next
         is_expired = error.reason == "token_expired" and self._options.token is not None
-        if error.temporary or is_expired:
+        # The server ended it while it began. The next refusal names the right that is missing, if one is.
+        if error.temporary or is_expired or error.reason == "revoked":
             self._shared.failed(error)
             connection.start(self._begin_again, connection, self._request, error.retry_after or 0.0)
         else:

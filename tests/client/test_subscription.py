@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
+from relay.broker.channel import Channel
 from relay.broker.received import Received
+from relay.broker.registry import ChannelRegistry
 from relay.client.python import Backend, Client, Draft, Gap, Position, RelayError, Signal, Subscription, Unauthorized
 from tests.client.loops import backend, client, cutter, on_both, restart, run, until
 from tests.running import RelayProcess, config_for, running, token
@@ -374,3 +377,27 @@ async def test_publications_that_the_server_lost(tmp_path: Path) -> None:
             assert (gap.value.since, gap.value.position) == (old, Position(7, "another"))
             await publisher.publish("trades", {"amount": 2})
             assert await data_of(trades, 1) == [{"amount": 2}]
+
+
+async def test_publications_that_the_server_lost_while_a_subscription_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses it as revoked. The client asks again."""
+    load_missed = ChannelRegistry.load_missed
+
+    async def lose(channels: ChannelRegistry, channel: Channel, *arguments: Any) -> None:
+        monkeypatch.undo()
+        Received(world.broker).restart("trades", Position(7, "another"))  # type: ignore[arg-type]
+        await load_missed(channels, channel, *arguments)
+
+    async with (
+        running(config_for(tmp_path)) as (world, address),
+        Client(f"http://{address}", token=token("ada")) as ada,
+        Client(f"http://{address}", token=token("bob")) as bob,
+        ada.subscribe("trades"),
+    ):
+        await bob.ready()
+        monkeypatch.setattr(ChannelRegistry, "load_missed", lose)
+        async with bob.subscribe("trades") as trades:
+            assert trades.position is not None
+            assert trades.position.offset == 7

@@ -568,7 +568,9 @@ export class Subscription extends Emitter {
     // Before that the token was refused, and the connection is about to end with the reason.
     if (code === 'unauthorized' && this.relay.state !== 'connected') return
     const expired = reason === 'token_expired' && this._options.getToken
-    if (expired || TEMPORARY.includes(code)) this._again(this.relay._attempt, retryAfter)
+    // The server ended it while it began. The next refusal names the right that is missing, if one is.
+    const again = expired || reason === 'revoked'
+    if (again || TEMPORARY.includes(code)) this._again(this.relay._attempt, retryAfter)
     else this._end(code, message, reason)
   }
 

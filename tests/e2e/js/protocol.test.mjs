@@ -97,7 +97,8 @@ test('a subscription that cannot be had now is asked for again', async (t) => {
   const server = await fake(t, (frame, send) => {
     if (frame.type !== 'subscribe') return;
     asked += 1;
-    if (asked < 3) answer(send, 'error', frame, { code: 'internal_error', message: 'Later.', request: 'subscribe' });
+    const codes = { 1: { code: 'internal_error' }, 2: { code: 'forbidden', reason: 'revoked' } };
+    if (asked < 3) answer(send, 'error', frame, { ...codes[asked], message: 'Later.', request: 'subscribe' });
     else answer(send, 'subscribed', frame, { channel: frame.channel, offset: 0, epoch: 'e' });
   });
   await client(t, 'ada', {}, server.url).subscribe('orders:1').ready();
