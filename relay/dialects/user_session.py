@@ -103,12 +103,16 @@ class UserSession:
         last: int = 0,
         token: str | None = None,
         answer: MakeAnswer,
+        asked: bool = True,
     ) -> None:
-        """Subscribe to one channel. For the server-side one this is the resume. Raises as `Subscriptions.subscribe`."""
+        """Subscribe to one channel. For the server-side one this is the resume. Raises as `Subscriptions.subscribe`.
+
+        `asked=False`: the client did not ask for it, so what is held for the client stays held.
+        """
         server_side = self._is_server_side(channel)
         if server_side:
             answer = self._server_side.resume_first(since, last, answer)
-        else:
+        elif asked:
             await self._server_side.begin()
         await self._core.subscriptions.subscribe(
             self.subscriber,

@@ -53,14 +53,14 @@ def opened(way: Way) -> AbstractAsyncContextManager[Virtual]:
     return virtual(open_live if way.dialect == "live" else open_channels)
 
 
-async def arrive(world: Virtual, way: Way) -> VirtualSocket:
+async def arrive(world: Virtual, way: Way, **claims: object) -> VirtualSocket:
     """Connect as bob, who says nothing yet but who he is."""
-    token = mint(SECRET, user_id="bob", now=world.core.clock.now(), expires_in=3600)
+    token = mint(SECRET, user_id="bob", now=world.core.clock.now(), expires_in=3600, more=claims)
     if way.dialect == "live":
         client = world.connect("/v1/live")
         client.send(type="auth", token=token)
         await settle()
-        assert client.messages.pop()["type"] == "auth:success"
+        assert client.messages.pop(0)["type"] == "auth:success"
     else:
         client = world.connect("/api/ws", f"token={token}")
         await settle()
@@ -129,6 +129,19 @@ async def test_who_asks_for_nothing_gets_it_all_the_same(way: Way, autojump_cloc
         assert seen(client) == [1, 2]
         await publish(world, way)
         assert seen(client) == [1, 2, 3]
+
+
+async def test_the_channels_of_the_token_do_not_end_the_wait(way: Way, autojump_clock: trio.testing.MockClock) -> None:
+    """The client said nothing yet. `channels` takes no notice of that claim."""
+    async with opened(way) as world:
+        await publish(world, way, 2)
+        client = await arrive(world, way, channels=["trades"])
+        client.messages.clear()
+        await publish(world, way)
+        way.subscribe(client, since={"offset": 1, "epoch": await epoch_of(world, way)})
+        await settle()
+        await publish(world, way)
+        assert seen(client) == ["subscribed", 2, 3, 4]
 
 
 async def test_any_words_end_the_wait(way: Way, autojump_clock: trio.testing.MockClock) -> None:

@@ -231,7 +231,7 @@ class LiveSession:
                 channel = self._core.namespaces.parse(name)
                 if not self._core.subscriptions.is_reader(self._user.subscriber, channel):
                     target = protocol.Target(name, (channel,), {})
-                    await self._subscribe(protocol.Subscribe(target, None), None)
+                    await self._subscribe(protocol.Subscribe(target, None), None, asked=False)
             except RequestError as refusal:
                 await self._session.send(protocol.error(refusal, "auth"))
 
@@ -244,7 +244,9 @@ class LiveSession:
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
-    async def _subscribe(self, command: protocol.Subscribe, request_id: protocol.RequestId) -> None:
+    async def _subscribe(
+        self, command: protocol.Subscribe, request_id: protocol.RequestId, *, asked: bool = True
+    ) -> None:
         target = command.target
 
         def answer(position: Position, recovered: bool | None) -> bytes:
@@ -252,7 +254,9 @@ class LiveSession:
             return text_frame(protocol.answer("subscribed", data, request_id))
 
         [channel] = target.channels
-        await self._user.subscribe(channel, since=command.since, last=command.last, token=command.token, answer=answer)
+        await self._user.subscribe(
+            channel, since=command.since, last=command.last, token=command.token, answer=answer, asked=asked
+        )
 
     async def _subscribe_market(self, target: protocol.Target, request_id: protocol.RequestId) -> None:
         maximum = self._core.config.limits.max_subscriptions
