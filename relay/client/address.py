@@ -59,9 +59,12 @@ class Address:
         if self.tls is None:
             return await anyio.connect_tcp(self.host, self.port)
         # Many servers and proxies end a connection without TLS's own goodbye; HTTP and WebSocket have theirs.
-        return await anyio.connect_tcp(
-            self.host, self.port, ssl_context=self.tls, tls_hostname=self.host, tls_standard_compatible=False
-        )
+        try:
+            return await anyio.connect_tcp(
+                self.host, self.port, ssl_context=self.tls, tls_hostname=self.host, tls_standard_compatible=False
+            )
+        except (anyio.BrokenResourceError, anyio.EndOfStream) as error:
+            raise ConnectionError("the connection ended before TLS was established") from error
 
 
 def _wrong(url: str) -> ValueError:

@@ -205,6 +205,33 @@ def test_a_server_that_starts_later(server: RelayProcess, loop: str) -> None:
     run(loop, test)
 
 
+@on_both
+def test_a_connection_that_ends_before_tls(loop: str) -> None:
+    """As while a proxy restarts. The client says so, and goes on."""
+
+    async def hang_up(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive(100)
+
+    async def test() -> None:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, hang_up)
+            states: list[StateChange] = []
+            async with Client(f"https://127.0.0.1:{port}", min_delay=0.02, on_state=states.append) as ada:
+                await until(lambda: len(states) > 2)
+                assert (
+                    states[-1].reason == "the server cannot be reached: the connection ended before TLS was established"
+                )
+                with pytest.raises(RelayError) as error:
+                    await ada.rest("GET", "/v1/chatrooms")
+                assert error.value.code == "disconnected"
+            tasks.cancel_scope.cancel()
+
+    run(loop, test)
+
+
 REFUSALS = {
     "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3\r\nContent-Length: 2\r\n\r\n{}": (
         "the server answered 503",
