@@ -8,6 +8,7 @@ from contextlib import suppress
 import anyio
 from anyio.abc import ByteStream
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -94,6 +95,9 @@ class WebSocket:
                         return "".join(pieces)
                 case Ping():
                     await self._to_write.send(event.response())
+                case CloseConnection() if self._state.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+                    # No close came: wsproto reports so that it cannot parse the bytes.
+                    raise Closed(BROKEN, "the server does not speak WebSocket")
                 case CloseConnection():
                     raise Closed(event.code, event.reason or "")
                 case BytesMessage():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
 
 import anyio
 import pytest
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, Request
 
 from relay.client.python import Client, Position, RelayError, Signal, StateChange, Unauthorized
 from tests.certificates import trusting, write_certificate
@@ -270,6 +273,38 @@ def test_refused_connections(loop: str, answer: str) -> None:
         assert (states[1].reason or "").startswith(reason)
         assert states[1].retry_in is not None
         assert states[1].retry_in >= wait
+
+    run(loop, test)
+
+
+@on_both
+@pytest.mark.parametrize("garbage", [b"\xff" * 20, b"\x81\x02\xc3\x28"], ids=["frame", "text"])
+def test_bytes_that_are_not_frames(loop: str, garbage: bytes) -> None:
+    """As from a broken proxy. The server has not closed, so the client comes back."""
+
+    async def break_off(stream: anyio.abc.ByteStream) -> None:
+        async with stream:
+            state = WSConnection(ConnectionType.SERVER)
+            state.receive_data(await stream.receive())
+            assert isinstance(next(state.events()), Request)
+            await stream.send(state.send(AcceptConnection()) + garbage)
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    await stream.receive()
+
+    async def test() -> None:
+        states: list[StateChange] = []
+        async with (
+            await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(listener.serve, break_off)
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            async with Client(f"ws://127.0.0.1:{port}", on_state=states.append):
+                await until(lambda: len(states) > 1)
+            tasks.cancel_scope.cancel()
+        assert (states[1].state, states[1].code) == ("connecting", 1006)
+        assert states[1].reason == "the server does not speak WebSocket"
 
     run(loop, test)
 
