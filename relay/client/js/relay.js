@@ -459,11 +459,11 @@ export class Relay extends Emitter {
   }
 
   async rest(method, path, body) {
-    let response = await this._fetch(method, path, body, await this._token('connect'))
-    if (response.status === 401 && this._options.getToken) {
-      response = await this._fetch(method, path, body, await this._token('refused'))
+    let answered = await this._fetch(method, path, body, await this._token('connect'))
+    if (answered.response.status === 401 && this._options.getToken) {
+      answered = await this._fetch(method, path, body, await this._token('refused'))
     }
-    const answer = await response.json().catch(() => ({}))
+    const { response, answer } = answered
     if (response.ok) return answer
     throw new RelayError(STATUS[response.status] ?? 'internal_error', answer.message ?? `HTTP ${response.status}`, {
       reason: answer.reason,
@@ -478,7 +478,9 @@ export class Relay extends Emitter {
     const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
     if (body !== undefined) headers['Content-Type'] = 'application/json'
     try {
-      return await fetch(this._http + path, { method, headers, body: JSON.stringify(body), signal: abort.signal })
+      const options = { method, headers, body: JSON.stringify(body), signal: abort.signal }
+      const response = await fetch(this._http + path, options)
+      return { response, answer: parsed(await response.text()) }
     } catch (error) {
       const code = abort.signal.aborted ? 'timeout' : 'disconnected'
       throw new RelayError(code, `The server cannot be reached: ${error.message}`)
@@ -819,6 +821,15 @@ function named({ channel, chatroomId, userId, communityId, symbols }) {
   if (channel === 'notifications') return `user:${userId}`
   const id = chatroomId ?? communityId ?? symbols?.[0]
   return id === undefined ? channel : `${channel}:${id}`
+}
+
+// The value of an answer; an empty object, if a proxy answered with something else.
+function parsed(text) {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return {}
+  }
 }
 
 function place({ offset, epoch }) {

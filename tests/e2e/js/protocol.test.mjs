@@ -1,5 +1,7 @@
 // The JavaScript client against a server that says what the test tells it to: close codes, and channels of namespaces.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
 import { test } from 'node:test';
 import { client, drop, fake, next, state, until } from './world.mjs';
 
@@ -82,6 +84,19 @@ test('a message that is too large is not sent again', async (t) => {
   await assert.rejects(relay.publish('docs:1', 'x'), { code: 'too_large' });
   await relay.ready();
   assert.equal(server.frames.filter(({ type }) => type === 'publish').length, 1);
+});
+
+test('an answer of REST that stops half-way: in time, and not a success', async (t) => {
+  const server = createServer((request, response) => {
+    response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': 100 });
+    response.write('{"success": true,');
+    if (request.url === '/cut') setTimeout(() => response.destroy(), 20);
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  t.after(() => server.closeAllConnections() ?? server.close());
+  const relay = client(t, 'ada', { timeout: 200 }, `http://127.0.0.1:${server.address().port}`);
+  await assert.rejects(relay.rest('GET', '/stall'), { code: 'timeout' });
+  await assert.rejects(relay.rest('GET', '/cut'), { code: 'disconnected' });
 });
 
 test('a silent server is pinged', async (t) => {
