@@ -464,11 +464,12 @@ export class Relay extends Emitter {
       answered = await this._fetch(method, path, body, await this._token('refused'))
     }
     const { response, answer } = answered
-    if (response.ok) return answer
-    throw new RelayError(STATUS[response.status] ?? 'internal_error', answer.message ?? `HTTP ${response.status}`, {
-      reason: answer.reason,
+    if (response.ok && answer) return answer
+    const message = answer?.message ?? `The server answered ${response.status}, but not like Relay.`
+    throw new RelayError(STATUS[response.status] ?? 'internal_error', message, {
+      reason: answer?.reason,
       retryAfter: Number(response.headers.get('Retry-After')) || undefined,
-      errors: answer.errors,
+      errors: answer?.errors,
     })
   }
 
@@ -823,12 +824,12 @@ function named({ channel, chatroomId, userId, communityId, symbols }) {
   return id === undefined ? channel : `${channel}:${id}`
 }
 
-// The value of an answer; an empty object, if a proxy answered with something else.
+// The value of an answer; null, if a proxy answered with something else.
 function parsed(text) {
   try {
     return JSON.parse(text)
   } catch {
-    return {}
+    return null
   }
 }
 

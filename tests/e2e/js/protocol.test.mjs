@@ -99,6 +99,15 @@ test('an answer of REST that stops half-way: in time, and not a success', async 
   await assert.rejects(relay.rest('GET', '/cut'), { code: 'disconnected' });
 });
 
+test('an answer of REST that is not of Relay is not a success', async (t) => {
+  const server = createServer((request, response) => response.end('<h1>Log in to this network</h1>'));
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  t.after(() => server.closeAllConnections() ?? server.close());
+  const relay = client(t, 'ada', {}, `http://127.0.0.1:${server.address().port}`);
+  const message = 'The server answered 200, but not like Relay.';
+  await assert.rejects(relay.rooms(), { code: 'internal_error', message });
+});
+
 test('a silent server is pinged', async (t) => {
   const server = await fake(t);
   const relay = client(t, 'ada', { pingInterval: 50, timeout: 500 }, server.url);
