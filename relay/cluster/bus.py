@@ -65,6 +65,7 @@ class Bus:
         self._on_lost: list[Callable[[], Awaitable[None]]] = [delivery.catch_up]
         self._waiting: deque[tuple[str, int]] = deque()
         self._waiting_bytes = 0
+        self._last = 0  # the number of the newest notice
         self._parts = Parts()
         self._wakeup = Wakeup()
         self.connected = False
@@ -94,7 +95,8 @@ class Bus:
 
         Return False if it has more than MAX_NOTICE_BYTES: then it is not sent.
         """
-        payload = notice(kind, data, node=self._node_id, now_ms=self._clock.now_ms())
+        self._last += 1
+        payload = f"{notice(kind, data, node=self._node_id, now_ms=self._clock.now_ms())}\n{self._last}"
         size = len(payload.encode())
         if size > MAX_NOTICE_BYTES:
             log.warning("a notice is too large for the other nodes", kind=kind)

@@ -1,7 +1,8 @@
 """Notices between the nodes of one database: payloads of NOTIFY, sent with a commit and received in commit order.
 
 A payload is lines of text. The first has its sort, the sending node (`-` if a transaction of any process sent it) and the
-time of sending in Unix milliseconds. A *notice* has a second line: its kind and data as JSON.
+time of sending in Unix milliseconds. A *notice* has a second line: its kind and data as JSON. One that a node sends has a
+third line, its number: PostgreSQL sends equal payloads of one transaction once.
 """
 
 from __future__ import annotations

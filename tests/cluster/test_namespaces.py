@@ -82,6 +82,19 @@ async def test_what_is_not_kept_reaches_every_node(tmp_path: Path, size: int) ->
             assert (heard["data"], heard["publisher"]["user"]) == ([1, 1.5], "eve")
 
 
+@pytest.mark.slow
+async def test_equal_publications_that_are_not_kept_all_reach_the_other_nodes(tmp_path: Path) -> None:
+    """PostgreSQL sends equal payloads of one transaction once."""
+    async with nodes(tmp_path, 2, **SETTINGS) as (one, two), live(two.address, "bob") as bob:
+        await subscribed(bob, "noise:1")
+        items = [{"channel": "noise:1", "type": "tick", "data": {}}] * 20
+        await publish(one.address, [*items, {"channel": "noise:1", "type": "end", "data": {}}])
+        heard = []
+        while "end" not in heard:
+            heard.append((await bob.receive())["type"])
+        assert heard == ["tick"] * 20 + ["end"]
+
+
 async def attending(client: Client) -> dict[str, int]:
     """Return the users of a channel that a node tells, with their connections."""
     await client.send(type="presence", channel="game:1")
