@@ -71,7 +71,7 @@ class Delivery:
         taps = self._broker.channels.taps
         for announced in wire.publications(lines):
             if len(taps) and not own:
-                taps.show(_publication(self._namespaces.parse(announced.channel), announced))
+                self._show(announced)
             channel = self._broker.channels.named(announced.channel)
             if channel is None:
                 if self._broker.channels.is_loading(announced.channel):
@@ -84,6 +84,14 @@ class Delivery:
                 self._deliver(channel, announced)
             else:
                 self._hold(announced, own=own)
+
+    def _show(self, announced: Announced) -> None:
+        """Show a publication of another node to the taps, unless only that node has the namespace."""
+        try:
+            name = self._namespaces.parse(announced.channel)
+        except RequestError:
+            return
+        self._broker.channels.taps.show(_publication(name, announced))
 
     def _hold(self, announced: Announced, *, own: bool) -> None:
         held = self._held.setdefault(announced.channel, [])

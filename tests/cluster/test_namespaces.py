@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import trio
 
+from relay.model.namespaces import namespaces_of
 from tests.actions import publish
 from tests.clients import Client, live
 from tests.cluster.nodes import nodes
 from tests.postgres import shared_server
-from tests.running import token
+from tests.running import config_for, token
 
 GRACE = 0.5
 SETTINGS: dict[str, Any] = {
@@ -93,6 +94,20 @@ async def test_equal_publications_that_are_not_kept_all_reach_the_other_nodes(tm
         while "end" not in heard:
             heard.append((await bob.receive())["type"])
         assert heard == ["tick"] * 20 + ["end"]
+
+
+@pytest.mark.slow
+async def test_a_tail_does_not_mind_a_namespace_of_another_node(tmp_path: Path) -> None:
+    """What follows in the same batch is delivered, while the nodes have different configurations."""
+    more = {**SETTINGS, "namespaces.more.subscribe": "users"}
+    async with nodes(tmp_path, 2, **more) as (one, two), live(two.address, "bob") as bob:
+        await subscribed(bob, "game:1")
+        two.server.core.namespaces.take_up(namespaces_of(config_for(tmp_path, SETTINGS)))
+        with two.server.core.steering.tap("*", lambda publication: publication.json, 100) as tap:
+            items = [{"channel": f"{name}:1", "type": "note", "data": name} for name in ("more", "game")]
+            await publish(one.address, items)
+            assert (await bob.until("note"))["data"] == "game"
+            assert tap.take_lines() == [b'"game"']
 
 
 async def attending(client: Client) -> dict[str, int]:
