@@ -134,6 +134,24 @@ async def test_pruning_goes_by_a_bounded_number_of_rows(tmp_path: Path, monkeypa
     assert rows == [32, 27, 22, 17, 12, 7, 4]
 
 
+@pytest.mark.parametrize("channel", [DURABLE, BEHIND], ids=["durable", "behind"])
+async def test_a_longer_history_of_a_channel_that_is_stored(tmp_path: Path, channel: ChannelName) -> None:
+    """The configuration says so between two runs. From the next publication on as many are kept."""
+    small, large = (
+        attrs.evolve(channel, namespace=attrs.evolve(channel.namespace, history_size=size)) for size in (2, 5)
+    )
+    async with run(tmp_path) as first:
+        for _ in range(3):
+            await first.publish(small)
+    async with run(tmp_path) as second:
+        for _ in range(3):
+            await second.publish(large)
+        await second.write_behind.write()
+        assert await second.publications.prune(0, lambda name: None) is None
+    async with run(tmp_path) as third:
+        assert await third.offsets(large) == [2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_channel_that_is_no_longer_durable(tmp_path: Path, written: bool) -> None:
     """The configuration says so between two runs. From then on a crash may lose offsets, so its epoch must end with the crash."""

@@ -101,7 +101,8 @@ def _extend(connection: Transaction, first: Draft, last: Draft, count: int, epoc
     channel_id, offset, channel_epoch = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size, version, published_at) "
         "VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET offset = offset + excluded.offset, durable = 1, "
-        "version = coalesce(excluded.version, version), published_at = excluded.published_at RETURNING id, offset, epoch",
+        "history_size = excluded.history_size, version = coalesce(excluded.version, version), "
+        "published_at = excluded.published_at RETURNING id, offset, epoch",
         (first.channel.text, epoch, count, first.channel.namespace.history_size, first.version, last.published_ms),
     ).fetchone()
     return channel_id, offset - count, channel_epoch

@@ -268,7 +268,8 @@ def _save_head(connection: Transaction, channel: ChannelName, head: Position, ve
     row = connection.execute(
         "INSERT INTO channels (name, epoch, offset, durable, history_size, version, published_at) "
         "VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET offset = excluded.offset, epoch = excluded.epoch, "
-        "durable = 0, version = coalesce(excluded.version, version), published_at = excluded.published_at RETURNING id",
+        "durable = 0, history_size = excluded.history_size, version = coalesce(excluded.version, version), "
+        "published_at = excluded.published_at RETURNING id",
         (channel.text, head.epoch, head.offset, channel.namespace.history_size, version, now_ms),
     ).fetchone()
     return int(row[0])
