@@ -68,7 +68,7 @@ class Publications(abc.ABC):
         `known` returns the offset up to which a channel in memory was delivered, None if it is not in memory; it is called
         in the store's thread. `receive` is called with publications that came before a commit of this node and were not
         delivered, synchronously and before the callback of that commit. `renew` is called with the head of a channel whose
-        epoch may have changed.
+        epoch may have changed, and with the position before each commit of this node.
         """
 
     async def catch_up(self, channels: Sequence[ChannelName]) -> None:  # noqa: B027 - as for `bind`

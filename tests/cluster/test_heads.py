@@ -72,3 +72,23 @@ async def test_a_head_is_forgotten_once_no_node_uses_it(tmp_path: Path, monkeypa
         await publish(one.address, [{"channel": "community:never", "type": "word", "data": {}}])
         assert (await eve.until("word"))["offset"] == 1
         await eve.nothing()
+
+
+@pytest.mark.slow
+async def test_an_own_publication_of_a_new_epoch_hides_no_other_one(tmp_path: Path) -> None:
+    """After a crash of PostgreSQL that lost commits, a node may publish before it hears of others that did."""
+    settings: dict[str, Any] = {"namespaces.orders.subscribe": "users", "namespaces.orders.durable": False}
+    async with nodes(tmp_path, 2, **settings) as (one, two), live(one.address, "bob") as bob:
+        assert (await bob.ask(type="subscribe", channel="orders:1"))["type"] == "subscribed"
+        cluster: Any = one.server.cluster
+        cluster.delivery.take = lambda node, lines: None  # it hears of no commit
+        for number in range(3):
+            await publish(one.address, [{"channel": "orders:1", "data": number}])
+            assert (await bob.until("orders:event"))["offset"] == number + 1
+        lost = """UPDATE channels SET "offset" = 1, epoch = 'new'; DELETE FROM publications WHERE "offset" > 1"""
+        shared_server().execute(lost, database_of(one))
+        for number in range(2):
+            await publish(two.address, [{"channel": "orders:1", "data": number}])
+        await publish(one.address, [{"channel": "orders:1", "data": 3}])
+        told = await bob.receive()
+        assert (told["type"], told["data"]["reason"]) == ("unsubscribed", "publications were lost")

@@ -117,6 +117,9 @@ class PostgresPublications(Publications):
         def committed(appended: Appended) -> None:
             if appended.missed:
                 self._receive(appended.missed)
+            for first in {one.channel.text: one for one in reversed(appended.publications)}.values():
+                # Other nodes may have begun a new epoch, whose offsets say nothing of what this node has delivered.
+                self._renew(first.channel, Position(first.offset - 1, first.epoch))
             on_commit(appended.outcomes)
 
         volatile = not any(draft.channel.namespace.durable for draft in drafts)
