@@ -89,7 +89,7 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
         received = Received(broker)
-        publications.bind(received.delivered_offset, received.receive, received.renew)
+        publications.bind(received.delivered_offset, received.receive, received.renew, received.drop)
         users = Users(database, clock)
         keys = ApiKeys(database)
         tokens = Tokens(TokenVerifier(secrets=[SECRET]), clock)

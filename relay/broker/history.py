@@ -65,6 +65,12 @@ class History:
         while entries and entries[0].published_ms < before_ms:
             self.floor = entries.popleft().offset
 
+    def drop(self, up_to: int) -> None:
+        """Drop the publications up to an offset, because the store does not keep them any more."""
+        entries = self._entries
+        while entries and entries[0].offset <= up_to:
+            self.floor = entries.popleft().offset
+
     def reaches(self, offset: int) -> bool:
         """Return whether every publication after `offset` is here."""
         return offset >= self.floor

@@ -54,6 +54,12 @@ class Received:
                 self._lost(channel)
             channel.renew(head)
 
+    def drop(self, name: ChannelName, up_to: int) -> None:
+        """Drop the publications of a channel up to an offset, which the store does not keep any more."""
+        channel = self._broker.channels.get(name)
+        if channel is not None:
+            channel.history.drop(up_to)
+
     def restart(self, text: str, head: Position) -> None:
         """Begin a channel again, because another server has forgotten it. Subscriptions end, which began meanwhile."""
         channel = self._broker.channels.named(text)

@@ -242,7 +242,7 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         core, broker = build_core(config, database, publications, clock, secret, cluster)
         opened.enter_context(core.hooks)
         received = Received(broker)
-        publications.bind(received.delivered_offset, received.receive, received.renew)
+        publications.bind(received.delivered_offset, received.receive, received.renew, received.drop)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
         janitor = Janitor(broker, publications, core.namespaces, limits=core.limits.tables().values())

@@ -62,13 +62,15 @@ class Publications(abc.ABC):
         known: Callable[[ChannelName], int | None],
         receive: Callable[[Sequence[Publication]], None],
         renew: Callable[[ChannelName, Position], None] = lambda *_: None,
+        drop: Callable[[ChannelName, int], None] = lambda *_: None,
     ) -> None:
         """Tell what is in memory, where other nodes write too. To be called once, before anything is published.
 
         `known` returns the offset up to which a channel in memory was delivered, None if it is not in memory; it is called
         in the store's thread. `receive` is called with publications that came before a commit of this node and were not
         delivered, synchronously and before the callback of that commit. `renew` is called with the head of a channel whose
-        epoch may have changed, and with the position before each commit of this node.
+        epoch may have changed, and with the position before each commit of this node. `drop` is called with the offset up to
+        which a channel keeps nothing, as `catch_up` found it: another node may have deleted its history.
         """
 
     async def catch_up(self, channels: Sequence[ChannelName]) -> None:  # noqa: B027 - as for `bind`

@@ -13,11 +13,13 @@ import httpx
 import pytest
 import trio
 
+from relay.access.steering import FORGOTTEN
 from relay.cluster import questions
 from tests.actions import make_room, publish
 from tests.clients import live
-from tests.cluster.nodes import Running, eventually, nodes
+from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, nodes
 from tests.http_client import http_client
+from tests.postgres import shared_server
 from tests.running import bearer
 
 
@@ -162,6 +164,33 @@ async def test_a_deleted_history_is_forgotten_on_all_nodes(tmp_path: Path) -> No
         since = {"offset": 0, "epoch": first["epoch"]}
         answer = await bob.ask(type="subscribe", channel="broadcast", since=since)
         assert answer["data"]["recovered"] is False
+
+
+@pytest.mark.slow
+async def test_a_history_that_was_deleted_while_a_node_could_not_listen(tmp_path: Path) -> None:
+    """No notice of it comes. The node compares what it has in memory, and keeps what was published later."""
+    async with managed(tmp_path, 2) as those, live(those.started[1].address, "bob") as bob:
+        two: Any = those.started[1].server
+        await bob.ask(type="subscribe", channel="trades")
+
+        async def publish_one(text: str) -> None:
+            await publish(those.started[0].address, [{"channel": "trades", "type": "word", "data": {"text": text}}])
+            await bob.until("word")
+
+        await publish_one("deleted")
+        take = two.cluster.bus._handlers[FORGOTTEN]
+        lost = trio.Event()
+        two.cluster.bus._handlers[FORGOTTEN] = lambda _: lost.set()
+        await those.call("history_remove", channel="trades")
+        await lost.wait()
+        two.cluster.bus._handlers[FORGOTTEN] = take
+        await publish_one("kept")
+        caught_up = two.cluster.delivery.catch_ups
+        await trio.to_thread.run_sync(shared_server().execute, CUT_LISTENERS)
+        await eventually(lambda: two.cluster.delivery.catch_ups > caught_up and two.cluster.bus.connected)
+        await bob.send(type="history", channel="trades", limit=10)
+        page = (await bob.until("history"))["data"]
+        assert [one["data"]["text"] for one in page["publications"]] == ["kept"]
 
 
 @asynccontextmanager

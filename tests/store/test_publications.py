@@ -61,7 +61,7 @@ async def run(folder: Path, *, clean: bool = True, **settings: str) -> AsyncIter
         await publications.open()
         broker = Broker(publications, Presence(Timers(), offline_grace=5.0), clock)
         received = Received(broker)
-        publications.bind(received.delivered_offset, received.receive, received.renew)
+        publications.bind(received.delivered_offset, received.receive, received.renew, received.drop)
         write_behind = WriteBehind(broker, publications)
         yield Run(broker, publications, write_behind, clock)
         if clean:

@@ -28,7 +28,14 @@ from relay.store.transaction import Transaction
 CATCH_UP_CHANNELS = 200
 """Channels whose heads one transaction compares, and whose missed publications it reads."""
 
-_Missed = tuple[ChannelName, Position, list[Publication]]
+_Missed = tuple[ChannelName, Position, list[Publication], int]
+
+_HEADS = """
+SELECT c.id, c.name, c."offset", c.epoch, c.durable,
+    coalesce((SELECT min(p."offset") - 1 FROM publications AS p WHERE p.channel_id = c.id), c."offset")
+FROM channels AS c WHERE c.name = ANY(%s)
+"""
+"""The heads of channels, each with the offset up to which nothing is kept."""
 
 _DROP_KEYS = """
 DELETE FROM idempotency WHERE (scope, key) IN (
@@ -59,15 +66,17 @@ class PostgresPublications(Publications):
         self._known: Callable[[ChannelName], int | None] = lambda _: None
         self._receive: Callable[[Sequence[Publication]], None] = lambda _: None
         self._renew: Callable[[ChannelName, Position], None] = lambda *_: None
+        self._drop: Callable[[ChannelName, int], None] = lambda *_: None
 
     def bind(
         self,
         known: Callable[[ChannelName], int | None],
         receive: Callable[[Sequence[Publication]], None],
         renew: Callable[[ChannelName, Position], None] = lambda *_: None,
+        drop: Callable[[ChannelName, int], None] = lambda *_: None,
     ) -> None:
         """Set the callbacks that fill gaps. See `Publications.bind`."""
-        self._known, self._receive, self._renew = known, receive, renew
+        self._known, self._receive, self._renew, self._drop = known, receive, renew, drop
 
     async def catch_up(self, channels: Sequence[ChannelName]) -> None:
         """Deliver what other nodes have committed. See `Publications`.
@@ -80,24 +89,23 @@ class PostgresPublications(Publications):
             await self._database.load(load, on_loaded=self._caught_up)
 
     def _missed(self, channels: Mapping[str, ChannelName], transaction: PostgresTransaction) -> list[_Missed]:
-        rows = transaction.raw.execute(
-            'SELECT id, name, "offset", epoch, durable FROM channels WHERE name = ANY(%s)', (list(channels),)
-        ).fetchall()
+        rows = transaction.raw.execute(_HEADS, (list(channels),)).fetchall()
         missed = []
-        for id_, name, offset, epoch, durable in rows:
+        for id_, name, offset, epoch, durable, dropped in rows:
             channel = channels[name]
             head = self._position(transaction, channel, (offset, epoch, durable))
             known = self._known(channel)
             found: list[Publication] = []
             if known is not None and known < offset:
                 found = read_between(transaction, channel, id_, head.epoch, known, offset)
-            missed.append((channel, head, found))
+            missed.append((channel, head, found, dropped))
         return missed
 
     def _caught_up(self, missed: list[_Missed]) -> None:
-        for channel, head, publications in missed:
+        for channel, head, publications, dropped in missed:
             self._receive(publications)
             self._renew(channel, head)
+            self._drop(channel, dropped)
 
     async def open(self) -> None:
         """Prove that the database can be written. Epochs are settled with each connection: see `epochs`."""
