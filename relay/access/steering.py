@@ -10,6 +10,7 @@ import fnmatch
 import heapq
 import re
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 import attrs
 import trio
@@ -242,10 +243,18 @@ class Steering:
             forget_channel(connection, name.text)
             announce(connection, FORGOTTEN, {"channel": name.text})
 
-        await self._database.write(
-            forget,
-            on_commit=lambda _: self._broker.channels.forget(name),
-        )
+        unwritten: list[int] = []
+
+        def forgotten(_: None) -> None:
+            channel = self._broker.channels.get(name)
+            if channel is not None and channel.written_offset < channel.offset:
+                unwritten.append(channel.offset)
+            self._broker.channels.forget(name)
+
+        await self._database.write(forget, on_commit=forgotten)
+        for offset in unwritten:
+            # What is written behind may have been on its way to the store, behind the deletion.
+            await self._database.write(partial(forget_channel, name=name.text, up_to=offset))
 
 
 def matcher(pattern: str) -> Callable[[str], object]:

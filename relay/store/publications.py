@@ -25,6 +25,8 @@ PRUNE_ROWS = 2000
 """Publications and keys that one transaction deletes at most, so that pruning never delays a publisher for long."""
 HEAD_PERIOD = 30 * 86_400.0
 """Seconds for which a channel without publications is remembered at least, so that clients resume exactly meanwhile."""
+MAX_OFFSET = 2**63 - 1
+"""The highest offset: the store keeps 64 bits."""
 DURABLE_EPOCH = "durable_epoch"
 """The value in `meta` that is the epoch of new durable channels."""
 BEHIND_EPOCH = "behind_epoch"
@@ -179,12 +181,15 @@ class Publications(abc.ABC):
         """
 
 
-def forget_channel(connection: Transaction, name: str) -> None:
-    """Delete a channel's publications and their idempotency keys.
+def forget_channel(connection: Transaction, name: str, *, up_to: int = MAX_OFFSET) -> None:
+    """Delete a channel's publications up to an offset, and all idempotency keys.
 
     Its offsets continue, so an old position never gets a wrong answer.
     """
-    connection.execute("DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?)", (name,))
+    connection.execute(
+        'DELETE FROM publications WHERE channel_id = (SELECT id FROM channels WHERE name = ?) AND "offset" <= ?',
+        (name, up_to),
+    )
     # All scopes that begin with the name and a line break, which no name has. The character after it is "\v".
     connection.execute("DELETE FROM idempotency WHERE scope >= ? AND scope < ?", (f"{name}\n", f"{name}\v"))
 
