@@ -356,11 +356,12 @@ class Broker:
                 subscriber.revoked(name, reason)
 
     def _end(self, subscriber: Subscriber, subscription: Subscription) -> None:
+        if subscription.ended:
+            return  # the subscriber may have another one to this channel by now
         name = subscription.channel
         subscription.ended = True
-        if subscriber.subscriptions.get(name.text) is subscription:
-            del subscriber.subscriptions[name.text]
-            self.subscription_count -= 1
+        del subscriber.subscriptions[name.text]
+        self.subscription_count -= 1
         self.pending.discard(subscriber, subscription)
         if subscription.live:
             subscription.live = False

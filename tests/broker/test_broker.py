@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import pytest
@@ -288,3 +288,16 @@ async def test_a_right_that_is_lost_while_a_resume_is_repeated(tmp_path: Path, r
                 assert b"user:online" in gate.taken, "somebody came meanwhile"
         assert len(parts.broker.pending) == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_a_right_is_lost_after_a_subscription_took_the_place_of_another(tmp_path: Path) -> None:
+    """A request that ends late takes nothing from a later one for the same channel, which waits still."""
+    async with open_parts(tmp_path) as parts:
+        name = parts.namespaces.parse("task:1")
+        with parts.broker.attach(Ear(), encode) as subscriber, ExitStack() as later:
+            with parts.broker.reserved(subscriber, [name], maximum=5):
+                parts.broker.unsubscribe(subscriber, name)
+                [new] = later.enter_context(parts.broker.reserved(subscriber, [name], maximum=5))
+            parts.broker.revoke(name, "lost", of=lambda _: True)
+            with pytest.raises(RequestError):
+                new.check()
