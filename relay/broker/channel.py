@@ -190,7 +190,7 @@ class Channel:
                 key = self._key
             else:
                 # A later value must not replace a value that came before this publication.
-                self._key = f"{self.name.text} {publication.offset}"
+                self._key = f"{self.name.text} {self.published}"
         frames: dict[Encoder, bytes | None] = {}
         for (encode, _), audience in self._audiences.items():
             if encode not in frames:

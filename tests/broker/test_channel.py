@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from relay.broker.channel import Channel
 from relay.broker.subscription import Subscriber
+from relay.config.namespaces import NamespaceConfig
 from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Encoder, Origin, Position, Publication
 from relay.sessions.audience import Sink
@@ -287,6 +288,24 @@ async def test_a_slow_reader_gets_a_market_in_order(types: list[str], blocked_fr
     assert {offset for offset, type_ in enumerate(types, 1) if type_ == "market:halt"} <= set(delivered)
     prices = [offset for offset, type_ in enumerate(types, 1) if type_ == "market:price"]
     assert prices[-1:] == [offset for offset in delivered if offset in prices][-1:]
+
+
+async def test_a_slow_reader_gets_values_that_are_not_kept_in_order() -> None:
+    """They have no offsets. A value takes the place of no other one that came before something else."""
+    options = NamespaceConfig(history_size=0, durable=False, slow_readers="latest")
+    names = Namespaces(entities=(), history_period=1.0, durable=(), configured={"game": options})
+    of = Channel(names.parse("game:1"), Position(0, ""))
+    kernel = MemoryTransport(room=0)
+    outbox = Outbox(kernel, Flusher(), 10_000, on_blocked=lambda: None, on_overflow=lambda: None)
+    of.join(subscriber(outbox, lambda one: one.json))
+    outbox.send_nowait(b"0")
+    flush((outbox,))
+    for number, type_ in enumerate(["halt", "game:event", "halt", "game:event", "game:event"], 1):
+        of.pass_on(Publication(of.name, type_, 0, "", 1, data=number), None)
+    outbox.settle()
+    kernel.grant()
+    await outbox.drain()
+    assert kernel.taken == b"01235"
 
 
 @pytest.mark.parametrize("name", ["market:A", "event:1"])
