@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import trio
 
 from relay.cluster.rows import NodeRows
 from relay.ground.errors import RequestError
 from relay.store.database import Database
+from relay.store.errors import unavailable
 from relay.store.postgres import places as store
+from relay.store.postgres.nodes import is_known
 from relay.store.transaction import Transaction
 
 RETRY_INTERVAL = 1.0
@@ -32,6 +34,8 @@ class ClusterPlaces(NodeRows):
         given_back = self._take_given_back()
 
         def operation(connection: Transaction) -> bool:
+            if not is_known(connection, self._node_id):
+                raise unavailable()  # other nodes took this one for dead, and would not drop its row
             if given_back:  # it may be of this user, who comes back at once
                 store.give_back(connection, self._node_id, given_back)
             return store.take(connection, node_id=self._node_id, user_id=user_id, maximum=maximum)
@@ -58,14 +62,17 @@ class ClusterPlaces(NodeRows):
         if self._stale:
             self._stale = False
             taken = {user_id: count for user_id, count in self._taken.items() if count}
-            await self._database.write(
-                lambda connection: store.replace_node(connection, self._node_id, taken), volatile=True
-            )
+            await self._database.write(lambda connection: self._replace_rows(taken, connection), volatile=True)
         elif given_back:
             await self._database.write(
                 lambda connection: store.give_back(connection, self._node_id, given_back), volatile=True
             )
         self._forget(given_back)
+
+    def _replace_rows(self, taken: Mapping[str, int], connection: Transaction) -> None:
+        """Replace all rows, unless other nodes took this one for dead: its next heartbeat has it do so."""
+        if is_known(connection, self._node_id):
+            store.replace_node(connection, self._node_id, taken)
 
     def _take_given_back(self) -> Counter[str]:
         given_back, self._given_back = self._given_back, Counter()

@@ -26,6 +26,7 @@ from relay.store.notices import announce
 from relay.store.postgres import attendance
 from relay.store.postgres import presence as store
 from relay.store.postgres.attendance import Attending
+from relay.store.postgres.nodes import is_known
 from relay.store.postgres.presence import CONNECTED, Change
 from relay.store.transaction import Transaction
 
@@ -198,6 +199,8 @@ class ClusterPresence(NodeRows):
         announce(connection, MOVED, {"node": self._node_id, "user": user_id, "room": room, "present": present})
 
     def _apply(self, operations: Sequence[Operation], connection: Transaction) -> None:
+        if not is_known(connection, self._node_id):
+            return  # nobody would drop these rows if the node died now: see `_replace_rows`
         for operation in operations:
             self.announce(connection, operation(connection))
 
@@ -315,6 +318,9 @@ class ClusterPresence(NodeRows):
         attending: dict[tuple[str, str], Attending],
         connection: Transaction,
     ) -> None:
+        """Replace all rows, unless other nodes took this one for dead: its next heartbeat has it do so."""
+        if not is_known(connection, self._node_id):
+            return
         self._attendance.replace_rows(attending, connection)
         self.announce(connection, store.replace_node(connection, self._node_id, rows))
         announce(connection, REPLACED, {"node": self._node_id})

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from relay.cluster import node as node_module
 from tests.actions import join, make_room
 from tests.clients import Client, live
 from tests.cluster.nodes import Running, eventually, held_up, nodes
@@ -168,3 +169,38 @@ async def test_what_changes_while_the_rows_are_read(tmp_path: Path, change: str)
             held_up(two, change_and_hear)
             await presence.read()
             assert sorted(presence.users(channel)) == after
+
+
+@pytest.mark.slow
+async def test_a_node_that_others_took_for_dead_leaves_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may die before its next heartbeat, and then no node would drop them. With that heartbeat it writes all of them."""
+    monkeypatch.setattr(node_module, "SETTLE_PERIOD", 0.1)
+    settings: dict[str, Any] = {"namespaces.game.subscribe": "users", "namespaces.game.presence": True}
+    async with nodes(tmp_path, 2, **settings) as (one, two):
+        room = await make_room(one.address)
+        node: Any
+        other, node = (cluster.node for each in (one, two) if (cluster := each.server.cluster) is not None)
+        beat, frozen = node._beat, trio.Event()
+
+        async def no_beat() -> bool:
+            frozen.set()
+            return False
+
+        node._beat = no_beat
+        await frozen.wait()
+
+        def rows() -> set[str]:
+            tables = ("presence", "attendance", "places")
+            query = " UNION ALL ".join(f"SELECT '{name}' FROM {name} WHERE node_id = '{node.id}'" for name in tables)
+            return {table for (table,) in shared_server().execute(query, database_of(one))}
+
+        shared_server().execute(f"UPDATE nodes SET expires_at = 1 WHERE id = '{node.id}'", database_of(one))
+        await eventually(lambda: node.id not in other.names)
+        async with live(two.address, "bob") as bob:
+            await join(bob, room)
+            await bob.ask(type="subscribe", channel="game:1")
+            assert await two.server.core.user_places.take("bob", 3)
+            await trio.sleep(0.3)
+            assert rows() == set()
+            node._beat = beat
+            await eventually(lambda: rows() == {"presence", "attendance", "places"})
