@@ -3,7 +3,7 @@
 The first line is that of `relay.store.notices`. Then come two lines for each publication: channel, offset, epoch, type,
 time, publisher and, if there is one, the excluded connection as a JSON array, and the data as JSON, which has no line
 breaks. A publication that is too large for a payload is announced by channel, offset and epoch alone, and an empty line;
-a node that needs it fetches it.
+a node that needs it fetches it. One of a channel that keeps the last value alone is announced in full: it could be gone.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Header:
 
 
 def pack(publications: Sequence[Publication], *, node: str, now_ms: int) -> list[str]:
-    """Return as few payloads as hold the publications, in their order."""
+    """Return as few payloads as hold the publications, in their order. One of them may need parts (`store.parts`)."""
     header = f"{PUBLICATIONS} {node} {now_ms}".encode()
     payloads: list[str] = []
     parts, size = [header], len(header)
     for publication in publications:
         entry = _entry(publication, MAX_PAYLOAD_BYTES - len(header))
-        if size + len(entry) > MAX_PAYLOAD_BYTES:
+        if len(parts) > 1 and size + len(entry) > MAX_PAYLOAD_BYTES:
             payloads.append(b"".join(parts).decode())
             parts, size = [header], len(header)
         parts.append(entry)
@@ -69,7 +69,7 @@ def _entry(publication: Publication, maximum: int) -> bytes:
     if publication.excluded is not None:
         fields.append(publication.excluded)
     entry = b"\n%b\n%b" % (orjson.dumps(fields), publication.json)
-    if len(entry) > maximum or _ESCAPE in entry:
+    if publication.channel.namespace.history_size > 1 and (len(entry) > maximum or _ESCAPE in entry):
         return b"\n%b\n" % orjson.dumps(position)
     return entry
 

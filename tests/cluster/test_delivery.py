@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.actions import join, make_room
+from tests.actions import join, make_room, publish
 from tests.clients import Client, live
 from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, held_up, nodes
 from tests.http_client import http_client
@@ -98,3 +98,31 @@ async def test_a_task_that_was_cancelled_makes_no_channel(tmp_path: Path) -> Non
         await eventually(lambda: not two.server.database.busy)
         assert broker.channels.get(name) is None
         await resumed(bob, room, since)
+
+
+LAST: dict[str, Any] = {"namespaces.last.subscribe": "users", "namespaces.last.history_size": 1}
+"""A namespace that keeps the last value alone."""
+
+
+def item(type_: str, size: int = 1) -> dict[str, Any]:
+    """Return a publication of that namespace."""
+    return {"channel": "last:1", "type": type_, "data": "x" * size}
+
+
+async def heard(client: Client, last: str) -> list[tuple[str, int]]:
+    """Return the types and offsets of publications up to one of a type."""
+    found: list[tuple[str, int]] = []
+    while not found or found[-1][0] != last:
+        message = await client.receive()
+        found.append((message["type"], message.get("offset", 0)))
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 20_000])
+async def test_what_a_channel_keeps_no_longer_reaches_every_node(tmp_path: Path, size: int) -> None:
+    """However large: once another value has taken its place, or if it is no value, it cannot be fetched."""
+    async with nodes(tmp_path, 2, **LAST) as (one, two), live(two.address, "bob") as bob:
+        assert (await bob.ask(type="subscribe", channel="last:1"))["type"] == "subscribed"
+        types = ["last:event", "halt", "last:event", "last:event", "end"]
+        await publish(one.address, [item(type_, size) for type_ in types])
+        assert await heard(bob, "end") == [(type_, offset) for offset, type_ in enumerate(types, 1)]

@@ -11,6 +11,7 @@ from psycopg import errors
 
 from relay.model.publication import Publication
 from relay.store.engine import Entry, captured
+from relay.store.notices import notify
 from relay.store.postgres.append import Append, Appended, append_all
 from relay.store.postgres.connection import PostgresTransaction
 
@@ -161,7 +162,7 @@ def _announce(transaction: PostgresTransaction, appends: Sequence[Entry], announ
         for publication in _appended(entry.result.value).publications
     ]
     if publications and (payloads := announce(publications)):
-        transaction.notify(*payloads)
+        notify(transaction, payloads)
 
 
 def _appended(result: object) -> Appended:
