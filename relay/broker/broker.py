@@ -72,6 +72,8 @@ class Broker:
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], object] | None = None
         """Called synchronously with each signal of this server, where other servers share the database."""
+        self.defer: Callable[[Channel, Draft, Position], bool] = lambda *_: False
+        """Returns whether a committed draft is delivered later: after what other servers published before it."""
         self.find: Callable[[str], Subscriber | None] = lambda _: None
         """Finds a connection by its id, for publications of other servers that exclude it."""
         self.watcher: Watcher | None = None
@@ -128,7 +130,8 @@ class Broker:
         self.channels.taps.take(draft, position)
         channel = self.channels.get(draft.channel)
         if channel is not None:
-            channel.publish(draft, position, written=True)
+            if not self.defer(channel, draft, position):
+                channel.publish(draft, position, written=True)
         elif draft.origin is not None:  # the channel has no subscribers; a later one loads it from the store
             draft.origin.receive(draft.at(position))
 

@@ -74,7 +74,8 @@ class Received:
 
     def _lost(self, channel: Channel) -> None:
         """End the subscriptions to a channel whose subscribers would miss publications in silence."""
-        if channel.name.namespace.history_size > 1:
+        namespace = channel.name.namespace
+        if namespace.history_size > 1 or (namespace.history_size == 1 and not namespace.latest):
             self._broker.revoke(channel.name, LOST, of=lambda _: True)
 
 

@@ -157,6 +157,7 @@ class Bus:
                 if self.connected:
                     log.warning("cannot hear the other nodes", cause=str(error).strip() or "silence")
                 self.connected = False
+                self._delivery.deliver_deferred()
             await trio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_INTERVAL)
 

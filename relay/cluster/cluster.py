@@ -91,6 +91,8 @@ class Cluster:
         bus.on(HEADS_FORGOTTEN, self._take_forgotten)
         self.questions.on("used", self._used)
         publications.used_elsewhere = self._used_elsewhere
+        publications.hears = lambda: bus.connected
+        broker.defer = lambda *published: bus.connected and self.delivery.defer(*published)
         bus.on_lost(self.presence.read)
         bus.on_lost(self._recheck_all)
 

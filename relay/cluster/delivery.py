@@ -3,6 +3,9 @@
 A publication is delivered if its offset follows the channel's head, and ignored if the channel has it. Otherwise some are
 missing: this node's own, whose commit is not called back yet, or others', which are fetched. Until then it is held back.
 So is one of a channel whose head is being loaded, because the answer may be from before it.
+
+The missing ones of a channel that keeps the last value alone cannot be fetched. So this node's own publication waits for
+them there, until its notification comes.
 """
 
 from __future__ import annotations
@@ -22,12 +25,14 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
 from relay.ground.wakeup import Wakeup
 from relay.model.namespaces import ChannelName, Namespaces
-from relay.model.publication import Publication
+from relay.model.publication import Draft, Position, Publication
 from relay.store.database import Database
 from relay.store.publications import Publications
 
 MAX_HELD = 1000
 """Publications of one channel that are held back. With one more they are dropped, and fetched later."""
+MAX_DEFERRED = 1000
+"""Publications of this node that wait for their notifications. With one more all of them are delivered."""
 RETRY_INTERVAL = 0.2
 """Seconds until missing publications are fetched again, after the database could not be read."""
 
@@ -55,6 +60,7 @@ class Delivery:
         self._clock = clock
         self._node_id = node_id
         self._held: dict[str, list[Announced]] = {}
+        self._deferred: dict[tuple[str, Position], Draft] = {}
         self._wakeup = Wakeup()
         self.delivered = 0
         """The number of publications of other nodes that were delivered from their notification."""
@@ -78,12 +84,41 @@ class Delivery:
                     self._hold(announced, own=own)
                 continue
             if _is_known(channel, announced):
+                self._deferred.pop(_key(announced), None)
+                continue
+            waits = announced.channel in self._held
+            if own and not waits and self._deliver_own(channel, announced):
                 continue
             # An own one is delivered by its commit's callback, which has the sender's copy, unless the answer was lost.
-            if not own and announced.channel not in self._held and _follows(channel, announced):
+            if not own and not waits and _follows(channel, announced):
                 self._deliver(channel, announced)
             else:
                 self._hold(announced, own=own)
+
+    def defer(self, channel: Channel, draft: Draft, position: Position) -> bool:
+        """Return whether an own publication waits for those before it, which come with the next notifications."""
+        if channel.name.namespace.history_size > 1 or follows(channel, position.offset, position.epoch):
+            return False
+        if len(self._deferred) >= MAX_DEFERRED:
+            self.deliver_deferred()
+            return False
+        self._deferred[channel.name.text, position] = draft
+        return True
+
+    def deliver_deferred(self) -> None:
+        """Deliver the own publications that wait, because notifications were lost."""
+        deferred, self._deferred = self._deferred, {}
+        for (text, position), draft in deferred.items():
+            channel = self._broker.channels.named(text)
+            if channel is not None and (position.epoch != channel.epoch or position.offset > channel.offset):
+                channel.publish(draft, position, written=True)
+
+    def _deliver_own(self, channel: Channel, announced: Announced) -> bool:
+        """Deliver an own publication if it was deferred until now, and return whether it was."""
+        draft = self._deferred.pop(_key(announced), None)
+        if draft is not None:
+            channel.publish(draft, Position(announced.offset, announced.epoch), written=True)
+        return draft is not None
 
     def _show(self, announced: Announced) -> None:
         """Show a publication of another node to the taps, unless only that node has the namespace."""
@@ -119,6 +154,7 @@ class Delivery:
             RequestError: the database cannot be read.
         """
         self.catch_ups += 1
+        self.deliver_deferred()
         for text in self._broker.channels.loading():
             self._hold(Announced(text, 0, "", None, 0, b""), own=False)  # of no epoch, so it is fetched
         channels = map(self._broker.channels.named, self._broker.channels.names())
@@ -154,6 +190,9 @@ class Delivery:
     def _release_channel(self, channel: Channel, held: list[Announced]) -> list[Announced]:
         for number, announced in enumerate(held):
             if _is_known(channel, announced):
+                self._deferred.pop(_key(announced), None)
+                continue
+            if announced.type is None and self._deliver_own(channel, announced):
                 continue
             # Of a kind that keeps its newest value alone, what is between was never kept.
             gap = channel.name.namespace.history_size > 1 and not _follows(channel, announced)
@@ -188,3 +227,7 @@ def _is_known(channel: Channel, announced: Announced) -> bool:
 
 def _follows(channel: Channel, announced: Announced) -> bool:
     return announced.type is not None and follows(channel, announced.offset, announced.epoch)
+
+
+def _key(announced: Announced) -> tuple[str, Position]:
+    return announced.channel, Position(announced.offset, announced.epoch)

@@ -58,6 +58,8 @@ class Publications(abc.ABC):
         self._clock = clock
         self.used_elsewhere: UsedElsewhere = _used_nowhere
         """Asks the other nodes which of some channels they have in memory."""
+        self.hears: Callable[[], bool] = lambda: False
+        """Returns whether this node hears of each commit of the others. Called synchronously."""
 
     def bind(  # noqa: B027 - an engine on which one server writes has nothing to fill
         self,

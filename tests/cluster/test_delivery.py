@@ -126,3 +126,68 @@ async def test_what_a_channel_keeps_no_longer_reaches_every_node(tmp_path: Path,
         types = ["last:event", "halt", "last:event", "last:event", "end"]
         await publish(one.address, [item(type_, size) for type_ in types])
         assert await heard(bob, "end") == [(type_, offset) for offset, type_ in enumerate(types, 1)]
+
+
+async def test_lost_publications_that_were_not_kept_are_told(tmp_path: Path) -> None:
+    """Unless its readers want the newest value alone."""
+    newest = {"history_size": 1, "slow_readers": "latest", "subscribe": "users"}
+    settings = {**LAST, **{f"namespaces.newest.{name}": value for name, value in newest.items()}}
+    async with (
+        nodes(tmp_path, 2, **settings) as (one, two),
+        live(two.address, "bob") as bob,
+        live(two.address, "eve") as eve,
+    ):
+        for client, name in ((bob, "last:1"), (eve, "newest:1")):
+            assert (await client.ask(type="subscribe", channel=name))["type"] == "subscribed"
+        cluster: Any = two.server.cluster
+        take, cluster.delivery.take = cluster.delivery.take, lambda node, lines: None
+        received = cluster.bus.received
+        for number in range(2):
+            await publish(one.address, [{"channel": f"{name}:1", "data": number} for name in ("last", "newest")])
+        await eventually(lambda: cluster.bus.received >= received + 2)
+        cluster.delivery.take = take
+        await trio.to_thread.run_sync(shared_server().execute, CUT_LISTENERS)
+        assert (await bob.receive())["type"] == "unsubscribed"
+        assert (await eve.until("newest:event"))["offset"] == 2
+        await eve.nothing()
+
+
+async def test_all_publish_to_a_channel_that_keeps_one(tmp_path: Path) -> None:
+    """Every node delivers every publication, in the order of the offsets."""
+    async with (
+        nodes(tmp_path, 2, **LAST) as started,
+        live(started[0].address, "ann") as ann,
+        live(started[1].address, "bob") as bob,
+    ):
+        for client in (ann, bob):
+            assert (await client.ask(type="subscribe", channel="last:1"))["type"] == "subscribed"
+
+        async def publish_some(address: str) -> None:
+            for number in range(20):
+                await publish(address, [item("last:event" if number % 3 else "halt", 9000 if number % 7 == 3 else 1)])
+
+        async with trio.open_nursery() as nursery:
+            for node in started * 3:
+                nursery.start_soon(publish_some, node.address)
+            for client in (ann, bob):
+                offsets = [(await client.receive())["offset"] for _ in range(120)]
+                assert offsets == list(range(1, 121))
+
+
+@pytest.mark.parametrize("own", ["last:event", "end"])
+async def test_an_own_publication_waits_for_those_before_it(tmp_path: Path, own: str) -> None:
+    """The node has not heard of them yet, and cannot fetch what is not kept."""
+    async with nodes(tmp_path, 2, **LAST) as (one, two), live(two.address, "bob") as bob:
+        assert (await bob.ask(type="subscribe", channel="last:1"))["type"] == "subscribed"
+        cluster: Any = two.server.cluster
+        late: list[tuple[Any, ...]] = []
+        take, cluster.delivery.take = cluster.delivery.take, lambda *taken: late.append(taken)
+        await publish(one.address, [item(type_) for type_ in ("last:event", "halt", "last:event")])
+        await publish(two.address, [item(own)])
+        await eventually(lambda: len(late) == 2)
+        for taken in late:
+            take(*taken)
+        cluster.delivery.take = take
+        await publish(one.address, [item("after")])
+        types = ["last:event", "halt", "last:event", own, "after"]
+        assert await heard(bob, "after") == [(type_, offset) for offset, type_ in enumerate(types, 1)]

@@ -124,16 +124,21 @@ class PostgresPublications(Publications):
 
         def committed(appended: Appended) -> None:
             if appended.missed:
-                self._receive(appended.missed)
+                self._receive([one for one in appended.missed if not self._comes(one.channel)])
             for first in {one.channel.text: one for one in reversed(appended.publications)}.values():
                 # Other nodes may have begun a new epoch, whose offsets say nothing of what this node has delivered.
-                self._renew(first.channel, Position(first.offset - 1, first.epoch))
+                if not self._comes(first.channel):
+                    self._renew(first.channel, Position(first.offset - 1, first.epoch))
             on_commit(appended.outcomes)
 
         volatile = not any(draft.channel.namespace.durable for draft in drafts)
         append: Callable[[Any], Appended] = Append(drafts, self._clock.now_ms(), self._known, self.record)
         appended = await self._database.write(append, on_commit=committed, volatile=volatile)
         return appended.outcomes
+
+    def _comes(self, channel: ChannelName) -> bool:
+        """Return whether what this node missed of a channel comes by notification, because the store keeps one value alone."""
+        return channel.namespace.history_size == 1 and self.hears()
 
     async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """Do nothing: `append` has written everything."""
