@@ -250,7 +250,7 @@ class Broker:
             if frame is not None:
                 outbox.send_nowait(frame)
             if replays:
-                await self._catch_up(channel, subscriber, subscription, outbox, position.offset)
+                await self._catch_up(channel, subscriber, subscription, outbox, position)
             self._go_live(channel, subscriber, subscription)
         finally:
             self.channels.unpin(channel)
@@ -298,8 +298,9 @@ class Broker:
         subscriber: Subscriber,
         subscription: Subscription,
         outbox: RoomySink,
-        offset: int,
+        position: Position,
     ) -> None:
+        offset, epoch = position
         while batch := channel.history.after(offset, CATCH_UP_BATCH):
             for publication in batch:
                 frame = self.resumed_frames.encode(subscriber.encode, publication)
@@ -311,8 +312,8 @@ class Broker:
             if offset < channel.offset:
                 await outbox.wait_for_room()
                 subscription.check()
-                if not channel.history.reaches(offset):
-                    # The client took longer than the history lasts. It was promised every publication, so it must reconnect.
+                if channel.epoch != epoch or not channel.history.reaches(offset):
+                    # The client took longer than the history, or its epoch, lasts. It was promised every publication, so it must reconnect.
                     raise Disconnect(Reason.TOO_SLOW)
             if channel.offset == offset:
                 break

@@ -73,10 +73,11 @@ class Received:
         return None if subscriber is None else Excluded(subscriber, publication.channel)
 
     def _lost(self, channel: Channel) -> None:
-        """End the subscriptions to a channel whose subscribers would miss publications in silence."""
+        """End the live subscriptions to a channel: their subscribers would miss publications in silence."""
         namespace = channel.name.namespace
         if namespace.history_size > 1 or (namespace.history_size == 1 and not namespace.latest):
-            self._broker.revoke(channel.name, LOST, of=lambda _: True)
+            text = channel.name.text
+            self._broker.revoke(channel.name, LOST, of=lambda subscriber: subscriber.subscriptions[text].live)
 
 
 def follows(channel: Channel, offset: int, epoch: str) -> bool:

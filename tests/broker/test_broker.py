@@ -12,8 +12,9 @@ import trio.testing
 
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
+from relay.broker.received import Received
 from relay.broker.registry import IDLE_PERIOD
-from relay.ground.errors import Code, RequestError
+from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
@@ -73,6 +74,45 @@ async def test_a_resume_that_waits_is_judged_when_it_is_answered(tmp_path: Path)
     assert answers == [(head, False)]
     flush((outbox,))
     assert gate.taken.endswith(b"x{}\n"), "a part of what was missed was sent"
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_an_epoch_that_ends_while_a_resume_waits(tmp_path: Path, answered: bool) -> None:
+    """Its client is answered for the new epoch. Once it was answered for the old one, it must come again."""
+    told: list[bool | Reason | None] = []
+    async with open_parts(tmp_path) as parts, trio.open_nursery() as nursery:
+        gate = MemoryTransport(room=0)
+        outbox = Outbox(
+            gate, Flusher(), 1000, on_blocked=lambda: nursery.start_soon(outbox.drain), on_overflow=lambda: None
+        )
+        name = parts.namespaces.parse("task:1")
+        start = await publish(parts, name.text, 1)
+        await publish(parts, name.text, 50)
+        await parts.broker.channels.load_history(
+            await parts.broker.channels.pin(name)
+        )  # so the store is not asked later
+        outbox.send_nowait(b"x" if answered else b"x" * 1000)
+        flush((outbox,))
+
+        async def resume() -> None:
+            with (
+                parts.broker.attach(outbox, encode) as subscriber,
+                parts.broker.reserved(subscriber, [name], maximum=1) as [subscription],
+            ):
+                try:
+                    await parts.broker.subscribe(
+                        subscriber, subscription, outbox=outbox, since=start, answer=lambda _, found: told.append(found)
+                    )
+                except Disconnect as disconnect:
+                    told.append(disconnect.reason)
+
+        nursery.start_soon(resume)
+        await trio.testing.wait_all_tasks_blocked()
+        Received(parts.broker).renew(name, Position(start.offset, "new"))
+        gate.grant()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert told == ([True, Reason.TOO_SLOW] if answered else [False])
 
 
 @pytest.mark.parametrize("restarted", [False, True])
