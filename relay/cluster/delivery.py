@@ -4,8 +4,8 @@ A publication is delivered if its offset follows the channel's head, and ignored
 missing: this node's own, whose commit is not called back yet, or others', which are fetched. Until then it is held back.
 So is one of a channel whose head is being loaded, because the answer may be from before it.
 
-The missing ones of a channel that keeps the last value alone cannot be fetched. So this node's own publication waits for
-them there, until its notification comes.
+If a channel keeps too few, such as the last value alone, the missing ones cannot be fetched. There this node's own
+publication waits for them, until its notification comes.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Delivery:
 
     def defer(self, channel: Channel, draft: Draft, position: Position) -> bool:
         """Return whether an own publication waits for those before it, which come with the next notifications."""
-        if channel.name.namespace.history_size > 1 or follows(channel, position.offset, position.epoch):
+        if follows(channel, position.offset, position.epoch):
             return False
         if len(self._deferred) >= MAX_DEFERRED:
             self.deliver_deferred()
@@ -110,15 +110,25 @@ class Delivery:
         deferred, self._deferred = self._deferred, {}
         for (text, position), draft in deferred.items():
             channel = self._broker.channels.named(text)
-            if channel is not None and (position.epoch != channel.epoch or position.offset > channel.offset):
-                channel.publish(draft, position, written=True)
+            if channel is not None and not self._has(text, position):
+                self._publish(channel, draft, position)
+
+    def _has(self, text: str, position: Position) -> bool:
+        """Return whether a publication was delivered, or has no channel in memory."""
+        channel = self._broker.channels.named(text)
+        return channel is None or (position.epoch == channel.epoch and position.offset <= channel.offset)
 
     def _deliver_own(self, channel: Channel, announced: Announced) -> bool:
         """Deliver an own publication if it was deferred until now, and return whether it was."""
         draft = self._deferred.pop(_key(announced), None)
         if draft is not None:
-            channel.publish(draft, Position(announced.offset, announced.epoch), written=True)
+            self._publish(channel, draft, Position(announced.offset, announced.epoch))
         return draft is not None
+
+    def _publish(self, channel: Channel, draft: Draft, position: Position) -> None:
+        """Deliver an own publication. Subscribers are told if any before it did not come."""
+        self.received.renew(channel.name, Position(position.offset - 1, position.epoch))
+        channel.publish(draft, position, written=True)
 
     def _show(self, announced: Announced) -> None:
         """Show a publication of another node to the taps, unless only that node has the namespace."""
@@ -171,6 +181,7 @@ class Delivery:
         self._held = {text: rest for text, rest in held.items() if not self._broker.channels.holds(text)}
         try:
             await self._publications.catch_up([channel.name for channel in channels])
+            self._deferred = {key: draft for key, draft in self._deferred.items() if not self._has(*key)}
         except RequestError as refusal:
             log.warning("cannot fetch publications, trying again", cause=refusal.message)
             self._held = {**held, **self._held}

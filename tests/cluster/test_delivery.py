@@ -152,10 +152,12 @@ async def test_lost_publications_that_were_not_kept_are_told(tmp_path: Path) -> 
         await eve.nothing()
 
 
-async def test_all_publish_to_a_channel_that_keeps_one(tmp_path: Path) -> None:
-    """Every node delivers every publication, in the order of the offsets."""
+@pytest.mark.parametrize("kept", [1, 2, 10])
+async def test_all_publish_to_a_channel_that_keeps_few(tmp_path: Path, kept: int) -> None:
+    """Every node delivers every publication, in the order of the offsets, and none counts as lost."""
+    settings = {**LAST, "namespaces.last.history_size": kept}
     async with (
-        nodes(tmp_path, 2, **LAST) as started,
+        nodes(tmp_path, 2, **settings) as started,
         live(started[0].address, "ann") as ann,
         live(started[1].address, "bob") as bob,
     ):
@@ -164,14 +166,15 @@ async def test_all_publish_to_a_channel_that_keeps_one(tmp_path: Path) -> None:
 
         async def publish_some(address: str) -> None:
             for number in range(20):
-                await publish(address, [item("last:event" if number % 3 else "halt", 9000 if number % 7 == 3 else 1)])
+                large = kept == 1 and number % 7 == 3  # of the others it is fetched, as long as it is kept
+                await publish(address, [item("last:event" if number % 3 else "halt", 9000 if large else 1)] * 3)
 
         async with trio.open_nursery() as nursery:
             for node in started * 3:
                 nursery.start_soon(publish_some, node.address)
             for client in (ann, bob):
-                offsets = [(await client.receive())["offset"] for _ in range(120)]
-                assert offsets == list(range(1, 121))
+                offsets = [(await client.receive())["offset"] for _ in range(360)]
+                assert offsets == list(range(1, 361))
 
 
 @pytest.mark.parametrize("own", ["last:event", "end"])

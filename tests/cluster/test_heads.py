@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from relay.cluster import questions
 from tests.actions import publish
 from tests.clients import live
-from tests.cluster.nodes import Running, eventually, nodes
+from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, nodes
 from tests.postgres import shared_server
 
 OLD = "UPDATE channels SET published_at = 1"
@@ -75,8 +76,12 @@ async def test_a_head_is_forgotten_once_no_node_uses_it(tmp_path: Path, monkeypa
 
 
 @pytest.mark.slow
-async def test_an_own_publication_of_a_new_epoch_hides_no_other_one(tmp_path: Path) -> None:
-    """After a crash of PostgreSQL that lost commits, a node may publish before it hears of others that did."""
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_an_own_publication_of_a_new_epoch_hides_no_other_one(tmp_path: Path, noticed: bool) -> None:
+    """After a crash of PostgreSQL that lost commits, a node may publish before it hears of others that did.
+
+    It may not have noticed yet that it cannot listen.
+    """
     settings: dict[str, Any] = {"namespaces.orders.subscribe": "users", "namespaces.orders.durable": False}
     async with nodes(tmp_path, 2, **settings) as (one, two), live(one.address, "bob") as bob:
         assert (await bob.ask(type="subscribe", channel="orders:1"))["type"] == "subscribed"
@@ -89,6 +94,10 @@ async def test_an_own_publication_of_a_new_epoch_hides_no_other_one(tmp_path: Pa
         shared_server().execute(lost, database_of(one))
         for number in range(2):
             await publish(two.address, [{"channel": "orders:1", "data": number}])
+        cluster.bus.connected = not noticed
         await publish(one.address, [{"channel": "orders:1", "data": 3}])
+        if not noticed:
+            await bob.silent()
+            await trio.to_thread.run_sync(shared_server().execute, CUT_LISTENERS)
         told = await bob.receive()
         assert (told["type"], told["data"]["reason"]) == ("unsubscribed", "publications were lost")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -124,10 +124,10 @@ class PostgresPublications(Publications):
 
         def committed(appended: Appended) -> None:
             if appended.missed:
-                self._receive([one for one in appended.missed if not self._comes(one.channel)])
-            for first in {one.channel.text: one for one in reversed(appended.publications)}.values():
+                self._receive_missed(appended.missed)
+            if not self.hears():
                 # Other nodes may have begun a new epoch, whose offsets say nothing of what this node has delivered.
-                if not self._comes(first.channel):
+                for first in _firsts(appended.publications):
                     self._renew(first.channel, Position(first.offset - 1, first.epoch))
             on_commit(appended.outcomes)
 
@@ -136,9 +136,15 @@ class PostgresPublications(Publications):
         appended = await self._database.write(append, on_commit=committed, volatile=volatile)
         return appended.outcomes
 
-    def _comes(self, channel: ChannelName) -> bool:
-        """Return whether what this node missed of a channel comes by notification, because the store keeps one value alone."""
-        return channel.namespace.history_size == 1 and self.hears()
+    def _receive_missed(self, missed: Sequence[Publication]) -> None:
+        """Deliver what this node missed, but of no channel that keeps too few of them if they come by notification."""
+        too_few: set[str] = set()
+        if self.hears():
+            for first in _firsts(missed):
+                known = self._known(first.channel)
+                if known is not None and known < first.offset - 1:
+                    too_few.add(first.channel.text)
+        self._receive([one for one in missed if one.channel.text not in too_few])
 
     async def write_behind(self, channels: Sequence[Unwritten]) -> None:
         """Do nothing: `append` has written everything."""
@@ -205,3 +211,8 @@ class PostgresPublications(Publications):
         epoch = get_meta(connection, DURABLE_EPOCH if channel.namespace.durable else BEHIND_EPOCH)
         assert epoch is not None  # each connection settles the epochs first
         return Position(0 if row is None else row[0], epoch)
+
+
+def _firsts(publications: Sequence[Publication]) -> Iterable[Publication]:
+    """Return the first publication of each channel."""
+    return {one.channel.text: one for one in reversed(publications)}.values()
