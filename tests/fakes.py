@@ -1,4 +1,4 @@
-"""Fakes of a connection: a transport in memory, a sink that records, and a peer.
+"""Fakes of a connection: a transport in memory, a sink that records, and a connection.
 
 `tests/test_fakes.py` holds the first two against the real thing.
 """
@@ -103,7 +103,7 @@ class RecordingSink:
         return [frame for _, frame in self.taken]
 
 
-class FakePeer:
+class FakeConnection:
     """A connection that does nothing."""
 
     dialect = "live"

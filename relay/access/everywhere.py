@@ -22,7 +22,7 @@ from relay.ground.errors import Code, Reason, RequestError, invalid_field
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Position
-from relay.sessions.connections import Connections, Peer
+from relay.sessions.connections import ClientConnection, Connections
 
 MAX_NAMED = 200
 """Channels that the answer about one connection names."""
@@ -173,21 +173,21 @@ class Everywhere:
             dialect=data["dialect"],
             channel=None if data["channel"] is None else self._namespaces.parse(data["channel"]),
         )
-        entries, numbers = [self.connection_entry(peer) for peer in found], [peer.number for peer in found]
+        entries, numbers = [self.connection_entry(one) for one in found], [one.number for one in found]
         return {**page, "entries": entries, "numbers": numbers, "more": more}
 
-    def connection_entry(self, peer: Peer) -> dict[str, Any]:
+    def connection_entry(self, connection: ClientConnection) -> dict[str, Any]:
         """Return what is told about a connection of this node. `sentBytes` counts what the client's machine has acknowledged."""
-        age_ms = (trio.current_time() - peer.opened_at) * 1000
+        age_ms = (trio.current_time() - connection.opened_at) * 1000
         entry = {
-            "id": self._connections.id_of(peer),
-            "userId": peer.user_id,
-            "dialect": peer.dialect,
-            "address": peer.address,
+            "id": self._connections.id_of(connection),
+            "userId": connection.user_id,
+            "dialect": connection.dialect,
+            "address": connection.address,
             "since": iso_ms(self._clock.now_ms() - int(age_ms)),
-            "subscriptions": 0 if peer.subscriber is None else len(peer.subscriber.subscriptions),
-            "sentBytes": peer.sent_bytes,
-            "waitingBytes": peer.waiting_bytes,
+            "subscriptions": 0 if connection.subscriber is None else len(connection.subscriber.subscriptions),
+            "sentBytes": connection.sent_bytes,
+            "waitingBytes": connection.waiting_bytes,
         }
         return entry if self._name is None else {**entry, "node": self._name}
 
@@ -197,11 +197,11 @@ class Everywhere:
         return next((one for one in found if one is not None), None), unanswered
 
     async def _find_connection(self, data: _Data) -> dict[str, Any] | None:
-        peer = self._connections.get(data["id"])
-        if peer is None:
+        connection = self._connections.get(data["id"])
+        if connection is None:
             return None
-        subscribed = () if peer.subscriber is None else peer.subscriber.subscriptions
-        return {**self.connection_entry(peer), "channels": list(islice(subscribed, MAX_NAMED))}
+        subscribed = () if connection.subscriber is None else connection.subscriber.subscriptions
+        return {**self.connection_entry(connection), "channels": list(islice(subscribed, MAX_NAMED))}
 
     async def channels(self, pattern: str, *, after: str = "", limit: int) -> tuple[list[ActiveChannel], Unanswered]:
         """Return the channels with a subscriber on any node. See `Steering.channels`. The newest head counts."""

@@ -123,7 +123,9 @@ class Rights:
         question = Question(kind, user=principal.user_id, channel=channel.text)
         if subscriber is None:
             return question
-        peer = subscriber.connection
-        if peer is None:
+        connection = subscriber.connection
+        if connection is None:
             return question
-        return attrs.evolve(question, client=self._connections.id_of(peer), dialect=peer.dialect, address=peer.address)
+        return attrs.evolve(
+            question, client=self._connections.id_of(connection), dialect=connection.dialect, address=connection.address
+        )

@@ -25,7 +25,7 @@ from relay.chat.rooms import Rooms
 from relay.ground.errors import RETRY_AFTER, Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Position
-from relay.sessions.connections import Connections, Peer
+from relay.sessions.connections import ClientConnection, Connections
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from relay.store.database import Database
@@ -85,22 +85,22 @@ class Steering:
 
     def connections(
         self, *, after: int, limit: int, user_id: str | None, dialect: str | None, channel: ChannelName | None
-    ) -> tuple[list[Peer], int | None]:
+    ) -> tuple[list[ClientConnection], int | None]:
         """Return one page of the connections that opened after the one with this number, and where the next page begins.
 
         At most `limit` connections match every filter that is given. None as the second value: there are no more.
         """
-        found: list[Peer] = []
-        for examined, peer in enumerate(self._candidates(after, user_id, channel), 1):
-            if _matches(peer, user_id, dialect, channel):
-                found.append(peer)
+        found: list[ClientConnection] = []
+        for examined, connection in enumerate(self._candidates(after, user_id, channel), 1):
+            if _matches(connection, user_id, dialect, channel):
+                found.append(connection)
             if len(found) >= limit or examined >= MAX_EXAMINED:
-                return found, peer.number
+                return found, connection.number
         return found, None
 
-    def _candidates(self, after: int, user_id: str | None, channel: ChannelName | None) -> Iterator[Peer]:
+    def _candidates(self, after: int, user_id: str | None, channel: ChannelName | None) -> Iterator[ClientConnection]:
         """Yield the connections to look at, the oldest first: all, unless a filter has few of its own."""
-        few: list[Peer]
+        few: list[ClientConnection]
         if user_id is not None:
             few = self._connections.of_user(user_id)
         elif (
@@ -121,9 +121,9 @@ class Steering:
     ) -> int:
         """End the connections of a user, or the one with this id, but not the `spared` ids. Return their number."""
         ended = 0
-        for peer in self._chosen(user_id, connection_id):
-            if self._connections.id_of(peer) not in spared:
-                peer.disconnect(reason)
+        for connection in self._chosen(user_id, connection_id):
+            if self._connections.id_of(connection) not in spared:
+                connection.disconnect(reason)
                 ended += 1
         return ended
 
@@ -132,16 +132,18 @@ class Steering:
 
         Clients of Socket.IO have no token, so their connections are left out.
         """
-        sessions = [peer for peer in self._chosen(user_id, connection_id) if isinstance(peer, Session)]
+        sessions = [
+            connection for connection in self._chosen(user_id, connection_id) if isinstance(connection, Session)
+        ]
         for session in sessions:
             session.set_deadline(deadline, Reason.TOKEN_EXPIRED)
         return len(sessions)
 
-    def _chosen(self, user_id: str | None, connection_id: str | None) -> list[Peer]:
+    def _chosen(self, user_id: str | None, connection_id: str | None) -> list[ClientConnection]:
         if connection_id is None:
             return [] if user_id is None else self._connections.of_user(user_id)
-        peer = self._connections.get(connection_id)
-        return [] if peer is None or user_id not in (None, peer.user_id) else [peer]
+        connection = self._connections.get(connection_id)
+        return [] if connection is None or user_id not in (None, connection.user_id) else [connection]
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -158,18 +160,23 @@ class Steering:
                 SUBSCRIBE_TIMEOUT.
         """
         subscribed = 0
-        for peer in self._chosen(user_id, connection_id):
-            subscriber = own_subscriber(peer)
+        for connection in self._chosen(user_id, connection_id):
+            subscriber = own_subscriber(connection)
             if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
                 continue
             if subscriber.is_fixed:
                 continue
             if channel.text not in subscriber.subscriptions and subscriber.holds != channel.text:
-                subscribed += await self._subscribe(peer, subscriber, subscriber.sink, channel, since)
+                subscribed += await self._subscribe(connection, subscriber, subscriber.sink, channel, since)
         return subscribed
 
     async def _subscribe(
-        self, peer: Peer, subscriber: Subscriber, outbox: Outbox, channel: ChannelName, since: Position | None
+        self,
+        connection: ClientConnection,
+        subscriber: Subscriber,
+        outbox: Outbox,
+        channel: ChannelName,
+        since: Position | None,
     ) -> bool:
         """Subscribe one connection, and return whether it is there still. Raises as `subscribe`."""
         with trio.move_on_after(SUBSCRIBE_TIMEOUT):
@@ -180,10 +187,10 @@ class Steering:
                         subscriber, subscription, outbox=outbox, since=since, answer=lambda *_: None
                     )
             except Disconnect as disconnect:
-                peer.disconnect(disconnect.reason)
+                connection.disconnect(disconnect.reason)
                 return False
             except RequestError:
-                if peer.subscriber is subscriber:
+                if connection.subscriber is subscriber:
                     raise
                 return False  # the connection ended meanwhile
             return True
@@ -192,8 +199,8 @@ class Steering:
     def unsubscribe(self, channel: ChannelName, *, user_id: str | None, connection_id: str | None) -> int:
         """End the subscriptions of a user, or of one connection, to a channel. Return their number. The clients are told."""
         ended = 0
-        for peer in self._chosen(user_id, connection_id):
-            subscriber = own_subscriber(peer)
+        for connection in self._chosen(user_id, connection_id):
+            subscriber = own_subscriber(connection)
             if subscriber is not None and channel.text in subscriber.subscriptions:
                 self._broker.unsubscribe(subscriber, channel)
                 subscriber.revoked(channel, UNSUBSCRIBED)
@@ -263,14 +270,18 @@ def matcher(pattern: str) -> Callable[[str], object]:
     return re.compile(fnmatch.translate(literal)).match
 
 
-def _number(peer: Peer) -> int:
-    return peer.number
+def _number(connection: ClientConnection) -> int:
+    return connection.number
 
 
-def _matches(peer: Peer, user_id: str | None, dialect: str | None, channel: ChannelName | None) -> bool:
-    if user_id not in (None, peer.user_id) or dialect not in (None, peer.dialect):
+def _matches(
+    connection: ClientConnection, user_id: str | None, dialect: str | None, channel: ChannelName | None
+) -> bool:
+    if user_id not in (None, connection.user_id) or dialect not in (None, connection.dialect):
         return False
-    return channel is None or (peer.subscriber is not None and channel.text in peer.subscriber.subscriptions)
+    return channel is None or (
+        connection.subscriber is not None and channel.text in connection.subscriber.subscriptions
+    )
 
 
 def _active(channel: Channel) -> ActiveChannel:

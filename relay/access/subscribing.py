@@ -28,7 +28,7 @@ from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
 from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import PatientSink, RoomySink
-from relay.sessions.connections import Peer
+from relay.sessions.connections import ClientConnection
 from relay.sessions.outbox import Outbox
 
 RECHECKED_PER_TURN = 200
@@ -59,7 +59,7 @@ class Subscriptions:
         self._timers = timers
         self._limits = limits
 
-    def attach(self, sink: PatientSink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
+    def attach(self, sink: PatientSink, encode: Encoder, connection: ClientConnection | None = None) -> Subscriber:
         """Return a new subscriber for a `with` block, whose end ends all its subscriptions.
 
         Frames go to `sink`, made by `encode`. A dialect without authentication never calls `identify`. `connection` is

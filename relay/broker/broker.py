@@ -29,7 +29,7 @@ from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft, Encoder, Outcome, Position, Publication, Published, Unwritten
 from relay.sessions.audience import PatientSink, RoomySink, Sink
-from relay.sessions.connections import Peer
+from relay.sessions.connections import ClientConnection
 
 CATCH_UP_BATCH = 64
 """Publications of a resume that are encoded before the outbox's room is checked again."""
@@ -156,7 +156,7 @@ class Broker:
 
     # -- subscribing --------------------------------------------------------------------------------------------------
 
-    def attach(self, sink: Sink, encode: Encoder, connection: Peer | None = None) -> Subscriber:
+    def attach(self, sink: Sink, encode: Encoder, connection: ClientConnection | None = None) -> Subscriber:
         """Return a subscriber, of a connection or of several. It is a context manager, which ends its subscriptions on exit."""
         return Subscriber(sink, encode, leave=self.detach, connection=connection)
 

@@ -15,7 +15,7 @@ from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
 from relay.model.subscription_token import SubscriptionToken
 from relay.sessions.audience import Sink
-from relay.sessions.connections import Peer
+from relay.sessions.connections import ClientConnection
 
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
@@ -54,7 +54,12 @@ class Subscriber:
     )  # fmt: skip
 
     def __init__(
-        self, sink: Sink, encode: Encoder, *, leave: Callable[[Subscriber], None], connection: Peer | None = None
+        self,
+        sink: Sink,
+        encode: Encoder,
+        *,
+        leave: Callable[[Subscriber], None],
+        connection: ClientConnection | None = None,
     ) -> None:
         """`leave` is called synchronously at the end of the block that this object is entered for.
 
@@ -134,10 +139,10 @@ class Watcher(Protocol):
         """Take note that a subscription is not live any more."""
 
 
-def own_subscriber(peer: Peer | None) -> Subscriber | None:
+def own_subscriber(connection: ClientConnection | None) -> Subscriber | None:
     """Return the subscriber of a connection; None if it has none of its own, because it shares one or has ended."""
-    subscriber = None if peer is None else peer.subscriber
-    return subscriber if isinstance(subscriber, Subscriber) and subscriber.connection is peer else None
+    subscriber = None if connection is None else connection.subscriber
+    return subscriber if isinstance(subscriber, Subscriber) and subscriber.connection is connection else None
 
 
 class Pending:

@@ -15,7 +15,7 @@ from relay.hooks.kinds import Kind, Kinds, channel_key, user_key
 from relay.hooks.ledger import Ledger
 from relay.hooks.routes import Route, Routes
 from relay.model.namespaces import ChannelName
-from relay.sessions.connections import Connections, Peer
+from relay.sessions.connections import ClientConnection, Connections
 
 UNSUBSCRIBED = "unsubscribed"
 """The reason of a subscription that ended while its connection lasts."""
@@ -50,13 +50,13 @@ class Watch:
         of_users = [kind for kind in (kinds.connection, kinds.user) if wants(kind.events)]
         self._of_channels = [kind for kind in (kinds.channel, kinds.presence) if wants(kind.events)]
         before, self._of_users = self._of_users, of_users
-        for peer in self._connections.after(0):
-            if peer.user_id is not None:
+        for connection in self._connections.after(0):
+            if connection.user_id is not None:
                 for kind in (kind for kind in before if kind not in of_users):
-                    self._end(kind, peer, UNWATCHED)
+                    self._end(kind, connection, UNWATCHED)
                 for kind in of_users:
                     if kind not in before or kind in news:
-                        self._begin(kind, peer, again=kind in before)
+                        self._begin(kind, connection, again=kind in before)
         self._count_again(broker, news)
         self._connections.watcher = self if self._of_users else None
         broker.watcher = self if self._of_channels else None
@@ -81,32 +81,34 @@ class Watch:
         for kind_name, name in before.keys() - self._counts.keys():
             self._ledger.ended(self._kinds.named(kind_name), name, self._node, UNWATCHED)
 
-    def identified(self, peer: Peer) -> None:
+    def identified(self, connection: ClientConnection) -> None:
         """Record that a connection has a user from now on."""
         for kind in self._of_users:
-            self._begin(kind, peer)
+            self._begin(kind, connection)
 
-    def ended(self, peer: Peer) -> None:
+    def ended(self, connection: ClientConnection) -> None:
         """Record that a connection with a user has ended, or has another user from now on."""
-        reason = name_of_end(peer.reason)
+        reason = name_of_end(connection.reason)
         for kind in self._of_users:
-            self._end(kind, peer, reason)
+            self._end(kind, connection, reason)
 
-    def _begin(self, kind: Kind, peer: Peer, *, again: bool = False) -> None:
-        assert peer.user_id is not None
-        id_ = self._connections.id_of(peer)
-        data = {"userId": peer.user_id}
+    def _begin(self, kind: Kind, connection: ClientConnection, *, again: bool = False) -> None:
+        assert connection.user_id is not None
+        id_ = self._connections.id_of(connection)
+        data = {"userId": connection.user_id}
         if kind is self._kinds.connection:
-            data = {"connectionId": id_, **data, "dialect": peer.dialect, "address": peer.address}
-        self._ledger.began(kind, self._name(kind, peer, id_), id_, key=user_key(peer.user_id), data=data, again=again)
+            data = {"connectionId": id_, **data, "dialect": connection.dialect, "address": connection.address}
+        self._ledger.began(
+            kind, self._name(kind, connection, id_), id_, key=user_key(connection.user_id), data=data, again=again
+        )
 
-    def _end(self, kind: Kind, peer: Peer, reason: str) -> None:
-        id_ = self._connections.id_of(peer)
-        self._ledger.ended(kind, self._name(kind, peer, id_), id_, reason)
+    def _end(self, kind: Kind, connection: ClientConnection, reason: str) -> None:
+        id_ = self._connections.id_of(connection)
+        self._ledger.ended(kind, self._name(kind, connection, id_), id_, reason)
 
-    def _name(self, kind: Kind, peer: Peer, id_: str) -> str:
-        assert peer.user_id is not None
-        return peer.user_id if kind is self._kinds.user else id_
+    def _name(self, kind: Kind, connection: ClientConnection, id_: str) -> str:
+        assert connection.user_id is not None
+        return connection.user_id if kind is self._kinds.user else id_
 
     def joined(self, subscriber: Subscriber, channel: ChannelName) -> None:
         """Record that a subscription is live."""

@@ -19,7 +19,7 @@ COMPACT_ENTRIES = 256
 """Entries of ended connections that stay in the order at least, so that few ends move the entries of all others."""
 
 
-class Peer(Protocol):
+class ClientConnection(Protocol):
     """One open connection, over any transport."""
 
     number: int
@@ -60,10 +60,10 @@ class Peer(Protocol):
 class Watcher(Protocol):
     """Is told of the connections of users. Called synchronously; it must not raise."""
 
-    def identified(self, peer: Peer) -> None:
+    def identified(self, connection: ClientConnection) -> None:
         """Take note that a connection has a user from now on."""
 
-    def ended(self, peer: Peer) -> None:
+    def ended(self, connection: ClientConnection) -> None:
         """Take note that a connection with a user has ended, or has another user from now on."""
 
 
@@ -81,13 +81,13 @@ class Connections:
         self._began_at = time.monotonic()
         self._last = 0
         self._numbers = array("Q")
-        self._peers: list[Peer | None] = []  # parallel to _numbers; None once it ended
-        self._ended = 0  # the number of None in _peers
+        self._connections: list[ClientConnection | None] = []  # parallel to _numbers; None once it ended
+        self._ended = 0  # the number of None in _connections
         # A user has one connection nearly always, and a dict for it would cost each connection some 200 bytes.
-        self._users: dict[str, Peer | dict[Peer, None]] = {}
+        self._users: dict[str, ClientConnection | dict[ClientConnection, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._peers) - self._ended
+        return len(self._connections) - self._ended
 
     @property
     def uptime(self) -> float:
@@ -108,83 +108,83 @@ class Connections:
         if (reason := self.closed()) is not None:
             raise RequestError(Code.UNAVAILABLE, reason, retry_after=RETRY_AFTER)
 
-    def add(self, peer: Peer) -> None:
+    def add(self, connection: ClientConnection) -> None:
         """Record a connection that has opened, and number it."""
         self._last += 1
-        peer.number = self._last
+        connection.number = self._last
         self._numbers.append(self._last)
-        self._peers.append(peer)
+        self._connections.append(connection)
 
-    def remove(self, peer: Peer) -> None:
+    def remove(self, connection: ClientConnection) -> None:
         """Forget a connection that has ended."""
-        index = bisect_left(self._numbers, peer.number)
-        assert self._peers[index] is peer
-        self._peers[index] = None
+        index = bisect_left(self._numbers, connection.number)
+        assert self._connections[index] is connection
+        self._connections[index] = None
         self._ended += 1
-        if peer.user_id is not None:
+        if connection.user_id is not None:
             if self.watcher is not None:
-                self.watcher.ended(peer)
-            self._forget_user(peer, peer.user_id)
-        if self._ended > COMPACT_ENTRIES and self._ended * 2 > len(self._peers):
-            self._peers = [one for one in self._peers if one is not None]
-            self._numbers = array("Q", [one.number for one in self._peers if one is not None])
+                self.watcher.ended(connection)
+            self._forget_user(connection, connection.user_id)
+        if self._ended > COMPACT_ENTRIES and self._ended * 2 > len(self._connections):
+            self._connections = [one for one in self._connections if one is not None]
+            self._numbers = array("Q", [one.number for one in self._connections if one is not None])
             self._ended = 0
 
-    def identify(self, peer: Peer, user_id: str) -> None:
+    def identify(self, connection: ClientConnection, user_id: str) -> None:
         """Record the user of a connection. Idempotent."""
-        if peer.user_id == user_id:
+        if connection.user_id == user_id:
             return
-        if peer.user_id is not None:
+        if connection.user_id is not None:
             if self.watcher is not None:
-                self.watcher.ended(peer)
-            self._forget_user(peer, peer.user_id)
-        peer.user_id = user_id
+                self.watcher.ended(connection)
+            self._forget_user(connection, connection.user_id)
+        connection.user_id = user_id
         if self.watcher is not None:
-            self.watcher.identified(peer)
+            self.watcher.identified(connection)
         known = self._users.get(user_id)
         if known is None:
-            self._users[user_id] = peer
+            self._users[user_id] = connection
         elif isinstance(known, dict):
-            known[peer] = None
+            known[connection] = None
         else:
-            self._users[user_id] = {known: None, peer: None}
+            self._users[user_id] = {known: None, connection: None}
 
-    def _forget_user(self, peer: Peer, user_id: str) -> None:
+    def _forget_user(self, connection: ClientConnection, user_id: str) -> None:
         known = self._users[user_id]
         if isinstance(known, dict):
-            del known[peer]
+            del known[connection]
             if known:
                 return
         del self._users[user_id]
 
-    def of_user(self, user_id: str) -> list[Peer]:
+    def of_user(self, user_id: str) -> list[ClientConnection]:
         """Return the connections of a user, the oldest first."""
         known = self._users.get(user_id)
         if known is None:
             return []
         return list(known) if isinstance(known, dict) else [known]
 
-    def id_of(self, peer: Peer) -> str:
+    def id_of(self, connection: ClientConnection) -> str:
         """Return the id of a connection that was added: by it clients, publishers, operators and the log name the connection.
 
         It is 32 hexadecimal digits, the same at each call. Nobody can guess it, and it does not tell the order of connections.
         """
-        return self._ids.of(peer.number)
+        return self._ids.of(connection.number)
 
-    def get(self, id_: str) -> Peer | None:
+    def get(self, id_: str) -> ClientConnection | None:
         """Return the connection of this id, None if it has ended or never was."""
         number = self._ids.number_of(id_)
         if number is None:
             return None
         index = bisect_left(self._numbers, number)
-        return self._peers[index] if index < len(self._numbers) and self._numbers[index] == number else None
+        return self._connections[index] if index < len(self._numbers) and self._numbers[index] == number else None
 
-    def after(self, number: int) -> Iterator[Peer]:
+    def after(self, number: int) -> Iterator[ClientConnection]:
         """Yield the connections that opened after the one with this number, the oldest first.
 
         Take them in one synchronous step: a connection that ends meanwhile may move the others.
         """
-        for index in range(bisect_right(self._numbers, number), len(self._peers)):
-            peer = self._peers[index]
-            if peer is not None:
-                yield peer
+        for index in range(bisect_right(self._numbers, number), len(self._connections)):
+            connection = self._connections[index]
+            if connection is not None:
+                yield connection

@@ -96,9 +96,9 @@ class Session:
         self.user_id: str | None = None
         """The authenticated user. `Connections.identify` sets it, or the dialect that records its connections itself."""
         self.number = 0
-        """The place in the order of all connections. See `connections.Peer`."""
+        """The place in the order of all connections. See `connections.ClientConnection`."""
         self.subscriber: Any = None
-        """The subscriber of the connection, while it has one. See `connections.Peer`."""
+        """The subscriber of the connection, while it has one. See `connections.ClientConnection`."""
         self.reason: Reason | None = None
         """Why the server ends the connection, once it does."""
         self.last_words: LastWords | None = None

@@ -26,7 +26,7 @@ from relay.model.principal import Principal
 from relay.sessions.connections import Connections
 from relay.sessions.outbox import Outbox
 from tests.access.test_subscribing import new_outbox
-from tests.fakes import FakePeer
+from tests.fakes import FakeConnection
 from tests.parts import SECRET, START_MS, Parts, encode, open_parts
 
 START = datetime.fromtimestamp(START_MS / 1000, UTC)
@@ -74,7 +74,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
             Limits(LimitsConfig(max_subscriptions=10)),
         )
         outbox = new_outbox()
-        with subscriptions.attach(outbox, encode, FakePeer()) as subscriber:
+        with subscriptions.attach(outbox, encode, FakeConnection()) as subscriber:
             yield World(parts, subscriptions, subscriber, outbox)
         assert len(timers) == 0
         nursery.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from relay.ground.timers import Timers
 from relay.model.publication import Draft, Position, Publication, Published, publisher_json
 from relay.ops.janitor import Janitor
 from relay.store.publications import HEAD_PERIOD
-from tests.fakes import FakePeer
+from tests.fakes import FakeConnection
 from tests.kept import recent
 from tests.parts import Ear, Parts, encode, open_parts
 
@@ -170,16 +170,18 @@ async def test_an_excluded_connection_gets_no_copy(tmp_path: Path, channel: str)
     async with open_parts(tmp_path, CONFIGURED) as parts:
         name = parts.namespaces.parse(channel)
         ears = [Ear(), Ear(), Ear()]
-        peers = [FakePeer() for _ in ears]
-        for peer in peers:
-            parts.connections.add(peer)
-        subscribers = [parts.broker.attach(ear, encode, peer) for ear, peer in zip(ears, peers, strict=True)]
+        there = [FakeConnection() for _ in ears]
+        for connection in there:
+            parts.connections.add(connection)
+        subscribers = [
+            parts.broker.attach(ear, encode, connection) for ear, connection in zip(ears, there, strict=True)
+        ]
         held = await parts.broker.channels.pin(name)
         for subscriber in subscribers:
             with parts.broker.reserved(subscriber, [name], maximum=9) as [subscription]:
                 subscription.live = True
                 held.join(subscriber)
-        ids = [parts.connections.id_of(peer) for peer in peers[:2]]
+        ids = [parts.connections.id_of(connection) for connection in there[:2]]
         subscribers[1].skip = lambda publication: json.dumps({"skipped": publication.offset}).encode()
         for connection_id in (*ids, "unknown"):
             await publish(parts, channel, exclude=connection_id)

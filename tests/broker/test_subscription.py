@@ -8,7 +8,7 @@ from relay.broker.subscription import Pending, Subscriber, Subscription, own_sub
 from relay.ground.errors import Code, RequestError
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
-from tests.fakes import FakePeer, RecordingSink
+from tests.fakes import FakeConnection, RecordingSink
 
 KINDS = Namespaces(entities=("task",), history_period=1.0, durable=())
 ONE, TWO = KINDS["task"].channel("1"), KINDS["task"].channel("2")
@@ -62,12 +62,12 @@ def test_a_subscriber_has_a_user_once_it_is_identified() -> None:
 
 def test_a_connection_has_its_subscriber_until_that_closes() -> None:
     """Operators, publishers and other nodes find a subscriber by its connection, also once it has a timer."""
-    peer = FakePeer()
-    one = Subscriber(RecordingSink(), lambda publication: None, leave=lambda subscriber: None, connection=peer)
+    connection = FakeConnection()
+    one = Subscriber(RecordingSink(), lambda publication: None, leave=lambda subscriber: None, connection=connection)
     one.expect(None)
-    assert own_subscriber(peer) is one
+    assert own_subscriber(connection) is one
     one.close()
-    assert own_subscriber(peer) is None
+    assert own_subscriber(connection) is None
 
 
 def test_pending_subscriptions_are_found_by_channel() -> None:

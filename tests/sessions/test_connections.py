@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from relay.ground.errors import RETRY_AFTER, Code, RequestError
 from relay.sessions import connections as module
-from relay.sessions.connections import Connections, Peer
-from tests.fakes import FakePeer
+from relay.sessions.connections import ClientConnection, Connections
+from tests.fakes import FakeConnection
 
 USERS = ("ann", "bob", "cid")
 STEPS = st.lists(
@@ -30,11 +30,11 @@ STEPS = st.lists(
 def test_it_holds_what_a_list_holds(steps: list[tuple[str, int, str]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COMPACT_ENTRIES", 3)
-        connections, there = Connections(), list[FakePeer]()
+        connections, there = Connections(), list[FakeConnection]()
         ended: list[str] = []
         for step, which, user in steps:
             if step == "add":
-                there.append(FakePeer())
+                there.append(FakeConnection())
                 connections.add(there[-1])
             elif there and step == "identify":
                 connections.identify(there[which % len(there)], user)
@@ -44,21 +44,23 @@ def test_it_holds_what_a_list_holds(steps: list[tuple[str, int, str]]) -> None:
                 connections.remove(gone)
             assert len(connections) == len(there)
             assert list(connections.after(0)) == there
-            for peer in there:
-                assert connections.get(connections.id_of(peer)) is peer
+            for connection in there:
+                assert connections.get(connections.id_of(connection)) is connection
             assert [id_ for id_ in ended if connections.get(id_) is not None] == []
-            by_user = {user: [peer for peer in there if peer.user_id == user] for user in USERS}
-            assert {user: sorted(connections.of_user(user), key=lambda peer: peer.number) for user in USERS} == by_user
+            by_user = {user: [connection for connection in there if connection.user_id == user] for user in USERS}
+            assert {
+                user: sorted(connections.of_user(user), key=lambda connection: connection.number) for user in USERS
+            } == by_user
             assert connections.user_count == sum(map(bool, by_user.values()))
         middle = there[len(there) // 2].number if there else 0
-        assert list(connections.after(middle)) == [peer for peer in there if peer.number > middle]
+        assert list(connections.after(middle)) == [connection for connection in there if connection.number > middle]
 
 
 def test_an_id_of_another_run_or_of_nothing_finds_nothing() -> None:
-    connections, peer = Connections(), FakePeer()
-    connections.add(peer)
-    id_ = connections.id_of(peer)
-    assert connections.get(id_) is peer
+    connections, connection = Connections(), FakeConnection()
+    connections.add(connection)
+    id_ = connections.id_of(connection)
+    assert connections.get(id_) is connection
     for wrong in (
         "",
         "-",
@@ -71,7 +73,7 @@ def test_an_id_of_another_run_or_of_nothing_finds_nothing() -> None:
         f"{id_[:30]}  ",
         id_.upper() if id_.upper() != id_ else "",
         f"{(int(id_, 16) ^ 1):032x}",
-        Connections().id_of(peer),
+        Connections().id_of(connection),
     ):
         assert connections.get(wrong) is None, wrong
 
@@ -81,13 +83,13 @@ def test_a_watcher_is_told_of_users_alone() -> None:
     heard: list[tuple[str, str | None]] = []
 
     class Watcher:
-        def identified(self, peer: Peer) -> None:
-            heard.append(("identified", peer.user_id))
+        def identified(self, connection: ClientConnection) -> None:
+            heard.append(("identified", connection.user_id))
 
-        def ended(self, peer: Peer) -> None:
-            heard.append(("ended", peer.user_id))
+        def ended(self, connection: ClientConnection) -> None:
+            heard.append(("ended", connection.user_id))
 
-    connections, named, anonymous = Connections(), FakePeer(), FakePeer()
+    connections, named, anonymous = Connections(), FakeConnection(), FakeConnection()
     connections.watcher = Watcher()
     connections.add(named)
     connections.add(anonymous)
@@ -101,10 +103,10 @@ def test_a_watcher_is_told_of_users_alone() -> None:
 
 def test_ids_tell_nothing_of_the_order() -> None:
     connections = Connections()
-    peers = [FakePeer() for _ in range(200)]
-    for peer in peers:
-        connections.add(peer)
-    ids = [connections.id_of(peer) for peer in peers]
+    peers = [FakeConnection() for _ in range(200)]
+    for connection in peers:
+        connections.add(connection)
+    ids = [connections.id_of(connection) for connection in peers]
     assert len(set(ids)) == len(ids)
     assert len({id_[:4] for id_ in ids}) > 150
     assert [connections.get(id_) for id_ in ids] == peers

@@ -79,7 +79,7 @@ class SessionClosed(Exception):
 
 
 class Engine:
-    """One session. Packets are UTF-8 text, and start with Engine.IO's type. See `audience.PatientSink`, `connections.Peer`."""
+    """One session. Packets are UTF-8 text, and start with Engine.IO's type. See `audience.PatientSink`, `connections.ClientConnection`."""
 
     __slots__ = (
         "_host", "_pinged", "_pong_deadline", "_timer", "_transport", "address", "application", "closed", "number",
@@ -107,7 +107,7 @@ class Engine:
 
     @property
     def dialect(self) -> str:
-        """The name of the dialect. See `connections.Peer`."""
+        """The name of the dialect. See `connections.ClientConnection`."""
         return "socketio"
 
     @property
@@ -121,7 +121,7 @@ class Engine:
         return None if self.outbox is None else self.outbox.sent_bytes
 
     def disconnect(self, reason: Reason) -> None:
-        """End the session. See `connections.Peer`."""
+        """End the session. See `connections.ClientConnection`."""
         self.close(reason)
 
     @property
