@@ -22,7 +22,7 @@ from relay.broker.idempotency import IdempotencyCache
 from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.signal import Signal
-from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription, Watcher
+from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription, SubscriptionWatcher
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
@@ -76,7 +76,7 @@ class Broker:
         """Returns whether a committed draft is delivered later: after what other servers published before it."""
         self.find: Callable[[str], Subscriber | None] = lambda _: None
         """Finds a connection by its id, for publications of other servers that exclude it."""
-        self.watcher: Watcher | None = None
+        self.watcher: SubscriptionWatcher | None = None
         """Set it before anything is subscribed."""
         presence.bind(self.signal)
 

@@ -129,7 +129,7 @@ class Subscriber:
         self._timer = timer
 
 
-class Watcher(Protocol):
+class SubscriptionWatcher(Protocol):
     """Is told of live subscriptions. Called synchronously; it must not raise."""
 
     def joined(self, subscriber: Subscriber, channel: ChannelName) -> None:

@@ -22,7 +22,7 @@ from relay.hooks.ledger import Ledger, Living
 from relay.hooks.outlet import Outlet
 from relay.hooks.routes import Routes
 from relay.hooks.sender import SECONDS_BOUNDS, Sender
-from relay.hooks.watch import Watch
+from relay.hooks.span_watcher import SpanWatcher
 from relay.model.namespaces import Namespaces
 from relay.sessions.connections import Connections
 from relay.store import outbox
@@ -74,7 +74,7 @@ class Webhooks:
         self._routes = Routes(configured, namespaces)
         self._outlet = Outlet(self._routes, on_written=self._wake)
         self._ledger = Ledger(database, self._outlet, kinds, clock, node=node, living=living)
-        self._watch = Watch(self._ledger, kinds, self._routes, connections, node=node)
+        self._span_watcher = SpanWatcher(self._ledger, kinds, self._routes, connections, node=node)
         self._broker: Broker
         self._publications: Publications
         self._nursery: trio.Nursery | None = None
@@ -101,7 +101,7 @@ class Webhooks:
         self._begin()
 
     def _begin(self) -> None:
-        self._watch.begin(self._broker)
+        self._span_watcher.begin(self._broker)
         wants = self._routes.wants_any([PUBLICATION_CREATED])
         self._publications.record = self._outlet.record if wants else None
 

@@ -16,9 +16,9 @@ from relay.ground.turnstile import Turnstile
 from relay.sessions.frames import WEBSOCKET
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
+from relay.transports.background_reader import BackgroundReader
 from relay.transports.event_stream import FRAMING, EventStream
 from relay.transports.stream import ByteStream
-from relay.transports.watcher import Watcher
 from relay.transports.websocket import WebSocket
 
 Socket = WebSocket | EventStream
@@ -30,11 +30,11 @@ log = logs.get("relay.session")
 class Host(Protocol):
     """The part of `Upgrades` that a connection uses."""
 
-    begins: Turnstile
+    start_turnstile: Turnstile
     """Bounds how many connections handle their first message at a time; see `WebSocket`."""
-    ends: trio.Semaphore
+    end_semaphore: trio.Semaphore
     """Bounds how many connections handle the loss of their client at a time; see `WebSocket`."""
-    watcher: Watcher
+    background_reader: BackgroundReader
     """Reads for sessions whose handler is busy."""
 
     def make_outbox(
@@ -137,13 +137,13 @@ class WebSocketConnection(Connection):
         websocket = WebSocket(
             self._stream,
             session.outbox,
-            host.watcher,
+            host.background_reader,
             max_message_bytes=endpoint.max_message_bytes,
             on_bytes=None if endpoint.only_pongs_count else session.alive,
             on_pong=session.alive if endpoint.only_pongs_count else None,
             on_violation=session.disconnect,
-            begins=host.begins,
-            ends=host.ends,
+            start_turnstile=host.start_turnstile,
+            end_semaphore=host.end_semaphore,
             compresses=session.compresses,
         )
         await self._run(tasks, endpoint.handle, websocket, endpoint, recorded=not endpoint.records_connections)
@@ -174,7 +174,9 @@ class StreamConnection(Connection):
     async def run(self, tasks: trio.Nursery) -> None:
         """Serve the session until it ended. See `listener.Connection`."""
         endpoint = self._endpoint
-        socket = EventStream(self._stream, self.session.outbox, self._host.ends, ack_timeout=endpoint.ack_timeout)
+        socket = EventStream(
+            self._stream, self.session.outbox, self._host.end_semaphore, ack_timeout=endpoint.ack_timeout
+        )
         await self._run(tasks, self._handle, socket, endpoint, recorded=True)
 
 

@@ -343,7 +343,7 @@ async def _start_upgrades(
     if cluster is not None:
         cluster.node.report = nodes.reporter(core)
         cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
-    for service in (upgrades.watcher.run, upgrades.begins.run):
+    for service in (upgrades.background_reader.run, upgrades.start_turnstile.run):
         await inside.services.start(service)
     return upgrades
 

@@ -22,13 +22,13 @@ from relay.ground.turnstile import Turnstile
 from relay.server.connection import Connection, Socket, StreamConnection, WebSocketConnection
 from relay.sessions.outbox import Outbox, OutboxFlusher
 from relay.sessions.session import Session
+from relay.transports.background_reader import BackgroundReader
 from relay.transports.deflate import ANSWER, offers_deflate
 from relay.transports.event_stream import postpone, stream_head
 from relay.transports.handshake import VERSION, accept_handshake
 from relay.transports.refusal import refuse
 from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
-from relay.transports.watcher import Watcher
 
 DISCONNECT_BATCH = 50
 """Sessions that a shutdown ends before the loop runs other tasks, so that pending requests make progress."""
@@ -65,11 +65,11 @@ class Upgrades:
         self._trusted = core.trusted_proxies
         self._sessions: dict[Session, Socket] = {}
         self._ending: Reason | None = None
-        self.begins = Turnstile()
+        self.start_turnstile = Turnstile()
         """Bounds how many connections handle their first message at a time; see `WebSocket`. A service of the server."""
-        self.ends = trio.Semaphore(ENDS_PER_TURN)
+        self.end_semaphore = trio.Semaphore(ENDS_PER_TURN)
         """Bounds how many connections handle the loss of their client at a time; see `WebSocket`."""
-        self.watcher = Watcher()
+        self.background_reader = BackgroundReader()
         """Reads for sessions whose handler is busy. A service of the server."""
 
     @property

@@ -57,7 +57,7 @@ class ClientConnection(Protocol):
         """End the connection. Called synchronously; only the first reason counts."""
 
 
-class Watcher(Protocol):
+class ConnectionWatcher(Protocol):
     """Is told of the connections of users. Called synchronously; it must not raise."""
 
     def identified(self, connection: ClientConnection) -> None:
@@ -74,7 +74,7 @@ class Connections:
         self.node = secrets.token_hex(4)
         """The id of this run of the server."""
         self._ids = ConnectionIds()
-        self.watcher: Watcher | None = None
+        self.watcher: ConnectionWatcher | None = None
         """Set it before the first connection opens."""
         self.closed: Callable[[], str | None] = lambda: None
         """Return why no connection may open now; None if connections may. Called synchronously."""

@@ -85,19 +85,21 @@ def _spread(bounds: tuple[int, int]) -> int:
 class EventStream:
     """An open event stream, as a session uses it. See `session.Socket`."""
 
-    __slots__ = ("_ended", "_ends", "_outbox", "_stream", "message_count")
+    __slots__ = ("_end_semaphore", "_ended", "_outbox", "_stream", "message_count")
 
     transport: ClassVar[str] = "sse"
     """The name in metrics."""
 
-    def __init__(self, stream: ByteStream, outbox: Outbox, ends: trio.Semaphore, *, ack_timeout: float) -> None:
+    def __init__(
+        self, stream: ByteStream, outbox: Outbox, end_semaphore: trio.Semaphore, *, ack_timeout: float
+    ) -> None:
         """`ack_timeout`: seconds for which the client's machine may leave bytes unacknowledged. Then the kernel ends the connection.
 
-        `ends`: as for `WebSocket`.
+        `end_semaphore`: as for `WebSocket`.
         """
         self._stream = stream
         self._outbox = outbox
-        self._ends = ends
+        self._end_semaphore = end_semaphore
         self._ended = False
         self.message_count = 0
         """How many messages the client has sent: none."""
@@ -111,7 +113,7 @@ class EventStream:
                 left -= len(data)
         except GONE:
             pass
-        async with self._ends:
+        async with self._end_semaphore:
             await trio.lowlevel.checkpoint()
         return None
 

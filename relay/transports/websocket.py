@@ -1,7 +1,7 @@
 """One WebSocket connection: trio-websocket's state and close semantics, driven without a task, a channel or a lock.
 
 The connection's own task reads in `receive`, while the handler waits for a message. While the handler waits for something else, the
-`Watcher` reads. Both act on the frames synchronously, so neither can be in the middle of a frame when the other begins.
+`BackgroundReader` reads. Both act on the frames synchronously, so neither can be in the middle of a frame when the other begins.
 trio-websocket's handlers would wait only in its channel, its lock and its stream. The connection here replaces all three by objects that
 never wait: messages join an inbox, and frames join the outbox. This is the only module that imports trio_websocket.
 """
@@ -20,8 +20,8 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 from relay.ground.errors import Reason
 from relay.ground.turnstile import Turnstile
 from relay.sessions.outbox import GONE, Outbox
+from relay.transports.background_reader import BackgroundReader
 from relay.transports.stream import ByteStream
-from relay.transports.watcher import Watcher
 from relay.transports.websocket_events import Events
 
 RECEIVE_BYTES = 16 * 1024
@@ -45,15 +45,15 @@ class WebSocket:
     """One open WebSocket connection, as a session uses it."""
 
     __slots__ = (
-        "_begins",
+        "_background_reader",
         "_connection",
-        "_ends",
+        "_end_semaphore",
         "_events",
         "_inbox",
         "_on_bytes",
         "_outbox",
+        "_start_turnstile",
         "_stream",
-        "_watcher",
         "message_count",
     )
 
@@ -64,39 +64,40 @@ class WebSocket:
         self,
         stream: ByteStream,
         outbox: Outbox,
-        watcher: Watcher,
+        background_reader: BackgroundReader,
         *,
         max_message_bytes: int,
         on_bytes: Callable[[], None] | None,
         on_pong: Callable[[], None] | None,
         on_violation: Callable[[Reason], None],
-        begins: Turnstile,
-        ends: trio.Semaphore,
+        start_turnstile: Turnstile,
+        end_semaphore: trio.Semaphore,
         compresses: bool = False,
     ) -> None:
-        """`on_bytes` and `on_pong` report signs of life, `on_violation` what must end the connection; all are called synchronously.
+        """`on_bytes` and `on_pong` report signs of life, `on_violation` a breach of the protocol or of a limit, which must end
+        the connection. All are called synchronously.
 
-        `begins` and `ends` are shared by all connections. `begins` bounds how many handle their first message at once: a
-        crowd sends it at one moment, and it is most of what a connection costs. `ends` bounds how many handle the loss of
-        their client between two turns of the loop.
+        All connections share `start_turnstile` and `end_semaphore`. The turnstile bounds how many handle their first
+        message at once: a crowd sends it at one moment, and it is most of the work that a connection costs. The semaphore
+        bounds how many handle the loss of their client between two turns of the loop.
         `compresses`: whether permessage-deflate was negotiated.
         """
         self._stream = stream
         self._outbox = outbox
-        self._watcher = watcher
+        self._background_reader = background_reader
         self._on_bytes = on_bytes
-        self._begins = begins
-        self._ends = ends
+        self._start_turnstile = start_turnstile
+        self._end_semaphore = end_semaphore
         self._events = Events(outbox, max_message_bytes, on_pong, on_violation, compresses=compresses)
         self._inbox = _Inbox()
         self._connection = _Connection(self._events, outbox, self._inbox)
         self.message_count = 0
         """How many messages the handler has taken."""
-        watcher.add(self)
+        background_reader.add(self)
 
     async def receive(self) -> str | bytes | None:
         """Return the next message, or None once the client has closed or is gone. Always a checkpoint; cancelled, nothing is lost."""
-        self._watcher.discard(self)
+        self._background_reader.discard(self)
         inbox = self._inbox
         try:
             self._handle_events(0)
@@ -111,15 +112,15 @@ class WebSocket:
             if not inbox.messages:
                 return None
             if not self.message_count:
-                self._watcher.add(self)  # for the wait of a crowd
-                await self._begins.enter()
+                self._background_reader.add(self)  # for the wait of a crowd
+                await self._start_turnstile.enter()
             self.message_count += 1
             return inbox.take()
         finally:
-            self._watcher.add(self)
+            self._background_reader.add(self)
 
     def read_ahead(self) -> None:
-        """Read and handle what has come, for a handler that is busy. Called synchronously, by the `Watcher` alone.
+        """Read and handle what has come, for a handler that is busy. Called synchronously, by the `BackgroundReader` alone.
 
         Messages wait for the handler, up to MAX_AHEAD_BYTES. Pings and closes are answered.
         """
@@ -140,8 +141,8 @@ class WebSocket:
         self._events.violate(Reason.INTERNAL_ERROR)
 
     def forget(self) -> None:
-        """Stop the `Watcher` from reading. Called synchronously; idempotent."""
-        self._watcher.discard(self)
+        """Stop the `BackgroundReader` from reading. Called synchronously; idempotent."""
+        self._background_reader.discard(self)
 
     def close_nowait(self, code: int, text: str) -> None:
         """Send a close at once, unless one was sent or the connection cannot be parsed. Called synchronously; `close` awaits the answer."""
@@ -150,7 +151,7 @@ class WebSocket:
 
     async def close(self, code: int, text: str) -> None:
         """Send a close, unless one was sent, and wait until the client answers or is gone. The caller bounds the time."""
-        self._watcher.discard(self)
+        self._background_reader.discard(self)
         if self._events.state is ConnectionState.OPEN and not self._inbox.ended:
             self._outbox.send_nowait(self._events.send(CloseConnection(code=code, reason=text or None)))
             if self._events.broken:
@@ -170,7 +171,7 @@ class WebSocket:
         else:
             await trio.lowlevel.wait_readable(self._stream.sock)
         if not self._events.fed and not self._read():
-            async with self._ends:
+            async with self._end_semaphore:
                 await trio.lowlevel.checkpoint()
                 self._lose()
 

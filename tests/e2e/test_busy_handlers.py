@@ -18,7 +18,7 @@ from tests.e2e.wire import CLOSE, PING, PONG, frame, text
 from tests.running import config_for, running
 
 ANSWER_TIMEOUT = 0.8
-"""Seconds for an answer: several looks of the watcher, and less than the idle timeout."""
+"""Seconds for an answer: several looks of the background reader, and less than the idle timeout."""
 MESSAGES = 500
 BYTES_PER_SECOND = 700_000
 """How fast the slow reader reads: it takes some times the idle timeout for all messages, and less than it for what waits."""

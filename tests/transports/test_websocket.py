@@ -13,7 +13,7 @@ from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from relay.ground.errors import Reason
 from relay.ground.turnstile import Turnstile
-from relay.transports.watcher import Watcher
+from relay.transports.background_reader import BackgroundReader
 from relay.transports.websocket import WebSocket
 from relay.transports.websocket_events import MAX_EMPTY_FRAGMENTS, Events
 from tests.e2e.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -132,13 +132,13 @@ async def test_of_many_that_are_gone_few_end_in_one_turn(reset: bool) -> None:
         websocket = WebSocket(
             stream,
             outbox,
-            Watcher(),
+            BackgroundReader(),
             max_message_bytes=1000,
             on_bytes=None,
             on_pong=None,
             on_violation=print,
-            begins=Turnstile(),
-            ends=ends,
+            start_turnstile=Turnstile(),
+            end_semaphore=ends,
         )
         assert await websocket.receive() is None
         ended += 1

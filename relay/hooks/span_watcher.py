@@ -26,7 +26,7 @@ UNWATCHED = "unwatched"
 """The reason of a span that no webhook asks for any more, so nobody is told."""
 
 
-class Watch:
+class SpanWatcher:
     """The connections and channels of this node, as far as a webhook asks for them."""
 
     def __init__(self, ledger: Ledger, kinds: Kinds, routes: Routes, connections: Connections, *, node: str) -> None:

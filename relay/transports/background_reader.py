@@ -13,7 +13,7 @@ import trio
 
 from relay.ground import logs
 
-WATCH_INTERVAL = 0.1
+READ_INTERVAL = 0.1
 """Seconds between two looks. A ping is answered after two of them at the latest."""
 READS_PER_TURN = 100
 """Connections that are read between two turns of the loop: some hundred microseconds."""
@@ -21,8 +21,8 @@ READS_PER_TURN = 100
 log = logs.get("relay.session")
 
 
-class Watched(Protocol):
-    """A connection. Both methods are called synchronously."""
+class BusyConnection(Protocol):
+    """A connection whose handler may be busy. Both methods are called synchronously."""
 
     def read_ahead(self) -> None:
         """Read and handle what has come."""
@@ -31,26 +31,26 @@ class Watched(Protocol):
         """End the connection because of a defect."""
 
 
-class Watcher:
-    """The connections whose handler does not wait for a message."""
+class BackgroundReader:
+    """Reads for the connections whose handler does not wait for a message."""
 
     def __init__(self) -> None:
-        self._busy: dict[Watched, int] = {}  # with the turn in which its handler became busy; oldest first
+        self._busy: dict[BusyConnection, int] = {}  # with the turn in which its handler became busy; oldest first
         self._turn = 0
 
-    def add(self, connection: Watched) -> None:
+    def add(self, connection: BusyConnection) -> None:
         """Read for this connection once its handler has been busy for an interval. Called synchronously."""
         self._busy[connection] = self._turn
 
-    def discard(self, connection: Watched) -> None:
+    def discard(self, connection: BusyConnection) -> None:
         """Stop reading for this connection: it reads itself, or has ended. Called synchronously; idempotent."""
         self._busy.pop(connection, None)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read for ever. A defect in one connection ends that connection alone."""
+        """Read until cancelled. A defect in one connection ends that connection alone."""
         task_status.started()
         while True:
-            await trio.sleep(WATCH_INTERVAL)
+            await trio.sleep(READ_INTERVAL)
             self._turn += 1
             long_busy = [one for one, since in self._busy.items() if since < self._turn - 1]
             for count, connection in enumerate(long_busy, 1):

@@ -15,13 +15,13 @@ from relay.ground.turnstile import Turnstile
 from relay.sessions.flusher import Flusher
 from relay.sessions.frames import text_frame
 from relay.sessions.outbox import Outbox
+from relay.transports.background_reader import READ_INTERVAL, BackgroundReader
 from relay.transports.stream import ByteStream
-from relay.transports.watcher import WATCH_INTERVAL, Watcher
 from relay.transports.websocket import MAX_AHEAD_BYTES, RECEIVE_BYTES, WebSocket
 from tests.e2e.wire import CLOSE, PING, PONG, TEXT, frame
 
 MAX_OUTBOX_BYTES = 1000
-SOON = 10 * WATCH_INTERVAL
+SOON = 10 * READ_INTERVAL
 TIMEOUT = 5.0
 
 
@@ -56,7 +56,7 @@ async def scene() -> AsyncIterator[Scene]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         client = await trio.open_tcp_stream(*listening.getsockname())
         accepted, peer = listening.accept()
-    stream, flusher, watcher = ByteStream(accepted, peer), Flusher(), Watcher()
+    stream, flusher, background_reader = ByteStream(accepted, peer), Flusher(), BackgroundReader()
     outbox = Outbox(stream, flusher, MAX_OUTBOX_BYTES, on_blocked=lambda: None, on_overflow=lambda: None)
     subject: Scene
 
@@ -67,13 +67,13 @@ async def scene() -> AsyncIterator[Scene]:
         subject.violations.append(reason)
 
     websocket = WebSocket(
-        stream, outbox, watcher, max_message_bytes=MAX_AHEAD_BYTES, on_bytes=None, on_pong=pong, on_violation=violated,
-        begins=Turnstile(), ends=trio.Semaphore(1),
+        stream, outbox, background_reader, max_message_bytes=MAX_AHEAD_BYTES, on_bytes=None, on_pong=pong, on_violation=violated,
+        start_turnstile=Turnstile(), end_semaphore=trio.Semaphore(1),
     )  # fmt: skip
     subject = Scene(websocket, outbox, client)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
-        await nursery.start(watcher.run)
+        await nursery.start(background_reader.run)
         yield subject
         nursery.cancel_scope.cancel()
     stream.close()
@@ -124,7 +124,7 @@ async def test_a_message_is_not_lost_where_its_receiver_gives_up() -> None:
         with trio.move_on_after(0.01):
             await busy.websocket.receive()
         await busy.client.send_all(frame(TEXT, b"one") + frame(TEXT, b"two"))
-        await trio.sleep(SOON)  # the watcher has them
+        await trio.sleep(SOON)  # the background reader has them
         with trio.CancelScope() as scope:
             scope.cancel()
             await busy.websocket.receive()
@@ -170,17 +170,17 @@ class Defective:
 
 
 async def test_a_defect_in_one_connection_ends_it_alone(autojump_clock: trio.testing.MockClock) -> None:
-    watcher, defective, reads = Watcher(), Defective(), [0]
+    background_reader, defective, reads = BackgroundReader(), Defective(), [0]
 
     class Sound(Defective):
         def read_ahead(self) -> None:
             reads[0] += 1
 
-    watcher.add(defective)
-    watcher.add(Sound())
+    background_reader.add(defective)
+    background_reader.add(Sound())
     async with trio.open_nursery() as nursery:
-        await nursery.start(watcher.run)
-        await trio.sleep(5.5 * WATCH_INTERVAL)
+        await nursery.start(background_reader.run)
+        await trio.sleep(5.5 * READ_INTERVAL)
         assert defective.failed
         assert reads == [4]  # busy for a whole interval before the first look
         nursery.cancel_scope.cancel()
