@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from relay.auth.verifier import is_user_id
 from relay.ground.errors import ProtocolError
-from relay.hooks.answers import Kind, Question, Yes, expires_at
+from relay.hooks.answers import Question, QuestionKind, Yes, expires_at
 from relay.hooks.backend import BackendHook
 from relay.model.grants import ClaimsError, read_grants, read_info
 from relay.model.principal import Principal
@@ -51,7 +51,7 @@ class Connecting:
         # A connection that is older than a reload has the headers of the hook before.
         headers = {name: value for name, value in session.headers.items() if name in hook.config.headers}
         question = Question(
-            Kind.CONNECT,
+            QuestionKind.CONNECT,
             client=self._connections.id_of(session),
             dialect=session.dialect,
             address=session.address,

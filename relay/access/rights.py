@@ -11,7 +11,7 @@ from relay.broker.subscription import Subscriber
 from relay.chat.rooms import Rooms
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, RefusalReason, RequestError
-from relay.hooks.answers import Kind, Question, read_data, read_subscription
+from relay.hooks.answers import Question, QuestionKind, read_data, read_subscription
 from relay.hooks.backend import BackendHook
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
@@ -72,7 +72,7 @@ class Rights:
                 raise
         else:
             return token
-        question = attrs.evolve(self._question(Kind.SUBSCRIBE, principal, channel, subscriber), why=why)
+        question = attrs.evolve(self._question(QuestionKind.SUBSCRIBE, principal, channel, subscriber), why=why)
         right = read_subscription(channel.text, principal.user_id)
         found = await self._hook(name).ask(question, right, connected=subscriber is not None)
         if found.expires_at is not None and found.expires_at <= self._clock.now():
@@ -102,7 +102,7 @@ class Rights:
         None leaves the data as it is. Always a checkpoint. `subscriber`, `why` and errors as for `check_subscribe`.
         """
         question = attrs.evolve(
-            self._question(Kind.PUBLISH, principal, draft.channel, subscriber),
+            self._question(QuestionKind.PUBLISH, principal, draft.channel, subscriber),
             type=draft.type,
             data=draft.encode(),
             why=why,
@@ -118,7 +118,7 @@ class Rights:
         return hook
 
     def _question(
-        self, kind: Kind, principal: Principal, channel: ChannelName, subscriber: Subscriber | None
+        self, kind: QuestionKind, principal: Principal, channel: ChannelName, subscriber: Subscriber | None
     ) -> Question:
         question = Question(kind, user=principal.user_id, channel=channel.text)
         if subscriber is None:

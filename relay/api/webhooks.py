@@ -20,7 +20,7 @@ from relay.ground.schema import Param
 from relay.hooks.sender import Attempt, Sender
 from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import MAX_ID_CHARACTERS
-from relay.store.outbox import Count, Delivery
+from relay.store.webhook_events import Count, Delivery
 
 PREFIX = "/v1/admin/webhooks"
 STATES = ("pending", "dead", "recent")

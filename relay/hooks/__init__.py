@@ -1,4 +1,4 @@
-"""Requests that Relay sends to backends: backend hooks, which ask for a decision, and webhooks, which tell of events.
+"""Requests that Relay sends to backends: backend hooks, which ask for a decision, and webhooks, which report events.
 
-It knows no dialect, no route and no rule of who may do what.
+It knows no dialect, no HTTP route and no right.
 """

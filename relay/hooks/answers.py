@@ -31,7 +31,7 @@ MAX_CACHE_PERIOD = 3600.0
 T = TypeVar("T")
 
 
-class Kind(StrEnum):
+class QuestionKind(StrEnum):
     """The action that a backend decides on: the header `relay-hook` of the request."""
 
     CONNECT = "connect"
@@ -43,7 +43,7 @@ class Kind(StrEnum):
 class Question:
     """One question. Absent fields are left out of the request."""
 
-    kind: Kind
+    kind: QuestionKind
     user: str | None = None
     channel: str | None = None
     client: str | None = None

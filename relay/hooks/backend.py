@@ -20,7 +20,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RETRY_AFTER, Code, Disconnect, ProtocolError, Reason, RefusalReason, RequestError
 from relay.ground.histogram import Histogram
 from relay.hooks.addresses import OWN_NETWORKS, networks
-from relay.hooks.answers import Kind, No, Question, Yes, expires_at, read
+from relay.hooks.answers import No, Question, QuestionKind, Yes, expires_at, read
 from relay.hooks.egress import EgressError, Response, Target
 from relay.hooks.signing import signed_headers
 
@@ -43,7 +43,7 @@ T = TypeVar("T")
 log = logs.get("relay.hooks")
 
 
-class Sender(Protocol):
+class HookTarget(Protocol):
     """The part of a `Target` that a hook needs."""
 
     async def post(self, body: bytes, *, timeout: float, headers: Mapping[str, str] | None, max_bytes: int) -> Response:
@@ -56,11 +56,11 @@ class Sender(Protocol):
 class BackendHook:
     """One backend that is asked: its connections, its cache and its counters."""
 
-    def __init__(self, name: str, config: HookConfig, clock: Clock, *, target: Sender | None = None) -> None:
+    def __init__(self, name: str, config: HookConfig, clock: Clock, *, target: HookTarget | None = None) -> None:
         assert config.url is not None  # the configuration was checked
         self.name = name
         self.config = config
-        self.outcomes: Counter[tuple[Kind, str]] = Counter()
+        self.outcomes: Counter[tuple[QuestionKind, str]] = Counter()
         """Questions by kind and outcome: allowed, refused, cached, unreachable or busy."""
         self.durations = Histogram(BOUNDS)
         """Durations of the questions that were sent, the wait for a free connection included."""
@@ -100,7 +100,7 @@ class BackendHook:
             Disconnect: the backend ends the connection.
         """
         key = (question.kind, question.user, question.channel)
-        may_keep = question.kind is not Kind.CONNECT and not question.why
+        may_keep = question.kind is not QuestionKind.CONNECT and not question.why
         if may_keep and (found := self._cache.get(key)) is not None:
             if trio.current_time() < found[1]:
                 self.outcomes[question.kind, "cached"] += 1
@@ -149,9 +149,9 @@ class BackendHook:
             raise ProtocolError(f"the response has the status {response.status}")
         return read(response.body)
 
-    def _keep_period(self, kind: Kind, yes: Yes) -> float:
+    def _keep_period(self, kind: QuestionKind, yes: Yes) -> float:
         """Return the seconds for which a yes is kept: less than the right that it gives lasts. Raises ProtocolError."""
-        end = expires_at(yes.result) if yes.cache and kind is Kind.SUBSCRIBE else None
+        end = expires_at(yes.result) if yes.cache and kind is QuestionKind.SUBSCRIBE else None
         if end is None:
             return yes.cache
         return min(yes.cache, (end - self._clock.now()).total_seconds() - EXPIRY_MARGIN)
@@ -161,7 +161,7 @@ class BackendHook:
             del self._cache[next(iter(self._cache))]
         self._cache[key] = (made, trio.current_time() + period)
 
-    def _unreachable(self, kind: Kind, cause: str) -> RequestError:
+    def _unreachable(self, kind: QuestionKind, cause: str) -> RequestError:
         self.outcomes[kind, "unreachable"] += 1
         self._failures += 1
         now = trio.current_time()
@@ -172,12 +172,12 @@ class BackendHook:
             self._next_log_at = now + LOG_PERIOD
         return _later("The backend gave no answer.", RefusalReason.BACKEND_UNREACHABLE)
 
-    def _refusal(self, no: No, kind: Kind, *, connected: bool) -> Exception:
+    def _refusal(self, no: No, kind: QuestionKind, *, connected: bool) -> Exception:
         if no.disconnect and connected:
             return Disconnect(Reason.DISCONNECTED)
         if no.temporary:
             return _later(no.message, RefusalReason.BACKEND_REFUSED)
-        code = Code.UNAUTHORIZED if kind is Kind.CONNECT else Code.FORBIDDEN
+        code = Code.UNAUTHORIZED if kind is QuestionKind.CONNECT else Code.FORBIDDEN
         return RequestError(code, no.message, reason=RefusalReason.BACKEND_REFUSED)
 
 

@@ -20,13 +20,13 @@ from relay.ground import logs, strictjson
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import RequestError
 from relay.ground.wakeup import Wakeup
-from relay.hooks.kinds import Kind, Kinds, channel_of
 from relay.hooks.outlet import Outlet
+from relay.hooks.span_kinds import SpanKind, SpanKinds, channel_of
 from relay.store import spans
 from relay.store.database import Database
-from relay.store.outbox import Event
 from relay.store.spans import Span
 from relay.store.transaction import Transaction
+from relay.store.webhook_events import Event
 
 MAX_CHANGES = 500
 """Changes, ended spans or lost holders in one transaction."""
@@ -50,7 +50,7 @@ log = logs.get("relay.webhooks")
 class Change:
     """A holder that came or went."""
 
-    kind: Kind
+    kind: SpanKind
     subject: str
     holder: str
     at_ms: int
@@ -66,7 +66,7 @@ class Ledger:
     """The holders of this node."""
 
     def __init__(
-        self, database: Database, outlet: Outlet, kinds: Kinds, clock: Clock, *, node: str, living: Living | None
+        self, database: Database, outlet: Outlet, kinds: SpanKinds, clock: Clock, *, node: str, living: Living | None
     ) -> None:
         """`node` is the id of this run. `living` is None if this is the only server on its database."""
         self._database = database
@@ -89,7 +89,7 @@ class Ledger:
         return len(self._waiting) + len(self._batch)
 
     def began(
-        self, kind: Kind, name: str, holder: str, *, key: str, data: Mapping[str, object], again: bool = False
+        self, kind: SpanKind, name: str, holder: str, *, key: str, data: Mapping[str, object], again: bool = False
     ) -> None:
         """Record that a holder came. `data` must have a member. `again`: it came before, and a webhook may not know it."""
         change = Change(
@@ -98,7 +98,7 @@ class Ledger:
         )  # fmt: skip
         self._add(change)
 
-    def ended(self, kind: Kind, name: str, holder: str, reason: str) -> None:
+    def ended(self, kind: SpanKind, name: str, holder: str, reason: str) -> None:
         """Record that a holder went."""
         self._add(Change(kind, f"{kind.name}:{name}", holder, self._clock.now_ms(), began=False, reason=reason))
 

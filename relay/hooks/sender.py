@@ -27,10 +27,10 @@ from relay.ground.errors import RequestError
 from relay.ground.histogram import Histogram
 from relay.hooks.egress import EgressError, Response
 from relay.hooks.signing import signed_headers
-from relay.store import outbox
+from relay.store import webhook_events
 from relay.store.database import Database
-from relay.store.outbox import Delivery
 from relay.store.transaction import Transaction
+from relay.store.webhook_events import Delivery
 
 MAX_ATTEMPTS = 10
 """Attempts of one event; then it is a dead letter. With the default interval the last one is made after about 54 hours."""
@@ -209,7 +209,7 @@ class Sender:
         return await self._database.write(operation, volatile=True)
 
     async def _next_due(self) -> int | None:
-        return await self._database.read(lambda connection: outbox.next_due(connection, self.name))
+        return await self._database.read(lambda connection: webhook_events.next_due(connection, self.name))
 
     async def _is_due(self) -> bool:
         due_ms = await self._next_due()
@@ -220,7 +220,9 @@ class Sender:
             return []  # so said the answer to a request that ended while this waited for the database
         now_ms = self._clock.now_ms()
         until_ms = now_ms + int((self.config.timeout + CLAIM_MARGIN) * 1000)
-        return outbox.claim(connection, self.name, node=self._node, now_ms=now_ms, until_ms=until_ms, maximum=maximum)
+        return webhook_events.claim(
+            connection, self.name, node=self._node, now_ms=now_ms, until_ms=until_ms, maximum=maximum
+        )
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:
@@ -268,19 +270,21 @@ class Sender:
             if self._failures:
                 log.info("webhook takes events again", webhook=self.name)
             self._failures = 0
-            await self._write(lambda c: outbox.delivered(c, delivery.id, now_ms))
+            await self._write(lambda c: webhook_events.delivered(c, delivery.id, now_ms))
             return
         self._note_failure(delivery, outcome)
         status, error = outcome.status, outcome.error
         if delivery.attempts >= MAX_ATTEMPTS and not self.is_stopped:
-            await self._database.write(lambda c: outbox.bury(c, delivery.id, now_ms=now_ms, status=status, error=error))
+            await self._database.write(
+                lambda c: webhook_events.bury(c, delivery.id, now_ms=now_ms, status=status, error=error)
+            )
             log.error(
                 "event is a dead letter", webhook=self.name, id=delivery.event_id, type=delivery.type, cause=error
             )
             return
         wait = max(self.wait_after(delivery.attempts), outcome.retry_after or 0.0)
         next_ms = now_ms + int(wait * 1000)
-        await self._write(lambda c: outbox.failed(c, delivery.id, next_ms=next_ms, status=status, error=error))
+        await self._write(lambda c: webhook_events.failed(c, delivery.id, next_ms=next_ms, status=status, error=error))
 
     def _note_failure(self, delivery: Delivery, outcome: _Outcome) -> None:
         self._failures += 1

@@ -1,4 +1,4 @@
-"""Tells the ledger what happens on this node: users that connect and leave, channels that get and lose their subscribers.
+"""Reports to the ledger what begins and ends on this node: users that connect and leave, channels that get and lose their subscribers.
 
 Connections and the broker call it synchronously, as long as a webhook asks for such events. It never waits and never
 raises.
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from relay.broker.broker import Broker
 from relay.broker.subscription import Subscriber
 from relay.ground.errors import name_of_end
-from relay.hooks.kinds import Kind, Kinds, channel_key, user_key
+from relay.hooks.event_filters import EventFilter, EventFilters
 from relay.hooks.ledger import Ledger
-from relay.hooks.routes import Route, Routes
+from relay.hooks.span_kinds import SpanKind, SpanKinds, channel_key, user_key
 from relay.model.namespaces import ChannelName
 from relay.sessions.connections import ClientConnection, Connections
 
@@ -23,29 +23,31 @@ DISCONNECTED = "connection_closed"
 """The reason of a subscription that ended with its connection."""
 
 UNWATCHED = "unwatched"
-"""The reason of a span that no webhook asks for any more, so nobody is told."""
+"""The reason of a span that no webhook asks for any more, so none is sent its end."""
 
 
 class SpanWatcher:
-    """The connections and channels of this node, as far as a webhook asks for them."""
+    """Watches the connections and channels of this node, as far as a webhook asks for them."""
 
-    def __init__(self, ledger: Ledger, kinds: Kinds, routes: Routes, connections: Connections, *, node: str) -> None:
+    def __init__(
+        self, ledger: Ledger, kinds: SpanKinds, filters: EventFilters, connections: Connections, *, node: str
+    ) -> None:
         self._ledger = ledger
         self._kinds = kinds
-        self._routes = routes
+        self._filters = filters
         self._connections = connections
         self._node = node
-        self._of_users: list[Kind] = []
-        self._of_channels: list[Kind] = []
-        self._asking: dict[str, list[Route]] = {}  # the webhooks that ask for beginnings, by the kind
+        self._of_users: list[SpanKind] = []
+        self._of_channels: list[SpanKind] = []
+        self._asking: dict[str, list[EventFilter]] = {}  # the webhooks that ask for beginnings, by the kind
         self._counts: dict[tuple[str, str], int] = {}  # live subscriptions, by the kind and the name of their span
 
     def begin(self, broker: Broker) -> None:
-        """Watch what the routes ask for, and nothing else. Call it again when they have changed.
+        """Watch what the filters ask for, and nothing else. Call it again when they have changed.
 
         It looks at every connection and subscription once, because a webhook may ask for what it was not told before.
         """
-        kinds, wants = self._kinds, self._routes.wants_any
+        kinds, wants = self._kinds, self._filters.wants_any
         news = self._kinds_with_news()
         of_users = [kind for kind in (kinds.connection, kinds.user) if wants(kind.events)]
         self._of_channels = [kind for kind in (kinds.channel, kinds.presence) if wants(kind.events)]
@@ -63,14 +65,14 @@ class SpanWatcher:
         if self._of_users or self._of_channels:
             self._ledger.activate()
 
-    def _kinds_with_news(self) -> list[Kind]:
+    def _kinds_with_news(self) -> list[SpanKind]:
         """Return the kinds for whose beginnings a webhook asks that did not ask before, or not for the same channels."""
         kinds, before = self._kinds, self._asking
         every = (kinds.connection, kinds.user, kinds.channel, kinds.presence)
-        self._asking = {kind.name: self._routes.of(kind.events[0], None) for kind in every}
+        self._asking = {kind.name: self._filters.of(kind.events[0], None) for kind in every}
         return [kind for kind in every if any(one not in before.get(kind.name, ()) for one in self._asking[kind.name])]
 
-    def _count_again(self, broker: Broker, news: Sequence[Kind]) -> None:
+    def _count_again(self, broker: Broker, news: Sequence[SpanKind]) -> None:
         before, self._counts = self._counts, {}
         if self._of_channels:
             for text in broker.channels.names():
@@ -92,7 +94,7 @@ class SpanWatcher:
         for kind in self._of_users:
             self._end(kind, connection, reason)
 
-    def _begin(self, kind: Kind, connection: ClientConnection, *, again: bool = False) -> None:
+    def _begin(self, kind: SpanKind, connection: ClientConnection, *, again: bool = False) -> None:
         assert connection.user_id is not None
         id_ = self._connections.id_of(connection)
         data = {"userId": connection.user_id}
@@ -102,11 +104,11 @@ class SpanWatcher:
             kind, self._name(kind, connection, id_), id_, key=user_key(connection.user_id), data=data, again=again
         )
 
-    def _end(self, kind: Kind, connection: ClientConnection, reason: str) -> None:
+    def _end(self, kind: SpanKind, connection: ClientConnection, reason: str) -> None:
         id_ = self._connections.id_of(connection)
         self._ledger.ended(kind, self._name(kind, connection, id_), id_, reason)
 
-    def _name(self, kind: Kind, connection: ClientConnection, id_: str) -> str:
+    def _name(self, kind: SpanKind, connection: ClientConnection, id_: str) -> str:
         assert connection.user_id is not None
         return connection.user_id if kind is self._kinds.user else id_
 
@@ -120,7 +122,7 @@ class SpanWatcher:
         channel: ChannelName,
         *,
         known: Mapping[tuple[str, str], int],
-        news: Sequence[Kind] = (),
+        news: Sequence[SpanKind] = (),
     ) -> None:
         for kind, name, data in self._spans(subscriber, channel):
             place = (kind.name, name)
@@ -142,11 +144,11 @@ class SpanWatcher:
             del self._counts[place]
             self._ledger.ended(kind, name, self._node, DISCONNECTED if subscriber.is_closed else UNSUBSCRIBED)
 
-    def _spans(self, subscriber: Subscriber, channel: ChannelName) -> list[tuple[Kind, str, dict[str, object]]]:
+    def _spans(self, subscriber: Subscriber, channel: ChannelName) -> list[tuple[SpanKind, str, dict[str, object]]]:
         """Return the spans that a subscription holds: their kind, name and data."""
-        found: list[tuple[Kind, str, dict[str, object]]] = []
+        found: list[tuple[SpanKind, str, dict[str, object]]] = []
         for kind in self._of_channels:
-            if not any(self._routes.of(type_, channel.text) for type_ in kind.events):
+            if not any(self._filters.of(type_, channel.text) for type_ in kind.events):
                 continue
             if kind is self._kinds.channel:
                 found.append((kind, channel.text, {"channel": channel.text}))

@@ -17,18 +17,18 @@ from relay.ground.errors import Code, RequestError
 from relay.ground.histogram import Histogram
 from relay.hooks.addresses import OWN_NETWORKS, networks
 from relay.hooks.egress import Target
-from relay.hooks.kinds import Kinds
+from relay.hooks.event_filters import EventFilters
 from relay.hooks.ledger import Ledger, Living
 from relay.hooks.outlet import Outlet
-from relay.hooks.routes import Routes
 from relay.hooks.sender import SECONDS_BOUNDS, Sender
+from relay.hooks.span_kinds import SpanKinds
 from relay.hooks.span_watcher import SpanWatcher
 from relay.model.namespaces import Namespaces
 from relay.sessions.connections import Connections
-from relay.store import outbox
+from relay.store import webhook_events
 from relay.store.database import Database
-from relay.store.outbox import Count, Delivery, Event
 from relay.store.publications import Publications
+from relay.store.webhook_events import Count, Delivery, Event
 
 COUNT_INTERVAL = 5.0
 """Seconds between two counts of the pending events, which bound them."""
@@ -59,7 +59,7 @@ class Webhooks:
         connections: Connections,
         clock: Clock,
         *,
-        kinds: Kinds,
+        kinds: SpanKinds,
         node: str | None = None,
         living: Living | None = None,
         target: Callable[[WebhookConfig], Target] | None = None,
@@ -71,10 +71,10 @@ class Webhooks:
         self._node = node
         self._is_alone = living is None
         self._make_target = target or _target
-        self._routes = Routes(configured, namespaces)
-        self._outlet = Outlet(self._routes, on_written=self._wake)
+        self._filters = EventFilters(configured, namespaces)
+        self._outlet = Outlet(self._filters, on_written=self._wake)
         self._ledger = Ledger(database, self._outlet, kinds, clock, node=node, living=living)
-        self._span_watcher = SpanWatcher(self._ledger, kinds, self._routes, connections, node=node)
+        self._span_watcher = SpanWatcher(self._ledger, kinds, self._filters, connections, node=node)
         self._broker: Broker
         self._publications: Publications
         self._nursery: trio.Nursery | None = None
@@ -102,7 +102,7 @@ class Webhooks:
 
     def _begin(self) -> None:
         self._span_watcher.begin(self._broker)
-        wants = self._routes.wants_any([PUBLICATION_CREATED])
+        wants = self._filters.wants_any([PUBLICATION_CREATED])
         self._publications.record = self._outlet.record if wants else None
 
     def take_up(self, configured: Mapping[str, WebhookConfig]) -> None:
@@ -110,7 +110,7 @@ class Webhooks:
 
         Requests that are under way end as they began. Events of a webhook that is gone stay in the database.
         """
-        self._routes.take_up(configured)
+        self._filters.take_up(configured)
         for name, sender in list(self.senders.items()):
             if configured.get(name) != sender.config:
                 sender.retire()
@@ -140,8 +140,8 @@ class Webhooks:
         """Record and send until cancelled. It has started once what earlier runs left open is settled."""
         self._outlet.open()
         if self._is_alone:
-            await self._database.write(lambda c: outbox.free_claims(c, self._node, self._clock.now_ms()))
-        forgotten = await self._database.load(lambda c: outbox.forgotten_endpoints(c, self.senders))
+            await self._database.write(lambda c: webhook_events.free_claims(c, self._node, self._clock.now_ms()))
+        forgotten = await self._database.load(lambda c: webhook_events.forgotten_endpoints(c, self.senders))
         for name in forgotten:
             log.warning("events wait for a webhook that is not configured", webhook=name)
         async with trio.open_nursery() as self._nursery:
@@ -170,7 +170,7 @@ class Webhooks:
 
     async def _count_once(self) -> None:
         for name, sender in list(self.senders.items()):
-            count = await self._database.read(partial(outbox.count, endpoint=name))
+            count = await self._database.read(partial(webhook_events.count, endpoint=name))
             self.counts[name] = count
             maximum = sender.config.max_pending
             for level, bound in ((self._outlet.full, maximum), (self._outlet.overfull, 2 * maximum)):
@@ -186,7 +186,7 @@ class Webhooks:
             now_ms = self._clock.now_ms()
             for name in list(self.senders):
                 prune = partial(
-                    outbox.prune, endpoint=name, letters_before_ms=now_ms - int(LETTERS_PERIOD * 1000),
+                    webhook_events.prune, endpoint=name, letters_before_ms=now_ms - int(LETTERS_PERIOD * 1000),
                     keys_before_ms=now_ms - int(KEYS_PERIOD * 1000),
                 )  # fmt: skip
                 try:
@@ -205,7 +205,7 @@ class Webhooks:
 
     async def count(self, name: str) -> Count:
         """Return how many events a webhook has. Raises RequestError if the database cannot be read."""
-        return await self._database.read(partial(outbox.count, endpoint=name))
+        return await self._database.read(partial(webhook_events.count, endpoint=name))
 
     async def page(self, name: str, *, dead: bool, after: int, limit: int) -> tuple[Sequence[Delivery], bool]:
         """Return pending events, or dead letters, the oldest first, and whether there may be more.
@@ -216,7 +216,7 @@ class Webhooks:
             RequestError: as `count`.
         """
         found = await self._database.read(
-            lambda connection: outbox.page(connection, name, dead=dead, after=after, limit=limit)
+            lambda connection: webhook_events.page(connection, name, dead=dead, after=after, limit=limit)
         )
         sizes = accumulate(len(one.body) for one in found)
         fitting = [
@@ -230,7 +230,7 @@ class Webhooks:
         """Send an event that says nothing, and return its id. Raises RequestError if the database cannot be written."""
         now_ms = self._clock.now_ms()
         event = Event(name, TEST_KEY, WEBHOOK_TEST, now_ms, '{"message":"This is a test."}')
-        [id_] = await self._database.write(lambda connection: outbox.append(connection, [event], now_ms))
+        [id_] = await self._database.write(lambda connection: webhook_events.append(connection, [event], now_ms))
         self._wake()
         return id_
 
@@ -242,7 +242,12 @@ class Webhooks:
         """
         now_ms = self._clock.now_ms()
         replay = partial(
-            outbox.replay, endpoint=name, event_id=event_id, since_ms=since_ms, now_ms=now_ms, maximum=MAX_REPLAYED
+            webhook_events.replay,
+            endpoint=name,
+            event_id=event_id,
+            since_ms=since_ms,
+            now_ms=now_ms,
+            maximum=MAX_REPLAYED,
         )
         count = await self._database.write(replay)
         self._wake()
@@ -251,7 +256,7 @@ class Webhooks:
     async def discard(self, name: str, *, event_id: str | None) -> int:
         """Delete dead letters, one or all, and return how many, at most MAX_REPLAYED. Raises as `replay`."""
         return await self._database.write(
-            partial(outbox.discard, endpoint=name, event_id=event_id, maximum=MAX_REPLAYED)
+            partial(webhook_events.discard, endpoint=name, event_id=event_id, maximum=MAX_REPLAYED)
         )
 
 

@@ -36,7 +36,7 @@ from relay.core import Core
 from relay.ground.clock import Clock
 from relay.ground.timers import Timers
 from relay.hooks.backend import BackendHooks
-from relay.hooks.kinds import Kinds
+from relay.hooks.span_kinds import SpanKinds
 from relay.hooks.webhooks import Webhooks
 from relay.model.namespaces import Namespaces, namespaces_of
 from relay.ops.metrics import Metrics
@@ -131,7 +131,7 @@ def make_webhooks(
     """Return the webhooks of the configuration, of which there may be none."""
     grace, lost_grace = config.dialects.live.offline_grace, config.server.restart_grace
     # The users of a node that is lost go to another one, which serves them meanwhile.
-    kinds = Kinds.with_grace(grace, lost_grace if cluster is None else grace)
+    kinds = SpanKinds.with_grace(grace, lost_grace if cluster is None else grace)
     return Webhooks(
         config.webhooks, namespaces, database, connections, clock, kinds=kinds,
         node=None if cluster is None else cluster.node.id, living=None if cluster is None else nodes.names,

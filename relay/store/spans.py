@@ -24,7 +24,7 @@ class Span:
     """The thing: at most one span of it lasts at a time."""
     kind: str
     key: str
-    """The key of its events in the outbox."""
+    """The key of its events. See `webhook_events`."""
     id: str
     """Unique: both events of the span carry it."""
     data: str

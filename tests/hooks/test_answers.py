@@ -14,9 +14,9 @@ from relay.access.connecting import read_principal
 from relay.ground.errors import ProtocolError
 from relay.hooks.answers import (
     MAX_MESSAGE_CHARACTERS,
-    Kind,
     No,
     Question,
+    QuestionKind,
     Yes,
     expires_at,
     read,
@@ -32,7 +32,7 @@ def yes(**result: Any) -> Yes:
 
 
 def test_a_question_has_what_is_known() -> None:
-    assert json.loads(Question(Kind.SUBSCRIBE, user="u", channel="c:1").encode()) == {
+    assert json.loads(Question(QuestionKind.SUBSCRIBE, user="u", channel="c:1").encode()) == {
         "transport": "http",
         "protocol": "json",
         "encoding": "json",
@@ -40,7 +40,7 @@ def test_a_question_has_what_is_known() -> None:
         "channel": "c:1",
     }
     full = Question(
-        Kind.PUBLISH, "u", "c:1", "id", "live", "::1", {"cookie": "a"}, type="t", data=b'{"n": 1.50}', why=True
+        QuestionKind.PUBLISH, "u", "c:1", "id", "live", "::1", {"cookie": "a"}, type="t", data=b'{"n": 1.50}', why=True
     ).encode()
     assert b'"data":{"n": 1.50}' in full, "as it was written"
     assert json.loads(full) == {

@@ -19,7 +19,7 @@ from relay.ground.clock import Clock
 from relay.ground.errors import RefusalReason, RequestError
 from relay.hooks import backend as module
 from relay.hooks.addresses import Address
-from relay.hooks.answers import Kind, Question, read_subscription
+from relay.hooks.answers import Question, QuestionKind, read_subscription
 from relay.hooks.backend import BackendHook
 from relay.hooks.egress import EgressError, Failure, Response, Target
 from relay.hooks.signing import signed_headers
@@ -523,7 +523,7 @@ async def test_the_timeout_includes_the_wait_for_a_connection(autojump_clock: tr
         async def ask(delay: float) -> None:
             await trio.sleep(delay)
             with pytest.raises(RequestError) as caught:
-                await hook.ask(Question(Kind.SUBSCRIBE, user="u"), lambda _: None, connected=True)
+                await hook.ask(Question(QuestionKind.SUBSCRIBE, user="u"), lambda _: None, connected=True)
             assert caught.value.reason is RefusalReason.BACKEND_UNREACHABLE
             ends.append(trio.current_time() - begun)
 
@@ -541,7 +541,7 @@ async def test_the_log_names_a_backend_that_keeps_failing_once_a_minute(
     with caplog.at_level(logging.INFO, "relay.hooks"):
         for _ in range(130):
             with pytest.raises(RequestError):
-                await hook.ask(Question(Kind.SUBSCRIBE, user="u"), lambda _: None, connected=True)
+                await hook.ask(Question(QuestionKind.SUBSCRIBE, user="u"), lambda _: None, connected=True)
             await trio.sleep(1.0)
     assert [record.getMessage() for record in caplog.records] == ["backend hook gives no answer"] * 3
 
@@ -551,14 +551,14 @@ async def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch
     hook = BackendHook("backend", HookConfig(url="http://x/", secret=SECRET), Clock(), target=Keeping())
 
     async def ask(user: str) -> None:
-        await hook.ask(Question(Kind.SUBSCRIBE, user=user), lambda _: None, connected=True)
+        await hook.ask(Question(QuestionKind.SUBSCRIBE, user=user), lambda _: None, connected=True)
 
     for number in range(10):
         await ask(f"u{number}")
     assert hook.cached_count == 3
     await ask("u9")
     await ask("u0")
-    assert hook.outcomes == {(Kind.SUBSCRIBE, "allowed"): 11, (Kind.SUBSCRIBE, "cached"): 1}
+    assert hook.outcomes == {(QuestionKind.SUBSCRIBE, "allowed"): 11, (QuestionKind.SUBSCRIBE, "cached"): 1}
 
 
 @pytest.mark.parametrize(("lasts", "asked"), [(30.0, 2), (1.0, 4), (600.0, 1)])
@@ -570,12 +570,12 @@ async def test_an_answer_is_not_kept_past_the_end_of_the_right(
     target = Keeping(lambda: clock.now().timestamp() + lasts)
     hook = BackendHook("backend", HookConfig(url="http://x/", secret=SECRET), clock, target=target)
     for _ in range(4):
-        question = Question(Kind.SUBSCRIBE, user="u", channel="orders:1")
+        question = Question(QuestionKind.SUBSCRIBE, user="u", channel="orders:1")
         right = await hook.ask(question, read_subscription("orders:1", "u"), connected=True)
         assert right.expires_at is not None
         assert right.expires_at > clock.now()
         await trio.sleep(20.0)
-    assert hook.outcomes[Kind.SUBSCRIBE, "allowed"] == asked
+    assert hook.outcomes[QuestionKind.SUBSCRIBE, "allowed"] == asked
 
 
 async def test_other_hooks_are_taken_up_while_questions_are_under_way(tmp_path: Path) -> None:

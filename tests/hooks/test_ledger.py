@@ -13,16 +13,16 @@ import trio.testing
 
 from relay.config.webhooks import WebhookConfig
 from relay.ground.errors import Code, RequestError
-from relay.hooks.kinds import Kinds, user_key
+from relay.hooks.event_filters import EventFilters
 from relay.hooks.ledger import MISSING_PERIOD, Ledger, Living
 from relay.hooks.outlet import Outlet
-from relay.hooks.routes import Routes
+from relay.hooks.span_kinds import SpanKinds, user_key
 from relay.model.namespaces import Namespaces
 from relay.store import spans
 from tests.hooks.receiver import SECRET
 from tests.virtual import VirtualClock, VirtualDatabase
 
-KINDS = Kinds.with_grace(5.0, 60.0)
+KINDS = SpanKinds.with_grace(5.0, 60.0)
 CONFIG = {"backend": WebhookConfig(url="https://a.example/", secret=SECRET, events=("user.*", "connection.*"))}
 ADDED = {**CONFIG, "added": WebhookConfig(url="https://b.example/", secret=SECRET, events=("user.*",))}
 NAMESPACES = Namespaces(entities=(), history_period=86_400.0, durable=())
@@ -50,8 +50,8 @@ class Run:
     """One run of a server."""
 
     def __init__(self, database: VirtualDatabase, node: str, living: Living | None) -> None:
-        self.routes = Routes(CONFIG, NAMESPACES)
-        outlet = Outlet(self.routes, on_written=lambda: None)
+        self.filters = EventFilters(CONFIG, NAMESPACES)
+        outlet = Outlet(self.filters, on_written=lambda: None)
         outlet.open()
         self.ledger = Ledger(cast(Any, database), outlet, KINDS, VirtualClock(), node=node, living=living)
 
@@ -79,7 +79,7 @@ async def run(database: VirtualDatabase, node: str = "n1", living: Living | None
 
 
 def told(database: VirtualDatabase, endpoint: str = "backend") -> list[tuple[str, str, str | None]]:
-    """Return type, user or connection, and reason of every event in the outbox for a webhook."""
+    """Return type, user or connection, and reason of every stored event for a webhook."""
     query = "SELECT body FROM webhook_events WHERE endpoint = ? ORDER BY id"
     rows = database.connection.execute(query, (endpoint,)).fetchall()
     contents = [json.loads(body) for (body,) in rows]
@@ -204,11 +204,11 @@ async def test_a_new_webhook_is_told_once_by_several_nodes(autojump_clock: trio.
         two.connect("ann", "c2")
         two.connect("bob", "c3")
         await trio.sleep(1)
-        one.routes.take_up(ADDED)
+        one.filters.take_up(ADDED)
         one.connect("ann", "c1", again=True)
         await trio.sleep(1)
         assert told(database, "added") == [("user.connected", "ann", None)]
-        two.routes.take_up(ADDED)
+        two.filters.take_up(ADDED)
         two.connect("ann", "c2", again=True)
         two.disconnect("bob", "c3")
         await trio.sleep(1)
@@ -228,7 +228,7 @@ async def test_a_webhook_that_is_new_at_a_restart(autojump_clock: trio.testing.M
         here.connect("bob", "c2")
         await trio.sleep(1)
     async with run(database, "n2") as here:
-        here.routes.take_up(ADDED)
+        here.filters.take_up(ADDED)
         here.connect("ann", "c3")
         await trio.sleep(100)
         here.disconnect("ann", "c3")
@@ -245,7 +245,7 @@ async def test_an_end_is_not_lost_behind_a_beginning_that_is_recorded_again(
     async with run(database) as here:
         here.connect("ann", "c1")
         await trio.sleep(1)
-        here.routes.take_up(ADDED)
+        here.filters.take_up(ADDED)
         here.connect("ann", "c1", again=True)
         here.disconnect("ann", "c1")
         await trio.sleep(20)

@@ -17,8 +17,8 @@ from relay.ground.histogram import Histogram
 from relay.hooks import sender as module
 from relay.hooks.egress import EgressError, Failure, Response
 from relay.hooks.sender import MAX_ATTEMPTS, MAX_PROBE_PERIOD, PROBE_AFTER, SECONDS_BOUNDS, Sender
-from relay.store import outbox
-from relay.store.outbox import Event
+from relay.store import webhook_events
+from relay.store.webhook_events import Event
 from tests.hooks.receiver import SECRET
 from tests.virtual import VirtualClock, VirtualDatabase
 
@@ -85,7 +85,7 @@ class World:
         """Write an event for each key, and return their ids."""
         now_ms = self.clock.now_ms()
         ids = [
-            outbox.append(
+            webhook_events.append(
                 self.database.connection, [Event("backend", key, "user.connected", now_ms, '{"a":1}')], now_ms
             )[0]
             for key in keys
@@ -96,7 +96,7 @@ class World:
     @property
     def count(self) -> tuple[int, int]:
         """The numbers of pending events and dead letters."""
-        count = outbox.count(self.database.connection, "backend")
+        count = webhook_events.count(self.database.connection, "backend")
         return count.pending, count.dead
 
 
@@ -144,7 +144,7 @@ async def test_waits_grow_up_to_a_day_and_end(autojump_clock: trio.testing.MockC
         assert [id_ for _, id_ in here.receiver.requests][:MAX_ATTEMPTS] == [first] * MAX_ATTEMPTS
         assert here.receiver.requests[MAX_ATTEMPTS][1] == second
         assert here.count == (1, 1)
-        [letter] = outbox.page(here.database.connection, "backend", dead=True, after=0, limit=9)
+        [letter] = webhook_events.page(here.database.connection, "backend", dead=True, after=0, limit=9)
         assert (letter.event_id, letter.last_status, letter.last_error) == (first, 500, "answered 500")
 
 

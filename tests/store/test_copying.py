@@ -13,7 +13,7 @@ from relay.config.tree import StoreConfig
 from relay.ground.clock import Clock
 from relay.model.namespaces import Namespaces
 from relay.model.publication import Draft, Idempotency, Position
-from relay.store import api_keys, messages, notifications, outbox, rooms, spans, users
+from relay.store import api_keys, messages, notifications, rooms, spans, users, webhook_events
 from relay.store.copying import copy_store
 from relay.store.errors import StoreError
 from relay.store.meta import get_or_create
@@ -57,7 +57,9 @@ def fill(connection: Any) -> None:
     get_or_create(connection, "jwt_secret")
     begun = spans.Span("user:u", "user", "user:u", "s", '{"userId":"u"}', 2**41)
     spans.hold(connection, begun, "c", "node", endpoints=["backend"])
-    outbox.append(connection, [outbox.Event("backend", "user:u", "user.connected", 2**41, '{"userId":"u"}')], 2**41)
+    webhook_events.append(
+        connection, [webhook_events.Event("backend", "user:u", "user.connected", 2**41, '{"userId":"u"}')], 2**41
+    )
 
 
 async def run(config: StoreConfig, work: Any) -> Any:

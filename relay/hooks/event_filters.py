@@ -19,7 +19,7 @@ IsOwn = Callable[[str], bool]
 
 
 @attrs.frozen
-class Route:
+class EventFilter:
     """The events that one webhook asks for."""
 
     endpoint: str
@@ -29,21 +29,21 @@ class Route:
     bodies: bool
 
     def wants(self, channel: str, is_own: IsOwn) -> bool:
-        """Return whether events of a channel are sent to it."""
+        """Return whether the webhook asks for the events of a channel."""
         return is_own(channel) if self.channels is None else self.channels.match(channel)
 
 
 class _Table:
-    """The webhooks of one configuration by type, and what was found by channel."""
+    """The filters of one configuration by type, and those that were found by channel."""
 
     def __init__(self, webhooks: Mapping[str, WebhookConfig]) -> None:
-        routes = [_route(name, config) for name, config in webhooks.items()]
-        self.by_type = {type_: [one for one in routes if type_ in one.types] for type_ in EVENTS}
-        self.found: dict[tuple[str, str], list[Route]] = {}
+        filters = [_filter(name, config) for name, config in webhooks.items()]
+        self.by_type = {type_: [one for one in filters if type_ in one.types] for type_ in EVENTS}
+        self.found: dict[tuple[str, str], list[EventFilter]] = {}
 
 
-class Routes:
-    """The webhooks of each type of event. Any thread may ask."""
+class EventFilters:
+    """The filters of all webhooks. Any thread may ask."""
 
     def __init__(self, webhooks: Mapping[str, WebhookConfig], namespaces: Namespaces) -> None:
         self._namespaces = namespaces
@@ -57,8 +57,8 @@ class Routes:
         """Return whether a webhook asks for one of these types."""
         return any(self._table.by_type[type_] for type_ in types)
 
-    def of(self, type_: str, channel: str | None) -> list[Route]:
-        """Return the webhooks that an event is for. `channel` is None for events of users and connections."""
+    def of(self, type_: str, channel: str | None) -> list[EventFilter]:
+        """Return the filters that an event passes. `channel` is None for events of users and connections."""
         table = self._table  # read once, because another thread may replace it
         if channel is None:
             return table.by_type[type_]
@@ -77,9 +77,9 @@ class Routes:
             return False
 
 
-def _route(name: str, config: WebhookConfig) -> Route:
+def _filter(name: str, config: WebhookConfig) -> EventFilter:
     types = frozenset(type_ for type_ in EVENTS if any(_matches(pattern, type_) for pattern in config.events))
-    return Route(name, types, compile_patterns(config.channels) if config.channels else None, config.bodies)
+    return EventFilter(name, types, compile_patterns(config.channels) if config.channels else None, config.bodies)
 
 
 def _matches(pattern: str, type_: str) -> bool:

@@ -1,4 +1,4 @@
-"""Random histories of the outbox against a list: order for each key, no loss, holes only where events were given up."""
+"""Random histories of the stored events against a list: order for each key, no loss, holes only where events were given up."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.store import outbox
-from relay.store.outbox import Delivery, Event
+from relay.store import webhook_events
 from relay.store.sqlite.migrations import migrate
 from relay.store.verification import webhooks
+from relay.store.webhook_events import Delivery, Event
 
 KEYS = ("a", "b", "c")
 STEPS = st.lists(
@@ -48,34 +48,38 @@ def test_histories(steps: list[tuple[str, list[str] | int]]) -> None:
                 for key in argument:
                     numbers[key] += 1
                     events.append(Event("e", key, "t", now, json.dumps({"n": numbers[key]})))
-                outbox.append(connection, events, now)
+                webhook_events.append(connection, events, now)
             elif step == "claim":
-                under_way += outbox.claim(connection, "e", node="n", now_ms=now, until_ms=now + 50, maximum=argument)
+                under_way += webhook_events.claim(
+                    connection, "e", node="n", now_ms=now, until_ms=now + 50, maximum=argument
+                )
             elif step in ("accept", "fail", "bury", "forget") and under_way:
                 one = under_way.pop(argument % len(under_way))
                 if step == "accept":
-                    outbox.delivered(connection, one.id, now)
+                    webhook_events.delivered(connection, one.id, now)
                     accepted[one.key].append(one.seq)
                 elif step == "fail":
-                    outbox.failed(connection, one.id, next_ms=now + 5, status=500, error="x")
+                    webhook_events.failed(connection, one.id, next_ms=now + 5, status=500, error="x")
                 elif step == "bury":
-                    outbox.bury(connection, one.id, now_ms=now, status=500, error="x")
+                    webhook_events.bury(connection, one.id, now_ms=now, status=500, error="x")
                     buried.add((one.key, one.seq))
             elif step == "crash":
                 under_way.clear()
-                outbox.free_claims(connection, "next", now)
+                webhook_events.free_claims(connection, "next", now)
             elif step == "replay":
-                outbox.replay(connection, "e", event_id=None, since_ms=0, now_ms=now, maximum=100)
+                webhook_events.replay(connection, "e", event_id=None, since_ms=0, now_ms=now, maximum=100)
                 replayed |= buried
             elif step == "wait":
                 now += 100
                 under_way.clear()  # their claims have ended
             assert webhooks(connection).problems == []
-        while rest := outbox.claim(connection, "e", node="n", now_ms=now + 1000, until_ms=now + 2000, maximum=1):
-            outbox.delivered(connection, rest[0].id, now)
+        while rest := webhook_events.claim(
+            connection, "e", node="n", now_ms=now + 1000, until_ms=now + 2000, maximum=1
+        ):
+            webhook_events.delivered(connection, rest[0].id, now)
             accepted[rest[0].key].append(rest[0].seq)
             now += 1000
-        dead = {(one.key, one.seq) for one in outbox.page(connection, "e", dead=True, after=0, limit=1000)}
+        dead = {(one.key, one.seq) for one in webhook_events.page(connection, "e", dead=True, after=0, limit=1000)}
         for key, number in numbers.items():
             in_order = [seq for seq in accepted[key] if (key, seq) not in replayed]
             assert in_order == sorted(in_order)

@@ -12,7 +12,7 @@ again makes no event."""
 
 
 @attrs.frozen
-class Kind:
+class SpanKind:
     """One kind of span."""
 
     name: str
@@ -27,28 +27,28 @@ class Kind:
 
 
 @attrs.frozen
-class Kinds:
+class SpanKinds:
     """All kinds. `grace` is the grace period of users, `lost_grace` the one after a process was lost, in seconds."""
 
-    connection: Kind
-    user: Kind
-    channel: Kind
-    presence: Kind
+    connection: SpanKind
+    user: SpanKind
+    channel: SpanKind
+    presence: SpanKind
 
     @staticmethod
-    def with_grace(grace: float, lost_grace: float) -> Kinds:
+    def with_grace(grace: float, lost_grace: float) -> SpanKinds:
         """Return the kinds with these periods, in seconds."""
-        return Kinds(
-            Kind("connection", CONNECTION_EVENTS, of_channel=False, grace=0.0, lost_grace=0.0),
-            Kind("user", USER_EVENTS, of_channel=False, grace=grace, lost_grace=lost_grace),
-            Kind("channel", CHANNEL_EVENTS, of_channel=True, grace=VACANT_PERIOD, lost_grace=lost_grace),
-            Kind("presence", PRESENCE_EVENTS, of_channel=True, grace=grace, lost_grace=lost_grace),
+        return SpanKinds(
+            SpanKind("connection", CONNECTION_EVENTS, of_channel=False, grace=0.0, lost_grace=0.0),
+            SpanKind("user", USER_EVENTS, of_channel=False, grace=grace, lost_grace=lost_grace),
+            SpanKind("channel", CHANNEL_EVENTS, of_channel=True, grace=VACANT_PERIOD, lost_grace=lost_grace),
+            SpanKind("presence", PRESENCE_EVENTS, of_channel=True, grace=grace, lost_grace=lost_grace),
         )
 
-    def named(self, name: str) -> Kind:
+    def named(self, name: str) -> SpanKind:
         """Return the kind of this name."""
         kind = getattr(self, name)
-        assert isinstance(kind, Kind)
+        assert isinstance(kind, SpanKind)
         return kind
 
 
@@ -62,6 +62,6 @@ def channel_key(channel: str) -> str:
     return f"channel:{channel}"
 
 
-def channel_of(kind: Kind, key: str) -> str | None:
+def channel_of(kind: SpanKind, key: str) -> str | None:
     """Return the channel that a key names; None if the events of the kind are of a user."""
     return key.removeprefix("channel:") if kind.of_channel else None

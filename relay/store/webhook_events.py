@@ -1,4 +1,4 @@
-"""The outbox of webhooks: events that wait to be sent, in order for each key, and dead letters. On every engine.
+"""The events of webhooks: those that wait to be sent, in order for each key, and dead letters. On every engine.
 
 An event is written in the transaction of what it reports. The oldest pending event of a key is its *head*: it alone has a
 time at which it is due, so the events of a key are sent in order, and finding the due ones reads no others. Functions of a
@@ -32,7 +32,7 @@ class Event:
     type: str
     at_ms: int
     data: str
-    """A JSON object with at least one member. The outbox adds `seq`."""
+    """A JSON object with at least one member. `append` adds `seq`."""
 
 
 @attrs.frozen

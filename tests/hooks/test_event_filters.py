@@ -5,16 +5,16 @@ from __future__ import annotations
 from relay.config.namespaces import NamespaceConfig
 from relay.config.tree import Config
 from relay.config.webhooks import WebhookConfig
-from relay.hooks.routes import Routes
+from relay.hooks.event_filters import EventFilters
 from relay.model.namespaces import namespaces_of
 from tests.hooks.receiver import SECRET
 
 NAMESPACES = namespaces_of(Config(namespaces={"orders": NamespaceConfig(), "default": NamespaceConfig()}))
 
 
-def routes(**webhooks: dict[str, tuple[str, ...]]) -> Routes:
-    """Return the routes of webhooks with these options."""
-    return Routes(
+def filters(**webhooks: dict[str, tuple[str, ...]]) -> EventFilters:
+    """Return the filters of webhooks with these options."""
+    return EventFilters(
         {
             name: WebhookConfig(url="https://a.example/", secret=SECRET, **options)  # type: ignore[arg-type]
             for name, options in webhooks.items()
@@ -23,14 +23,14 @@ def routes(**webhooks: dict[str, tuple[str, ...]]) -> Routes:
     )
 
 
-def names(made: Routes, type_: str, channel: str | None = None) -> list[str]:
+def names(made: EventFilters, type_: str, channel: str | None = None) -> list[str]:
     """Return the names of the webhooks of an event."""
-    return [route.endpoint for route in made.of(type_, channel)]
+    return [event_filter.endpoint for event_filter in made.of(type_, channel)]
 
 
 def test_types_and_groups() -> None:
     """A type or a group of types names the events of a webhook."""
-    made = routes(one={"events": ("user.*",)}, two={"events": ("user.disconnected", "channel.vacated")})
+    made = filters(one={"events": ("user.*",)}, two={"events": ("user.disconnected", "channel.vacated")})
     assert names(made, "user.connected") == ["one"]
     assert names(made, "user.disconnected") == ["one", "two"]
     assert names(made, "connection.opened") == []
@@ -40,7 +40,7 @@ def test_types_and_groups() -> None:
 
 def test_channels() -> None:
     """Without patterns all configured namespaces count, and no built-in one; patterns choose among all channels."""
-    made = routes(
+    made = filters(
         all={"events": ("channel.*",)},
         some={"events": ("channel.*", "user.*"), "channels": ("orders:4*", "chatroom:*", "news")},
     )
