@@ -20,7 +20,7 @@ from relay.auth.users import Users
 from relay.auth.verifier import TokenVerifier
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
-from relay.broker.received import Received
+from relay.broker.store_follower import StoreFollower
 from relay.broker.subscription import Subscriber
 from relay.chat.messages import Messages, Posted
 from relay.chat.notifications import Notifications
@@ -88,8 +88,8 @@ async def open_parts(folder: Path, configured: Mapping[str, Options] | None = No
         rooms = Rooms(database, broker, presence, kinds, clock)
         messages = Messages(database, broker, rooms, kinds, clock, idempotency_period=300.0)
         notifications = Notifications(database, broker, kinds, clock)
-        received = Received(broker)
-        publications.bind(received.delivered_offset, received.receive, received.renew, received.drop)
+        follower = StoreFollower(broker)
+        publications.bind(follower.delivered_offset, follower.receive, follower.renew, follower.drop)
         users = Users(database, clock)
         keys = ApiKeys(database)
         tokens = Tokens(TokenVerifier(secrets=[SECRET]), clock)

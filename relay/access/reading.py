@@ -129,11 +129,11 @@ class Reading:
         Raises:
             RequestError: `TOO_LARGE`; there are more than MAX_PRESENT.
         """
-        clients, listeners = self._listeners(channel)
+        clients, subscribers = self._subscribers_of(channel)
         if clients > MAX_PRESENT:
             raise too_many_present()
         present: list[PresentConnection] = []
-        async for some in _Slices(listeners):
+        async for some in _Slices(subscribers):
             for one in some:
                 if one.connection is not None:
                     present.append(PresentConnection(self._connections.id_of(one.connection), one.user_id or ""))
@@ -144,13 +144,13 @@ class Reading:
 
         The caller has checked the right. Always a checkpoint.
         """
-        clients, listeners = self._listeners(channel)
+        clients, subscribers = self._subscribers_of(channel)
         users: set[str] = set()
-        async for some in _Slices(listeners):
+        async for some in _Slices(subscribers):
             users.update(one.user_id for one in some if one.user_id is not None)
         return clients, users
 
-    def _listeners(self, channel: ChannelName) -> tuple[int, list[Subscriber]]:
+    def _subscribers_of(self, channel: ChannelName) -> tuple[int, list[Subscriber]]:
         """Return the number of connections that are subscribed to the channel, and its subscribers."""
         active = self._broker.channels.get(channel)
         return (0, []) if active is None else (active.sink_count, active.subscribers())

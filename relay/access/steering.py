@@ -220,12 +220,12 @@ class Steering:
         await trio.lowlevel.checkpoint()
         for first in range(0, len(every), SLICE):
             some = [text for text in every[first : first + SLICE] if text > after and matches(text)]
-            named = heapq.nsmallest(limit, [*named, *(text for text in some if self._listened(text))])
+            named = heapq.nsmallest(limit, [*named, *(text for text in some if self._has_subscriber(text))])
             await trio.lowlevel.checkpoint()
         found = (self._broker.channels.named(text) for text in named)
         return [_active(channel) for channel in found if channel is not None]
 
-    def _listened(self, text: str) -> bool:
+    def _has_subscriber(self, text: str) -> bool:
         channel = self._broker.channels.named(text)
         return channel is not None and channel.subscriber_count > 0
 

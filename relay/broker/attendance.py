@@ -24,7 +24,7 @@ MAX_LEAVING = 10_000
 
 
 class Attendee(Protocol):
-    """A subscriber as attendance sees it."""
+    """A subscriber as presence and attendance see it."""
 
     @property
     def user_id(self) -> str | None: ...

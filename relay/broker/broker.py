@@ -15,10 +15,10 @@ from typing import Protocol
 
 import trio
 
-from relay.broker.behind import BehindPublisher
 from relay.broker.channel import Channel
 from relay.broker.frame_cache import FrameCache
 from relay.broker.idempotency import IdempotencyCache
+from relay.broker.memory_publisher import MemoryPublisher
 from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.signal import Signal
@@ -67,7 +67,7 @@ class Broker:
         self.deliveries: defaultdict[Encoder, int] = defaultdict(int)
         """The number of frames delivered to subscribers, by encoder."""
         self.channels: ChannelRegistry = ChannelRegistry(store, clock, self.deliveries)
-        self.behind = BehindPublisher(self.channels, self.idempotency, self.publications)
+        self.memory_publisher = MemoryPublisher(self.channels, self.idempotency, self.publications)
         self.subscription_count = 0
         """The number of subscriptions, pending ones included."""
         self.on_signal: Callable[[Signal], object] | None = None
@@ -106,7 +106,7 @@ class Broker:
         durable = list(compress(drafts, stored))
         outcomes = await self._append(durable) if durable else []
         if len(durable) < len(drafts):
-            outcomes = await self.behind.publish_others(drafts, stored, outcomes)
+            outcomes = await self.memory_publisher.publish_rest(drafts, stored, outcomes)
         if not durable:
             await trio.lowlevel.checkpoint()
         first = outcomes[0] if outcomes else None
@@ -146,7 +146,7 @@ class Broker:
         name = signal.channel
         publication = Publication(name, signal.type, 0, "", signal.published_ms, data=signal.data)
         frames: dict[Encoder, bytes | None] = {}
-        for subscriber in [*self.channels.listeners(name), *self.pending.resuming(name)]:
+        for subscriber in [*self.channels.subscribers(name), *self.pending.resuming(name)]:
             if signal.reaches(subscriber):
                 if subscriber.encode not in frames:
                     frames[subscriber.encode] = subscriber.encode(publication)
@@ -345,11 +345,11 @@ class Broker:
 
     def subscribers(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel, with those that are pending."""
-        return [*self.channels.listeners(name), *self.pending.of(name)]
+        return [*self.channels.subscribers(name), *self.pending.of(name)]
 
     def subscribed_channels(self) -> list[ChannelName]:
         """Return the channels that have a subscriber, with those that are pending."""
-        return [*self.channels.listened(), *self.pending.channels()]
+        return [*self.channels.subscribed(), *self.pending.channels()]
 
     def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
         """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""

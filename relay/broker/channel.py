@@ -54,10 +54,10 @@ class Channel:
     @property
     def in_use(self) -> bool:
         """Whether the channel has a subscriber, a pin or an unwritten publication."""
-        return self.listened or self.written_offset < self.offset
+        return self.is_held or self.written_offset < self.offset
 
     @property
-    def listened(self) -> bool:
+    def is_held(self) -> bool:
         """Whether the channel has a subscriber or a pin."""
         return bool(self._subscribers or self._pins)
 

@@ -2,34 +2,24 @@
 
 A user is present in a room while any of its connections is subscribed to it. The other users there receive `user:online` when the
 user enters. They receive `user:offline` when its last connection ended and the user did not reconnect within the grace period.
-Presence knows rooms only as channels, and subscribers only by the attributes of `Listener`. `Attendance` does the same for the
+Presence knows rooms only as channels, and subscribers only by the attributes of `Attendee`. `Attendance` does the same for the
 channels of configured namespaces, each for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
-from relay.broker.attendance import Attendance, Present
+from relay.broker.attendance import Attendance, Attendee, Present
 from relay.broker.signal import Signal
 from relay.ground.timers import Timer, Timers
 from relay.model.namespaces import ChannelName
-from relay.model.principal import Principal
 
 MAX_ROOMS_LEFT = 1000
 """Rooms a user has left that are remembered until their members are notified. With more, the first are notified at once."""
-
-
-class Listener(Protocol):
-    """A subscriber as presence sees it."""
-
-    user_id: str | None
-    principal: Principal | None
-    is_closed: bool
-    subscriptions: dict[str, Any]
 
 
 class PresenceTable(Protocol):
@@ -65,16 +55,16 @@ class PresenceTable(Protocol):
     def attendance(self) -> Attendance:
         """The users of the channels of configured namespaces, on this server."""
 
-    def connected(self, listener: Listener) -> None:
+    def connected(self, attendee: Attendee) -> None:
         """Record that a connection was identified."""
 
-    def disconnected(self, listener: Listener) -> None:
+    def disconnected(self, attendee: Attendee) -> None:
         """Record that a connection ended. Call before ending its subscriptions."""
 
-    def entered(self, listener: Listener, room: ChannelName) -> None:
+    def entered(self, attendee: Attendee, room: ChannelName) -> None:
         """Record that a connection subscribed to a room."""
 
-    def left(self, listener: Listener, room: ChannelName) -> None:
+    def left(self, attendee: Attendee, room: ChannelName) -> None:
         """Record that a connection's subscription to a room ended."""
 
 
@@ -142,36 +132,36 @@ class Presence:
         """The number of rooms with a present user."""
         return len(self._present)
 
-    def connected(self, listener: Listener) -> None:
+    def connected(self, attendee: Attendee) -> None:
         """Record that a connection was identified."""
-        assert listener.user_id is not None
-        user = self._users.setdefault(listener.user_id, _User())
+        assert attendee.user_id is not None
+        user = self._users.setdefault(attendee.user_id, _User())
         user.connections += 1
         if user.timer is not None:
             user.timer.cancel()
             user.timer = None
 
-    def disconnected(self, listener: Listener) -> None:
+    def disconnected(self, attendee: Attendee) -> None:
         """Record that a connection ended. Call before ending its subscriptions."""
-        if listener.user_id is None:
+        if attendee.user_id is None:
             return
-        user_id = listener.user_id
+        user_id = attendee.user_id
         user = self._users[user_id]
         user.connections -= 1
-        for text, subscription in listener.subscriptions.items():
+        for text, subscription in attendee.subscriptions.items():
             room = user.rooms.get(text)
             if subscription.present and room is not None and room[1] == 1:
                 self._note_left(user_id, user, room[0], dropped=True)
         if user.connections == 0:
             user.timer = self._timers.call_at(trio.current_time() + self._grace, lambda: self._gone(user_id))
 
-    def entered(self, listener: Listener, room: ChannelName) -> None:
+    def entered(self, attendee: Attendee, room: ChannelName) -> None:
         """Record that a connection subscribed to a room."""
-        assert listener.user_id is not None
+        assert attendee.user_id is not None
         if not room.namespace.built_in:
-            self._attendance.entered(listener, room)
+            self._attendance.entered(attendee, room)
             return
-        user_id = listener.user_id
+        user_id = attendee.user_id
         user = self._users[user_id]
         _, connections = user.rooms.get(room.text, (room, 0))
         user.rooms[room.text] = (room, connections + 1)
@@ -185,22 +175,22 @@ class Presence:
             known = [text for text in (*user.rooms, *lingering) if text != room.text]
             self._notify(room, user_id, "online", known)
 
-    def left(self, listener: Listener, room: ChannelName) -> None:
+    def left(self, attendee: Attendee, room: ChannelName) -> None:
         """Record that a connection's subscription to a room ended."""
-        assert listener.user_id is not None
+        assert attendee.user_id is not None
         if not room.namespace.built_in:
-            self._attendance.left(listener, room)
+            self._attendance.left(attendee, room)
             return
-        user = self._users[listener.user_id]
+        user = self._users[attendee.user_id]
         _, connections = user.rooms[room.text]
         if connections > 1:
             user.rooms[room.text] = (room, connections - 1)
             return
         del user.rooms[room.text]
         if room.text not in user.left:
-            self._note_left(listener.user_id, user, room, dropped=False)
+            self._note_left(attendee.user_id, user, room, dropped=False)
         present = self._present[room.text]
-        del present[listener.user_id]
+        del present[attendee.user_id]
         if not present:
             del self._present[room.text]
 

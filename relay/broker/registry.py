@@ -80,11 +80,11 @@ class ChannelRegistry:
         """Return the names of all channels in memory."""
         return list(self._channels)
 
-    def listened(self) -> list[ChannelName]:
+    def subscribed(self) -> list[ChannelName]:
         """Return the channels with a subscriber."""
         return [channel.name for channel in self._channels.values() if channel.subscriber_count]
 
-    def listeners(self, name: ChannelName) -> list[Subscriber]:
+    def subscribers(self, name: ChannelName) -> list[Subscriber]:
         """Return the subscribers of a channel."""
         channel = self._channels.get(name.text)
         return [] if channel is None else channel.subscribers()
@@ -222,8 +222,8 @@ class ChannelRegistry:
 
         Their unwritten publications are lost. Their offsets continue from the store's, so their epoch must change.
         """
-        unheard = [text for text, channel in self._dirty.items() if not channel.listened]
-        dropped = unheard[: max(len(unheard) - maximum, 0)]
+        unheld = [text for text, channel in self._dirty.items() if not channel.is_held]
+        dropped = unheld[: max(len(unheld) - maximum, 0)]
         for text in dropped:
             del self._dirty[text], self._channels[text]
         return len(dropped)

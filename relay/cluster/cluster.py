@@ -82,7 +82,7 @@ class Cluster:
         self.questions = Questions(bus, lambda: self.node.names, node_id=self._id)
         broker.on_signal = lambda signal: bus.send(SIGNAL, to_data(signal))
         bus.on(SIGNAL, self._take_signal)
-        broker.behind.on_passed = lambda draft: bus.send(PASSED, passed_to_data(draft))
+        broker.memory_publisher.on_passed = lambda draft: bus.send(PASSED, passed_to_data(draft))
         bus.on(PASSED, self._take_passed)
         bus.on(MOVED, self.presence.take_moved)
         bus.on(REPLACED, self.presence.read_soon)
@@ -104,7 +104,7 @@ class Cluster:
     def _take_passed(self, data: dict[str, Any]) -> None:
         """Deliver another node's publication that is not kept, unless only that node has the namespace."""
         if self.namespaces.of(data["channel"]) is not None:
-            self.delivery.received.pass_on(passed_from_data(data, self.namespaces))
+            self.delivery.follower.pass_on(passed_from_data(data, self.namespaces))
 
     def recheck(self, data: dict[str, Any]) -> None:
         """Take note of the notice that users lost their right to a channel: `channel`, `reason`, `user`."""
@@ -121,7 +121,7 @@ class Cluster:
 
     def _take_forgotten(self, data: dict[str, Any]) -> None:
         for text, epoch in data["heads"]:
-            self.delivery.received.restart(text, Position(0, epoch))
+            self.delivery.follower.restart(text, Position(0, epoch))
 
     async def _used(self, data: Mapping[str, Any]) -> list[str]:
         return [text for text in data["channels"] if self._broker.channels.holds(text)]

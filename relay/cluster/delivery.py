@@ -17,7 +17,7 @@ import trio
 
 from relay.broker.broker import Broker
 from relay.broker.channel import Channel
-from relay.broker.received import Received, follows
+from relay.broker.store_follower import StoreFollower, follows
 from relay.cluster import wire
 from relay.cluster.wire import Announced
 from relay.ground import logs
@@ -53,7 +53,7 @@ class Delivery:
         node_id: str,
     ) -> None:
         self._broker = broker
-        self.received = Received(broker)
+        self.follower = StoreFollower(broker)
         self._publications = publications
         self._database = database
         self._namespaces = namespaces
@@ -127,7 +127,7 @@ class Delivery:
 
     def _publish(self, channel: Channel, draft: Draft, position: Position) -> None:
         """Deliver an own publication. Subscribers are told if any before it did not come."""
-        self.received.renew(channel.name, Position(position.offset - 1, position.epoch))
+        self.follower.renew(channel.name, Position(position.offset - 1, position.epoch))
         channel.publish(draft, position, written=True)
 
     def _show(self, announced: Announced) -> None:
@@ -215,7 +215,7 @@ class Delivery:
     def _deliver(self, channel: Channel, announced: Announced) -> None:
         assert announced.type is not None
         self.delivered += 1
-        self.received.receive([_publication(channel.name, announced)])
+        self.follower.receive([_publication(channel.name, announced)])
 
 
 def _publication(name: ChannelName, announced: Announced) -> Publication:

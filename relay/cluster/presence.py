@@ -12,8 +12,8 @@ from typing import Any
 
 import trio
 
-from relay.broker.attendance import Present
-from relay.broker.presence import Listener, presence_signal
+from relay.broker.attendance import Attendee, Present
+from relay.broker.presence import presence_signal
 from relay.broker.signal import Signal
 from relay.cluster.attendance import ClusterAttendance
 from relay.cluster.rows import NodeRows
@@ -118,58 +118,58 @@ class ClusterPresence(NodeRows):
 
     # -- what happens on this node ------------------------------------------------------------------------------------
 
-    def connected(self, listener: Listener) -> None:
+    def connected(self, attendee: Attendee) -> None:
         """Record that a connection was identified."""
-        assert listener.user_id is not None
-        user = self._users.get(listener.user_id)
+        assert attendee.user_id is not None
+        user = self._users.get(attendee.user_id)
         if user is None:
-            user = self._users[listener.user_id] = _User()
-            self._write(partial(self._connect, listener.user_id))
+            user = self._users[attendee.user_id] = _User()
+            self._write(partial(self._connect, attendee.user_id))
         user.connections += 1
         if user.timer is not None:
             user.timer.cancel()
             user.timer = None
 
-    def disconnected(self, listener: Listener) -> None:
+    def disconnected(self, attendee: Attendee) -> None:
         """Record that a connection ended. Call before ending its subscriptions."""
-        if listener.user_id is None:
+        if attendee.user_id is None:
             return
-        user_id = listener.user_id
+        user_id = attendee.user_id
         user = self._users[user_id]
         user.connections -= 1
         user.dropping.update(
-            text for text, one in listener.subscriptions.items() if one.present and one.channel.namespace.built_in
+            text for text, one in attendee.subscriptions.items() if one.present and one.channel.namespace.built_in
         )
         if user.connections == 0:
             user.timer = self._timers.call_at(trio.current_time() + self._grace, lambda: self._gone(user_id))
 
-    def entered(self, listener: Listener, room: ChannelName) -> None:
+    def entered(self, attendee: Attendee, room: ChannelName) -> None:
         """Record that a connection subscribed to a room."""
-        assert listener.user_id is not None
+        assert attendee.user_id is not None
         if not room.namespace.built_in:
-            self._attendance.entered(listener, room)
+            self._attendance.entered(attendee, room)
             return
-        user = self._users[listener.user_id]
+        user = self._users[attendee.user_id]
         user.rooms[room.text] = user.rooms.get(room.text, 0) + 1
         user.dropping.discard(room.text)
         if user.rooms[room.text] == 1:
-            self._moved(self._node_id, listener.user_id, room.text, present=True)
-            self._write(partial(self._enter, listener.user_id, room.text))
+            self._moved(self._node_id, attendee.user_id, room.text, present=True)
+            self._write(partial(self._enter, attendee.user_id, room.text))
 
-    def left(self, listener: Listener, room: ChannelName) -> None:
+    def left(self, attendee: Attendee, room: ChannelName) -> None:
         """Record that a connection's subscription to a room ended."""
-        assert listener.user_id is not None
+        assert attendee.user_id is not None
         if not room.namespace.built_in:
-            self._attendance.left(listener, room)
+            self._attendance.left(attendee, room)
             return
-        user = self._users[listener.user_id]
+        user = self._users[attendee.user_id]
         dropped = room.text in user.dropping
         user.dropping.discard(room.text)
         user.rooms[room.text] -= 1
         if not user.rooms[room.text]:
             del user.rooms[room.text]
-            self._moved(self._node_id, listener.user_id, room.text, present=False)
-            self._write(partial(self._leave, listener.user_id, room.text, dropped))
+            self._moved(self._node_id, attendee.user_id, room.text, present=False)
+            self._write(partial(self._leave, attendee.user_id, room.text, dropped))
 
     def _gone(self, user_id: str) -> None:
         del self._users[user_id]

@@ -35,7 +35,7 @@ from relay.api.console import pages, signing_in, tokens
 from relay.api.direct import DirectRoutes
 from relay.api.health import Readiness
 from relay.broker.broker import Broker
-from relay.broker.received import Received
+from relay.broker.store_follower import StoreFollower
 from relay.broker.write_behind import WriteBehind
 from relay.chat.rooms import DELETED, RIGHTS_LOST
 from relay.cluster.cluster import Cluster
@@ -241,8 +241,8 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         secret = config.auth.jwt_secret or own_secret
         core, broker = build_core(config, database, publications, clock, secret, cluster)
         opened.enter_context(core.hooks)
-        received = Received(broker)
-        publications.bind(received.delivered_offset, received.receive, received.renew, received.drop)
+        follower = StoreFollower(broker)
+        publications.bind(follower.delivered_offset, follower.receive, follower.renew, follower.drop)
         flusher = Flusher(lambda: database.busy)
         write_behind = WriteBehind(broker, publications)
         janitor = Janitor(broker, publications, core.namespaces, limits=core.limits.tables().values())

@@ -9,8 +9,8 @@ import anyio
 import pytest
 
 from relay.broker.channel import Channel
-from relay.broker.received import Received
 from relay.broker.registry import ChannelRegistry
+from relay.broker.store_follower import StoreFollower
 from relay.client.python import Backend, Client, Draft, Gap, Position, RelayError, Signal, Subscription, Unauthorized
 from tests.client.loops import backend, client, cutter, on_both, restart, run, until
 from tests.running import RelayProcess, config_for, running, token
@@ -371,7 +371,7 @@ async def test_publications_that_the_server_lost(tmp_path: Path) -> None:
             await publisher.publish("trades", {"amount": 1})
             assert await data_of(trades, 1) == [{"amount": 1}]
             old = trades.position
-            Received(world.broker).restart("trades", Position(7, "another"))  # type: ignore[arg-type]
+            StoreFollower(world.broker).restart("trades", Position(7, "another"))  # type: ignore[arg-type]
             with pytest.raises(Gap) as gap:
                 await anext(trades)
             assert (gap.value.since, gap.value.position) == (old, Position(7, "another"))
@@ -387,7 +387,7 @@ async def test_publications_that_the_server_lost_while_a_subscription_began(
 
     async def lose(channels: ChannelRegistry, channel: Channel, *arguments: Any) -> None:
         monkeypatch.undo()
-        Received(world.broker).restart("trades", Position(7, "another"))  # type: ignore[arg-type]
+        StoreFollower(world.broker).restart("trades", Position(7, "another"))  # type: ignore[arg-type]
         await load_missed(channels, channel, *arguments)
 
     async with (

@@ -12,7 +12,7 @@ import pytest
 
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
-from relay.broker.received import Received
+from relay.broker.store_follower import StoreFollower
 from relay.broker.write_behind import WriteBehind
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
@@ -60,8 +60,8 @@ async def run(folder: Path, *, clean: bool = True, **settings: str) -> AsyncIter
         publications = store.publications
         await publications.open()
         broker = Broker(publications, Presence(Timers(), offline_grace=5.0), clock)
-        received = Received(broker)
-        publications.bind(received.delivered_offset, received.receive, received.renew, received.drop)
+        follower = StoreFollower(broker)
+        publications.bind(follower.delivered_offset, follower.receive, follower.renew, follower.drop)
         write_behind = WriteBehind(broker, publications)
         yield Run(broker, publications, write_behind, clock)
         if clean:

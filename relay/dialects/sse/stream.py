@@ -10,7 +10,7 @@ from relay.access.rules import Basis, basis_to_subscribe
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api.authentication import Caller, authenticate
 from relay.auth.tickets import proves
-from relay.broker.received import LOST
+from relay.broker.store_follower import LOST
 from relay.broker.subscription import Subscriber
 from relay.core import Core
 from relay.dialects import wire

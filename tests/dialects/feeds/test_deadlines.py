@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.broker.received import Received
+from relay.broker.store_follower import StoreFollower
 from relay.dialects.feeds.dialect import open_feeds
 from relay.ground.errors import Code, RequestError
 from relay.model.publication import Position
@@ -56,7 +56,7 @@ async def test_a_client_of_which_publications_were_lost_is_sent_to_a_new_beginni
     async with virtual(open_feeds) as world:
         client = world.connect(path)
         await settle()
-        Received(world.broker).restart(channel, Position(7, "another"))
+        StoreFollower(world.broker).restart(channel, Position(7, "another"))
         await settle()
         assert client.closed == (1012, "reconnect")
 

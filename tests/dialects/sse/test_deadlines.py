@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from relay.broker.received import Received
+from relay.broker.store_follower import StoreFollower
 from relay.dialects.sse.dialect import open_sse
 from relay.ground.errors import Code, RequestError
 from relay.model.principal import Principal
@@ -81,7 +81,7 @@ async def test_a_stream_of_which_publications_were_lost_may_come_back(
     async with virtual(open_sse) as world:
         client = world.connect(PATH, query)
         await settle()
-        Received(world.broker).restart("trades", Position(7, "another"))
+        StoreFollower(world.broker).restart("trades", Position(7, "another"))
         await settle()
         assert client.closed == (1012, "reconnect")
         assert {one["event"] for one in client.messages} == {"relay:subscribed"}

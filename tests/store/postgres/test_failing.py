@@ -15,7 +15,7 @@ import trio
 
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
-from relay.broker.received import Received
+from relay.broker.store_follower import StoreFollower
 from relay.config.tree import StoreConfig
 from relay.ground.errors import Code, RequestError
 from relay.ground.timers import Timers
@@ -222,8 +222,8 @@ async def test_a_commit_whose_answer_is_lost(server: PostgresServer, monkeypatch
 
     async with opened(server) as store:
         broker = Broker(store.publications, Presence(Timers(), offline_grace=1.0), SetClock())
-        received = Received(broker)
-        store.publications.bind(received.delivered_offset, received.receive, received.renew)
+        follower = StoreFollower(broker)
+        store.publications.bind(follower.delivered_offset, follower.receive, follower.renew)
         await broker.publish(draft("first"))
         channel = await broker.channels.pin(COMMUNITY)
         assert channel.offset == 1

@@ -1,4 +1,4 @@
-"""Publications that the store has and this server has not delivered: those of other servers on the same database."""
+"""Delivers publications that the store has and this server has not: those of other servers on the same database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOST = "publications were lost"
 """The reason of subscriptions that end because the store no longer has what this server must deliver next."""
 
 
-class Received:
+class StoreFollower:
     """Brings the channels in memory to the state of the store. Every method is synchronous."""
 
     def __init__(self, broker: Broker) -> None:
@@ -26,7 +26,7 @@ class Received:
         return None if channel is None else channel.offset
 
     def receive(self, publications: Sequence[Publication]) -> None:
-        """Deliver publications that another node committed, or this node without an answer. Skip delivered ones.
+        """Deliver publications that another node committed, or whose commit by this node got no answer. Skip delivered ones.
 
         The caller must have filled a gap before a publication, as far as the store keeps the missing ones. The
         subscriptions to a channel of which it keeps too few end, because a client would miss some in silence.
@@ -61,7 +61,7 @@ class Received:
             channel.history.drop(up_to)
 
     def restart(self, text: str, head: Position) -> None:
-        """Begin a channel again, because another server has forgotten it. Subscriptions end, which began meanwhile."""
+        """Begin a channel again, because another server has forgotten it. Subscriptions that began meanwhile end."""
         channel = self._broker.channels.named(text)
         if channel is not None and channel.epoch != head.epoch:
             self._lost(channel)
@@ -81,5 +81,5 @@ class Received:
 
 
 def follows(channel: Channel, offset: int, epoch: str) -> bool:
-    """Tell whether a publication is the next one of a channel. The first one of a channel may begin another epoch."""
+    """Return whether a publication is the next one of a channel. The first one of a channel may begin another epoch."""
     return offset == channel.offset + 1 and (epoch == channel.epoch or not channel.offset)

@@ -1,4 +1,4 @@
-"""Publishes to write-behind channels, and to channels that keep nothing. Durable channels are published to by the store."""
+"""Publishes drafts that get no offset from the store: those of write-behind channels, and of channels that keep nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ITEM_BYTES = 256
 """Bytes that one publication counts towards YIELD_BYTES beside its data."""
 
 
-class BehindPublisher:
+class MemoryPublisher:
     """Gives publications their offsets in memory, and delivers them at once."""
 
     def __init__(
@@ -34,10 +34,12 @@ class BehindPublisher:
         self.on_passed: Callable[[Draft], object] | None = None
         """Called synchronously with each draft that is not kept, where other servers share the database."""
 
-    async def publish_others(
+    async def publish_rest(
         self, drafts: Sequence[Draft], stored: Sequence[bool], committed: Iterable[Outcome]
     ) -> list[Outcome]:
-        """Publish the drafts that are not stored, and return the outcomes of all. `committed` has those of the others.
+        """Publish the drafts that did not go to the store, and return the outcomes of all.
+
+        `stored` tells of each draft whether it did go there. `committed` has the outcomes of those, in order.
 
         A checkpoint if the store must be asked, and after each YIELD_BYTES.
         """
@@ -62,7 +64,7 @@ class BehindPublisher:
         return outcomes
 
     async def _load_and_publish(self, draft: Draft) -> Outcome:
-        """Ask the store for what is missing of the channel, and publish. A channel that keeps nothing has nothing there."""
+        """Load the part of the channel that is missing in memory, and publish. The store has nothing of a channel that keeps nothing."""
         channel = self._channels.get(draft.channel)
         if not draft.channel.namespace.history_size:
             return self._once(channel, draft)
