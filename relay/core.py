@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import attrs
 
+from relay.access.all_nodes import AllNodes
 from relay.access.client_publishing import ClientPublishing
-from relay.access.connecting import Connecting
-from relay.access.everywhere import Everywhere
+from relay.access.connect_hook import ConnectHook
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
 from relay.access.rights import Rights
-from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
+from relay.access.this_node import ThisNode
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
 from relay.admission.origins import OriginPolicy
@@ -33,10 +33,10 @@ from relay.sessions.connections import Connections
 
 @attrs.define(eq=False, on_setattr=attrs.setters.frozen)
 class Core:
-    """Relay without its edges: no dialect, no HTTP, no WebSocket."""
+    """The parts that every dialect and route is handed. None of them knows a dialect, HTTP or WebSocket."""
 
     config: Config = attrs.field(on_setattr=attrs.setters.NO_OP)
-    """The configuration in force. `server.reloading` alone replaces it. A part that keeps a value of it takes up new ones there."""
+    """The configuration in force. `server.reloading` alone replaces it, and gives the parts that keep its values the new ones."""
     clock: Clock
     namespaces: Namespaces
     timers: Timers
@@ -54,20 +54,20 @@ class Core:
     origins: OriginPolicy
     """The web pages that may use Relay from a browser."""
     trusted_proxies: TrustedProxies
-    """The peers whose X-Forwarded-For header is believed."""
+    """The proxies whose X-Forwarded-For header is believed."""
     metrics: Metrics
     user_places: UserPlaces
     """The connections of each user, where their number is limited."""
     connections: Connections
-    """Every open connection. Only its owner adds and removes it."""
+    """Every open connection. The code that owns a connection adds and removes it, no other."""
     hooks: BackendHooks
     """The backends that are asked for decisions."""
     rights: Rights
-    connecting: Connecting
+    connect_hook: ConnectHook
     """Asks a backend for the user of a client without a token."""
-    steering: Steering
+    this_node: ThisNode
     """This node, for operators alone: check the right of the caller first."""
-    everywhere: Everywhere
+    all_nodes: AllNodes
     """All nodes, for operators alone."""
     webhooks: Webhooks
-    """For operators alone, too."""
+    """The webhooks, for operators alone."""

@@ -1,4 +1,4 @@
 """The one way to publish and to subscribe, for every dialect and for HTTP, with the rules for both.
 
-It also has the view and the hands of operators. It knows no dialect.
+It is also the way for operators to see connections and channels and to act on them. It knows no dialect.
 """

@@ -1,4 +1,4 @@
-"""Decides which peers may connect, and how often they may ask: addresses, origins, rate limits.
+"""Decides which clients may connect, and how often they may ask: addresses, origins, rate limits.
 
 It knows no session, no channel and no transport.
 """

@@ -7,8 +7,8 @@ from typing import cast
 import attrs
 from quart import Blueprint, Response, request
 
+from relay.access.all_nodes import MAX_CURSOR_CHARACTERS
 from relay.access.busiest import PERIOD
-from relay.access.everywhere import MAX_CURSOR_CHARACTERS
 from relay.access.explaining import Explanation, explain, explain_token
 from relay.api import audit
 from relay.api.admin_views import (
@@ -99,7 +99,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         await reader_of(core, request)
         query, limit = page_query()
         name = query.optional("channel", MAX_CHANNEL_CHARACTERS)
-        page = await core.everywhere.connections(
+        page = await core.all_nodes.connections(
             cursor=query.long_text("cursor"),
             limit=limit,
             user_id=query.optional("user"),
@@ -121,7 +121,7 @@ def _add_views(routes: Blueprint, core: Core) -> None:
         await reader_of(core, request)
         query, limit = page_query()
         after = query.optional("cursor", MAX_CHANNEL_CHARACTERS) or ""
-        found, unanswered = await core.everywhere.channels(
+        found, unanswered = await core.all_nodes.channels(
             query.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*", after=after, limit=limit
         )
         cursor = found[-1].name if len(found) == limit else None
@@ -140,7 +140,7 @@ def _add_figures(routes: Blueprint, core: Core) -> None:
     async def busiest() -> Response:
         await reader_of(core, request)
         _, limit = page_query()
-        found = await core.steering.busiest.find(limit)
+        found = await core.this_node.busiest.find(limit)
         return success({"seconds": PERIOD, "channels": [attrs.asdict(one) for one in found]})
 
     @routes.get("/limits")
@@ -192,7 +192,7 @@ def _add_connection(routes: Blueprint, core: Core) -> None:
     @describe("Show one connection.", CONSOLE_READER, answer=OneConnectionView, errors=[Code.NOT_FOUND])
     async def connection(connection_id: str) -> Response:
         await reader_of(core, request)
-        found, unanswered = await core.everywhere.connection(connection_id)
+        found, unanswered = await core.all_nodes.connection(connection_id)
         if found is None:
             unknown = f", or is one of a node that does not answer: {', '.join(unanswered)}" if unanswered else ""
             raise RequestError(Code.NOT_FOUND, f"No connection has this id: it has ended{unknown}.")
@@ -233,7 +233,7 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         spared, reconnect = params.texts("whitelist"), params.flag("reconnect")
         reason = Reason.RECONNECT if reconnect else Reason.DISCONNECTED
         audit.record(principal, caller, "disconnect", user=user, client=client, reason=reason.text)
-        ended, unanswered = await core.everywhere.disconnect(
+        ended, unanswered = await core.all_nodes.disconnect(
             user_id=user, connection_id=client, spared=spared, reason=reason
         )
         data: DisconnectedView = {"disconnected": ended}
@@ -252,7 +252,7 @@ def _add_changes(routes: Blueprint, core: Core) -> None:
         params = Params(await json_body())
         (user, client), channel = _target(params), core.namespaces.parse(params.text("channel", MAX_CHANNEL_CHARACTERS))
         audit.record(principal, caller, "unsubscribe", user=user, client=client, channel=channel.text)
-        ended, unanswered = await core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
+        ended, unanswered = await core.all_nodes.unsubscribe(channel, user_id=user, connection_id=client)
         data: UnsubscribedView = {"unsubscribed": ended}
         return success(with_unanswered(data, unanswered))
 

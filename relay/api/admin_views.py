@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from relay.access.busiest import BusyChannel
-from relay.access.steering import ActiveChannel
+from relay.access.this_node import ActiveChannel
 from relay.api.views import OfAllNodes
 from relay.ground.clock import iso_ms
 from relay.store.api_keys import ApiKey

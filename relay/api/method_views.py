@@ -133,7 +133,7 @@ class NodeView(TypedDict):
 
 
 def node_view(told: Mapping[str, Any]) -> NodeView:
-    """Return a node as this API names its fields. `told` is one of `Everywhere.info`."""
+    """Return a node as this API names its fields. `told` is one of `AllNodes.info`."""
     return {
         "uid": told["id"],
         "name": told["name"] or "relay",

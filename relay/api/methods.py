@@ -262,7 +262,7 @@ async def _subscribe(request: Request, params: Params) -> NodesResult:
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     since = params.position("recover_since")
     request.audit("subscribe", user=user, client=client, channel=channel.text)
-    _, unanswered = await request.core.everywhere.subscribe(channel, user_id=user, connection_id=client, since=since)
+    _, unanswered = await request.core.all_nodes.subscribe(channel, user_id=user, connection_id=client, since=since)
     return with_unanswered(NodesResult(), unanswered)
 
 
@@ -270,7 +270,7 @@ async def _unsubscribe(request: Request, params: Params) -> NodesResult:
     params.refuse("session")
     user, client, channel = params.text("user"), params.optional("client"), request.channel(params)
     request.audit("unsubscribe", user=user, client=client, channel=channel.text)
-    _, unanswered = await request.core.everywhere.unsubscribe(channel, user_id=user, connection_id=client)
+    _, unanswered = await request.core.all_nodes.unsubscribe(channel, user_id=user, connection_id=client)
     return with_unanswered(NodesResult(), unanswered)
 
 
@@ -280,7 +280,7 @@ async def _disconnect(request: Request, params: Params) -> NodesResult:
     code = params.object("disconnect").integer("code", _TERMINAL_CODES[0].start)
     reason = Reason.DISCONNECTED if any(code in codes for codes in _TERMINAL_CODES) else Reason.RECONNECT
     request.audit("disconnect", user=user, client=client, reason=reason.text)
-    _, unanswered = await request.core.everywhere.disconnect(
+    _, unanswered = await request.core.all_nodes.disconnect(
         user_id=user, connection_id=client, spared=spared, reason=reason
     )
     return with_unanswered(NodesResult(), unanswered)
@@ -294,9 +294,7 @@ async def _refresh(request: Request, params: Params) -> NodesResult:
         raise invalid_field("expire_at", "must be a time in Unix seconds, unless expired is true")
     in_seconds = 0.0 if expired else max(expire_at - request.core.clock.now_ms() / 1000, 0.0)
     request.audit("refresh", user=user, client=client, seconds=round(in_seconds, 1))
-    _, unanswered = await request.core.everywhere.set_deadline(
-        user_id=user, connection_id=client, in_seconds=in_seconds
-    )
+    _, unanswered = await request.core.all_nodes.set_deadline(user_id=user, connection_id=client, in_seconds=in_seconds)
     return with_unanswered(NodesResult(), unanswered)
 
 
@@ -304,7 +302,7 @@ async def _refresh(request: Request, params: Params) -> NodesResult:
 
 
 async def _presence(request: Request, params: Params) -> PresenceResult:
-    found, unanswered = await request.core.everywhere.present(request.principal, request.channel(params))
+    found, unanswered = await request.core.all_nodes.present(request.principal, request.channel(params))
     present: PresenceResult = {
         "presence": {one.connection_id: {"client": one.connection_id, "user": one.user_id} for one in found}
     }
@@ -312,7 +310,7 @@ async def _presence(request: Request, params: Params) -> PresenceResult:
 
 
 async def _presence_stats(request: Request, params: Params) -> PresenceStatsResult:
-    clients, users, unanswered = await request.core.everywhere.stats(request.principal, request.channel(params))
+    clients, users, unanswered = await request.core.all_nodes.stats(request.principal, request.channel(params))
     stats: PresenceStatsResult = {"num_clients": clients, "num_users": users}
     return with_unanswered(stats, unanswered)
 
@@ -347,19 +345,19 @@ async def _history(request: Request, params: Params) -> HistoryResult:
 async def _history_remove(request: Request, params: Params) -> NoResult:
     channel = request.channel(params)
     request.audit("history removed", channel=channel.text)
-    await request.core.steering.remove_history(channel)
+    await request.core.this_node.remove_history(channel)
     return {}
 
 
 async def _channels(request: Request, params: Params) -> ChannelsResult:
     pattern = params.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*"
-    found, unanswered = await request.core.everywhere.all_channels(pattern)
+    found, unanswered = await request.core.all_nodes.all_channels(pattern)
     channels: ChannelsResult = {"channels": {one.name: {"num_clients": one.subscribers} for one in found}}
     return with_unanswered(channels, unanswered)
 
 
 async def _info(request: Request, params: Params) -> InfoResult:
-    found, unanswered = await request.core.everywhere.info()
+    found, unanswered = await request.core.all_nodes.info()
     info: InfoResult = {"nodes": [node_view(one) for one in found]}
     return with_unanswered(info, unanswered)
 

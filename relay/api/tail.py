@@ -53,7 +53,7 @@ async def tail(core: Core, draining: Draining, caller: Caller, exchange: Exchang
     rate = query.optional("rate") or str(DEFAULT_RATE)
     if not (rate.isascii() and rate.isdigit() and len(rate) < 6 and 1 <= int(rate) <= MAX_RATE):
         raise invalid_field("rate", f"must be 1 to {MAX_RATE}")
-    with core.steering.tap(query.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*", _line, int(rate)) as tap:
+    with core.this_node.tap(query.optional("pattern", MAX_CHANNEL_CHARACTERS) or "*", _line, int(rate)) as tap:
         write = partial(_write, tap, exchange, draining)
         await stream_while_valid(core, caller, principal, exchange, start, write)
 

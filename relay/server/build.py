@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from relay.access.all_nodes import AllNodes
 from relay.access.client_publishing import ClientPublishing
-from relay.access.connecting import Connecting
-from relay.access.everywhere import Everywhere
+from relay.access.connect_hook import ConnectHook
 from relay.access.publishing import Publishing
 from relay.access.reading import Reading
 from relay.access.rights import Rights
-from relay.access.steering import Steering
 from relay.access.subscribing import Subscriptions
+from relay.access.this_node import ThisNode
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
 from relay.admission.origins import OriginPolicy
@@ -76,7 +76,7 @@ def build_core(
     hooks = BackendHooks(config.hooks, clock)
     rights = Rights(rooms, connections, hooks, clock)
     reading = Reading(broker, rights, presence, connections)
-    steering = Steering(connections, broker, rooms, database)
+    this_node = ThisNode(connections, broker, rooms, database)
     core = Core(
         config=config,
         clock=clock,
@@ -99,9 +99,9 @@ def build_core(
         connections=connections,
         hooks=hooks,
         rights=rights,
-        connecting=Connecting(connections, hooks, config.auth.connect_hook),
-        steering=steering,
-        everywhere=Everywhere(steering, reading, connections, namespaces, clock),
+        connect_hook=ConnectHook(connections, hooks, config.auth.connect_hook),
+        this_node=this_node,
+        all_nodes=AllNodes(this_node, reading, connections, namespaces, clock),
         webhooks=webhooks,
     )
     return core, broker

@@ -99,7 +99,7 @@ class Reloader:
         core.limits.take_up(merged.limits)
         core.origins.take_up(merged.server.allowed_origins)
         core.hooks.take_up(merged.hooks)
-        core.connecting.take_up(merged.auth.connect_hook)
+        core.connect_hook.take_up(merged.auth.connect_hook)
         waiting = core.namespaces.take_up(namespaces_of(merged))
         core.publishing.forget_channels()
         core.webhooks.take_up(merged.webhooks)

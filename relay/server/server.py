@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import attrs
 import trio
 
-from relay.access.steering import FORGOTTEN
+from relay.access.this_node import FORGOTTEN
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api import (
     admin,
@@ -310,8 +310,8 @@ def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publicatio
     cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
     cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
     cluster.bus.on(RIGHTS_LOST, cluster.recheck)
-    core.everywhere.join(cluster.questions, cluster.node.name)
-    cluster.bus.on(FORGOTTEN, lambda data: core.steering.forget_history(data["channel"]))
+    core.all_nodes.join(cluster.questions, cluster.node.name)
+    cluster.bus.on(FORGOTTEN, lambda data: core.this_node.forget_history(data["channel"]))
     cluster.bus.on(CHANGED, lambda _: core.auth.keys.changed())
 
 

@@ -124,7 +124,7 @@ class Upgrades:
         connection = WebSocketConnection(
             self, stream, endpoint, dialect=dialect, address=address, query=head.query, compresses=compresses
         )
-        if header_names := self._core.connecting.header_names:
+        if header_names := self._core.connect_hook.header_names:
             connection.session.headers = _chosen(head, header_names)
         connection.session.outbox.send_nowait(answer)
         return connection

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import trio
 
-from relay.access import steering
+from relay.access import this_node
 from relay.api import tail as tailing
 from relay.broker import taps
 from relay.ground.errors import Reason
@@ -154,10 +154,10 @@ async def test_pages_of_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             seen += [one["userId"] for one in page["connections"]]
             cursor = None if page["cursor"] is None else {"cursor": page["cursor"]}
             if len(seen) == 3:
-                admin.server.core.steering.disconnect(user_id="user-1", connection_id=None, reason=Reason.RECONNECT)
+                admin.server.core.this_node.disconnect(user_id="user-1", connection_id=None, reason=Reason.RECONNECT)
                 await admin.until_connections(6)
         assert seen == [f"user-{number}" for number in range(7)]
-        monkeypatch.setattr(steering, "MAX_EXAMINED", 2)
+        monkeypatch.setattr(this_node, "MAX_EXAMINED", 2)
         page = await admin.get("/connections", dialect="feeds")
         assert page["connections"] == []
         assert page["cursor"] is not None
@@ -471,7 +471,7 @@ async def test_a_tail_that_is_not_read_holds_a_bounded_number_of_bytes() -> None
 
     channel = Namespaces(entities=(), history_period=1.0, durable=()).parse("trades")
     publication = Publication(channel, "t", 1, "e", 1, data={"text": "x" * 60_000})
-    with taps.Taps().open(steering.matcher("*"), tailing._line, 1000) as tap:
+    with taps.Taps().open(this_node.matcher("*"), tailing._line, 1000) as tap:
         for _ in range(100):
             tap.take(publication)
         held = sum(map(len, tap.take_lines()))

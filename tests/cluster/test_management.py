@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from relay.access.steering import FORGOTTEN
+from relay.access.this_node import FORGOTTEN
 from relay.cluster import questions
 from tests.actions import make_room, publish
 from tests.clients import live

@@ -103,7 +103,7 @@ async def test_a_tail_does_not_mind_a_namespace_of_another_node(tmp_path: Path) 
     async with nodes(tmp_path, 2, **more) as (one, two), live(two.address, "bob") as bob:
         await subscribed(bob, "game:1")
         two.server.core.namespaces.take_up(namespaces_of(config_for(tmp_path, SETTINGS)))
-        with two.server.core.steering.tap("*", lambda publication: publication.json, 100) as tap:
+        with two.server.core.this_node.tap("*", lambda publication: publication.json, 100) as tap:
             items = [{"channel": f"{name}:1", "type": "note", "data": name} for name in ("more", "game")]
             await publish(one.address, items)
             assert (await bob.until("note"))["data"] == "game"

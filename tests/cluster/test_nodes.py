@@ -226,7 +226,7 @@ async def test_each_node_says_its_name(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_an_operator_disconnects_a_user_on_every_node(tmp_path: Path) -> None:
     async with nodes(tmp_path, 2) as (one, two), live(two.address, "bob") as bob, live(one.address, "eve") as eve:
-        ended = await one.server.core.everywhere.disconnect(user_id="bob", connection_id=None, reason=Reason.RECONNECT)
+        ended = await one.server.core.all_nodes.disconnect(user_id="bob", connection_id=None, reason=Reason.RECONNECT)
         assert ended == (1, [])
         assert (await bob.closed())[0] == 1012
         assert (await eve.ask(type="ping"))["type"] == "pong"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.access.connecting import read_principal
+from relay.access.connect_hook import read_principal
 from relay.ground.errors import ProtocolError
 from relay.hooks.answers import (
     MAX_MESSAGE_CHARACTERS,

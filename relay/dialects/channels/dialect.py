@@ -50,8 +50,8 @@ async def _authenticate(core: Core, session: Session) -> Principal:
     try:
         with core.limits.auth_failures.counted(session.address):
             if not token:
-                if core.connecting.has_hook:
-                    principal = await core.connecting.ask(session)
+                if core.connect_hook.is_set:
+                    principal = await core.connect_hook.ask(session)
                     if principal is not None:
                         return principal
                 raise RequestError(Code.UNAUTHORIZED, "A token is missing: connect to /api/ws?token=...")

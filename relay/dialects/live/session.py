@@ -83,7 +83,7 @@ class LiveSession:
                 timestamp = iso_ms(self._core.clock.now_ms())
                 await self._session.send(protocol.answer("pong", {"timestamp": timestamp}, request_id))
             case protocol.Auth(token):
-                if token is None and not self._core.connecting.has_hook:
+                if token is None and not self._core.connect_hook.is_set:
                     await self._begin_anonymous(request_id)
                 else:
                     await self._authenticate(token, request_id)
@@ -191,7 +191,7 @@ class LiveSession:
         try:
             with core.limits.auth_failures.counted(session.address):
                 if token is None:
-                    found = await core.connecting.ask(session)
+                    found = await core.connect_hook.ask(session)
                     if found is None:
                         await self._begin_anonymous(request_id)
                         return

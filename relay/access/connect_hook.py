@@ -14,21 +14,21 @@ from relay.sessions.connections import Connections
 from relay.sessions.session import Session
 
 
-class Connecting:
-    """The connect hook of the configuration, if there is one."""
+class ConnectHook:
+    """The backend hook that `auth.connect_hook` names, if it names one."""
 
     def __init__(self, connections: Connections, hooks: Mapping[str, BackendHook], name: str | None) -> None:
-        """`name` is that of the hook; None if there is none."""
+        """`name` is that of the hook; None: no backend is asked."""
         self._connections = connections
         self._hooks = hooks
         self._name = name
 
     def take_up(self, name: str | None) -> None:
-        """Ask the hook of this name from now on; None: ask none. Called synchronously, with the hooks."""
+        """Ask the hook of this name from now on; None: ask none. Call it in the step in which the hooks change."""
         self._name = name
 
     @property
-    def has_hook(self) -> bool:
+    def is_set(self) -> bool:
         """Whether a backend is asked for the user of a client without a token."""
         return self._name is not None
 
@@ -40,7 +40,7 @@ class Connecting:
     async def ask(self, session: Session) -> Principal | None:
         """Return the user that the backend names; None if it names none, so that the client is anonymous.
 
-        Call it only if `has_hook`. Always a checkpoint.
+        Call it only if `is_set`. Always a checkpoint.
 
         Raises:
             RequestError: `UNAUTHORIZED` if the backend says no, `UNAVAILABLE` if it gives no clear answer in time.

@@ -1,6 +1,7 @@
-"""Operators see and act on all nodes here. Each node answers for itself by its `Steering`; a node alone asks no other.
+"""Shows operators the connections and channels of all nodes, and acts on them. Each node answers by its own `ThisNode`.
 
-The caller has checked that the principal is an admin. A node that does not answer is named in each result.
+A server that shares its database with no other asks itself alone. The caller has checked that the principal is an admin.
+Each result names the nodes that did not answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import attrs
 import trio
 
 from relay.access.reading import MAX_PRESENT, PresentConnection, Reading, too_many_present
-from relay.access.steering import MAX_NAMED_CHANNELS, SUBSCRIBE_TIMEOUT, ActiveChannel, Steering
+from relay.access.this_node import MAX_NAMED_CHANNELS, SUBSCRIBE_TIMEOUT, ActiveChannel, ThisNode
 from relay.cluster.questions import ASK_TIMEOUT, Answers, Questions
 from relay.ground.clock import Clock, iso_ms
 from relay.ground.errors import Code, Reason, RequestError, invalid_field
@@ -36,7 +37,7 @@ _Data = Mapping[str, Any]
 
 @attrs.frozen
 class ConnectionPage:
-    """Connections of all nodes, those that opened first first, as `connection_entry` describes them."""
+    """Connections of all nodes, the oldest first, as `connection_entry` describes them."""
 
     entries: list[dict[str, Any]]
     cursor: str | None
@@ -44,13 +45,13 @@ class ConnectionPage:
     unanswered: Unanswered
 
 
-class Everywhere:
-    """The view and the hands of operators on every node."""
+class AllNodes:
+    """The connections and channels of all nodes, for operators."""
 
     def __init__(
-        self, steering: Steering, reading: Reading, connections: Connections, namespaces: Namespaces, clock: Clock
+        self, this_node: ThisNode, reading: Reading, connections: Connections, namespaces: Namespaces, clock: Clock
     ) -> None:
-        self._steering = steering
+        self._this_node = this_node
         self._reading = reading
         self._connections = connections
         self._namespaces = namespaces
@@ -71,7 +72,7 @@ class Everywhere:
         }
 
     def join(self, questions: Questions, name: str) -> None:
-        """Ask the other nodes, too, and answer them. `name` is this node's. Call once."""
+        """Ask the other nodes too from now on, and answer them. `name` is this node's. Call once."""
         self._questions, self._name = questions, name
         for kind, answer in self._answers.items():
             questions.on(kind, answer)
@@ -107,10 +108,10 @@ class Everywhere:
             raise refusals[0]
         return own + others.given, others.unanswered
 
-    # -- what is there ------------------------------------------------------------------------------------------------
+    # -- views --------------------------------------------------------------------------------------------------------
 
     async def info(self) -> tuple[list[dict[str, Any]], Unanswered]:
-        """Return what each node tells of itself: its name, version, age in seconds, and counts."""
+        """Return the report of each node: its name, version, age in seconds, and counts."""
         return await self._ask("info", {})
 
     async def _info(self, _: _Data) -> dict[str, Any]:
@@ -121,8 +122,8 @@ class Everywhere:
             "uptime": int(self._connections.uptime),
             "connections": len(self._connections),
             "users": self._connections.user_count,
-            "channels": self._steering.channel_count,
-            "subscriptions": self._steering.subscription_count,
+            "channels": self._this_node.channel_count,
+            "subscriptions": self._this_node.subscription_count,
         }
 
     async def connections(
@@ -166,7 +167,7 @@ class Everywhere:
         if places is not None and node not in places:
             return page
         after = page["after"] = 0 if places is None else places[node]
-        found, more = self._steering.connections(
+        found, more = self._this_node.connections(
             after=after,
             limit=data["limit"],
             user_id=data["user"],
@@ -177,7 +178,7 @@ class Everywhere:
         return {**page, "entries": entries, "numbers": numbers, "more": more}
 
     def connection_entry(self, connection: ClientConnection) -> dict[str, Any]:
-        """Return what is told about a connection of this node. `sentBytes` counts what the client's machine has acknowledged."""
+        """Return the entry of a connection of this node in answers. `sentBytes` counts what the client's machine has acknowledged."""
         age_ms = (trio.current_time() - connection.opened_at) * 1000
         entry = {
             "id": self._connections.id_of(connection),
@@ -192,7 +193,7 @@ class Everywhere:
         return entry if self._name is None else {**entry, "node": self._name}
 
     async def connection(self, connection_id: str) -> tuple[dict[str, Any] | None, Unanswered]:
-        """Return what is told about one connection, with the names of MAX_NAMED channels; None: there is none."""
+        """Return the entry of one connection, with the names of MAX_NAMED channels; None: no open connection has this id."""
         found, unanswered = await self._ask("connection", {"id": connection_id})
         return next((one for one in found if one is not None), None), unanswered
 
@@ -204,7 +205,7 @@ class Everywhere:
         return {**self.connection_entry(connection), "channels": list(islice(subscribed, MAX_NAMED))}
 
     async def channels(self, pattern: str, *, after: str = "", limit: int) -> tuple[list[ActiveChannel], Unanswered]:
-        """Return the channels with a subscriber on any node. See `Steering.channels`. The newest head counts."""
+        """Return the channels with a subscriber on any node. See `ThisNode.channels`. The newest head counts."""
         pages, unanswered = await self._ask("channels", {"pattern": pattern, "after": after, "limit": limit})
         found: dict[str, ActiveChannel] = {}
         for one in (ActiveChannel(*row) for page in pages for row in page):
@@ -229,7 +230,7 @@ class Everywhere:
         return found, unanswered
 
     async def _find_channels(self, data: _Data) -> list[Any]:
-        found = await self._steering.channels(data["pattern"], after=data["after"], limit=data["limit"])
+        found = await self._this_node.channels(data["pattern"], after=data["after"], limit=data["limit"])
         return [attrs.astuple(one) for one in found]
 
     async def present(self, principal: Principal, channel: ChannelName) -> tuple[list[PresentConnection], Unanswered]:
@@ -251,7 +252,7 @@ class Everywhere:
     async def stats(self, principal: Principal, channel: ChannelName) -> tuple[int, int, Unanswered]:
         """Return the numbers of connections and of users that are subscribed to a channel.
 
-        A node with more than MAX_PRESENT users of the channel names none; they are added to those of the others.
+        A node with more than MAX_PRESENT users of the channel names none of them. Their number is added to the others.
 
         Raises:
             RequestError: as `Reading.check_connections`.
@@ -272,12 +273,12 @@ class Everywhere:
         named = list(users) if len(users) <= MAX_PRESENT else None
         return {"clients": clients, "user_count": len(users), "users": named}
 
-    # -- what changes -------------------------------------------------------------------------------------------------
+    # -- actions ------------------------------------------------------------------------------------------------------
 
     async def subscribe(
         self, channel: ChannelName, *, user_id: str | None, connection_id: str | None, since: Position | None
     ) -> tuple[int, Unanswered]:
-        """Subscribe connections on all nodes, and return their number. See `Steering.subscribe`."""
+        """Subscribe connections on all nodes, and return their number. See `ThisNode.subscribe`."""
         data = {
             "channel": channel.text,
             "user": user_id,
@@ -289,7 +290,7 @@ class Everywhere:
 
     async def _subscribe(self, data: _Data) -> int:
         since = None if data["since"] is None else Position(*data["since"])
-        return await self._steering.subscribe(
+        return await self._this_node.subscribe(
             self._namespaces.parse(data["channel"]),
             user_id=data["user"],
             connection_id=data["connection"],
@@ -299,38 +300,38 @@ class Everywhere:
     async def unsubscribe(
         self, channel: ChannelName, *, user_id: str | None, connection_id: str | None
     ) -> tuple[int, Unanswered]:
-        """End subscriptions on all nodes, and return their number. See `Steering.unsubscribe`."""
+        """End subscriptions on all nodes, and return their number. See `ThisNode.unsubscribe`."""
         data = {"channel": channel.text, "user": user_id, "connection": connection_id}
         counts, unanswered = await self._ask("unsubscribe", data)
         return sum(counts), unanswered
 
     async def _unsubscribe(self, data: _Data) -> int:
         channel = self._namespaces.parse(data["channel"])
-        return self._steering.unsubscribe(channel, user_id=data["user"], connection_id=data["connection"])
+        return self._this_node.unsubscribe(channel, user_id=data["user"], connection_id=data["connection"])
 
     async def disconnect(
         self, *, user_id: str | None, connection_id: str | None, spared: Collection[str] = (), reason: Reason
     ) -> tuple[int, Unanswered]:
-        """End connections on all nodes, and return their number. See `Steering.disconnect`."""
+        """End connections on all nodes, and return their number. See `ThisNode.disconnect`."""
         data = {"user": user_id, "connection": connection_id, "spared": list(spared), "reason": reason.name}
         counts, unanswered = await self._ask("disconnect", data)
         return sum(counts), unanswered
 
     async def _disconnect(self, data: _Data) -> int:
-        return self._steering.disconnect(
+        return self._this_node.disconnect(
             user_id=data["user"], connection_id=data["connection"], spared=data["spared"], reason=Reason[data["reason"]]
         )
 
     async def set_deadline(
         self, *, user_id: str | None, connection_id: str | None, in_seconds: float
     ) -> tuple[int, Unanswered]:
-        """End connections on all nodes in so many seconds, and return their number. See `Steering.set_deadline`."""
+        """End connections on all nodes in so many seconds, and return their number. See `ThisNode.set_deadline`."""
         data = {"user": user_id, "connection": connection_id, "in_seconds": in_seconds}
         counts, unanswered = await self._ask("set_deadline", data)
         return sum(counts), unanswered
 
     async def _set_deadline(self, data: _Data) -> int:
-        return self._steering.set_deadline(
+        return self._this_node.set_deadline(
             user_id=data["user"],
             connection_id=data["connection"],
             deadline=trio.current_time() + data["in_seconds"],

@@ -1,4 +1,4 @@
-"""Operators find connections and channels of this node here, and act on them, whatever their dialect.
+"""Shows operators the connections and channels of this node, and acts on them, whatever their dialect.
 
 The caller has checked that the principal is an admin. A search walks in slices, so a big server stays responsive. `reading`
 reads what a channel keeps, and who is subscribed to it.
@@ -44,9 +44,9 @@ MAX_NAMED_CHANNELS = 10_000
 FORGOTTEN = "forgotten"
 """The notice that a channel's history was deleted: `channel`."""
 SUBSCRIBE_TIMEOUT = 5.0
-"""Seconds for which one connection may have no room for the publications that it missed."""
+"""Seconds that an outbox may take to have room for the publications that its client missed."""
 UNSUBSCRIBED = "unsubscribed by the server"
-"""The reason that a client is told when an operator ends its subscription."""
+"""The reason that a client is sent when an operator ends its subscription."""
 
 
 @attrs.frozen
@@ -60,8 +60,8 @@ class ActiveChannel:
     kept: int
 
 
-class Steering:
-    """The view and the hands of operators."""
+class ThisNode:
+    """The connections and channels of this node, for operators."""
 
     def __init__(self, connections: Connections, broker: Broker, rooms: Rooms, database: Database) -> None:
         self._connections = connections
@@ -152,7 +152,7 @@ class Steering:
     ) -> int:
         """Subscribe the connections of a user, or the one with this id, as if their clients had asked. Return their number.
 
-        No client is told, but for the publications that follow; the subscription is not counted. Connections that have
+        A client is sent no answer, only the publications that follow. The subscription is not counted. Connections that have
         the channel already are left alone. A user without a connection is not subscribed later.
 
         Raises:
@@ -178,7 +178,7 @@ class Steering:
         channel: ChannelName,
         since: Position | None,
     ) -> bool:
-        """Subscribe one connection, and return whether it is there still. Raises as `subscribe`."""
+        """Subscribe one connection, and return whether it is still open. Raises as `subscribe`."""
         with trio.move_on_after(SUBSCRIBE_TIMEOUT):
             try:
                 with self._broker.reserved(subscriber, [channel], maximum=0, counted=False) as [subscription]:
@@ -197,7 +197,7 @@ class Steering:
         raise RequestError(Code.UNAVAILABLE, "A client reads too slowly to be subscribed now.", retry_after=RETRY_AFTER)
 
     def unsubscribe(self, channel: ChannelName, *, user_id: str | None, connection_id: str | None) -> int:
-        """End the subscriptions of a user, or of one connection, to a channel. Return their number. The clients are told."""
+        """End the subscriptions of a user, or of one connection, to a channel. Return their number. Each client is notified."""
         ended = 0
         for connection in self._chosen(user_id, connection_id):
             subscriber = own_subscriber(connection)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from relay.access.steering import Steering
+from relay.access.this_node import ThisNode
 from relay.broker.write_behind import WriteBehind
 from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft
@@ -35,7 +35,7 @@ async def test_a_deleted_history_is_not_written_again(tmp_path: Path) -> None:
     async with open_parts(tmp_path) as parts, trio.open_nursery() as nursery:
         name = parts.namespaces.parse("trades")
         write_behind = WriteBehind(parts.broker, parts.broker._store)
-        steering = Steering(parts.connections, parts.broker, parts.rooms, parts.database)
+        this_node = ThisNode(parts.connections, parts.broker, parts.rooms, parts.database)
         engine: Any = parts.database._engine
         execute = engine.execute
 
@@ -51,7 +51,7 @@ async def test_a_deleted_history_is_not_written_again(tmp_path: Path) -> None:
         for _ in range(3):
             await publish(parts, name)
         engine.execute = late
-        await steering.remove_history(name)
+        await this_node.remove_history(name)
         await publish(parts, name)
         await write_behind.write()
         assert await stored(parts, name) == [4]
