@@ -11,7 +11,7 @@ from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName, Namespaces, PublishRule, SubscribeRule
 from relay.model.principal import Principal
 from relay.model.publication import Draft
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 
 @attrs.frozen
@@ -44,20 +44,20 @@ async def explain(
     name: str,
     *,
     publishing: bool,
-    token: SubscriptionToken | None = None,
+    proof: SubscriptionProof | None = None,
 ) -> Explanation:
     """Explain what would be answered if the principal subscribed to the channel, or published to it.
 
     It asks the same rules and backends as a client, so that the explanation cannot differ from them. A backend that
-    decides on publications is asked for one with the data null. `token` is a subscription token that comes with the
+    decides on publications is asked for one with the data null. `proof` is a subscription token that comes with the
     request. A checkpoint only if the store or a backend is asked.
 
     Raises:
         RequestError: `UNAVAILABLE`; the store cannot read.
     """
     steps = [Step("caller", _described(principal))]
-    if token is not None:
-        found = f"a subscription token for {token.channel}: it comes with subscribe, and authenticates no connection"
+    if proof is not None:
+        found = f"a subscription token for {proof.channel}: it comes with subscribe, and authenticates no connection"
         steps.append(Step("token", found))
     try:
         channel = namespaces.parse(name)
@@ -70,7 +70,7 @@ async def explain(
     steps.append(Step("namespace", f"{channel.text} belongs to {namespace.name}, which is {origin}"))
     steps += _rule_steps(principal, channel, publishing=publishing)
     try:
-        basis = await _basis(rooms, rights, principal, channel, token, publishing=publishing)
+        basis = await _basis(rooms, rights, principal, channel, proof, publishing=publishing)
     except RequestError as refusal:
         if refusal.code is Code.UNAVAILABLE and refusal.reason is None:
             raise
@@ -102,7 +102,7 @@ async def _basis(
     rights: Rights,
     principal: Principal | None,
     channel: ChannelName,
-    token: SubscriptionToken | None,
+    proof: SubscriptionProof | None,
     *,
     publishing: bool,
 ) -> str:
@@ -112,15 +112,15 @@ async def _basis(
     if publishing and principal is not None and channel.namespace.publish_hook is not None:
         hook = await rights.check_publish(principal, channel)
         if hook is not None:
-            await rights.allow_publication(hook, principal, Draft(channel, "", None, 0), None, why=True)
+            await rights.allow_publication(hook, principal, Draft(channel, "", None, 0), None, explaining=True)
             return f"the backend of the hook {hook.name} said yes"
     try:
-        basis = check_without_rooms(channel, principal, token, publishing=publishing)
+        basis = check_without_rooms(channel, principal, proof, publishing=publishing)
     except RequestError as refusal:
-        name = None if publishing else asked_to_subscribe(principal, channel, token, refusal)
+        name = None if publishing else asked_to_subscribe(principal, channel, proof, refusal)
         if name is None:
             raise
-        await rights.check_subscribe(principal, channel, why=True)
+        await rights.check_subscribe(principal, channel, explaining=True)
         return f"the backend of the hook {name} said yes"
     if basis is not None:
         return basis.value

@@ -16,7 +16,7 @@ from relay.hooks.backend import BackendHook
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Draft
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 from relay.sessions.connections import Connections
 
 ASKED = (RefusalReason.NO_GRANT, RefusalReason.NOT_OWNER)
@@ -24,10 +24,10 @@ ASKED = (RefusalReason.NO_GRANT, RefusalReason.NOT_OWNER)
 
 
 def asked_to_subscribe(
-    principal: Principal | None, channel: ChannelName, token: SubscriptionToken | None, refusal: RequestError
+    principal: Principal | None, channel: ChannelName, proof: SubscriptionProof | None, refusal: RequestError
 ) -> str | None:
     """Return the name of the hook that decides after the rules refused a subscriber; None if the refusal stands."""
-    may_ask = principal is not None and token is None and refusal.reason in ASKED
+    may_ask = principal is not None and proof is None and refusal.reason in ASKED
     return channel.namespace.subscribe_hook if may_ask else None
 
 
@@ -49,15 +49,15 @@ class Rights:
         self,
         principal: Principal | None,
         channel: ChannelName,
-        token: SubscriptionToken | None = None,
+        proof: SubscriptionProof | None = None,
         *,
         subscriber: Subscriber | None = None,
-        why: bool = False,
-    ) -> SubscriptionToken | None:
+        explaining: bool = False,
+    ) -> SubscriptionProof | None:
         """Raise unless the principal may subscribe to the channel, and return what the right rests on.
 
-        That is the token, or the answer of the backend hook; None for a rule, a grant or the members of a room. The hook
-        is asked only where the rules say no. `subscriber` is the connection; None over REST. `why` tells the hook that
+        That is `proof`, or the answer of the backend hook; None for a rule, a grant or the members of a room. The hook
+        is asked only where the rules say no. `subscriber` is the connection; None over REST. `explaining` tells the hook that
         the answer is for an explanation. A checkpoint only if the store or the backend is asked.
 
         Raises:
@@ -65,14 +65,16 @@ class Rights:
             Disconnect: the backend ends the connection.
         """
         try:
-            await check_subscribe(self._rooms, principal, channel, token)
+            await check_subscribe(self._rooms, principal, channel, proof)
         except RequestError as refusal:
-            name = asked_to_subscribe(principal, channel, token, refusal)
+            name = asked_to_subscribe(principal, channel, proof, refusal)
             if name is None or principal is None:
                 raise
         else:
-            return token
-        question = attrs.evolve(self._question(QuestionKind.SUBSCRIBE, principal, channel, subscriber), why=why)
+            return proof
+        question = attrs.evolve(
+            self._question(QuestionKind.SUBSCRIBE, principal, channel, subscriber), explaining=explaining
+        )
         right = read_subscription(channel.text, principal.user_id)
         found = await self._hook(name).ask(question, right, connected=subscriber is not None)
         if found.expires_at is not None and found.expires_at <= self._clock.now():
@@ -95,17 +97,23 @@ class Rights:
         return self._hook(name)
 
     async def allow_publication(
-        self, hook: BackendHook, principal: Principal, draft: Draft, subscriber: Subscriber | None, *, why: bool = False
+        self,
+        hook: BackendHook,
+        principal: Principal,
+        draft: Draft,
+        subscriber: Subscriber | None,
+        *,
+        explaining: bool = False,
     ) -> bytes | None:
         """Raise unless the hook allows a publication; return the data to publish in the place of the draft's, as JSON.
 
-        None leaves the data as it is. Always a checkpoint. `subscriber`, `why` and errors as for `check_subscribe`.
+        None leaves the data as it is. Always a checkpoint. `subscriber`, `explaining` and errors as for `check_subscribe`.
         """
         question = attrs.evolve(
             self._question(QuestionKind.PUBLISH, principal, draft.channel, subscriber),
             type=draft.type,
             data=draft.encode(),
-            why=why,
+            explaining=explaining,
         )
         return await hook.ask(question, read_data, connected=subscriber is not None)
 

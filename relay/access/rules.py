@@ -9,7 +9,7 @@ from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.namespaces import ChannelName, PublishRule, SubscribeRule
 from relay.model.principal import Principal
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 
 class Basis(enum.Enum):
@@ -22,11 +22,11 @@ class Basis(enum.Enum):
 
 
 async def check_subscribe(
-    rooms: Rooms, principal: Principal | None, channel: ChannelName, token: SubscriptionToken | None = None
+    rooms: Rooms, principal: Principal | None, channel: ChannelName, proof: SubscriptionProof | None = None
 ) -> None:
     """Raise unless the principal may subscribe to the channel. A checkpoint only if the store is asked about a room.
 
-    `principal` is None for a client that is not authenticated. `token` came with the request and is verified: in a
+    `principal` is None for a client that is not authenticated. `proof` came with the request and is verified: in a
     namespace of the configuration it decides alone, and in a built-in namespace it changes nothing.
 
     Raises:
@@ -35,7 +35,7 @@ async def check_subscribe(
     """
     namespace = channel.namespace
     if not namespace.built_in:
-        basis_to_subscribe(principal, channel, token)
+        basis_to_subscribe(principal, channel, proof)
         return
     rule = namespace.subscribe
     if rule is SubscribeRule.ANYONE:
@@ -53,7 +53,7 @@ async def check_subscribe(
 
 
 def basis_to_subscribe(
-    principal: Principal | None, channel: ChannelName, token: SubscriptionToken | None = None
+    principal: Principal | None, channel: ChannelName, proof: SubscriptionProof | None = None
 ) -> Basis:
     """Return why the principal may subscribe to a channel of the configuration. The first basis counts.
 
@@ -65,8 +65,8 @@ def basis_to_subscribe(
         return Basis.ADMIN
     if rule is SubscribeRule.NOBODY:
         raise _forbidden(RefusalReason.CLOSED, "Only admins may subscribe to this channel.")
-    if token is not None:
-        token.check(channel.text, None if principal is None else principal.user_id)
+    if proof is not None:
+        proof.check(channel.text, None if principal is None else principal.user_id)
         return Basis.SUBSCRIPTION_TOKEN
     if rule is SubscribeRule.ANYONE:
         return Basis.RULE
@@ -124,7 +124,7 @@ def basis_to_publish(principal: Principal | None, channel: ChannelName, *, subsc
 
 
 def check_without_rooms(
-    channel: ChannelName, principal: Principal | None, token: SubscriptionToken | None, *, publishing: bool
+    channel: ChannelName, principal: Principal | None, proof: SubscriptionProof | None, *, publishing: bool
 ) -> Basis | None:
     """Return why the principal has the right to a channel; None if that depends on the members of a room.
 
@@ -136,7 +136,7 @@ def check_without_rooms(
         if publishing:
             # As a subscriber, if it may become one: the caller has no connection yet.
             return basis_to_publish(principal, channel, subscribed=_may_subscribe(principal, channel))
-        return basis_to_subscribe(principal, channel, token)
+        return basis_to_subscribe(principal, channel, proof)
     if principal is not None and principal.is_admin:
         return Basis.ADMIN
     if namespace.subscribe is SubscribeRule.ROOM and not (publishing and is_backend(_authenticated(principal))):

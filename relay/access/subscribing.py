@@ -26,7 +26,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 from relay.sessions.audience import PatientSink, RoomySink
 from relay.sessions.connections import ClientConnection
 from relay.sessions.outbox import Outbox
@@ -94,7 +94,7 @@ class Subscriptions:
         answer: MakeAnswer,
         counted: bool = True,
         token: str | None = None,
-        proof: SubscriptionToken | None = None,
+        proof: SubscriptionProof | None = None,
     ) -> None:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
 
@@ -173,7 +173,7 @@ class Subscriptions:
         A subscription with a subscription token stays until that expires. One whose right cannot be looked up ends too.
         """
         for subscription in list(subscriber.subscriptions.values()):
-            if subscription.token is not None:
+            if subscription.proof is not None:
                 continue
             channel = subscription.channel
             try:
@@ -182,16 +182,16 @@ class Subscriptions:
                 reason = None if channel.namespace.built_in else refusal.reason
                 self._end(subscriber, channel, "no longer an admin" if reason is None else reason.value)
 
-    def _rest_on(self, proof: SubscriptionToken | None, subscriber: Subscriber, subscription: Subscription) -> None:
-        """Let a subscription rest on a token, or on a backend's yes, and end with it."""
-        if proof is not subscription.token:
-            subscription.token = proof
+    def _rest_on(self, proof: SubscriptionProof | None, subscriber: Subscriber, subscription: Subscription) -> None:
+        """Make a subscription rest on a proof, and end with it; None: it rests on a rule, a grant or a room."""
+        if proof is not subscription.proof:
+            subscription.proof = proof
             expires_at = None if proof is None else proof.expires_at
             subscription.deadline = math.inf if expires_at is None else self._auth.deadline_at(expires_at)
             self._expect_end(subscriber)
 
     def _expect_end(self, subscriber: Subscriber) -> None:
-        """Set the subscriber's one timer to the earliest end of a subscription token."""
+        """Set the subscriber's one timer to the earliest end of a proof."""
         deadline = min((one.deadline for one in subscriber.subscriptions.values()), default=math.inf)
         subscriber.expect(None)
         if deadline < math.inf:
@@ -201,8 +201,8 @@ class Subscriptions:
         now = trio.current_time()
         for subscription in list(subscriber.subscriptions.values()):
             if subscription.deadline <= now:
-                token = subscription.token
-                reason = RefusalReason.TOKEN_EXPIRED if token is None else token.end_reason
+                proof = subscription.proof
+                reason = RefusalReason.TOKEN_EXPIRED if proof is None else proof.end_reason
                 self._end(subscriber, subscription.channel, reason.value)
         self._expect_end(subscriber)
 
@@ -221,14 +221,14 @@ class Subscriptions:
             subscription = subscriber.subscriptions.get(channel.text)
             if principal is None or user_id not in (None, principal.user_id):
                 continue
-            if subscription is not None and subscription.token is not None:
+            if subscription is not None and subscription.proof is not None:
                 continue  # as for `recheck`
             try:
                 await check_subscribe(self._rooms, principal, channel)
             except RequestError as refusal:
                 if refusal.code is Code.UNAVAILABLE:
                     raise
-                self._broker.revoke(channel, reason, of=partial(operator.is_, subscriber))
+                self._broker.revoke(channel, reason, where=partial(operator.is_, subscriber))
 
     async def recheck_all(self) -> None:
         """End each subscription that the present namespaces do not allow any more, and report it as revoked.
@@ -248,11 +248,11 @@ class Subscriptions:
                 if not stays:
                     self._end(subscriber, name, RefusalReason.UNKNOWN_NAMESPACE.value)
                 else:
-                    token = subscription.token
-                    if token is not None and token.by_backend and name.namespace.subscribe_hook is None:
-                        token = None  # the backend decides no more
+                    proof = subscription.proof
+                    if proof is not None and proof.by_backend and name.namespace.subscribe_hook is None:
+                        proof = None  # the backend decides no more
                     try:
-                        basis_to_subscribe(subscriber.principal, name, token)
+                        basis_to_subscribe(subscriber.principal, name, proof)
                     except RequestError as refusal:
                         reason = refusal.reason or RefusalReason.REVOKED
                         self._end(subscriber, name, reason.value)

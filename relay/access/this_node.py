@@ -166,7 +166,7 @@ class ThisNode:
                 continue
             if subscriber.is_fixed:
                 continue
-            if channel.text not in subscriber.subscriptions and subscriber.holds != channel.text:
+            if channel.text not in subscriber.subscriptions and subscriber.held_channel != channel.text:
                 subscribed += await self._subscribe(connection, subscriber, subscriber.sink, channel, since)
         return subscribed
 

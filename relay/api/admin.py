@@ -53,7 +53,7 @@ from relay.ground.schema import Fields, Param, reference
 from relay.model.namespaces import MAX_CHANNEL_CHARACTERS, MAX_ID_CHARACTERS
 from relay.model.principal import Principal
 from relay.model.publication import Publication
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 PREFIX = "/v1/admin"
 
@@ -176,13 +176,13 @@ def _add_why(routes: Blueprint, core: Core) -> None:
             raise invalid_field("action", "must be subscribe or publish")
         channel = params.text("channel", MAX_CHANNEL_CHARACTERS)
         try:
-            principal, token = await _asked_about(core, params)
+            principal, proof = await _asked_about(core, params)
         except RequestError as refusal:
             if refusal.code is not Code.UNAUTHORIZED:
                 raise
             return success(_explanation_entry(explain_token(refusal)))
         explanation = await explain(
-            core.namespaces, core.rooms, core.rights, principal, channel, publishing=action == "publish", token=token
+            core.namespaces, core.rooms, core.rights, principal, channel, publishing=action == "publish", proof=proof
         )
         return success(_explanation_entry(explanation))
 
@@ -286,10 +286,10 @@ def _target(params: Params) -> tuple[str | None, str | None]:
     return user, client
 
 
-async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, SubscriptionToken | None]:
+async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, SubscriptionProof | None]:
     """Return the principal of a token, of a key's id, or of a user id; None for a client that is not authenticated.
 
-    The second is the token if it is a subscription token.
+    The second has the claims of the token if it is a subscription token.
 
     Raises:
         RequestError: `UNAUTHORIZED`, the token is not accepted; `INVALID_REQUEST`, it is another user's, or no key is valid
@@ -302,9 +302,9 @@ async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, Su
         except RequestError as refusal:
             if refusal.reason is not RefusalReason.WRONG_TOKEN:
                 raise
-            token = await core.auth.tokens.subscription(secret)
-            name = token.user_id if user is None else user
-            return None if name is None else Principal(name), token
+            proof = await core.auth.tokens.subscription(secret)
+            name = proof.user_id if user is None else user
+            return None if name is None else Principal(name), proof
         if user not in (None, principal.user_id):
             raise invalid_field("token", f"is one of the user {principal.user_id}")
         return principal, None

@@ -45,7 +45,7 @@ class Readiness:
         self._jwks = jwks
         self.draining = Draining()
 
-    def closed(self, *, hands_over: bool) -> str | None:
+    def why_closed(self, *, hands_over: bool) -> str | None:
         """Return why no session may begin; None if sessions may. `hands_over`: another process takes those of a drain."""
         if self.draining.begun and not hands_over:
             return SHUTTING_DOWN
@@ -58,7 +58,7 @@ class Readiness:
             return SHUTTING_DOWN
         if not self._database.healthy:
             return f"The database cannot be written: {self._database.cause}."
-        if (closed := self.closed(hands_over=True)) is not None:
+        if (closed := self.why_closed(hands_over=True)) is not None:
             return closed
         if self._cluster is not None and not self._cluster.bus.connected:
             return "The node cannot hear the other nodes."

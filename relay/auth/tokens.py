@@ -11,7 +11,7 @@ from relay.auth.jwks import Jwks
 from relay.auth.verifier import TokenVerifier, UnknownKey
 from relay.ground.clock import Clock
 from relay.model.principal import Principal
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Tokens:
             self._ignored.note(principal)
         return principal
 
-    async def subscription(self, token: str) -> SubscriptionToken:
+    async def subscription(self, token: str) -> SubscriptionProof:
         """Return the claims of a subscription token. A checkpoint only if its key must be fetched. Raises as `authenticate`."""
         return await self._verified(self._verifier.verify_subscription, token)
 

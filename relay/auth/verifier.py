@@ -26,7 +26,7 @@ from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.model.grants import ClaimsError, read_grants, read_info
 from relay.model.namespaces import MAX_ID_CHARACTERS
 from relay.model.principal import Principal
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 MAX_TOKEN_CHARACTERS = 8192
 """A longer token is refused unread, because its sender is not authenticated yet."""
@@ -135,7 +135,7 @@ class TokenVerifier:
             info=info,
         )
 
-    def verify_subscription(self, token: str, now: datetime) -> SubscriptionToken:
+    def verify_subscription(self, token: str, now: datetime) -> SubscriptionProof:
         """Return the claims of a subscription token: one with the claim `channel`. Raises as `verify`."""
         claims, expires_at = self._valid(token, now)
         channel = claims.get("channel")
@@ -148,7 +148,7 @@ class TokenVerifier:
         except ClaimsError as error:
             raise _refused(f"The token is not valid: {error}.", RefusalReason.GRANTS_INVALID) from error
         named = any(claims.get(name) is not None for name in _USER_CLAIMS)
-        return SubscriptionToken(channel, _user_id(claims) if named else None, expires_at, info)
+        return SubscriptionProof(channel, _user_id(claims) if named else None, expires_at, info)
 
     def _valid(self, token: str, now: datetime) -> tuple[Mapping[str, Any], datetime]:
         """Return the claims of a valid token, and when it expires."""

@@ -159,7 +159,7 @@ def attendance_signal(channel: ChannelName, type_: str, user_id: str, info: byte
 
 
 def _info(attendee: Attendee, channel: ChannelName) -> bytes | None:
-    token = attendee.subscriptions[channel.text].token
-    if token is not None and token.info is not None:
-        return bytes(token.info)
+    proof = attendee.subscriptions[channel.text].proof
+    if proof is not None and proof.info is not None:
+        return bytes(proof.info)
     return None if attendee.principal is None else attendee.principal.info

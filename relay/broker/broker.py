@@ -74,8 +74,8 @@ class Broker:
         """Called synchronously with each signal of this server, where other servers share the database."""
         self.defer: Callable[[Channel, Draft, Position], bool] = lambda *_: False
         """Returns whether a committed draft is delivered later: after what other servers published before it."""
-        self.find: Callable[[str], Subscriber | None] = lambda _: None
-        """Finds a connection by its id, for publications of other servers that exclude it."""
+        self.find_subscriber: Callable[[str], Subscriber | None] = lambda _: None
+        """Returns the subscriber of the connection with this id, for publications of other servers that exclude it."""
         self.watcher: SubscriptionWatcher | None = None
         """Set it before anything is subscribed."""
         presence.bind(self.signal)
@@ -351,11 +351,11 @@ class Broker:
         """Return the channels that have a subscriber, with those that are pending."""
         return [*self.channels.subscribed(), *self.pending.channels()]
 
-    def revoke(self, name: ChannelName, reason: str, *, of: Callable[[Subscriber], bool]) -> None:
-        """End the subscriptions to a channel for whose subscribers `of` is true, and notify those connections of the reason."""
+    def revoke(self, name: ChannelName, reason: str, *, where: Callable[[Subscriber], bool]) -> None:
+        """End the subscriptions to a channel whose subscribers `where` returns true for, and notify them of the reason."""
         for subscriber in self.subscribers(name):
             subscription = subscriber.subscriptions.get(name.text)
-            if subscription is not None and of(subscriber):
+            if subscription is not None and where(subscriber):
                 self._end(subscriber, subscription)
                 subscriber.revoked(name, reason)
 

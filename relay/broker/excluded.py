@@ -21,7 +21,7 @@ class Excluded:
     def sink(self) -> Sink:
         """The connection's sink; or the one that holds the channel's publications for the connection, while there is one."""
         subscriber = self._subscriber
-        held_by = subscriber.held_by if subscriber.holds == self._channel.text else None
+        held_by = subscriber.held_by if subscriber.held_channel == self._channel.text else None
         return subscriber.sink if held_by is None else held_by
 
     def receive(self, publication: Publication) -> None:

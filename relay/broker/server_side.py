@@ -83,7 +83,7 @@ class ServerSideSubscription:
         """Hold publications from now on. A checkpoint if the channel must be loaded."""
         self._holding = HeldFrames(self._outbox)
         self._held = self._broker.attach(self._holding, self._subscriber.encode)
-        self._subscriber.holds, self._subscriber.held_by = self._channel.text, self._holding
+        self._subscriber.held_channel, self._subscriber.held_by = self._channel.text, self._holding
         await self._load(self._held)
 
     def receive(self, receive: Callable[[], Awaitable[Message]]) -> Awaitable[Message]:
@@ -132,7 +132,7 @@ class ServerSideSubscription:
         self._disarm()
         if self._held is not None:
             self._broker.detach(self._held)
-        self._held = self._holding = self._subscriber.holds = self._subscriber.held_by = None
+        self._held = self._holding = self._subscriber.held_channel = self._subscriber.held_by = None
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -69,7 +69,7 @@ class StoreFollower:
 
     def _excluded(self, publication: Publication) -> Excluded | None:
         """Return the origin of a publication that excludes a connection of this server."""
-        subscriber = None if publication.excluded is None else self._broker.find(publication.excluded)
+        subscriber = None if publication.excluded is None else self._broker.find_subscriber(publication.excluded)
         return None if subscriber is None else Excluded(subscriber, publication.channel)
 
     def _lost(self, channel: Channel) -> None:
@@ -77,7 +77,7 @@ class StoreFollower:
         namespace = channel.name.namespace
         if namespace.history_size > 1 or (namespace.history_size == 1 and not namespace.latest):
             text = channel.name.text
-            self._broker.revoke(channel.name, LOST, of=lambda subscriber: subscriber.subscriptions[text].live)
+            self._broker.revoke(channel.name, LOST, where=lambda subscriber: subscriber.subscriptions[text].live)
 
 
 def follows(channel: Channel, offset: int, epoch: str) -> bool:

@@ -13,7 +13,7 @@ from relay.ground.timers import Timer
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 from relay.sessions.audience import Sink
 from relay.sessions.connections import ClientConnection
 
@@ -34,10 +34,10 @@ class Subscription:
     present: bool = False
     """Whether it counts as the presence of its user, also while a repeated resume suspends delivery."""
     ended: bool = False
-    token: SubscriptionToken | None = None
-    """The subscription token that it rests on; None if it rests on a rule or a grant."""
+    proof: SubscriptionProof | None = None
+    """The subscription token, or the answer of a backend hook, that it rests on; None if it rests on a rule or a grant."""
     deadline: float = math.inf
-    """The end of that token, on `trio.current_time()`."""
+    """The end of that proof, on `trio.current_time()`."""
 
     def check(self) -> None:
         """Raise RequestError if the subscription ended because its right was lost."""
@@ -49,8 +49,8 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "encode", "held_by", "holds", "is_admin", "is_closed", "is_fixed", "principal",
-        "sink", "skip", "subscriptions", "user_id",
+        "_leave", "_on_revoked", "_timer", "connection", "encode", "held_by", "held_channel", "is_admin", "is_closed", "is_fixed",
+        "principal", "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +71,7 @@ class Subscriber:
         self.connection = connection
         if connection is not None:
             connection.subscriber = self
-        self.holds: str | None = None
+        self.held_channel: str | None = None
         """The name of the channel whose publications a server-side subscription holds for this subscriber."""
         self.held_by: Sink | None = None
         """The sink that holds them."""

@@ -160,7 +160,7 @@ class Rooms:
         channel = self._channel(room_id)
         self._broker.signal_here(Signal(channel, "chatroom:deleted", {"chatroomId": room_id}))
         self._broker.channels.forget(channel)
-        self._broker.revoke(channel, "the room was deleted", of=lambda subscriber: True)
+        self._broker.revoke(channel, "the room was deleted", where=lambda subscriber: True)
 
     # -- members ------------------------------------------------------------------------------------------------------
 
@@ -257,10 +257,10 @@ class Rooms:
         )
 
     def _revoke(self, room_id: str, reason: str, lost: Callable[[Subscriber], bool]) -> None:
-        def of(subscriber: Subscriber) -> bool:
+        def where(subscriber: Subscriber) -> bool:
             return not subscriber.is_admin and lost(subscriber)
 
-        self._broker.revoke(self._namespace.channel(room_id), reason, of=of)
+        self._broker.revoke(self._namespace.channel(room_id), reason, where=where)
 
     def _channel(self, room_id: str) -> ChannelName:
         # A name that no room can have is answered like a room that does not exist.

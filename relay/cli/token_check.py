@@ -14,7 +14,7 @@ from relay.model.principal import Principal
 
 if TYPE_CHECKING:
     from relay.model.namespaces import ChannelName, Namespaces
-    from relay.model.subscription_token import SubscriptionToken
+    from relay.model.subscription_proof import SubscriptionProof
 
 
 @click.command("check")
@@ -44,7 +44,7 @@ def token_check(token: str, subscribe: str | None, publish: str | None, config_f
 
     tokens = make_tokens(config.auth, verification_secret(config), Clock())
     namespaces = namespaces_of(config)
-    proof: SubscriptionToken | None = None
+    proof: SubscriptionProof | None = None
     principal: Principal | None = None
     try:
         try:
@@ -87,7 +87,7 @@ def _connection(principal: Principal, namespaces: Namespaces) -> Iterator[str]:
         yield f"      Info for others: {principal.info.decode()}"
 
 
-def _subscription(proof: SubscriptionToken) -> Iterator[str]:
+def _subscription(proof: SubscriptionProof) -> Iterator[str]:
     """Yield the lines on a subscription token."""
     assert proof.expires_at is not None  # a token always ends
     yield f"ok    It is a subscription token that this server accepts, until {proof.expires_at:%Y-%m-%d %H:%M:%S} UTC."
@@ -104,7 +104,7 @@ def _rule(channel: ChannelName) -> str:
 
 
 def _basis(
-    channel: ChannelName, principal: Principal | None, proof: SubscriptionToken | None, *, publishing: bool
+    channel: ChannelName, principal: Principal | None, proof: SubscriptionProof | None, *, publishing: bool
 ) -> str:
     """Return why the right exists. Raises RequestError if it does not."""
     from relay.access.rights import asked_to_publish, asked_to_subscribe

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from relay.access.subscribing import First
 from relay.broker.subscription import MakeAnswer, Subscriber
 from relay.core import Core
-from relay.dialects.naming import Publish
+from relay.dialects.request_fields import Publish
 from relay.ground.errors import Disconnect, Reason
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal

@@ -21,7 +21,7 @@ import attrs
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError
 from relay.model.grants import ClaimsError, read_info
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 MAX_MESSAGE_CHARACTERS = 256
 """Characters of a backend's message that a client is sent."""
@@ -57,7 +57,7 @@ class Question:
     """The type of a publication."""
     data: bytes | None = None
     """The data of a publication, as JSON."""
-    why: bool = False
+    explaining: bool = False
     """Whether an operator asks for an explanation, so that nothing happens after a yes."""
 
     def encode(self) -> bytes:
@@ -73,7 +73,7 @@ class Question:
                 body[name] = value
         if self.data is not None:
             body["data"] = strictjson.embedded(self.data)
-        if self.why:
+        if self.explaining:
             body["why"] = True
         return strictjson.dumps(body)
 
@@ -134,15 +134,15 @@ def _cache(value: object) -> float:
     return min(float(value), MAX_CACHE_PERIOD)
 
 
-def read_subscription(channel: str, user: str) -> Callable[[Yes], SubscriptionToken]:
+def read_subscription(channel: str, user: str) -> Callable[[Yes], SubscriptionProof]:
     """Return the function that turns a yes to `subscribe` into the right of this user to this channel. It raises as `read`."""
 
-    def right(yes: Yes) -> SubscriptionToken:
+    def right(yes: Yes) -> SubscriptionProof:
         try:
             info = read_info(yes.result.get("info"))
         except ClaimsError as error:
             raise ProtocolError(f"result.{error}") from error
-        return SubscriptionToken(channel, user, expires_at(yes.result), info, by_backend=True)
+        return SubscriptionProof(channel, user, expires_at(yes.result), info, by_backend=True)
 
     return right
 

@@ -100,7 +100,7 @@ class BackendHook:
             Disconnect: the backend ends the connection.
         """
         key = (question.kind, question.user, question.channel)
-        may_keep = question.kind is not QuestionKind.CONNECT and not question.why
+        may_keep = question.kind is not QuestionKind.CONNECT and not question.explaining
         if may_keep and (found := self._cache.get(key)) is not None:
             if trio.current_time() < found[1]:
                 self.outcomes[question.kind, "cached"] += 1

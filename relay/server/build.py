@@ -64,7 +64,7 @@ def build_core(
     presence: PresenceTable = Presence(timers, offline_grace=grace) if cluster is None else cluster.presence
     broker = Broker(publications, presence, clock)
     connections = Connections()
-    broker.find = lambda id_: own_subscriber(connections.get(id_))
+    broker.find_subscriber = lambda id_: own_subscriber(connections.get(id_))
     period = config.channels.idempotency_period
     rooms = Rooms(database, broker, presence, namespaces, clock)
     messages = Messages(database, broker, rooms, namespaces, clock, idempotency_period=period)

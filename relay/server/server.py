@@ -339,7 +339,7 @@ async def _start_upgrades(
     """Return what opens connections of the dialects, with its services. `hands_over`: another process takes those of a drain."""
     core, cluster = inside.core, inside.cluster
     upgrades = Upgrades(core, dialects, inside.flusher, max_sessions=max_sessions)
-    core.connections.closed = lambda: readiness.closed(hands_over=hands_over)
+    core.connections.why_closed = lambda: readiness.why_closed(hands_over=hands_over)
     if cluster is not None:
         cluster.node.report = nodes.reporter(core)
         cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))

@@ -76,8 +76,8 @@ class Connections:
         self._ids = ConnectionIds()
         self.watcher: ConnectionWatcher | None = None
         """Set it before the first connection opens."""
-        self.closed: Callable[[], str | None] = lambda: None
-        """Return why no connection may open now; None if connections may. Called synchronously."""
+        self.why_closed: Callable[[], str | None] = lambda: None
+        """Returns why no connection may open now; None if connections may. Called synchronously."""
         self._began_at = time.monotonic()
         self._last = 0
         self._numbers = array("Q")
@@ -100,12 +100,12 @@ class Connections:
         return len(self._users)
 
     def check_open(self) -> None:
-        """Return if a connection may open now.
+        """Raise unless a connection may open now.
 
         Raises:
             RequestError: `UNAVAILABLE`, with the reason.
         """
-        if (reason := self.closed()) is not None:
+        if (reason := self.why_closed()) is not None:
             raise RequestError(Code.UNAVAILABLE, reason, retry_after=RETRY_AFTER)
 
     def add(self, connection: ClientConnection) -> None:

@@ -62,7 +62,7 @@ class Place:
         connection = Connection(user, None if user is None else Principal(user, info=info))
         self.connections.append(connection)
         for channel in channels:
-            connection.subscriptions[channel.text] = SimpleNamespace(token=None)
+            connection.subscriptions[channel.text] = SimpleNamespace(proof=None)
             if user is not None:
                 self.attendance.entered(connection, channel)
         return connection

@@ -12,8 +12,8 @@ import trio.testing
 
 from relay.broker.broker import Broker
 from relay.broker.presence import Presence
-from relay.broker.received import Received
 from relay.broker.registry import IDLE_PERIOD
+from relay.broker.store_follower import StoreFollower
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
@@ -108,7 +108,7 @@ async def test_an_epoch_that_ends_while_a_resume_waits(tmp_path: Path, answered:
 
         nursery.start_soon(resume)
         await trio.testing.wait_all_tasks_blocked()
-        Received(parts.broker).renew(name, Position(start.offset, "new"))
+        StoreFollower(parts.broker).renew(name, Position(start.offset, "new"))
         gate.grant()
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
@@ -338,6 +338,6 @@ async def test_a_right_is_lost_after_a_subscription_took_the_place_of_another(tm
             with parts.broker.reserved(subscriber, [name], maximum=5):
                 parts.broker.unsubscribe(subscriber, name)
                 [new] = later.enter_context(parts.broker.reserved(subscriber, [name], maximum=5))
-            parts.broker.revoke(name, "lost", of=lambda _: True)
+            parts.broker.revoke(name, "lost", where=lambda _: True)
             with pytest.raises(RequestError):
                 new.check()

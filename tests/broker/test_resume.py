@@ -94,7 +94,7 @@ async def take(world: World, step: tuple[object, ...]) -> None:
         case ("revoke", int(number), str(channel)):
             if (connection := world.clients[number].connection) is not None:
                 subscriber = connection.subscriber
-                world.broker.revoke(CHANNELS[channel], "test", of=lambda other: other is subscriber)
+                world.broker.revoke(CHANNELS[channel], "test", where=lambda other: other is subscriber)
         case ("drop", int(number)):
             if (connection := world.clients[number].connection) is not None:
                 connection.cut()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NoReturn
 
-from relay.dialects import naming
+from relay.dialects import request_fields
 from relay.dialects.channels import protocol as channels
 from relay.dialects.live import protocol as live
 from relay.dialects.socketio import engineio
@@ -132,7 +132,7 @@ def take_live(data: bytes) -> None:
             assert room.namespace.subscribe is SubscribeRule.ROOM
         case live.Auth(token):
             assert token is None or token
-        case naming.Publish(channel, text) | live.AskHistory(channel, text) | live.AskUsers(channel, text):
+        case request_fields.Publish(channel, text) | live.AskHistory(channel, text) | live.AskUsers(channel, text):
             assert CORE.namespaces.parse(text).text == channel.text
         case live.Ping():
             pass

@@ -40,7 +40,16 @@ def test_a_question_has_what_is_known() -> None:
         "channel": "c:1",
     }
     full = Question(
-        QuestionKind.PUBLISH, "u", "c:1", "id", "live", "::1", {"cookie": "a"}, type="t", data=b'{"n": 1.50}', why=True
+        QuestionKind.PUBLISH,
+        "u",
+        "c:1",
+        "id",
+        "live",
+        "::1",
+        {"cookie": "a"},
+        type="t",
+        data=b'{"n": 1.50}',
+        explaining=True,
     ).encode()
     assert b'"data":{"n": 1.50}' in full, "as it was written"
     assert json.loads(full) == {

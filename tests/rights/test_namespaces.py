@@ -17,7 +17,7 @@ from relay.ground.errors import RequestError
 from relay.model.grants import read_grants
 from relay.model.namespaces import Namespaces
 from relay.model.principal import Principal
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 
 SUBSCRIBE = ("anyone", "users", "owner", "granted", "nobody")
 PUBLISH = ("users", "subscribers", "granted", "nobody")
@@ -104,7 +104,7 @@ async def test_a_subscriber_may_publish_where_subscribers_may() -> None:
 @pytest.mark.parametrize("name", ["user:bob", "task:1", "community:1", "broadcast"])
 async def test_no_grant_widens_a_built_in_namespace(name: str) -> None:
     channel = TABLE.parse(name)
-    token = SubscriptionToken(channel.text, "u", LATER)
+    token = SubscriptionProof(channel.text, "u", LATER)
     for check in (check_subscribe, check_publish):
         outcomes = []
         for principal in (Principal("u"), granted("u", "*", channel.text)):
@@ -133,7 +133,7 @@ async def test_no_grant_widens_a_built_in_namespace(name: str) -> None:
 def test_a_subscription_token_decides_alone(rule: str, token: tuple[str, str | None], reason: str) -> None:
     """Even where the rule would let the user in; but for a namespace that is closed."""
     channel = TABLE.parse(f"r-{rule}:bob")
-    given = SubscriptionToken(token[0].format(f"r-{rule}"), token[1], LATER)
+    given = SubscriptionProof(token[0].format(f"r-{rule}"), token[1], LATER)
     try:
         basis_to_subscribe(granted("u", "*"), channel, given)
         found = "ok"
@@ -145,9 +145,9 @@ def test_a_subscription_token_decides_alone(rule: str, token: tuple[str, str | N
 
 def test_a_subscription_token_for_no_user_is_for_a_client_without_a_token() -> None:
     channel = TABLE.parse("r-granted:1")
-    basis_to_subscribe(None, channel, SubscriptionToken("r-granted:1", None, LATER))
+    basis_to_subscribe(None, channel, SubscriptionProof("r-granted:1", None, LATER))
     with pytest.raises(RequestError):
-        basis_to_subscribe(None, channel, SubscriptionToken("r-granted:1", "u", LATER))
+        basis_to_subscribe(None, channel, SubscriptionProof("r-granted:1", "u", LATER))
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_ids_tell_nothing_of_the_order() -> None:
 def test_a_connection_that_may_not_open_is_told_why() -> None:
     connections = Connections()
     connections.check_open()
-    connections.closed = lambda: "The server is shutting down."
+    connections.why_closed = lambda: "The server is shutting down."
     with pytest.raises(RequestError, match="shutting down") as refused:
         connections.check_open()
     assert refused.value.code is Code.UNAVAILABLE

@@ -7,7 +7,7 @@ from typing import Any
 from relay.api.frames import CLOSES, Frame, WireApi
 from relay.api.views import PublishedView, PublisherView
 from relay.dialects.channels.protocol import ERROR_CODES, LEVELS
-from relay.dialects.naming import MAX_LAST
+from relay.dialects.request_fields import MAX_LAST
 from relay.ground.errors import Reason
 from relay.ground.schema import Fields, Param, Schema, reference
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS

@@ -28,8 +28,8 @@ from typing import Any
 
 import attrs
 
-from relay.dialects import naming
-from relay.dialects.naming import Publish
+from relay.dialects import request_fields
+from relay.dialects.request_fields import Publish
 from relay.dialects.wire import since, timestamp
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RefusalReason, RequestError
@@ -107,12 +107,14 @@ def decode(text: str, namespaces: Namespaces) -> Command:
     match message.get("type"):
         case "subscribe":
             channel, name = _channel(data, namespaces)
-            return Subscribe(channel, name, since(data, "data.since"), naming.last(data), naming.token(data))
+            return Subscribe(
+                channel, name, since(data, "data.since"), request_fields.last(data), request_fields.token(data)
+            )
         case "unsubscribe":
             return Unsubscribe(*_channel(data, namespaces))
         case "publish":
             channel, _ = _channel(data, namespaces)
-            return naming.publish(data, channel, type_field="type")
+            return request_fields.publish(data, channel, type_field="type")
         case "ping":
             return Ping()
         case _:

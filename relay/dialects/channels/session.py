@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from relay.api import views
 from relay.broker.subscription import Subscriber
 from relay.core import Core
-from relay.dialects import naming, wire
+from relay.dialects import request_fields, wire
 from relay.dialects.channels import protocol
 from relay.dialects.user_session import UserSession
 from relay.ground import strictjson
@@ -58,7 +58,7 @@ class ChannelsSession:
                     return text_frame(self._answer("subscribed", data))
 
                 await self._user.subscribe(channel, since=since, last=last, token=token, answer=answer)
-            case naming.Publish(_, text):
+            case request_fields.Publish(_, text):
                 published = await self._user.publish(command, strictjson.member(message.encode(), "data"))
                 await self._session.send(self._answer("published", views.published(text, published)))
             case protocol.Unsubscribe(channel, text):

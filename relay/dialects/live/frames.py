@@ -7,7 +7,7 @@ from typing import Any
 from relay.api.frames import CLOSES, Frame, WireApi
 from relay.chat.messages import MAX_MESSAGE_CHARACTERS
 from relay.dialects.live.server_frames import NAMED, POSITION, REQUEST_ID, ROOM, SERVER
-from relay.dialects.naming import MAX_LAST
+from relay.dialects.request_fields import MAX_LAST
 from relay.ground.errors import Reason
 from relay.ground.schema import Fields, Param, reference
 from relay.model.publication import MAX_CLIENT_MESSAGE_ID_CHARACTERS

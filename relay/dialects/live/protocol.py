@@ -51,8 +51,8 @@ from typing import Any
 import attrs
 
 from relay.access.reading import DEFAULT_PAGE, MAX_PAGE
-from relay.dialects import naming
-from relay.dialects.naming import Publish
+from relay.dialects import request_fields
+from relay.dialects.request_fields import Publish
 from relay.dialects.wire import published, since
 from relay.ground import strictjson
 from relay.ground.errors import Code, ProtocolError, RequestError
@@ -208,17 +208,17 @@ def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Comman
             return Auth(None if body.get("token") is None else _text(body, "token"))
         case "subscribe":
             target = _target(body, namespaces, user_id)
-            return Subscribe(target, since(body), naming.last(body), naming.token(body))
+            return Subscribe(target, since(body), request_fields.last(body), request_fields.token(body))
         case "unsubscribe":
             return Unsubscribe(_target(body, namespaces, user_id, all_symbols=True))
         case "publish":
-            return naming.publish(body, naming.channel(body, namespaces), type_field="event")
+            return request_fields.publish(body, request_fields.channel(body, namespaces), type_field="event")
         case "history":
-            channel = naming.channel(body, namespaces)
+            channel = request_fields.channel(body, namespaces)
             if body.get("before") is not None and body.get("since") is not None:
                 raise ProtocolError("Give before or since, not both.")
-            limit = naming.limit(body, DEFAULT_PAGE, MAX_PAGE)
-            return AskHistory(channel, body["channel"], limit, naming.before(body), since(body))
+            limit = request_fields.limit(body, DEFAULT_PAGE, MAX_PAGE)
+            return AskHistory(channel, body["channel"], limit, request_fields.before(body), since(body))
         case "chat:send":
             message = body.get("message")
             if not isinstance(message, str):
@@ -233,7 +233,7 @@ def command(frame: Frame, namespaces: Namespaces, user_id: str | None) -> Comman
                 raise ProtocolError("isTyping must be true or false.")
             return ChatTyping(_room(body, namespaces), is_typing)
         case "presence" if body.get("channel") is not None:
-            return AskUsers(naming.channel(body, namespaces), body["channel"])
+            return AskUsers(request_fields.channel(body, namespaces), body["channel"])
         case "presence":
             return AskPresence(_room(body, namespaces))
         case "ping":

@@ -11,7 +11,7 @@ from relay.admission.rate_limits import ConnectionCounter
 from relay.api import views
 from relay.broker.subscription import Subscriber
 from relay.core import Core
-from relay.dialects import naming, wire
+from relay.dialects import request_fields, wire
 from relay.dialects.live import protocol
 from relay.dialects.live.typing import Typing
 from relay.dialects.user_session import UserSession
@@ -90,7 +90,7 @@ class LiveSession:
             case (
                 protocol.Subscribe()
                 | protocol.Unsubscribe()
-                | naming.Publish()
+                | request_fields.Publish()
                 | protocol.AskHistory()
                 | protocol.AskUsers()
             ):
@@ -109,7 +109,11 @@ class LiveSession:
 
     async def _handle_named(
         self,
-        command: protocol.Subscribe | protocol.Unsubscribe | naming.Publish | protocol.AskHistory | protocol.AskUsers,
+        command: protocol.Subscribe
+        | protocol.Unsubscribe
+        | request_fields.Publish
+        | protocol.AskHistory
+        | protocol.AskUsers,
         request_id: protocol.RequestId,
         message: str,
     ) -> None:
@@ -122,7 +126,7 @@ class LiveSession:
                     await self._subscribe(command, request_id)
             case protocol.Unsubscribe(target):
                 await self._unsubscribe(target, request_id)
-            case naming.Publish(_, text):
+            case request_fields.Publish(_, text):
                 published = await user.publish(command, message.encode())
                 await self._session.send(protocol.answer("published", views.published(text, published), request_id))
             case protocol.AskHistory(channel, text, limit, before, since):
@@ -143,7 +147,7 @@ class LiveSession:
         match command:
             case protocol.Subscribe(target) | protocol.Unsubscribe(target):
                 channels = target.channels
-            case naming.Publish(channel) | protocol.AskHistory(channel) | protocol.AskUsers(channel):
+            case request_fields.Publish(channel) | protocol.AskHistory(channel) | protocol.AskUsers(channel):
                 channels = (channel,)
             case _:
                 channels = ()

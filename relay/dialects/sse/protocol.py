@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl
 import attrs
 
 from relay.dialects import wire
-from relay.dialects.naming import MAX_LAST
+from relay.dialects.request_fields import MAX_LAST
 from relay.dialects.sse import cursor
 from relay.ground import strictjson
 from relay.ground.errors import ProtocolError, RequestError

@@ -13,7 +13,7 @@ from relay.api.bodies import field, structured
 from relay.api.operation import PERSON, STREAM, describe
 from relay.core import Core
 from relay.dialects import wire
-from relay.dialects.naming import MAX_LAST
+from relay.dialects.request_fields import MAX_LAST
 from relay.dialects.sse import protocol
 from relay.dialects.sse.stream import check_channels, check_user, granted
 from relay.ground.clock import iso_ms

@@ -24,7 +24,7 @@ from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position
-from relay.model.subscription_token import SubscriptionToken
+from relay.model.subscription_proof import SubscriptionProof
 from relay.sessions.outbox import Outbox
 from relay.sessions.session import Session
 from relay.transports.request_head import RequestHead
@@ -84,7 +84,7 @@ def check_user(principal: Principal) -> Principal:
 
 async def check_channels(
     core: Core, principal: Principal | None, channels: Sequence[ChannelName]
-) -> list[SubscriptionToken | None]:
+) -> list[SubscriptionProof | None]:
     """Raise unless the principal may subscribe to each of these channels; return the answers of backend hooks.
 
     The answer is None for a channel to which the principal has the right without a hook. A refusal names the channel.
@@ -92,7 +92,7 @@ async def check_channels(
     Raises:
         RequestError: as `Rights.check_subscribe`.
     """
-    proofs: list[SubscriptionToken | None] = []
+    proofs: list[SubscriptionProof | None] = []
     for channel in channels:
         try:
             proofs.append(await core.rights.check_subscribe(principal, channel))
@@ -125,7 +125,7 @@ class Stream:
     asked: StreamRequest
     principal: Principal | None
     key: str | None
-    proofs: Sequence[SubscriptionToken | None]
+    proofs: Sequence[SubscriptionProof | None]
     """The answer of a backend hook for each channel, None without one. See `check_channels`."""
     positions: Sequence[Position | None]
 
@@ -178,7 +178,7 @@ class Stream:
         place: Cursor,
         channel: ChannelName,
         since: Position | None,
-        proof: SubscriptionToken | None,
+        proof: SubscriptionProof | None,
     ) -> None:
         def answer(position: Position, recovered: bool | None) -> bytes:
             place.move(channel.text, position)

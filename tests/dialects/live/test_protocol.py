@@ -239,7 +239,7 @@ async def test_a_lost_right_is_told_by_the_words_of_the_channel(
         client.send(type="subscribe", **subscribe)
         await settle()
         assert client.messages.pop()["type"] == "subscribed"
-        world.broker.revoke(world.core.namespaces.parse(channel), "no more", of=lambda subscriber: True)
+        world.broker.revoke(world.core.namespaces.parse(channel), "no more", where=lambda subscriber: True)
         await settle()
         assert client.messages.pop() == {"type": "unsubscribed", "data": {**named, "reason": "no more"}}
 

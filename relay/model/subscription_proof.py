@@ -1,4 +1,4 @@
-"""The right of one user to subscribe to one channel until a time: a verified subscription token, or a backend's yes."""
+"""The proof that one user may subscribe to one channel until a time: a verified subscription token, or a backend's yes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relay.ground.errors import Code, RefusalReason, RequestError
 
 
 @attrs.frozen
-class SubscriptionToken:
+class SubscriptionProof:
     """The claims of a valid subscription token, or what a backend hook answered in their place."""
 
     channel: str
@@ -29,7 +29,7 @@ class SubscriptionToken:
         return RefusalReason.BACKEND_EXPIRED if self.by_backend else RefusalReason.TOKEN_EXPIRED
 
     def check(self, channel: str, user_id: str | None) -> None:
-        """Raise RequestError unless the token is for this channel and this user."""
+        """Raise RequestError unless it proves the right to this channel of this user. Only a token can be for others."""
         if self.channel != channel:
             raise RequestError(
                 Code.FORBIDDEN, "The token is for another channel.", reason=RefusalReason.TOKEN_OTHER_CHANNEL

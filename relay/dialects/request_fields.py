@@ -1,4 +1,4 @@
-"""The fields of requests that name a channel by its full name, in every dialect that takes them. Pure."""
+"""Reads the fields of requests that several dialects take: the full name of a channel, and the fields beside it. Pure."""
 
 from __future__ import annotations
 
