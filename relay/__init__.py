@@ -20,7 +20,7 @@ cluster     several nodes over one PostgreSQL   client      the clients in Pytho
 
 A publication: a route of `api` or a dialect -> access.publishing, chat -> broker
     -> store (durable: committed first) -> channel -> flusher -> socket.
-A connection: transports.listener -> server.upgrades -> sessions.session -> a dialect -> access.subscribing -> broker.
+A connection: transports.listener -> server.session_server -> sessions.session -> a dialect -> access.subscribing -> broker.
 Rules: a `def` is never a checkpoint. The broker names no dialect and no store. Every wait and buffer has a bound.
 The handbook has the rest: `relay docs architecture`.
 """

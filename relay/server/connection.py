@@ -1,4 +1,4 @@
-"""A connection that was let in, over WebSocket or an event stream: it runs its session."""
+"""A connection whose request was accepted, over WebSocket or an event stream: it runs its session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logs.get("relay.session")
 
 
 class Host(Protocol):
-    """The part of `Upgrades` that a connection uses."""
+    """The part of `SessionServer` that a connection uses."""
 
     start_turnstile: Turnstile
     """Bounds how many connections handle their first message at a time; see `WebSocket`."""
@@ -50,7 +50,7 @@ class Host(Protocol):
 
 
 class Connection:
-    """A connection that was let in: it joins a stream and a session. A subclass knows the transport."""
+    """A connection whose request was accepted: it joins a stream and a session. A subclass knows the transport."""
 
     __slots__ = ("_host", "_stream", "_tasks", "session")
 
@@ -76,7 +76,7 @@ class Connection:
         )  # fmt: skip
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the session until it ended. See `listener.Connection`."""
+        """Serve the session until it has ended. See `listener.Connection`."""
         raise NotImplementedError
 
     async def _run(
@@ -132,7 +132,7 @@ class WebSocketConnection(Connection):
         self._endpoint = endpoint
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the session until it ended. See `listener.Connection`."""
+        """Serve the session until it has ended. See `listener.Connection`."""
         session, endpoint, host = self.session, self._endpoint, self._host
         websocket = WebSocket(
             self._stream,
@@ -172,7 +172,7 @@ class StreamConnection(Connection):
         self._handle = handle
 
     async def run(self, tasks: trio.Nursery) -> None:
-        """Serve the session until it ended. See `listener.Connection`."""
+        """Serve the session until it has ended. See `listener.Connection`."""
         endpoint = self._endpoint
         socket = EventStream(
             self._stream, self.session.outbox, self._host.end_semaphore, ack_timeout=endpoint.ack_timeout

@@ -53,7 +53,7 @@ from relay.ops.open_files import RESERVED_FILES, max_sessions
 from relay.ops.systemd import Notifier
 from relay.server.build import build_core, make_cluster
 from relay.server.reloading import Reloader, TakeUp
-from relay.server.upgrades import Upgrades
+from relay.server.session_server import SessionServer
 from relay.sessions.flusher import Flusher
 from relay.store.api_keys import CHANGED
 from relay.store.database import Database
@@ -80,7 +80,7 @@ class Server:
     """A server that listens."""
 
     addresses: Sequence[tuple[str, int]]
-    upgrades: Upgrades
+    session_server: SessionServer
     http: HttpServer
     core: Core
     broker: Broker
@@ -108,7 +108,7 @@ class Server:
         urls = ", ".join(self.urls)
         mistakes = self.reloader.mistakes
         reload = f"; the configuration was not reloaded, mistakes: {mistakes}" if mistakes else ""
-        return f"Listening at {urls}; sessions: {self.upgrades.session_count}{reload}"
+        return f"Listening at {urls}; sessions: {self.session_server.session_count}{reload}"
 
     async def prove_alive(self) -> None:
         """Return once the store's writer has worked, which proves that both the writer and the loop run.
@@ -135,12 +135,12 @@ class Server:
         self.refuse_new_work()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.http.shutdown, deadline)
-            await self.upgrades.disconnect_all(Reason.SHUTTING_DOWN)
+            await self.session_server.disconnect_all(Reason.SHUTTING_DOWN)
             # An accepted connection may still send its request, which is served or refused.
             with trio.move_on_after(ARRIVAL_TIMEOUT):
                 await self._listener.wait_arrived()
             with trio.move_on_after(SESSIONS_TIMEOUT):
-                await self.upgrades.wait_empty()
+                await self.session_server.wait_empty()
         await self.http.shutdown(deadline)  # requests of connections that arrived meanwhile
         self._listener.stop()
 
@@ -167,40 +167,40 @@ async def open_server(
     """
     clock = clock or Clock()
     certificates = _certificates(config, clock)
-    async with _open_core(config, clock) as inside:
-        core, services = inside.core, inside.services
+    async with _open_core(config, clock) as running:
+        core, services = running.core, running.services
         enabled = await _start_dialects(core, dialects, services)
         if certificates is not None:
             await services.start(certificates.run)
         shares_port = config.server.reuse_port and not passed
-        cluster = inside.cluster
-        readiness = Readiness(inside.database, core.auth.tokens.jwks, cluster)
+        cluster = running.cluster
+        readiness = Readiness(running.database, core.auth.tokens.jwks, cluster)
         places = config.server.max_connections or max_sessions()
         connections = ConnectionCounter(places + RESERVED_FILES // 2)
-        upgrades = await _start_upgrades(inside, enabled, readiness, places, hands_over=bool(passed) or shares_port)
+        sessions = await _start_sessions(running, enabled, readiness, places, hands_over=bool(passed) or shares_port)
         sources = metrics.Sources(
-            core, inside.broker, inside.database, inside.flusher, upgrades.outbox_usage, connections, cluster
+            core, running.broker, running.database, running.flusher, sessions.outbox_usage, connections, cluster
         )
         sampled = figures.Figures(sources)
         await services.start(sampled.run)
         parts: list[TakeUp] = [lambda config: logs.set_level(config.log.level), *map(_limits_of, enabled)]
         reloader = Reloader(core, source, parts, certificates)
         streams = {("GET", tail.PATH): tail.tail, ("GET", figures.PATH): sampled.stream_figures}
-        app = _create_app(inside, enabled, sources, readiness, reloader, streams)
+        app = _create_app(running, enabled, sources, readiness, reloader, streams)
         routes = {("POST", publish.PATH): publish.ROUTE, **management.direct_routes()}
         direct = DirectRoutes(core, readiness.draining, routes, streams)
         async with trio.open_nursery() as handlers:
-            async with open_http_server(app, direct.find, upgrades.takes) as http, trio.open_nursery() as listening:
-                sockets = passed or await _listen(inside, reuse_port=shares_port)
+            async with open_http_server(app, direct.find, sessions.takes) as http, trio.open_nursery() as listening:
+                sockets = passed or await _listen(running, reuse_port=shares_port)
                 make_stream = ByteStream if certificates is None else certificates.make_stream
-                listener = Listener(sockets, upgrades.open, http, handlers, connections, make_stream=make_stream)
+                listener = Listener(sockets, sessions.open, http, handlers, connections, make_stream=make_stream)
                 await listening.start(listener.run)
-                await services.start(GcTuning(lambda: upgrades.session_count).run)
+                await services.start(GcTuning(lambda: sessions.session_count).run)
                 server = Server(
-                    [socket.getsockname()[:2] for socket in sockets], upgrades, http, core, inside.broker, inside.database,
+                    [socket.getsockname()[:2] for socket in sockets], sessions, http, core, running.broker, running.database,
                     reloader, cluster, readiness, listener, hands_over=bool(passed), shares_port=shares_port,
                 )  # fmt: skip
-                _log_start(server, enabled, passed=bool(passed), own_secret=inside.own_secret)
+                _log_start(server, enabled, passed=bool(passed), own_secret=running.own_secret)
                 if notifier is not None:
                     await services.start(notifier.run, server.prove_alive, lambda: server.status)
                 yield server
@@ -209,7 +209,7 @@ async def open_server(
 
 
 @attrs.frozen
-class _Inside:
+class _RunningCore:
     """The core, its services and its store, while they run."""
 
     core: Core
@@ -227,7 +227,7 @@ class _Inside:
 
 
 @asynccontextmanager
-async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
+async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_RunningCore]:
     """Start the store, the core and its services, and stop them in the opposite order."""
     async with open_store(config.store, clock) as store, trio.open_nursery() as services, AsyncExitStack() as opened:
         database, publications = store.database, store.publications
@@ -253,13 +253,13 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         if publications.writes_behind:
             await services.start(write_behind.run)
         if cluster is not None and store.notices is not None:
-            _join(cluster, core, broker, publications, store.notices)
+            _join_cluster(cluster, core, broker, publications, store.notices)
             await services.start(cluster.run)
         if core.auth.tokens.jwks is not None:
             await services.start(core.auth.tokens.jwks.run)
         core.webhooks.bind(broker, publications)
         await services.start(core.webhooks.run)
-        yield _Inside(
+        yield _RunningCore(
             core, broker, database, publications, flusher, services, cluster, secret, own_secret=own_secret is not None
         )
         try:
@@ -273,18 +273,18 @@ async def _open_core(config: Config, clock: Clock) -> AsyncIterator[_Inside]:
         services.cancel_scope.cancel()
 
 
-async def _listen(inside: _Inside, *, reuse_port: bool) -> Sequence[socket.socket]:
+async def _listen(running: _RunningCore, *, reuse_port: bool) -> Sequence[socket.socket]:
     """Listen on the configured address.
 
     Raises:
         OSError: it cannot be listened on. No client was served, so the end of this run is recorded as clean.
     """
-    server = inside.core.config.server
+    server = running.core.config.server
     try:
         return open_listeners(server.host, server.port, reuse_port=reuse_port)
     except OSError:
         with suppress(RequestError):  # then the next start gives new epochs, and logs that
-            await inside.publications.close()
+            await running.publications.close()
         raise
 
 
@@ -305,7 +305,7 @@ async def _start_dialects(core: Core, dialects: Sequence[Factory], services: tri
     return enabled
 
 
-def _join(cluster: Cluster, core: Core, broker: Broker, publications: Publications, notices: Notices) -> None:
+def _join_cluster(cluster: Cluster, core: Core, broker: Broker, publications: Publications, notices: Notices) -> None:
     """Let what other nodes do reach this node's parts."""
     cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
     cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
@@ -333,37 +333,37 @@ def _limits_of(dialect: Dialect) -> TakeUp:
     return lambda config: dialect.take_up(config.limits)
 
 
-async def _start_upgrades(
-    inside: _Inside, dialects: Sequence[Dialect], readiness: Readiness, max_sessions: int, *, hands_over: bool
-) -> Upgrades:
+async def _start_sessions(
+    running: _RunningCore, dialects: Sequence[Dialect], readiness: Readiness, max_sessions: int, *, hands_over: bool
+) -> SessionServer:
     """Return what opens connections of the dialects, with its services. `hands_over`: another process takes those of a drain."""
-    core, cluster = inside.core, inside.cluster
-    upgrades = Upgrades(core, dialects, inside.flusher, max_sessions=max_sessions)
+    core, cluster = running.core, running.cluster
+    sessions = SessionServer(core, dialects, running.flusher, max_sessions=max_sessions)
     core.connections.why_closed = lambda: readiness.why_closed(hands_over=hands_over)
     if cluster is not None:
         cluster.node.report = nodes.reporter(core)
-        cluster.node.call_when_cut_off(lambda: upgrades.end_sessions(Reason.CUT_OFF))
-    for service in (upgrades.background_reader.run, upgrades.start_turnstile.run):
-        await inside.services.start(service)
-    return upgrades
+        cluster.node.call_when_cut_off(lambda: sessions.end_sessions(Reason.CUT_OFF))
+    for service in (sessions.background_reader.run, sessions.start_turnstile.run):
+        await running.services.start(service)
+    return sessions
 
 
 def _create_app(
-    inside: _Inside,
+    running: _RunningCore,
     dialects: Sequence[Dialect],
     sources: metrics.Sources,
     readiness: Readiness,
     reloader: Reloader,
     streams: descriptions.Handlers,
 ) -> Application:
-    core = inside.core
+    core = running.core
     of_dialects = [blueprint for dialect in dialects for blueprint in dialect.blueprints]
     described = [api for dialect in dialects for api in dialect.described]
     own = (
         publish.blueprint(core), channels.blueprint(core), management.blueprint(core), admin.blueprint(core),
-        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, inside.secret), webhooks.blueprint(core),
+        keys.blueprint(core), rooms.blueprint(core), tokens.blueprint(core, running.secret), webhooks.blueprint(core),
         reload.blueprint(core, reloader),
-        nodes.blueprint(core, readiness, inside.cluster, signs_tokens=inside.secret is not None),
+        nodes.blueprint(core, readiness, running.cluster, signs_tokens=running.secret is not None),
         signing_in.blueprint(core), pages.blueprint(core), front.blueprint(core, readiness), metrics.blueprint(sources),
         docs.blueprint(), client.blueprint(), demo.blueprint(core), descriptions.blueprint(streams, described),
     )  # fmt: skip

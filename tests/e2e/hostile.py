@@ -110,7 +110,7 @@ class Unharmed:
     def usage(self) -> Usage:
         """Return what is in use now."""
         tasks = trio.lowlevel.current_statistics().tasks_living
-        return Usage(self.server.upgrades.session_count, sum(1 for _ in Path("/proc/self/fd").iterdir()), tasks)
+        return Usage(self.server.session_server.session_count, sum(1 for _ in Path("/proc/self/fd").iterdir()), tasks)
 
     async def healthy(self) -> None:
         """Fail unless new clients can chat."""

@@ -92,12 +92,12 @@ class Attentive:
 
 def sessions_of(server: Server) -> set[Session]:
     """Return the sessions over WebSocket that there are."""
-    return set(server.upgrades._sessions)
+    return set(server.session_server._sessions)
 
 
 def polling_count(server: Server) -> int:
     """Return how many Engine.IO sessions there are, over either transport."""
-    engines = [engine_server_of(dialect) for dialect in server.upgrades._dialects]
+    engines = [engine_server_of(dialect) for dialect in server.session_server._dialects]
     assert any(engines)
     return sum(len(engine._sessions) for engine in engines if engine is not None)
 
@@ -105,7 +105,7 @@ def polling_count(server: Server) -> int:
 async def gone(server: Server, session: Session, timeout: float) -> float:
     """Wait until the session is over; returns how long that took. Fails where it is not within the time."""
     started = trio.current_time()
-    await until(lambda: session not in server.upgrades._sessions, timeout)
+    await until(lambda: session not in server.session_server._sessions, timeout)
     return trio.current_time() - started
 
 

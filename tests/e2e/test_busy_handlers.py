@@ -78,7 +78,7 @@ async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_pat
                     answers.append(message["data"]["requestId"])
             assert answers == [1, 2]
         with trio.fail_after(5):
-            while server.upgrades.session_count:
+            while server.session_server.session_count:
                 await trio.sleep(0.01)
 
 

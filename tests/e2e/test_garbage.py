@@ -102,7 +102,7 @@ async def test_a_session_leaves_no_reference_cycle(tmp_path: Path, how: str) -> 
             gc.disable()
             try:
                 await visit_all(server, how)
-                await until(lambda: not server.upgrades.session_count)
+                await until(lambda: not server.session_server.session_count)
                 await trio.sleep(0.1)
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()

@@ -287,7 +287,7 @@ async def test_a_full_server_asks_an_event_source_to_come_back(tmp_path: Path) -
                 [end] = await browser.ended()
                 assert (browser.status, end["data"]["code"]) == (200, 1013)
                 assert 5000 <= int(re.findall(rb"retry: (\d+)", browser.text)[-1]) <= 15000
-        await until(lambda: not server.upgrades.session_count)
+        await until(lambda: not server.session_server.session_count)
         async with stream(address, ["feed:1"]) as second:
             await subscribed(second, 1)
 
@@ -300,7 +300,7 @@ async def test_places_for_streams_without_a_user(tmp_path: Path) -> None:
                 assert second.status == 503
             async with stream(address, ["feed:1"], headers=bearer("u1")) as known:
                 await subscribed(known, 1)
-        await until(lambda: not server.upgrades.session_count)
+        await until(lambda: not server.session_server.session_count)
         async with stream(address, ["feed:1"]) as third:
             await subscribed(third, 1)
 
@@ -323,7 +323,7 @@ async def test_a_right_that_is_lost_ends_its_channel_and_the_last_one_the_stream
             pass
         await publish(address, item("feed:1"))
         assert await offsets(both, 1) == [("feed:1", 1)]
-        assert server.upgrades.session_count == 1
+        assert server.session_server.session_count == 1
 
 
 async def test_operators_see_and_end_streams(tmp_path: Path) -> None:
@@ -379,7 +379,7 @@ async def test_a_slow_reader_of_values_gets_the_latest(tmp_path: Path) -> None:
         async with stream(address, ["price:a", "price:b"], **options) as slow:  # type: ignore[arg-type]
             await subscribed(slow, 2)
             count = 0
-            while not server.upgrades.outbox_usage()[1] or count < 400:
+            while not server.session_server.outbox_usage()[1] or count < 400:
                 await publish(address, [item(f"price:{'ab'[n % 2]}", "x" * 2000) for n in range(20)])
                 count += 20
             got: dict[str, int] = {}
@@ -388,7 +388,7 @@ async def test_a_slow_reader_of_values_gets_the_latest(tmp_path: Path) -> None:
                 channel, offset = event["data"]["channel"], event["data"]["offset"]
                 assert offset > got.get(channel, 0)
                 got[channel] = offset
-            assert server.upgrades.session_count == 1
+            assert server.session_server.session_count == 1
 
 
 async def test_a_client_that_takes_nothing_is_let_go_and_one_that_reads_stays(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ async def test_a_client_that_takes_nothing_is_let_go_and_one_that_reads_stays(tm
         await subscribed(dead, 1)
         await subscribed(reader, 1)
         await publish(address, [item("feed:1", "x" * 20_000) for _ in range(30)])
-        await until(lambda: server.upgrades.session_count == 1, 15)
+        await until(lambda: server.session_server.session_count == 1, 15)
         await publish(address, item("feed:2"))
         assert await offsets(reader, 1) == [("feed:2", 1)]
         assert b"\n:\n\n" in reader.text
@@ -433,11 +433,11 @@ async def test_a_client_that_talks_too_much_is_ended(tmp_path: Path) -> None:
         await subscribed(taken, 1)
         with trio.move_on_after(10):
             try:
-                while server.upgrades.session_count:
+                while server.session_server.session_count:
                     await taken.transport.send_all(b"x" * 1000)
             except trio.BrokenResourceError:
                 pass
-        await until(lambda: not server.upgrades.session_count)
+        await until(lambda: not server.session_server.session_count)
 
 
 async def test_metrics_and_logs(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ async def test_event_streams(tmp_path: Path) -> None:
             assert (await taken.event())["event"] == "relay:subscribed"
         await subject.publish({"channel": "trades", "data": {"amount": 1, "note": "x" * 60_000}})
         assert len((await taken.event())["data"]["data"]["note"]) == 60_000
-        await subject.server.upgrades.end_sessions(Reason.RECONNECT)
+        await subject.server.session_server.end_sessions(Reason.RECONNECT)
         [end] = await taken.ended()
         assert end["data"] == {"code": 1012, "reason": "reconnect"}
 
@@ -229,14 +229,14 @@ async def test_a_reader_that_never_reads_is_bounded_and_told(tmp_path: Path) -> 
         deaf = RawConnection(stream)  # type: ignore[arg-type]
         await subscribed(deaf, "deaf", channel="trades")
         assert (await healthy.ask(type="subscribe", channel="trades"))["type"] == "subscribed"
-        sessions = subject.server.upgrades.session_count
+        sessions = subject.server.session_server.session_count
         count, largest = 0, 0
-        while not any(session.reason for session in subject.server.upgrades._sessions):
+        while not any(session.reason for session in subject.server.session_server._sessions):
             await subject.publish(*({"channel": "trades", "data": {"filling": "x" * 30_000}} for _ in range(5)))
             for _ in range(5):
                 count += 1
                 assert (await healthy.receive())["offset"] == count
-            for session in subject.server.upgrades._sessions:
+            for session in subject.server.session_server._sessions:
                 largest = max(largest, session.outbox.size)
             assert count < 1000
         assert bound / 2 < largest <= bound
@@ -244,7 +244,7 @@ async def test_a_reader_that_never_reads_is_bounded_and_told(tmp_path: Path) -> 
         assert code == 1013
         assert [message["offset"] for message in messages] == list(range(1, len(messages) + 1))
         assert len(messages) < count
-        await until(lambda: subject.server.upgrades.session_count != sessions)
+        await until(lambda: subject.server.session_server.session_count != sessions)
         await healthy.nothing()
 
 
@@ -253,7 +253,7 @@ async def test_a_slow_reader_is_given_the_newest_price(tmp_path: Path) -> None:
     async with secured(tmp_path) as subject, slow_stream(subject) as stream:
         slow = RawConnection(stream)  # type: ignore[arg-type]
         await subscribed(slow, "slow", channel="market", symbols=["BTC"])
-        [session] = subject.server.upgrades._sessions
+        [session] = subject.server.session_server._sessions
         number = 0
         while not session.outbox.blocked:
             items = [{"channel": "market:BTC", "data": {"price": number + one, "x": "x" * 9000}} for one in range(50)]

@@ -700,5 +700,5 @@ async def test_why_asks_no_backend_about_an_api_key(tmp_path: Path, channel: str
 async def test_without_hooks_no_task_and_no_header_is_kept(tmp_path: Path) -> None:
     async with hooked(tmp_path, decide) as here, live(here.address, "u1") as client:
         await client.ask(type="ping")
-        [session] = here.server.upgrades._sessions
+        [session] = here.server.session_server._sessions
         assert session.headers == {}

@@ -552,7 +552,7 @@ def test_the_tables_have_every_type_of_frame_that_there_is() -> None:
 async def test_the_tables_have_every_dialect_and_namespace_that_there_is(tmp_path: Path) -> None:
     """A dialect that is added gets its tables in this module, and its name here."""
     async with open_world(tmp_path) as world:
-        dialects = {dialect.name: dialect for dialect in world.server.upgrades._dialects}
+        dialects = {dialect.name: dialect for dialect in world.server.session_server._dialects}
         server = engine_server_of(dialects["socketio"])
         assert server is not None
         application = server._open_application(cast(Engine, None))

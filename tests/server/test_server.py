@@ -56,13 +56,13 @@ async def test_the_proof_of_life_waits_for_the_writer(tmp_path: Path, monkeypatc
 async def test_it_is_empty_once_the_last_session_ended(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with running(config_for(tmp_path)) as (server, address):
-            await server.upgrades.wait_empty()
+            await server.session_server.wait_empty()
             async with live(address, "alice"), live(address, "bob"):
                 with trio.move_on_after(0.05) as waiting:
-                    await server.upgrades.wait_empty()
+                    await server.session_server.wait_empty()
                 assert waiting.cancelled_caught
-            await server.upgrades.wait_empty()
-            assert server.upgrades.session_count == 0
+            await server.session_server.wait_empty()
+            assert server.session_server.session_count == 0
 
 
 async def test_urls_and_status_name_each_address(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a request to a session, over WebSocket or an event stream: decides on the request, and holds the sessions that are open.
+"""Opens sessions, over WebSocket or as event streams: lets a request in or refuses it, and holds the sessions that are open.
 
 Clients reconnect on every close, so a refusal is cheap: one response from prepared bytes, and the connection closes.
 """
@@ -43,7 +43,7 @@ EVENT_STREAM = b"text/event-stream"
 log = logs.get("relay.session")
 
 
-class Upgrades:
+class SessionServer:
     """Accepts requests that begin a session, and holds the sessions that they open."""
 
     def __init__(
