@@ -10,7 +10,7 @@ server      builds, starts and stops the parts  broker      channels in memory: 
 dialects    the client APIs, a folder each      transports  listener, TLS, HTTP/1.1, WebSocket, streams
 api         HTTP for backends and operators     sessions    a connected client: session, outbox, flusher, heartbeat
 core        the parts that dialects and api use model       values: principal, namespaces, grants, publication
-access      who may publish and subscribe       admission   which clients may connect, and how often
+access      rights to publish and subscribe     admission   which clients may connect, and how often
 chat        rooms, messages, notifications      config      relay.toml, environment and flags as one tree
 auth, ops   credentials; metrics, janitor       ground      errors, clock, timers, logs, strict JSON, histogram
 hooks       requests to backends, webhooks      bench       `relay bench`, a client like any other

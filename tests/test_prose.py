@@ -19,8 +19,10 @@ RULES = {
     "no sentence starts with this word; put the subject first": START,
     "a `def` is never a checkpoint, and the signature says so": re.compile(r"\b([Aa] plain call)\b"),
     '"is not a" or "there is no"': re.compile(r"\b((?:is|are) no (?!longer\b|more\b)[a-z]\w*)"),
-    "name the actor: client, connection, subscriber, publisher, caller": re.compile(r"\b([Ww]hoever)\b"),
+    "name the actor: client, connection, subscriber, publisher, caller": re.compile(r"\b([Ww]ho(?:ever)?)\b(?!\?)"),
 }
+VERBS = re.compile(r"(Have|Hear|Note|Say|Take note|Tell)\b")
+"""The beginning of a function's docstring that hides the effect: use Return, Record, Send, Call."""
 THERE_IS = re.compile(r"\b[Tt]here (?:is|are) no\b")
 
 
@@ -84,6 +86,27 @@ def test_docstrings(package: str) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("package", sorted({package_of(module) for module in MODULES}))
+def test_functions_say_what_they_do(package: str) -> None:
+    """The docstring of a function begins with the verb of its effect."""
+    vague = [
+        f"{module.relative_to(ROOT)}:{node.lineno} {node.name}: {found[0]}"
+        for module in MODULES
+        if package_of(module) == package
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (found := VERBS.match(ast.get_docstring(node) or ""))
+    ]
+    assert not vague, "\n".join(vague)
+
+
+def test_the_verbs_are_found() -> None:
+    """A vague verb is found at the beginning alone."""
+    assert VERBS.match("Take note of it.")
+    assert not VERBS.match("Take it.")
+    assert not VERBS.match("Record it. Tell the client.")
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [
@@ -93,6 +116,8 @@ def test_docstrings(package: str) -> None:
         ("- Have it sent.\n- Send it.", 0),
         ("A list:\n- Have it sent.", 1),
         ("| Whoever reads | x |", 2),
+        ("Send it to the user who left.", 1),
+        ('A listener asks "who?".', 0),
         ("Record it. A plain call.", 1),
         ("It is no client. They are no clients.", 2),
         ("It is no longer there. There is no client. There are no clients.", 0),

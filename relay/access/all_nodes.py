@@ -325,7 +325,7 @@ class AllNodes:
     async def set_deadline(
         self, *, user_id: str | None, connection_id: str | None, in_seconds: float
     ) -> tuple[int, Unanswered]:
-        """End connections on all nodes in so many seconds, and return their number. See `ThisNode.set_deadline`."""
+        """End connections on all nodes after `in_seconds`, and return their number. See `ThisNode.set_deadline`."""
         data = {"user": user_id, "connection": connection_id, "in_seconds": in_seconds}
         counts, unanswered = await self._ask("set_deadline", data)
         return sum(counts), unanswered

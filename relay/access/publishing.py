@@ -137,7 +137,7 @@ class Publishing:
         return draft
 
     def check_size(self, size: int) -> None:
-        """Raise unless an item may have so many bytes in some namespace."""
+        """Raise unless an item may have `size` bytes in some namespace."""
         if size > MAX_ITEM_BYTES and size > self.max_item_bytes:
             raise too_large(self.max_item_bytes)
 

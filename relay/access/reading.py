@@ -1,4 +1,4 @@
-"""Reads what a channel keeps and who is subscribed to it. The right to subscribe is the right to read both."""
+"""Reads what a channel keeps, and the connections and users that are subscribed to it. The right to subscribe is the right to read both."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Shows operators the connections and channels of this node, and acts on them, whatever their dialect.
 
 The caller has checked that the principal is an admin. A search walks in slices, so a big server stays responsive. `reading`
-reads what a channel keeps, and who is subscribed to it.
+reads what a channel keeps, and the connections and users that are subscribed to it.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ class ThisNode:
 
 
 def matcher(pattern: str) -> Callable[[str], object]:
-    """Return a function that tells whether a channel's name matches. `*` stands for any characters, `?` for one."""
+    """Return a function that returns a true value if a channel's name matches. `*` stands for any characters, `?` for one."""
     literal = pattern.replace("[", "[[]")  # sets of characters are not part of these patterns
     return re.compile(fnmatch.translate(literal)).match
 

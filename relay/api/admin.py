@@ -318,7 +318,7 @@ async def _asked_about(core: Core, params: Params) -> tuple[Principal | None, Su
 
 
 def history_entry(publication: Publication) -> AdminPublicationView:
-    """Return what is told about one publication of a channel."""
+    """Return the entry of one publication of a channel in answers."""
     return {
         "type": publication.type,
         "offset": publication.offset,

@@ -1,6 +1,6 @@
 """`GET /demo`: a chat with presence, typing and prices, made with the JavaScript client.
 
-The page holds nothing about this server and gives nobody a right: its visitor needs a token. Only the server of
+The page holds nothing about this server and gives no right: its visitor needs a token. Only the server of
 `relay demo` has the route that makes tokens.
 """
 
@@ -53,7 +53,7 @@ def blueprint(core: Core) -> Blueprint:
 
 
 def token_blueprint(core: Core) -> Blueprint:
-    """Return the route that makes tokens. Anybody on this machine can act as any user then.
+    """Return the route that makes tokens. Every user of this machine can act as any user then.
 
     Raises:
         ValueError: tokens are not signed with `auth.jwt_secret`.

@@ -132,17 +132,17 @@ class NodeView(TypedDict):
     uptime: int
 
 
-def node_view(told: Mapping[str, Any]) -> NodeView:
-    """Return a node as this API names its fields. `told` is one of `AllNodes.info`."""
+def node_view(report: Mapping[str, Any]) -> NodeView:
+    """Return a node as this API names its fields. `report` is one of `AllNodes.info`."""
     return {
-        "uid": told["id"],
-        "name": told["name"] or "relay",
-        "version": told["version"],
-        "num_clients": told["connections"],
-        "num_users": told["users"],
-        "num_channels": told["channels"],
-        "num_subs": told["subscriptions"],
-        "uptime": told["uptime"],
+        "uid": report["id"],
+        "name": report["name"] or "relay",
+        "version": report["version"],
+        "num_clients": report["connections"],
+        "num_users": report["users"],
+        "num_channels": report["channels"],
+        "num_subs": report["subscriptions"],
+        "uptime": report["uptime"],
     }
 
 

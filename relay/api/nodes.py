@@ -102,7 +102,7 @@ def blueprint(core: Core, readiness: Readiness, cluster: Cluster | None, *, sign
 
 
 def reporter(core: Core) -> Callable[[], ReportView]:
-    """Return a function that says what this node tells of itself. It looks at counts alone."""
+    """Return a function that returns the report of this node. It reads counters alone."""
 
     def report() -> ReportView:
         return {
@@ -117,7 +117,7 @@ def reporter(core: Core) -> Callable[[], ReportView]:
 
 
 def _nodes(cluster: Cluster, own: ReportView) -> list[LiveNodeView]:
-    """Return the nodes whose lease holds. A node that has just started has told nothing yet."""
+    """Return the nodes whose lease holds. A node that has just started has sent no report yet."""
     node = cluster.node
     told = {**cast(dict[str, ReportView], node.reports), node.id: own}
     nothing: ReportView = {}

@@ -215,7 +215,7 @@ def _since_ms(params: Params) -> int:
 
 
 def _webhook_entry(core: Core, sender: Sender, count: Count) -> WebhookView:
-    """Return what is told about one webhook: everything but its secrets. `attempts` and `lastError` are of this node."""
+    """Return the entry of one webhook in answers: everything but its secrets. `attempts` and `lastError` are of this node."""
     failed = next((one for one in reversed(sender.recent) if one.error is not None), None)
     state = "stopped" if sender.is_stopped else "failing" if sender.is_failing else "ok"
     oldest_ms = count.oldest_ms

@@ -135,7 +135,7 @@ class ApiKeys:
         return watch
 
     def changed(self) -> None:
-        """Take note that some key has changed: look up those in the cache again, and check those in use at once."""
+        """Look up cached keys again, and check the keys in use at once, because some key has changed."""
         self._cache.clear()
         self._changed.set()
 

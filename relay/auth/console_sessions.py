@@ -1,4 +1,4 @@
-"""Sessions of the console: who signed in with a link or an API key, until when, and with which rights."""
+"""Sessions of the console: each with the link or the API key that signed in, its end and its rights."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ConsoleSessions:
         """Begin a session with a one-time link. Return its secret and its principal.
 
         Raises:
-            RequestError: `UNAUTHORIZED`; the link is unknown, used or too old, and which of them is not told.
+            RequestError: `UNAUTHORIZED`; the link is unknown, used or too old, and the message does not say which.
         """
         now_ms = self._clock.now_ms()
         grant = await self._database.write(lambda connection: store.take(connection, "link", link, now_ms))

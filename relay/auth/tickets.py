@@ -123,7 +123,7 @@ class Tickets:
         return Ticket(principal, key, claims["n"], claims["t"], claims["o"])
 
     def use(self, ticket: Ticket) -> None:
-        """Take note that a ticket opens its first stream.
+        """Record that a ticket opens its first stream.
 
         Raises:
             RequestError: `UNAUTHORIZED`; the ticket is used or too old. `UNAVAILABLE`: too many are in use.

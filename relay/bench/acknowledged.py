@@ -46,6 +46,6 @@ class Acknowledged:
 
     @property
     def gaps(self) -> bool:
-        """Whether an offset between two acknowledged ones was not: another publisher's, or nobody was told of it."""
+        """Whether an offset between two acknowledged ones was not: it is another publisher's, or its answer was lost."""
         before = self._before
         return bool(self._ahead) or (bool(before) and len(before) != (self._begin or 0) - min(before))

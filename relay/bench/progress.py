@@ -26,7 +26,7 @@ class Progress:
         self._next = 0.0
 
     def phase(self, name: str, total: float | None) -> None:
-        """Start a phase of the load; None: nobody knows how long it takes."""
+        """Start a phase of the load; None: its duration is not known."""
         self._bar.reset(self._task, description=name, total=total)
         self._bar.refresh()
 

@@ -1,7 +1,7 @@
 """A storm: a crowd loses all its connections at once, by a cut or by a restart of the server, and comes back with its last position.
 
 Other subscribers stay, and get publications at a steady rate. They show what the storm costs those that did nothing. After a restart
-nobody can stay: there these subscribers come back first, before the crowd.
+no connection can stay: then these subscribers come back first, before the crowd.
 """
 
 from __future__ import annotations

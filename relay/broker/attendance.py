@@ -2,7 +2,7 @@
 
 If the namespace has join_leave, the other users of a channel receive `presence:join` when the first connection of a user
 subscribes, and `presence:leave` when its last one unsubscribes. If that connection ended, they receive it after the grace
-period, unless the user came back. Clients without a user are neither counted nor notified.
+period, unless the user returned. Clients without a user are neither counted nor notified.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Attendance:
         return list(self._channels.get(channel.text, {}).values())
 
     def everyone(self) -> Iterator[tuple[str, Present]]:
-        """Yield each user of each channel, also those within their grace period, who have no connection."""
+        """Yield each user of each channel, also those within their grace period, which have no connection."""
         for text, users in self._channels.items():
             for present in users.values():
                 yield text, present
@@ -141,7 +141,7 @@ class Attendance:
             self._send(attendance_signal(channel, "presence:join", present.user_id, present.info))
 
     def _changed(self, channel: ChannelName, present: Present) -> None:
-        """Note that the number of a user's connections has changed, to 0 while others may not know yet."""
+        """Record a new number of a user's connections; 0 while the user may still return within the grace period."""
 
     def _gone(self, channel: ChannelName, present: Present) -> None:
         """Announce a user that is gone."""

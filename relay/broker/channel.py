@@ -157,7 +157,7 @@ class Channel:
         self.history = History(self.name.namespace.history_size, head.offset)
 
     def mark_written(self, offset: int) -> None:
-        """Note that the store has every publication up to this offset."""
+        """Record that the store has every publication up to this offset."""
         self.written_offset = offset
 
     def forget_history(self) -> None:

@@ -130,13 +130,13 @@ class Subscriber:
 
 
 class SubscriptionWatcher(Protocol):
-    """Is told of live subscriptions. Called synchronously; it must not raise."""
+    """Watches live subscriptions. Its methods are called synchronously, and must not raise."""
 
     def joined(self, subscriber: Subscriber, channel: ChannelName) -> None:
-        """Take note that a subscription is live."""
+        """Record that a subscription is live."""
 
     def left(self, subscriber: Subscriber, channel: ChannelName) -> None:
-        """Take note that a subscription is not live any more."""
+        """Record that a subscription is not live any more."""
 
 
 def own_subscriber(connection: ClientConnection | None) -> Subscriber | None:

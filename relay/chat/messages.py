@@ -82,7 +82,7 @@ class Messages:
         """Check a message, spend it from the sender's limit and publish it. Return once it is committed and delivered.
 
         `limit` is called synchronously, once, between the checks and the publication. It raises if the sender posts too
-        fast, so a message that is not valid costs nothing. `is_reader` tells that a live subscription proves the right,
+        fast, so a message that is not valid costs nothing. `is_reader`: a live subscription proves the right,
         which saves a look at the store. The transaction checks the right anyway.
 
         A client message id counts once for each user and room within the idempotency period: a repeat returns the

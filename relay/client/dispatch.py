@@ -67,12 +67,12 @@ class Dispatch:
             one.wake()
 
     def changed(self, change: StateChange) -> None:
-        """Tell the caller of a state."""
+        """Call `on_state` with a new state."""
         if self._on_state is not None:
             self._on_state(change)
 
     def failed(self, error: Exception) -> None:
-        """Tell the caller of an error that ends nothing."""
+        """Call `on_error` with an error that ends nothing."""
         self._shared.failed(error)
 
     def received(self, frame: Mapping[str, Any], connection: Connection) -> None:
@@ -126,7 +126,7 @@ def _is_signal(frame: Mapping[str, Any]) -> bool:
     """Return whether a frame without an offset is a signal.
 
     In namespaces the publisher chooses the type of a publication. So a frame with a publisher is not a signal: no client
-    can make others believe who comes.
+    can announce users in the place of the server.
     """
     type_, in_room = frame["type"], str(frame.get("channel")).startswith("chatroom:")
     return "publisher" not in frame and (type_ in PRESENCE_SIGNALS or (type_ in ROOM_SIGNALS and in_room))

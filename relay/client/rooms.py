@@ -60,7 +60,7 @@ class Room:
         return cast("SentMessage", await self._client.ask({**frame, "clientMessageId": id or self._client.new_id()}))
 
     async def typing(self, is_typing: bool = True) -> None:
-        """Tell the others that the user types, or stopped. The server forgets it after 6 s. Nothing answers it."""
+        """Signal that the user types, or stopped. The server signals the end by itself after 6 s. There is no answer."""
         await self._client.tell({"type": "chat:typing", "chatroomId": self.id, "isTyping": is_typing})
 
     async def messages(

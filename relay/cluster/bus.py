@@ -1,4 +1,4 @@
-"""The bus: hears what every node commits, and tells the others what is not a commit, such as typing.
+"""The bus: receives what every node commits, and sends the other nodes what is not a commit, such as typing.
 
 A connection listens. After it was lost, or was silent for too long, all that depends on it catches up. Each node's
 heartbeat is a notice, so that a bus is never silent while the database is well.
@@ -69,7 +69,7 @@ class Bus:
         self._parts = Parts()
         self._wakeup = Wakeup()
         self.connected = False
-        """Whether the node hears the others now."""
+        """Whether the node receives from the others now."""
         self.reconnects = 0
         """How often the listening connection was lost and opened again."""
         self.received = 0
@@ -79,7 +79,7 @@ class Bus:
         self.last_lag = 0.0
         """The newest of the times that `lag` counts, in seconds."""
         self.lag = Histogram(LAG_BOUNDS)
-        """The times from before a commit until its notification came back, of this node's own commits."""
+        """The times from before a commit until its notification returned, of this node's own commits."""
 
     def on(self, kind: str, handler: Handler) -> None:
         """Call `handler` with each notice of a kind that another node or a transaction sent. One handler a kind."""

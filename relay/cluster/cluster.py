@@ -1,4 +1,4 @@
-"""The parts of a node, put together, and what they do with the notices of others."""
+"""This node's part in a cluster: its services, put together, and the notices of other nodes that they handle."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ log = logs.get("relay.cluster")
 
 
 class Cluster:
-    """One node of a database."""
+    """This node, as one of several on a database."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Cluster:
         name: str,
         offline_grace: float,
     ) -> None:
-        """`name` is for people: in logs and `/readyz`. Nodes are told apart by an id of each start."""
+        """`name` is for people: in logs and `/readyz`. Each start of a node has an id of its own."""
         self._database = database
         self.namespaces = namespaces
         self.timers = timers
@@ -107,7 +107,7 @@ class Cluster:
             self.delivery.follower.pass_on(passed_from_data(data, self.namespaces))
 
     def recheck(self, data: dict[str, Any]) -> None:
-        """Take note of the notice that users lost their right to a channel: `channel`, `reason`, `user`."""
+        """Schedule a check of rights, at the notice that users lost their right to a channel: `channel`, `reason`, `user`."""
         self._rechecks[data["channel"], data["user"]] = data["reason"]
         self._recheck_soon.set()
 
@@ -133,7 +133,7 @@ class Cluster:
         return {text for used in answers.given for text in used}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run every service until cancelled. The node hears and is known once this has started."""
+        """Run every service until cancelled. Once this has started, the node receives notices, and the other nodes know it."""
         async with trio.open_nursery() as nursery:
             for service in (
                 self.presence.run,

@@ -188,7 +188,7 @@ class Delivery:
             await trio.sleep(RETRY_INTERVAL)
 
     def _release(self) -> None:
-        """Deliver each held publication that now follows, and forget each that is known or that nobody waits for."""
+        """Deliver each held publication that now follows, and forget each that is known or whose channel is not in memory."""
         for text, held in list(self._held.items()):
             channel = self._broker.channels.named(text)
             waiting = held if self._broker.channels.is_loading(text) else []

@@ -38,7 +38,7 @@ LOOK_TIMEOUT = 1.0
 STOP_TIMEOUT = 2.0
 """Seconds that a node that stops tries to shorten its lease."""
 HEARTBEAT = "heartbeat"
-"""The notice of a heartbeat: `id` and `name` of the node, and what the node tells of itself."""
+"""The notice of a heartbeat: `id` and `name` of the node, and the report of the node."""
 NODES_LOST = "nodes_lost"
 """The notice that the leases of nodes have ended: `nodes`, their ids."""
 
@@ -87,7 +87,7 @@ class Node:
         self.names: dict[str, str] = {}
         """The names of the live nodes by id, this one's included."""
         self.report: Callable[[], Mapping[str, object]] = dict
-        """Return what this node tells the others with each heartbeat. Called synchronously."""
+        """Returns the report that each heartbeat of this node sends to the others. Called synchronously."""
         self.reports: dict[str, dict[str, Any]] = {}
         """The newest reports of the other live nodes, by id."""
         self.cut_off = False
@@ -104,14 +104,14 @@ class Node:
         return max(self._lease_ends_at - trio.current_time(), 0.0)
 
     def take_heartbeat(self, data: dict[str, Any]) -> None:
-        """Take note of the notice HEARTBEAT. So a node that starts is known at once."""
+        """Apply the notice HEARTBEAT. So a node that starts is known at once."""
         id_, name = data["id"], data["name"]
         self.reports[id_] = {field: value for field, value in data.items() if field not in ("id", "name")}
         if id_ not in self.names:
             self.names = {**self.names, id_: name}
 
     def take_lost(self, data: dict[str, Any]) -> None:
-        """Take note of the notice NODES_LOST."""
+        """Apply the notice NODES_LOST."""
         self._presence.forget_nodes(data["nodes"])
         self.names = {id_: name for id_, name in self.names.items() if id_ == self.id or id_ not in data["nodes"]}
 
@@ -131,7 +131,7 @@ class Node:
                 await self._beat()
 
     async def stop(self) -> None:
-        """Let the lease end with the grace period, so that users who come back elsewhere in time stay present."""
+        """Shorten the lease to the grace period, so that users that return on another node in time stay present."""
         with trio.move_on_after(STOP_TIMEOUT):
             try:
                 await self._database.write(lambda connection: nodes.end_within(connection, self.id, self._grace))

@@ -1,6 +1,6 @@
 """Presence of all nodes. Each node records its own users in the database, and knows those of all nodes in memory.
 
-Changes are written in the order in which they happened, many in one transaction, which also decides who is notified: see
+Changes are written in the order in which they happened, many in one transaction, which also decides which users are notified: see
 `relay.store.postgres.presence`. If the database fails meanwhile, the node's rows are replaced by its memory once it is back.
 """
 
@@ -44,7 +44,7 @@ REPLACED = "presence_replaced"
 """The notice that a node has replaced its rows: all nodes read the table again."""
 
 Operation = Callable[[Transaction], Sequence[Change]]
-"""Runs in the store's thread, and returns who must be notified."""
+"""Runs in the store's thread, and returns the notifications to send."""
 
 
 class _User:
@@ -221,7 +221,7 @@ class ClusterPresence(NodeRows):
     # -- what other nodes and the database say --------------------------------------------------------------------------
 
     def take_moved(self, data: dict[str, Any]) -> None:
-        """Take note of the notice MOVED."""
+        """Apply the notice MOVED."""
         self._take(partial(self._moved, data["node"], data["user"], data["room"], present=data["present"]))
 
     def _take(self, change: Callable[[], None]) -> None:

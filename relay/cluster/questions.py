@@ -70,7 +70,7 @@ class Questions:
     async def ask(self, kind: str, data: Mapping[str, Any], *, timeout: float = ASK_TIMEOUT) -> Answers:
         """Ask every other node, and return what they answer within `timeout` seconds.
 
-        While this node does not hear the others, all of them count as unanswered at once.
+        While the bus is not connected, all of them count as unanswered at once.
 
         Raises:
             RequestError: MAX_ASKED questions wait for answers already.

@@ -12,7 +12,7 @@ from relay.ground.wakeup import Wakeup
 STEPS_PER_TURN = 10
 """Steps between two moments in which the loop has no other work left. A step takes some 0.3 ms."""
 TURN_PERIOD = 0.005
-"""Seconds in which so many steps are taken at once, without a look at the other work."""
+"""Seconds in which STEPS_PER_TURN steps are taken at once, without a look at the other work."""
 MAX_PAUSE = 0.05
 """Seconds after which more steps are taken, however much other work there is."""
 
@@ -39,7 +39,7 @@ class Turnstile:
         await self._waiting.park()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Let the waiting tasks in until cancelled. A service of the server."""
+        """Admit the waiting tasks until cancelled. A service of the server."""
         task_status.started()
         while True:
             await self._arrived.wait()

@@ -3,8 +3,8 @@
 A connection or a node is a holder of a span (`relay.store.spans`). A change waits in memory until the next transaction,
 some milliseconds. A holder that comes and goes meanwhile makes no event. If the process dies, the next run writes the end
 of each span that was written, or another node does once the lease of this one has ended. So each beginning that a
-receiver was told of has its end. A span has the webhooks that were told of its beginning, so that a webhook that is new
-is told of it once, whatever node is first, and is never told of its end alone.
+receiver was sent has its end. A span has the webhooks that were sent its beginning. So a new webhook is sent it once,
+whatever node is first, and is never sent an end alone.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Change:
     data: str = ""
     reason: str = ""
     again: bool = False
-    """Whether the holder came before, and is recorded already. Another webhook is told of its span."""
+    """Whether the holder came before, and is recorded already. Another webhook is sent the beginning of its span."""
 
 
 class Ledger:

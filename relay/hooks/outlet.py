@@ -38,7 +38,7 @@ class Outlet:
         """Events that were never sent, by webhook, because too many were pending."""
 
     def open(self) -> None:
-        """Take the loop that is to be woken. Call it in Trio's thread before anything is written."""
+        """Record the loop in which senders are woken. Call it in Trio's thread before anything is written."""
         self._token = trio.lowlevel.current_trio_token()
 
     def endpoints(self, type_: str, channel: str | None) -> list[str]:

@@ -305,7 +305,7 @@ class Sender:
         )  # fmt: skip
 
     def wait_after(self, attempts: int) -> float:
-        """Return the seconds until the next attempt, after so many."""
+        """Return the seconds until the next attempt, after this many."""
         longest = self.config.retry_interval * float(RETRY_FACTOR) ** (attempts - 1)
         return self._spread_out(min(longest, MAX_RETRY_PERIOD))
 

@@ -1,4 +1,4 @@
-"""Signs requests to backends as Standard Webhooks 1.0 says, so that a backend can tell them from anybody else's. Pure."""
+"""Signs requests to backends as Standard Webhooks 1.0 says, so that a backend can verify that Relay sent them. Pure."""
 
 from __future__ import annotations
 

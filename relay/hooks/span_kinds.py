@@ -1,4 +1,4 @@
-"""The kinds of spans, each with the two events that tell of its beginning and of its end."""
+"""The kinds of spans, each with the two events that report its beginning and its end."""
 
 from __future__ import annotations
 

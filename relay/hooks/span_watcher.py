@@ -45,7 +45,7 @@ class SpanWatcher:
     def begin(self, broker: Broker) -> None:
         """Watch what the filters ask for, and nothing else. Call it again when they have changed.
 
-        It looks at every connection and subscription once, because a webhook may ask for what it was not told before.
+        It looks at every connection and subscription once, because a webhook may ask for events that it did not ask for before.
         """
         kinds, wants = self._kinds, self._filters.wants_any
         news = self._kinds_with_news()

@@ -29,7 +29,7 @@ _ACTIONS = ("subscribe", "publish")
 
 
 class ClaimsError(ValueError):
-    """A claim of a token is malformed. The message tells the issuer of the token which rule it breaks."""
+    """A claim of a token is malformed. The message names the rule that it breaks, for the issuer of the token."""
 
 
 @attrs.frozen

@@ -306,7 +306,7 @@ async def _start_dialects(core: Core, dialects: Sequence[Factory], services: tri
 
 
 def _join_cluster(cluster: Cluster, core: Core, broker: Broker, publications: Publications, notices: Notices) -> None:
-    """Let what other nodes do reach this node's parts."""
+    """Connect the notices and questions of other nodes to this node's parts."""
     cluster.connect(broker, publications, notices, core.subscriptions.recheck_channel)
     cluster.bus.on(DELETED, lambda data: core.rooms.deleted(data["room"]))
     cluster.bus.on(RIGHTS_LOST, cluster.recheck)

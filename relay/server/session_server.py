@@ -102,7 +102,7 @@ class SessionServer:
         return head.method == "GET" and head.length == 0 and self._stream_at(head.path) is not None
 
     async def open(self, head: RequestHead, stream: ByteStream) -> Connection | None:
-        """Let a request in, or refuse it: returns the connection, to be run at once. The stream's owner closes it."""
+        """Accept a request and return its connection, to be run at once; or refuse it. The stream's owner closes it."""
         address = client_address(stream.peer[0], head.get(b"x-forwarded-for"), self._trusted)
         if head.asks_for_websocket:
             return await self._open_websocket(head, stream, address)

@@ -48,7 +48,7 @@ class PatientSink(Sink, Protocol):
 
 
 class RoomySink(PatientSink, Protocol):
-    """A sink that tells how full it is, so that a resume can wait before it is full."""
+    """A sink that shows how full it is, so that a resume can wait before it is full."""
 
     @property
     def size(self) -> int:

@@ -58,13 +58,13 @@ class ClientConnection(Protocol):
 
 
 class ConnectionWatcher(Protocol):
-    """Is told of the connections of users. Called synchronously; it must not raise."""
+    """Watches the connections of users. Its methods are called synchronously, and must not raise."""
 
     def identified(self, connection: ClientConnection) -> None:
-        """Take note that a connection has a user from now on."""
+        """Record that a connection has a user from now on."""
 
     def ended(self, connection: ClientConnection) -> None:
-        """Take note that a connection with a user has ended, or has another user from now on."""
+        """Record that a connection with a user has ended, or has another user from now on."""
 
 
 class Connections:
@@ -167,7 +167,7 @@ class Connections:
     def id_of(self, connection: ClientConnection) -> str:
         """Return the id of a connection that was added: by it clients, publishers, operators and the log name the connection.
 
-        It is 32 hexadecimal digits, the same at each call. Nobody can guess it, and it does not tell the order of connections.
+        It is 32 hexadecimal digits, the same at each call. No client can guess it, and it does not show the order of connections.
         """
         return self._ids.of(connection.number)
 

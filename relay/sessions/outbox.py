@@ -206,11 +206,11 @@ class Outbox:
         keyed[key] = self._taken + len(self._frames) - 1
 
     def replaces(self, key: str) -> bool:
-        """Tell whether `push_latest` would put a frame with this key in the place of an older one. Called synchronously."""
+        """Return whether `push_latest` would put a frame with this key in the place of an older one. Called synchronously."""
         return self._blocked and self._keyed is not None and self._keyed.get(key, -1) >= self._taken
 
     def has_room(self, size: int) -> bool:
-        """Tell whether an answer of this many bytes could be queued without waiting. Called synchronously."""
+        """Return whether an answer of this many bytes could be queued without waiting. Called synchronously."""
         if self.shared:
             self._flusher.settle()
         return not self.size or self.size + size <= self.max_bytes

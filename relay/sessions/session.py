@@ -1,7 +1,7 @@
 """One connection of a dialect: its output, its deadlines and its end. The session alone catches what a dialect's handler raises.
 
 A session knows neither a WebSocket library nor a dialect. A transport gives it a `Socket`; a dialect gives it a coroutine that handles it.
-Any task may end a session with `disconnect`. The first reason counts, and the client is told it.
+Any task may end a session with `disconnect`. The first reason counts, and is sent to the client.
 """
 
 from __future__ import annotations

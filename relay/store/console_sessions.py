@@ -1,6 +1,6 @@
 """One-time links and sessions of the console in the store: a hash, what it gives and its end, among the single values.
 
-Only hashes are stored, so a copy of the database signs nobody in. Every function runs in the store's thread.
+Only hashes are stored, so a copy of the database cannot be used to sign in. Every function runs in the store's thread.
 """
 
 from __future__ import annotations

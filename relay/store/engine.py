@@ -75,7 +75,7 @@ class Engine(Protocol):
         """Do periodic work. Returns why it failed, None if it did not."""
 
     async def probe(self) -> str | None:
-        """Look whether a database that failed can be written again. Returns why not, None if it can."""
+        """Try whether a database that failed can be written again. Returns why not, None if it can."""
 
 
 def captured(operation: Operation, transaction: Any) -> outcome.Outcome[Any]:

@@ -6,12 +6,12 @@ from relay.store.errors import StoreError
 
 
 def is_url(name: str) -> bool:
-    """Tell whether a database is named by its URL."""
+    """Return whether a database is named by its URL."""
     return name.startswith(("postgresql://", "postgres://"))
 
 
 def require_psycopg() -> None:
-    """Look whether PostgreSQL can be used at all.
+    """Check that PostgreSQL can be used at all.
 
     Raises:
         StoreError: psycopg is not installed; the message says how to install it.

@@ -68,7 +68,7 @@ class Publications(abc.ABC):
         renew: Callable[[ChannelName, Position], None] = lambda *_: None,
         drop: Callable[[ChannelName, int], None] = lambda *_: None,
     ) -> None:
-        """Tell what is in memory, where other nodes write too. To be called once, before anything is published.
+        """Set the callbacks for channels in memory, where other nodes write too. Call it once, before anything is published.
 
         `known` returns the offset up to which a channel in memory was delivered, None if it is not in memory; it is called
         in the store's thread. `receive` is called with publications that came before a commit of this node and were not
@@ -86,7 +86,7 @@ class Publications(abc.ABC):
 
     @abc.abstractmethod
     async def open(self) -> None:
-        """Take up where the last run ended. To be called once, before anything is published."""
+        """Continue from the end of the last run. Call it once, before anything is published."""
 
     @abc.abstractmethod
     async def close(self) -> None:

@@ -33,19 +33,19 @@ class Span:
     reason: str | None = None
     """Why its last holder let it go; None while it lasts."""
     told: str | None = None
-    """The endpoints that were told of its beginning, with spaces between them; None: all, for a row of an older release."""
+    """The endpoints that were sent its beginning, with spaces between them; None: all, for a row of an older release."""
 
     def untold(self, endpoints: Iterable[str]) -> list[str]:
-        """Return those of these endpoints that were not told of its beginning."""
+        """Return those of these endpoints that were not sent its beginning."""
         return [] if self.told is None else [one for one in endpoints if one not in self.told.split()]
 
 
 def hold(
     connection: Transaction, span: Span, holder: str, node: str, *, endpoints: Sequence[str]
 ) -> tuple[Span, list[str]]:
-    """Record a holder. Return the span that lasts, and those of `endpoints` that are to be told of its beginning now.
+    """Record a holder. Return the span that lasts, and those of `endpoints` that are to be sent its beginning now.
 
-    The span begins with its first holder, and then all are told. Later only those are that it did not have before.
+    The span begins with its first holder, and is then for all of them. Later it is for those alone that it did not have.
     """
     connection.execute(
         "INSERT INTO span_holders (subject, holder, node) VALUES (?, ?, ?) ON CONFLICT (subject, holder) DO NOTHING",

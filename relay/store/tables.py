@@ -39,5 +39,5 @@ def quoted_columns(table: str) -> str:
 
 
 def travels(key: str) -> bool:
-    """Tell whether a value in `meta` goes along when the database is copied."""
+    """Return whether a value in `meta` goes along when the database is copied."""
     return key not in OWN_META and not key.startswith("identity_")

@@ -82,7 +82,7 @@ class _Parts:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Note that the head ended where its bytes do."""
+        """Record that the head ended where its bytes do."""
         self.complete = True
 
 

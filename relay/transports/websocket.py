@@ -205,7 +205,7 @@ class WebSocket:
                 return
 
     def _lose(self) -> None:
-        """Take note that the client is gone."""
+        """Record that the client is gone."""
         if self._events.state is ConnectionState.CLOSED:
             self._inbox.set()
         else:
@@ -236,7 +236,7 @@ class _Inbox:
         self.size += len(message) + MESSAGE_BYTES
 
     def set(self) -> None:
-        """Take note of the end, as trio-websocket's event of the closing handshake does."""
+        """Record the end, as trio-websocket's event of the closing handshake does."""
         self.ended = True
 
     async def aclose(self) -> None:

@@ -770,7 +770,7 @@ const SIGNALS = {
 }
 
 // On channels of namespaces the publisher chooses the type, so that only the server's own two are signals there, and
-// only without a publisher: no client can make others believe who comes.
+// only without a publisher: no client can announce users in the place of the server.
 function isSignal({ type, channel, publisher }) {
   return type in SIGNALS && publisher === undefined && (/^chatroom:/.test(channel) || /^presence:/.test(type))
 }

@@ -44,7 +44,7 @@ async def _authenticate(core: Core, session: Session) -> Principal:
     """Return the user of the token in the query; without a token, the user that the connect hook names.
 
     Raises:
-        Disconnect: there is no valid token. The client was told so: a browser sees why only after the handshake.
+        Disconnect: there is no valid token. The client was sent the reason: a browser sees one only after the handshake.
     """
     token = parse_qs(session.query).get("token", [""])[0]
     try:

@@ -229,7 +229,7 @@ class LiveSession:
         await self._subscribe_granted(principal)
 
     async def _subscribe_granted(self, principal: Principal) -> None:
-        """Subscribe to the channels that the token names. A refusal is told, and ends nothing."""
+        """Subscribe to the channels that the token names. Each refusal is sent to the client, and ends nothing."""
         for name in principal.channels:
             try:
                 channel = self._core.namespaces.parse(name)

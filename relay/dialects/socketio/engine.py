@@ -38,7 +38,7 @@ class Application(Protocol):
         """Handle a message. A ProtocolError ends the session."""
 
     def close(self) -> None:
-        """Take note that the session ended. Called synchronously, once; must not raise."""
+        """Release what the protocol holds of the session, which has ended. Called synchronously, once; must not raise."""
 
 
 @attrs.frozen

@@ -1,7 +1,7 @@
 """The position of a stream in all its channels, as one opaque text: the `id` of each event. Pure.
 
 The text has three parts, with a tilde between them: the CRC-32 of the channels' names, in order; the epochs; and for each channel
-`<index of its epoch>.<offset>`, a minus without a position, or an exclamation mark for a loss that the client was not told of yet.
+`<index of its epoch>.<offset>`, a minus without a position, or an exclamation mark for a loss that the client has not been sent yet.
 A fourth part is the key of a ticket. Nearly always the channels share one or two epochs, so the text stays short.
 """
 
@@ -39,7 +39,7 @@ class Cursor:
                     self._entries[self._index[name]] = _LOST
 
     def move(self, channel: str, position: Position) -> None:
-        """Take note of the position in one channel. A position without an epoch counts as none."""
+        """Record the position in one channel. A position without an epoch counts as none."""
         if position.epoch:
             self._entries[self._index[channel]] = b"%d.%d" % (self._epoch(position.epoch), position.offset)
 

@@ -78,7 +78,8 @@ def _left(connection: Transaction, rows: Sequence[tuple[str, str, str | None]]) 
 def replace_node(
     connection: Transaction, node_id: str, wanted: Mapping[tuple[str, str], Attending]
 ) -> tuple[list[tuple[str, str]], list[Left]]:
-    """Replace the rows of a node by what it has in memory. Return who has joined, as channels and users, and who has left."""
+    """Replace the rows of a node by what it has in memory. Return the users that have joined, each with its
+    channel, and those that have left."""
     found = connection.execute("SELECT channel, user_id FROM attendance WHERE node_id = ?", (node_id,)).fetchall()
     left = [
         one

@@ -32,11 +32,11 @@ Announce = Callable[[Sequence[Publication]], Sequence[str]]
 
 
 class LostAnswerError(psycopg.OperationalError):
-    """The connection was lost after COMMIT was sent: nobody knows whether the batch was committed."""
+    """The connection was lost after COMMIT was sent: it is not known whether the batch was committed."""
 
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether an error is the database's, and not one operation's own."""
+    """Return whether an error is the database's, and not one operation's own."""
     return isinstance(error, psycopg.Error) and (isinstance(error, FAILURES) or not isinstance(error, OWN_ERRORS))
 
 

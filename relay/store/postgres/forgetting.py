@@ -1,4 +1,4 @@
-"""Forgets the heads of channels that nobody has published to for long. Functions of a transaction.
+"""Forgets the heads of channels without a publication for long. Functions of a transaction.
 
 A channel that is made again begins at offset 1, so its epoch must be new. A statement that another node began before may
 still see the old epoch of new channels. So no statement that writes heads may run meanwhile: the table is locked.

@@ -1,4 +1,4 @@
-"""Presence on all nodes, as rows: who is connected, and who is, or lately was, in which room. Functions of a transaction.
+"""Presence on all nodes, as rows: the connected users, and the rooms that each is in, or was in lately. Functions of a transaction.
 
 A row with the empty room says that a user is connected to a node. The state of the others is `present`, `left` (the user
 left the room and is still connected somewhere) or `dropped` (its connection ended). The other users of a room are notified
@@ -40,7 +40,7 @@ def connect(connection: Transaction, node_id: str, user_id: str) -> None:
 
 
 def enter(connection: Transaction, node_id: str, user_id: str, room: str) -> list[Change]:
-    """Record that a user entered a room on a node, and return who must be notified. Idempotent."""
+    """Record that a user entered a room on a node, and return the changes to notify. Idempotent."""
     rows = _rows(connection, user_id)
     known = {text for _, text, state in rows if text != CONNECTED and state != "left"}
     connection.execute("DELETE FROM presence WHERE user_id = ? AND room = ? AND state <> 'present'", (user_id, room))
@@ -49,7 +49,7 @@ def enter(connection: Transaction, node_id: str, user_id: str, room: str) -> lis
 
 
 def leave(connection: Transaction, node_id: str, user_id: str, room: str, *, dropped: bool) -> list[Change]:
-    """Record that a user's last connection in a room on a node left it, and return who must be notified at once."""
+    """Record that a user's last connection in a room on a node left it, and return the changes to notify at once."""
     connection.execute("DELETE FROM presence WHERE user_id = ? AND room = ? AND node_id = ?", (user_id, room, node_id))
     rows = _rows(connection, user_id)
     if any(text == room and state == "present" for _, text, state in rows):
@@ -65,7 +65,7 @@ def leave(connection: Transaction, node_id: str, user_id: str, room: str, *, dro
 
 
 def disconnect(connection: Transaction, node_id: str, user_id: str) -> list[Change]:
-    """Record that a user is no longer connected to a node, after the grace period, and return who must be notified."""
+    """Record that a user is no longer connected to a node, after the grace period, and return the changes to notify."""
     connection.execute(
         "DELETE FROM presence WHERE user_id = ? AND node_id = ? AND (room = ? OR state = 'present')",
         (user_id, node_id, CONNECTED),
@@ -74,7 +74,7 @@ def disconnect(connection: Transaction, node_id: str, user_id: str) -> list[Chan
 
 
 def drop_nodes(connection: Transaction, node_ids: Iterable[str]) -> list[Change]:
-    """Drop the rows of dead nodes, and return who must be notified: of users that no other node has."""
+    """Drop the rows of dead nodes, and return the changes to notify: those of users that no other node has."""
     changes = []
     for node_id in node_ids:
         users = connection.execute(
@@ -88,7 +88,7 @@ def drop_nodes(connection: Transaction, node_ids: Iterable[str]) -> list[Change]
 
 
 def replace_node(connection: Transaction, node_id: str, present: Sequence[tuple[str, str]]) -> list[Change]:
-    """Replace the rows of a node by what it has in memory, pairs of user and room, and return who must be notified."""
+    """Replace the rows of a node by what it has in memory, pairs of user and room, and return the changes to notify."""
     wanted = set(present)
     rows = connection.execute(
         "SELECT user_id, room FROM presence WHERE node_id = ? AND state = 'present'", (node_id,)
@@ -115,7 +115,7 @@ def everyone(connection: Transaction) -> list[tuple[str, str, str]]:
 
 
 def _settle(connection: Transaction, user_id: str) -> list[Change]:
-    """Forget a user that is connected nowhere, and return who must be notified."""
+    """Forget a user that is connected nowhere, and return the changes to notify."""
     rows = _rows(connection, user_id)
     if any(text == CONNECTED for _, text, _ in rows):
         return []

@@ -151,7 +151,7 @@ class PostgresPublications(Publications):
         assert not channels
 
     def renew_behind(self) -> None:
-        """Do nothing: no channel is let go of unwritten."""
+        """Do nothing: no channel is unloaded unwritten."""
 
     async def prune(
         self,

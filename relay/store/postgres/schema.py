@@ -169,7 +169,7 @@ def migrate(transaction: PostgresTransaction) -> None:
 
 
 def check_server(transaction: PostgresTransaction) -> None:
-    """Look whether the server and the database can be Relay's.
+    """Check that the server and the database can be Relay's.
 
     Raises:
         StoreError: PostgreSQL is too old, or the database is not in UTF-8.

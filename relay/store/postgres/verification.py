@@ -104,7 +104,7 @@ def _check_may_write(transaction: PostgresTransaction) -> None:
 
 
 def _check_listen(raw: psycopg.Connection[Any], url: str, password_file: Path | None) -> None:
-    """Look whether a notification arrives on a connection that is idle. Through a transaction pooler it does not."""
+    """Try whether a notification arrives on a connection that is idle. Through a transaction pooler it does not."""
     channel, payload = f"relay_check_{secrets.token_hex(4)}", secrets.token_hex(8)
     raw.execute(f'LISTEN "{channel}"'.encode())
     with closing(connect(url, password_file)) as other:

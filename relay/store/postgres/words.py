@@ -57,7 +57,7 @@ _UNCERTAIN = ("timeout", "timed out", "unreachable", "No route", "resolve", "tra
 
 
 def serves_nobody(error: str) -> bool:
-    """Tell whether an error proves that the server serves no other client either: it said so, or nothing listens there."""
+    """Return whether an error proves that the server serves no other client either: it said so, or nothing listens there."""
     return any(part in error for part in _SERVES_NOBODY) and not any(part in error for part in _UNCERTAIN)
 
 

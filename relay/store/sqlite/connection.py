@@ -248,7 +248,7 @@ def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
 
 
 def _is_folder(path: Path) -> bool:
-    """Tell whether this is a folder. `Path.is_dir` raises or returns False, by release, if a parent may not be entered."""
+    """Return whether this is a folder. `Path.is_dir` raises or returns False, by release, if a parent may not be entered."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
