@@ -149,7 +149,7 @@ class VirtualSocket(MemoryTransport):
         """Send as the client; it is a sign of life."""
         assert self.session is not None
         self._to_session.send_nowait(json.dumps(message))
-        self.session.alive()
+        self.session.keep_alive()
 
     def leave(self) -> None:
         """End the connection as the client."""

@@ -53,8 +53,7 @@ class ClientPublishing:
                 write.
             Disconnect: a backend hook ends the connection.
         """
-        subscription = None if subscriber is None else subscriber.subscriptions.get(channel.text)
-        subscribed = subscription is not None and subscription.live
+        subscribed = subscriber is not None and subscriber.has_live(channel)
         hook = await self._rights.check_publish(principal, channel, subscribed=subscribed)
         assert principal is not None  # it was checked
         if not is_backend(principal):

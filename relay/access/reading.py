@@ -156,11 +156,8 @@ class Reading:
         return (0, []) if active is None else (active.sink_count, active.subscribers())
 
     async def _check(self, principal: Principal | None, channel: ChannelName, subscriber: Subscriber | None) -> None:
-        if subscriber is not None:
-            subscription = subscriber.subscriptions.get(channel.text)
-            if subscription is not None and subscription.live:
-                return
-        await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
+        if subscriber is None or not subscriber.has_live(channel):
+            await self._rights.check_subscribe(principal, channel, subscriber=subscriber)
 
 
 def too_many_present() -> RequestError:

@@ -191,9 +191,14 @@ def check_backend(principal: Principal) -> None:
         )
 
 
+def unauthenticated() -> RequestError:
+    """Return the refusal of a client that must authenticate first."""
+    return RequestError(Code.UNAUTHORIZED, "Authenticate first.", reason=RefusalReason.NOT_AUTHENTICATED)
+
+
 def _authenticated(principal: Principal | None) -> Principal:
     if principal is None:
-        raise RequestError(Code.UNAUTHORIZED, "Authenticate first.", reason=RefusalReason.NOT_AUTHENTICATED)
+        raise unauthenticated()
     return principal
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -19,13 +19,13 @@ from relay.admission.limits import Limits
 from relay.auth.auth import Auth
 from relay.broker.broker import Broker
 from relay.broker.server_side import ServerSideSubscription
-from relay.broker.subscription import MakeAnswer, Subscriber, Subscription
+from relay.broker.subscription import MakeAnswer, MakeFirst, Subscriber, Subscription
 from relay.chat.rooms import Rooms
 from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.principal import Principal
-from relay.model.publication import Encoder, Position, Publication
+from relay.model.publication import Encoder, Position
 from relay.model.subscription_proof import SubscriptionProof
 from relay.sessions.audience import PatientSink, RoomySink
 from relay.sessions.connections import ClientConnection
@@ -33,9 +33,6 @@ from relay.sessions.outbox import Outbox
 
 RECHECKED_PER_TURN = 200
 """Subscriptions that are checked again, and ended, before other tasks run: a few milliseconds."""
-
-First = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
-"""Makes the frames that several subscriptions begin with. See `Broker.subscribe_from_history`."""
 
 
 class Subscriptions:
@@ -129,7 +126,7 @@ class Subscriptions:
         principal: Principal | None,
         *,
         outbox: PatientSink,
-        first: First,
+        first: MakeFirst,
     ) -> None:
         """Check the right to each of several channels, send what is kept of them and go live in one synchronous step.
 
@@ -152,7 +149,7 @@ class Subscriptions:
 
         A live subscription proves the right without a look at the store, because losing the right ends it.
         """
-        if not self.is_reader(subscriber, channel):
+        if not subscriber.has_live(channel):
             await check_subscribe(self._rooms, principal, channel)
 
     async def check_publisher(self, subscriber: Subscriber, channel: ChannelName, principal: Principal | None) -> None:
@@ -160,12 +157,7 @@ class Subscriptions:
 
         If subscribers may publish to it, the principal must have a live subscription, or the right to one in a room.
         """
-        await check_publish(self._rooms, principal, channel, subscribed=self.is_reader(subscriber, channel))
-
-    def is_reader(self, subscriber: Subscriber, channel: ChannelName) -> bool:
-        """Return whether the subscriber has a live subscription to the channel."""
-        subscription = subscriber.subscriptions.get(channel.text)
-        return subscription is not None and subscription.live
+        await check_publish(self._rooms, principal, channel, subscribed=subscriber.has_live(channel))
 
     async def recheck(self, subscriber: Subscriber, principal: Principal) -> None:
         """End each subscription that the principal may not have any more, and report it as revoked.

@@ -162,11 +162,10 @@ class ThisNode:
         subscribed = 0
         for connection in self._chosen(user_id, connection_id):
             subscriber = own_subscriber(connection)
-            if subscriber is None or subscriber.principal is None or not isinstance(subscriber.sink, Outbox):
+            if subscriber is None or subscriber.principal is None or subscriber.has_fixed_channels:
                 continue
-            if subscriber.is_fixed:
-                continue
-            if channel.text not in subscriber.subscriptions and subscriber.held_channel != channel.text:
+            has_channel = channel.text in subscriber.subscriptions or subscriber.held_channel == channel.text
+            if isinstance(subscriber.sink, Outbox) and not has_channel:
                 subscribed += await self._subscribe(connection, subscriber, subscriber.sink, channel, since)
         return subscribed
 

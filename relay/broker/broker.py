@@ -8,7 +8,7 @@ every subscriber of a channel sees the same order. The `Store` protocol is all t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress
 from typing import Protocol
@@ -22,7 +22,7 @@ from relay.broker.memory_publisher import MemoryPublisher
 from relay.broker.presence import PresenceTable
 from relay.broker.registry import ChannelRegistry, Source
 from relay.broker.signal import Signal
-from relay.broker.subscription import MakeAnswer, Pending, Subscriber, Subscription, SubscriptionWatcher
+from relay.broker.subscription import MakeAnswer, MakeFirst, Pending, Subscriber, Subscription, SubscriptionWatcher
 from relay.ground.clock import Clock
 from relay.ground.errors import Code, Disconnect, Reason, RequestError
 from relay.model.namespaces import ChannelName
@@ -261,7 +261,7 @@ class Broker:
         subscriptions: Sequence[Subscription],
         *,
         outbox: PatientSink,
-        first: Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]],
+        first: MakeFirst,
     ) -> None:
         """Send the history of several channels and go live in one synchronous step, without a gap or a repeat.
 

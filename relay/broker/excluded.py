@@ -27,8 +27,7 @@ class Excluded:
     def receive(self, publication: Publication) -> None:
         """Send the frame of a skip in the place of the publication, if the connection is subscribed and has such frames."""
         sink = self.sink
-        subscription = self._subscriber.subscriptions.get(self._channel.text)
-        is_subscribed = sink is not self._subscriber.sink or (subscription is not None and subscription.live)
+        is_subscribed = sink is not self._subscriber.sink or self._subscriber.has_live(self._channel)
         if self._subscriber.skip is not None and is_subscribed:
             frame = self._subscriber.skip(publication)
             if frame is not None:

@@ -12,7 +12,7 @@ from relay.ground.errors import Code, RefusalReason, RequestError
 from relay.ground.timers import Timer
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
-from relay.model.publication import Encoder, Position
+from relay.model.publication import Encoder, Position, Publication
 from relay.model.subscription_proof import SubscriptionProof
 from relay.sessions.audience import Sink
 from relay.sessions.connections import ClientConnection
@@ -20,7 +20,11 @@ from relay.sessions.connections import ClientConnection
 MakeAnswer = Callable[[Position, bool | None], bytes | None]
 """Makes the frame that a subscription begins with. See `broker.Broker.subscribe`."""
 
+MakeFirst = Callable[[list[tuple[Position, list[Publication]]]], Iterable[bytes]]
+"""Makes the frames that several subscriptions begin with. See `broker.Broker.subscribe_from_history`."""
+
 OnRevoked = Callable[[ChannelName, str], None]
+"""Called with the channel and the reason when a subscription ends because its right was lost."""
 
 
 @attrs.define(eq=False)
@@ -49,8 +53,8 @@ class Subscriber:
     """One connection as the broker sees it: its sink, its encoder and its subscriptions."""
 
     __slots__ = (
-        "_leave", "_on_revoked", "_timer", "connection", "encode", "held_by", "held_channel", "is_admin", "is_closed", "is_fixed",
-        "principal", "sink", "skip", "subscriptions", "user_id",
+        "_leave", "_on_revoked", "_timer", "connection", "encode", "has_fixed_channels", "held_by", "held_channel", "is_admin",
+        "is_closed", "principal", "sink", "skip", "subscriptions", "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -83,7 +87,7 @@ class Subscriber:
         self.skip: Encoder | None = None
         """Makes the frame in place of a publication that excludes this connection; None: no frame is sent."""
         self._on_revoked: OnRevoked | None = None
-        self.is_fixed = False
+        self.has_fixed_channels = False
         """Whether the client chose its channels once and for all, so that an operator may not add one."""
         self.is_closed = False
         """Whether the connection is ending."""
@@ -101,6 +105,11 @@ class Subscriber:
         self.principal = principal
         self.user_id = principal.user_id
         self.is_admin = principal.is_admin
+
+    def has_live(self, channel: ChannelName) -> bool:
+        """Return whether it has a live subscription to the channel: one that proves the right to it."""
+        subscription = self.subscriptions.get(channel.text)
+        return subscription is not None and subscription.live
 
     def call_when_revoked(self, on_revoked: OnRevoked) -> None:
         """Call `on_revoked` with channel and reason when a subscription ends because its right was lost.

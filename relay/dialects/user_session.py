@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from relay.access.subscribing import First
-from relay.broker.subscription import MakeAnswer, Subscriber
+from relay.broker.subscription import MakeAnswer, MakeFirst, Subscriber
 from relay.core import Core
 from relay.dialects.request_fields import Publish
 from relay.ground.errors import Disconnect, Reason
@@ -126,7 +125,7 @@ class UserSession:
             counted=not server_side,
         )
 
-    async def subscribe_all(self, channels: tuple[ChannelName, ...], first: First) -> None:
+    async def subscribe_all(self, channels: tuple[ChannelName, ...], first: MakeFirst) -> None:
         """Subscribe to several channels in one step. Raises as `Subscriptions.subscribe_all`."""
         await self._server_side.begin()
         await self._core.subscriptions.subscribe_all(

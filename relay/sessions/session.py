@@ -43,7 +43,7 @@ LastWords = Callable[[Reason], bytes | None]
 class Session:
     """One connection, from the handshake to its end.
 
-    `idle_timeout` is in seconds. The transport decides what counts as a sign of life, and calls `alive`.
+    `idle_timeout` is in seconds. The transport decides what counts as a sign of life, and calls `keep_alive`.
     """
 
     __slots__ = (
@@ -121,7 +121,7 @@ class Session:
         """The bytes that the client's machine has acknowledged; None if the system cannot tell."""
         return self.outbox.sent_bytes
 
-    def alive(self) -> None:
+    def keep_alive(self) -> None:
         """Move the idle deadline after a sign of life, unless the deadline has passed. Called synchronously."""
         idle_deadline = trio.current_time() + self._idle_timeout
         if idle_deadline < self._idle_deadline + LIFE_PERIOD or self._scope.cancel_called:

@@ -182,7 +182,7 @@ async def test_bad_requests(tmp_path: Path) -> None:
 
 
 async def test_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pending events, attempts by outcome and dead letters are counted; without webhooks there are no such metrics."""
+    """Pending events, attempts by outcome and dead letters are counted."""
     monkeypatch.setattr("relay.hooks.webhooks.COUNT_INTERVAL", 0.05)
     async with world(tmp_path, events=["user.connected"]) as here:
         here.status = 410
@@ -194,6 +194,7 @@ async def test_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                     'relay_webhook_stopped{webhook="backend"} 1.0' in text
                     and 'relay_webhook_attempts_total{outcome="gone",webhook="backend"} 1.0' in text
                     and 'relay_webhook_pending{webhook="backend"} 1.0' in text
+                    and 'relay_webhook_dead{webhook="backend"} 0.0' in text
                     and "relay_webhook_seconds_count 1.0" in text
                 )
 
@@ -201,7 +202,7 @@ async def test_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_webhooks(tmp_path: Path) -> None:
-    """The list is empty."""
+    """The list is empty, and there are no metrics of webhooks."""
     async with running(config_for(tmp_path)) as (_, address):
         _, key = await create_key(tmp_path, "admin")
         async with http_client(address, headers={"X-API-Key": key}) as http:

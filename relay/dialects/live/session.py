@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
+from relay.access.rules import unauthenticated
 from relay.admission.rate_limits import ConnectionCounter
 from relay.api import views
 from relay.broker.subscription import Subscriber
@@ -17,7 +18,7 @@ from relay.dialects.live.typing import Typing
 from relay.dialects.user_session import UserSession
 from relay.ground import logs
 from relay.ground.clock import iso_ms
-from relay.ground.errors import Code, Reason, RefusalReason, RequestError
+from relay.ground.errors import Code, Reason, RequestError
 from relay.model.namespaces import ChannelName, SubscribeRule
 from relay.model.principal import Principal
 from relay.model.publication import Position, Publication
@@ -97,7 +98,7 @@ class LiveSession:
                 self._check_named(command)
                 await self._handle_named(command, request_id, message)
             case _ if user.principal is None:
-                raise _unauthenticated()
+                raise unauthenticated()
             case protocol.ChatSend():
                 await self._chat(user.principal, command, request_id)
             case protocol.ChatTyping(room, is_typing):
@@ -152,11 +153,11 @@ class LiveSession:
             case _:
                 channels = ()
         if not channels or any(channel.namespace.built_in for channel in channels):
-            raise _unauthenticated()
+            raise unauthenticated()
         if channels[0].namespace.subscribe is SubscribeRule.ANYONE:
             self._enter_anonymous()
         elif not self._is_anonymous:
-            raise _unauthenticated()
+            raise unauthenticated()
 
     async def _begin_anonymous(self, request_id: protocol.RequestId) -> None:
         """Answer an `auth` without a token: the client is anonymous, for a time that another one begins anew."""
@@ -233,7 +234,7 @@ class LiveSession:
         for name in principal.channels:
             try:
                 channel = self._core.namespaces.parse(name)
-                if not self._core.subscriptions.is_reader(self._user.subscriber, channel):
+                if not self._user.subscriber.has_live(channel):
                     target = protocol.Target(name, (channel,), {})
                     await self._subscribe(protocol.Subscribe(target, None), None, asked=False)
             except RequestError as refusal:
@@ -316,7 +317,7 @@ class LiveSession:
                 command.room.id,
                 command.message,
                 limit=limit,
-                is_reader=core.subscriptions.is_reader(user.subscriber, command.room),
+                is_reader=user.subscriber.has_live(command.room),
                 client_message_id=command.client_message_id,
                 origin=_Sender(self._session.outbox, fields),
             )
@@ -343,10 +344,6 @@ class LiveSession:
                 }
             )
         await self._session.send(protocol.answer("presence", {"chatroomId": room.id, "users": users}, request_id))
-
-
-def _unauthenticated() -> RequestError:
-    return RequestError(Code.UNAUTHORIZED, "Authenticate first.", reason=RefusalReason.NOT_AUTHENTICATED)
 
 
 @attrs.frozen(eq=False)

@@ -5,20 +5,17 @@ A client gets every symbol until it subscribes to some, so most connections are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import trio
 
 from relay.access.subscribing import Subscriptions
-from relay.broker.subscription import Subscriber
+from relay.broker.subscription import MakeFirst, Subscriber
 from relay.dialects.socketio.audience import EngineAudience
 from relay.dialects.socketio.engine import Engine
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Encoder, Position, Publication
-
-First = Callable[[list[tuple[Position, list[Publication]]]], list[bytes]]
-"""Makes the first frames of a connection. See `Broker.subscribe_from_history`."""
 
 
 class AllSymbols:
@@ -41,7 +38,7 @@ class AllSymbols:
         """The subscriber that the sessions share."""
         return self._subscriber
 
-    async def join(self, engine: Engine, principal: Principal, first: First) -> None:
+    async def join(self, engine: Engine, principal: Principal, first: MakeFirst) -> None:
         """Check the client's right to every symbol, send the first frames and deliver every price from then on, in one synchronous step.
 
         `first` is called synchronously with the head and the history of each channel; if it raises, the session does not join.
@@ -52,7 +49,7 @@ class AllSymbols:
         """
 
         def begin(snapshots: list[tuple[Position, list[Publication]]]) -> list[bytes]:
-            frames = first(snapshots)
+            frames = list(first(snapshots))
             self._sessions.add(engine)
             return frames
 
@@ -86,7 +83,7 @@ class AllSymbols:
                 await self._send_history(self, principal, lambda snapshots: [])
                 self._subscribed = True
 
-    async def _send_history(self, outbox: Engine | AllSymbols, principal: Principal, first: First) -> None:
+    async def _send_history(self, outbox: Engine | AllSymbols, principal: Principal, first: MakeFirst) -> None:
         await self._subscriptions.subscribe_all(self._subscriber, self._channels, principal, outbox=outbox, first=first)
 
     # -- the sink of the subscriber -----------------------------------------------------------------------------------

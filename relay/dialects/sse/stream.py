@@ -154,7 +154,7 @@ class Stream:
         shared = len(self.asked.channels) == 1 and self.key is None
         sink: Outbox | CursorSink = session.outbox if shared else CursorSink(session.outbox, place)
         with subscriptions.attach(sink, protocol.encode if shared else protocol.encode_part, session) as subscriber:
-            subscriber.is_fixed = True
+            subscriber.has_fixed_channels = True
 
             def revoked(channel: ChannelName, reason: str) -> None:
                 if reason == LOST:  # the right is there: the client comes back with its id, and is told of the loss

@@ -43,7 +43,7 @@ async def test_who_answers_pings_stays(autojump_clock: trio.testing.MockClock) -
             if client.pings > answered:
                 answered = client.pings
                 assert client.session is not None
-                client.session.alive()  # what a pong does, and nothing else: see the endpoint
+                client.session.keep_alive()  # what a pong does, and nothing else: see the endpoint
         assert client.open
         assert answered == 12
 
