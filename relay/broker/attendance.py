@@ -133,7 +133,7 @@ class Attendance:
             timer.cancel()
             at_once()
 
-    # -- what several nodes record in their database instead -----------------------------------------------------------
+    # -- recorded in the database where several nodes share one --------------------------------------------------------
 
     def _joined(self, channel: ChannelName, present: Present) -> None:
         """Announce a user with a first connection."""

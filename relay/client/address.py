@@ -58,7 +58,7 @@ class Address:
         """
         if self.tls is None:
             return await anyio.connect_tcp(self.host, self.port)
-        # Many servers and proxies end a connection without TLS's own goodbye; HTTP and WebSocket have theirs.
+        # Many servers and proxies end a connection without TLS's close notification; HTTP and WebSocket mark their own end.
         try:
             return await anyio.connect_tcp(
                 self.host, self.port, ssl_context=self.tls, tls_hostname=self.host, tls_standard_compatible=False

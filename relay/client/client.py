@@ -125,7 +125,7 @@ class Client:
         try:
             if exc is None or isinstance(exc, Exception):
                 with anyio.CancelScope(shield=True):
-                    await self._link.say_goodbye()
+                    await self._link.close_gracefully()
             if exc is None:
                 self._tasks.cancel_scope.cancel()
             return await self._tasks.__aexit__(exc_type, exc, traceback)
@@ -166,7 +166,7 @@ class Client:
             with anyio.fail_after(self._timeout if timeout is None else timeout):
                 await self._link.wait_until_connected()
         except TimeoutError:
-            raise self._link.late("The server did not answer in time") from None
+            raise self._link.timeout_error("The server did not answer in time") from None
 
     # -- channels ------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ BRIEF = 1.0
 """Seconds. A connection whose token was refused is replaced at once, unless it ended sooner than this."""
 SPREAD = 3
 """The failures to assume at least after "try again later", because every client was told so at the same moment."""
-GOODBYE_TIMEOUT = 1.0
+CLOSE_TIMEOUT = 1.0
 """Seconds that the client's close may take."""
 PING = '{"type": "ping"}'
 FINAL = frozenset({1002, 1003, 1007})
@@ -149,7 +149,7 @@ class Link:
             self.check()
             await self._changed.wait()
 
-    def late(self, what: str) -> RelayError:
+    def timeout_error(self, what: str) -> RelayError:
         """Return the error of a wait that took too long. It names why the link is not connected, if it is not."""
         lost = f" No connection: {self._why}." if self.state == "connecting" and self._why else ""
         return RelayError("timeout", f"{what}.{lost}")
@@ -159,11 +159,11 @@ class Link:
         self._owner = owner
         self.state, self._why = "connecting", ""
 
-    async def say_goodbye(self) -> None:
-        """Send what is queued, and close the connection, for at most GOODBYE_TIMEOUT seconds. Another task runs `run`."""
+    async def close_gracefully(self) -> None:
+        """Send what is queued, and close the connection, for at most CLOSE_TIMEOUT seconds. Another task runs `run`."""
         if (connection := self.connection) is not None:
-            with anyio.move_on_after(GOODBYE_TIMEOUT):
-                await connection.socket.say_goodbye()
+            with anyio.move_on_after(CLOSE_TIMEOUT):
+                await connection.socket.close_gracefully()
 
     def close(self) -> None:
         """Record that `run` has ended because the block of the client did."""

@@ -58,7 +58,7 @@ class Requests:
                 async with self._places:
                     await self._send(id_, request)
         except TimeoutError:
-            raise self._link.late("The server did not answer in time") from None
+            raise self._link.timeout_error("The server did not answer in time") from None
         if request.error is not None:
             raise request.error
         assert request.answer is not None

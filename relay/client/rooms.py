@@ -12,7 +12,7 @@ from relay.client.subscription import MAX_PENDING, Subscription
 from relay.client.values import Position, RoomInfo, RoomMember, SentMessage, StoredMessage, StoredNotification
 
 
-class Asks(Protocol):
+class RoomClient(Protocol):
     """The part of the client that rooms need."""
 
     def subscribe(
@@ -38,7 +38,7 @@ class Room:
     """One chat room. Made by `Client.room`. Every method may raise RelayError, as `Client.publish` and `Client.rest` do."""
 
     id: str
-    _client: Asks
+    _client: RoomClient
 
     @property
     def channel(self) -> str:
@@ -122,7 +122,7 @@ class Room:
 class Notifications:
     """The user's own notifications. Made by `Client.notifications`."""
 
-    _client: Asks
+    _client: RoomClient
 
     def subscribe(
         self, *, since: Position | None = None, max_pending: int = MAX_PENDING, ignore_gaps: bool = False

@@ -101,7 +101,7 @@ class Subscription:
                 raise self._end
         except TimeoutError:
             self._leave()
-            raise shared.link.late(f"{self.channel} could not be subscribed to in time") from None
+            raise shared.link.timeout_error(f"{self.channel} could not be subscribed to in time") from None
         except BaseException:
             self._leave()
             raise

@@ -55,7 +55,7 @@ class WebSocket:
         self._stream = stream
         self._state = WSConnection(ConnectionType.CLIENT)
         self._events: deque[Event] = deque()
-        self._goodbye = anyio.Event()
+        self._close_written = anyio.Event()
         self._to_write, self._queued = anyio.create_memory_object_stream[Event](MAX_QUEUED)
 
     @classmethod
@@ -126,19 +126,19 @@ class WebSocket:
         async for event in self._queued:
             await self._write(event)
             if isinstance(event, CloseConnection):
-                self._goodbye.set()
+                self._close_written.set()
 
     async def aclose(self) -> None:
-        """Close the connection at once, with nothing said."""
+        """Close the connection at once, without a close frame."""
         self._to_write.close()
         self._queued.close()
         await anyio.aclose_forcefully(self._stream)
 
-    async def say_goodbye(self) -> None:
+    async def close_gracefully(self) -> None:
         """Write what is queued and a close frame, by the task in `write`. It has no deadline of its own."""
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             await self._to_write.send(CloseConnection(1000))
-            await self._goodbye.wait()
+            await self._close_written.wait()
 
     async def _open(self, address: Address) -> None:
         await self._write(Request(host=address.authority, target=address.path + LIVE))

@@ -116,7 +116,7 @@ class ClusterPresence(NodeRows):
         """The number of rooms with a present user on any node."""
         return len(self._present)
 
-    # -- what happens on this node ------------------------------------------------------------------------------------
+    # -- changes on this node ------------------------------------------------------------------------------------------
 
     def connected(self, attendee: Attendee) -> None:
         """Record that a connection was identified."""
@@ -218,7 +218,7 @@ class ClusterPresence(NodeRows):
                 continue
             announce_signal(connection, presence_signal(room, change.user_id, change.status, change.known))
 
-    # -- what other nodes and the database say --------------------------------------------------------------------------
+    # -- changes on other nodes ----------------------------------------------------------------------------------------
 
     def take_moved(self, data: dict[str, Any]) -> None:
         """Apply the notice MOVED."""

@@ -213,7 +213,7 @@ class Ledger:
         self._outlet.write(connection, [event for span in ended for event in self._end(span, now_ms)], now_ms)
         return count
 
-    # -- what earlier runs and other nodes left -----------------------------------------------------------------------
+    # -- left by earlier runs and other nodes --------------------------------------------------------------------------
 
     async def _settle_earlier_runs(self) -> None:
         # Users of a clean stop have as long to come back as those of a crash.

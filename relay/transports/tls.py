@@ -24,7 +24,7 @@ MAX_PIECE_BYTES = 64 * 1024
 MAX_ANSWERS_BYTES = 16 * 1024
 """Further bytes of pending ciphertext: TLS's own answers to a client that asks for them and does not read."""
 
-GOODBYE_TIMEOUT = 1.0
+CLOSE_NOTIFY_TIMEOUT = 1.0
 """Seconds that a slow client may take until the close notification can be sent."""
 MIN_RECEIVE_BYTES = 16 * 1024 + 256
 """The least bytes of ciphertext per read: a whole record, because a part cannot be decrypted (RFC 8446, 5.2)."""
@@ -90,7 +90,7 @@ class TlsStream(ByteStream):
         return bool(self._pushed_back) or self._more or self._ended or self._broken is not None
 
     def receive_nowait(self, max_bytes: int | None = None) -> bytes:
-        """Return what has come, at most `max_bytes`; empty at the end, whether or not the peer said goodbye. Called synchronously.
+        """Return what has come, at most `max_bytes`; empty at the end, with or without a close notification. Called synchronously.
 
         Raises:
             BlockingIOError: nothing has come yet.
@@ -128,8 +128,8 @@ class TlsStream(ByteStream):
 
     async def send_eof(self) -> None:
         """Shut down writing."""
-        if self._say_goodbye():
-            with trio.move_on_after(GOODBYE_TIMEOUT):
+        if self._notify_close():
+            with trio.move_on_after(CLOSE_NOTIFY_TIMEOUT):
                 await self.wait_writable()
         await super().send_eof()
 
@@ -192,7 +192,7 @@ class TlsStream(ByteStream):
 
     def close(self) -> None:
         """Send a close notification, unless the client is too slow for it, and close. Idempotent."""
-        self._say_goodbye()
+        self._notify_close()
         super().close()
         self._let_go()
 
@@ -256,7 +256,7 @@ class TlsStream(ByteStream):
         except OSError as error:
             raise self._error(error) from error
 
-    def _say_goodbye(self) -> bool:
+    def _notify_close(self) -> bool:
         """Send a close notification, which shows that nothing was cut off (RFC 8446, 6.1). Return whether the kernel
         refused it.
 

@@ -325,7 +325,7 @@ async def test_a_goodbye_that_the_kernel_refuses_is_said_later(folder: Path, mon
 
 
 async def test_a_goodbye_waits_for_nobody_who_does_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.transports.tls.GOODBYE_TIMEOUT", 0.05)
+    monkeypatch.setattr("relay.transports.tls.CLOSE_NOTIFY_TIMEOUT", 0.05)
     async with established(folder) as (stream, _):
         monkeypatch.setattr(TlsStream, "_put_out", lambda stream: None)
         with trio.fail_after(1):
