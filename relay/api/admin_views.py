@@ -127,7 +127,7 @@ class KeyView(TypedDict):
 
 
 def key_entry(key: ApiKey) -> KeyView:
-    """Return what is told about one key: everything but its secret."""
+    """Return the entry of one key in answers: everything but its secret."""
     return {
         "id": key.id,
         "hint": key.hint,
