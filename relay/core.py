@@ -15,7 +15,7 @@ from relay.access.this_node import ThisNode
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
 from relay.admission.origins import OriginPolicy
-from relay.admission.user_places import UserPlaces
+from relay.admission.user_connection_limit import UserConnectionLimit
 from relay.auth.auth import Auth
 from relay.broker.presence import PresenceTable
 from relay.chat.messages import Messages
@@ -56,8 +56,8 @@ class Core:
     trusted_proxies: TrustedProxies
     """The proxies whose X-Forwarded-For header is believed."""
     metrics: Metrics
-    user_places: UserPlaces
-    """The connections of each user, where their number is limited."""
+    user_connection_limit: UserConnectionLimit
+    """Counts the connections of each user, for dialects that limit them."""
     connections: Connections
     """Every open connection. The code that owns a connection adds and removes it, no other."""
     hooks: BackendHooks

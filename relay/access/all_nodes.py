@@ -116,7 +116,7 @@ class AllNodes:
 
     async def _info(self, _: _Data) -> dict[str, Any]:
         return {
-            "id": self._connections.node,
+            "id": self._connections.run_id,
             "name": self._name,
             "version": version("relay-server"),
             "uptime": int(self._connections.uptime),
@@ -155,7 +155,7 @@ class AllNodes:
         return ConnectionPage(entries, following, sum(page["total"] for page in pages), unanswered)
 
     async def _find_connections(self, data: _Data) -> dict[str, Any]:
-        node, places = self._connections.node, data["after"]
+        node, places = self._connections.run_id, data["after"]
         page: dict[str, Any] = {
             "node": node,
             "entries": [],

@@ -95,9 +95,9 @@ class Subscriptions:
     ) -> None:
         """Check the right to a channel, answer, replay what was missed since a position, and go live.
 
-        `token` is a subscription token. In a namespace of the configuration it decides alone, and the subscription ends
-        with the reason `token_expired` when it expires, unless a later call brings a fresh one. The answer of a backend
-        hook counts like a token, with the reason `backend_expired`. `proof` is such an answer that the caller has got
+        `token` is a subscription token. In a namespace of the configuration it decides alone. When it expires, the
+        subscription ends with the reason `token_expired`, unless a later call brought a fresh one. The answer of a
+        backend hook counts like a token, with the reason `backend_expired`. `proof` is such an answer that the caller has got
         already, for this principal: the hook is not asked again.
 
         `principal` is None for a client that is not authenticated. `answer` is called synchronously, once, and makes

@@ -94,7 +94,7 @@ def blueprint(core: Core, readiness: Readiness, cluster: Cluster | None, *, sign
         if cluster is None:
             name = core.config.server.node_name or default_name()
             return success(
-                {"nodes": [{"id": core.connections.node, "name": name, "self": True, **report()}], "bus": None}
+                {"nodes": [{"id": core.connections.run_id, "name": name, "self": True, **report()}], "bus": None}
             )
         return success({"nodes": _nodes(cluster, report()), "bus": _bus(cluster)})
 

@@ -1,8 +1,8 @@
 """The users that are subscribed to each channel of a configured namespace, and the signals when that changes.
 
-If the namespace has join_leave, the other users of a channel receive `presence:join` when the first connection of a user
-subscribes, and `presence:leave` when its last one unsubscribes. If that connection ended, they receive it after the grace
-period, unless the user returned. Clients without a user are neither counted nor notified.
+If the namespace has join_leave, the other users of a channel receive signals: `presence:join` when the first connection of
+a user subscribes, `presence:leave` when its last one unsubscribes. If that connection ended, they receive the leave after
+the grace period, unless the user returned. Clients without a user are neither counted nor notified.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Broker:
     # -- publishing ---------------------------------------------------------------------------------------------------
 
     async def publish(self, draft: Draft) -> Published:
-        """Publish one draft and return its position. Always a checkpoint.
+        """Publish one draft and return its outcome. Always a checkpoint.
 
         A durable draft is committed, then delivered, before this returns. If cancelled, the draft may still have been published.
 

@@ -118,8 +118,8 @@ class ChannelRegistry:
         waits = True
 
         def loaded(head: Position) -> None:
-            # Two tasks may have asked at once. The first answer made the channel, which has missed nothing since. After a
-            # task was cancelled, nobody held back what other servers published.
+            # Two tasks may ask at once: the first answer makes the channel, which misses nothing from then on. The answer to
+            # a cancelled task is too old, because publications of other servers were not held back for it.
             if waits and name.text not in self._channels:
                 self._channels[name.text] = Channel(name, head, self._deliveries)
 

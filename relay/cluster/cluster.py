@@ -12,10 +12,10 @@ from relay.broker.broker import Broker
 from relay.cluster.bus import Bus
 from relay.cluster.delivery import Delivery
 from relay.cluster.node import HEARTBEAT, NODES_LOST, Node
-from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import MOVED, REPLACED, ClusterPresence
 from relay.cluster.questions import Questions
 from relay.cluster.signals import PASSED, SIGNAL, from_data, passed_from_data, passed_to_data, to_data
+from relay.cluster.user_connection_limit import ClusterUserConnectionLimit
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
@@ -62,9 +62,15 @@ class Cluster:
         self._clock = clock
         self._id = secrets.token_hex(6)
         self.presence = ClusterPresence(database, timers, namespaces, node_id=self._id, offline_grace=offline_grace)
-        self.places = ClusterPlaces(database, node_id=self._id)
+        self.user_connection_limit = ClusterUserConnectionLimit(database, node_id=self._id)
         self.node = Node(
-            database, self.presence, self.places, clock, id_=self._id, name=name, offline_grace=offline_grace
+            database,
+            self.presence,
+            self.user_connection_limit,
+            clock,
+            id_=self._id,
+            name=name,
+            offline_grace=offline_grace,
         )
         self.bus: Bus
         self.delivery: Delivery
@@ -137,7 +143,7 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             for service in (
                 self.presence.run,
-                self.places.run,
+                self.user_connection_limit.run,
                 self._check_rights,
                 self.questions.run,
                 self.bus.run,

@@ -12,8 +12,8 @@ from typing import Any
 import attrs
 import trio
 
-from relay.cluster.places import ClusterPlaces
 from relay.cluster.presence import ClusterPresence
+from relay.cluster.user_connection_limit import ClusterUserConnectionLimit
 from relay.ground import logs
 from relay.ground.clock import Clock
 from relay.ground.errors import RequestError
@@ -67,7 +67,7 @@ class Node:
         self,
         database: Database,
         presence: ClusterPresence,
-        places: ClusterPlaces,
+        user_connection_limit: ClusterUserConnectionLimit,
         clock: Clock,
         *,
         id_: str,
@@ -78,7 +78,7 @@ class Node:
         self.name = name
         self._database = database
         self._presence = presence
-        self._places = places
+        self._user_connection_limit = user_connection_limit
         self._clock = clock
         self._grace = offline_grace
         self._lease_ends_at = 0.0
@@ -153,7 +153,7 @@ class Node:
         if not beat.known and not first:
             log.warning("the other nodes had taken this one for dead")
             self._presence.replace()
-            self._places.replace()
+            self._user_connection_limit.replace()
         if self.cut_off:
             self.cut_off = False
             log.info("the lease is held again")

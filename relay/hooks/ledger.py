@@ -2,7 +2,7 @@
 
 A connection or a node is a holder of a span (`relay.store.spans`). A change waits in memory until the next transaction,
 some milliseconds. A holder that comes and goes meanwhile makes no event. If the process dies, the next run writes the end
-of each span that was written, or another node does once the lease of this one has ended. So each beginning that a
+of each span that was written; or another node does so, once the lease of this one has ended. So each beginning that a
 receiver was sent has its end. A span has the webhooks that were sent its beginning. So a new webhook is sent it once,
 whatever node is first, and is never sent an end alone.
 """

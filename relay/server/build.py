@@ -13,7 +13,7 @@ from relay.access.this_node import ThisNode
 from relay.admission.addresses import TrustedProxies
 from relay.admission.limits import Limits
 from relay.admission.origins import OriginPolicy
-from relay.admission.user_places import LocalPlaces
+from relay.admission.user_connection_limit import LocalUserConnectionLimit
 from relay.auth.api_keys import ApiKeys
 from relay.auth.auth import Auth
 from relay.auth.console_sessions import ConsoleSessions
@@ -95,7 +95,7 @@ def build_core(
         origins=OriginPolicy(config.server.allowed_origins),
         trusted_proxies=TrustedProxies(config.server.trusted_proxies),
         metrics=Metrics(),
-        user_places=LocalPlaces() if cluster is None else cluster.places,
+        user_connection_limit=LocalUserConnectionLimit() if cluster is None else cluster.user_connection_limit,
         connections=connections,
         hooks=hooks,
         rights=rights,

@@ -71,7 +71,7 @@ class Connections:
     """The open connections of one server."""
 
     def __init__(self) -> None:
-        self.node = secrets.token_hex(4)
+        self.run_id = secrets.token_hex(4)
         """The id of this run of the server."""
         self._ids = ConnectionIds()
         self.watcher: ConnectionWatcher | None = None

@@ -132,7 +132,7 @@ async def test_a_revoked_key_ends_sessions_on_every_node_at_once(tmp_path: Path)
 async def test_places_of_users_count_on_all_nodes(tmp_path: Path) -> None:
     """Also at the same moment, and what a node had is free when it is gone."""
     async with nodes(tmp_path, 2) as started:
-        places = [node.server.core.user_places for node in started]
+        places = [node.server.core.user_connection_limit for node in started]
         taken: list[int] = []
 
         async def take(index: int) -> None:

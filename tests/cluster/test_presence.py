@@ -199,7 +199,7 @@ async def test_a_node_that_others_took_for_dead_leaves_no_rows(tmp_path: Path, m
         async with live(two.address, "bob") as bob:
             await join(bob, room)
             await bob.ask(type="subscribe", channel="game:1")
-            assert await two.server.core.user_places.take("bob", 3)
+            assert await two.server.core.user_connection_limit.take("bob", 3)
             await trio.sleep(0.3)
             assert rows() == set()
             node._beat = beat

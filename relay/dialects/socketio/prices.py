@@ -68,7 +68,7 @@ class Prices:
         key = await self._key((payload or {}).get("apiKey"), socket.engine.address)
         if key.tier != "pro":
             raise Refused("Pro subscription required")
-        if not await self.core.user_places.take(key.user_id, self._connections_per_user):
+        if not await self.core.user_connection_limit.take(key.user_id, self._connections_per_user):
             raise Refused("Connection limit exceeded")
         return PriceConnection(self, socket, key)
 
@@ -209,4 +209,4 @@ class PriceConnection:
         if self._subscriber is not None:
             self._prices.core.subscriptions.detach(self._subscriber)
         self._watch.close()
-        self._prices.core.user_places.give_back(self._principal.user_id)
+        self._prices.core.user_connection_limit.give_back(self._principal.user_id)

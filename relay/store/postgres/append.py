@@ -1,7 +1,7 @@
 """Commits the drafts of a whole batch: one statement gives the offsets and stores the publications.
 
-The head row of each channel is locked by its update, in the order of the channels' names, so that two nodes never wait
-for each other, and offsets are dense whatever the nodes do. Functions of a transaction run in the store's thread.
+The update of a channel's head row locks it, in the order of the channels' names. So two nodes never wait for each other,
+and offsets are dense whatever the nodes do. Functions of a transaction run in the store's thread.
 """
 
 from __future__ import annotations

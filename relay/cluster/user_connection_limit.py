@@ -1,4 +1,4 @@
-"""The connections of each user on all nodes. See `relay.admission.user_places`."""
+"""Limits the connections of each user on all nodes. See `relay.admission.user_connection_limit`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRY_INTERVAL = 1.0
 """Seconds until the counts are written again, after the database failed."""
 
 
-class ClusterPlaces(NodeRows):
+class ClusterUserConnectionLimit(NodeRows):
     """The connections of this node's users, counted with those of the other nodes in the database."""
 
     def __init__(self, database: Database, *, node_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Counts the connections of each user, where their number is limited."""
+"""Limits the connections of each user, in dialects that have such a limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Protocol
 
 
-class UserPlaces(Protocol):
-    """The connections of users: of one server, or of all nodes of a database."""
+class UserConnectionLimit(Protocol):
+    """A limit on the connections of each user: of one server, or of all nodes of a database."""
 
     async def take(self, user_id: str, maximum: int) -> bool:
         """Count one more connection of a user. Return False, and count none, if it has `maximum`. Not cancelled."""
@@ -16,8 +16,8 @@ class UserPlaces(Protocol):
         """Count one connection less."""
 
 
-class LocalPlaces:
-    """The connections of one server's users."""
+class LocalUserConnectionLimit:
+    """The limit of one server."""
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
