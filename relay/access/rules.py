@@ -45,7 +45,7 @@ async def check_subscribe(
         case SubscribeRule.USERS | SubscribeRule.OWNER:
             _check_user(known, channel)
         case SubscribeRule.ROOM:
-            await rooms.may_read(known, channel.id)
+            await rooms.readable(known, channel.id)
         case SubscribeRule.GRANTED | SubscribeRule.NOBODY:
             basis_to_subscribe(known, channel)
         case _:

@@ -61,7 +61,7 @@ def blueprint(sources: Sources) -> Blueprint:
     @routes.get(PATH)
     @describe("Return the metrics for Prometheus.", OPERATOR, media={"text/plain": str})
     async def metrics() -> Response:
-        if not may_read_unasked(core, request, allowed):
+        if not may_read_without_credentials(core, request, allowed):
             await admin_of(core, request)
         # In a thread, because the kernel takes too long to list ten thousand open files.
         process = await trio.to_thread.run_sync(generate_latest, of_process)
@@ -76,7 +76,7 @@ def blueprint(sources: Sources) -> Blueprint:
     return routes
 
 
-def may_read_unasked(core: Core, request: Request, allowed: TrustedProxies) -> bool:
+def may_read_without_credentials(core: Core, request: Request, allowed: TrustedProxies) -> bool:
     """Return whether a request certainly comes from an address that may read metrics.
 
     An address of this machine counts only if the request is local, and no web page in a browser here makes it.

@@ -96,7 +96,7 @@ class Messages:
         text = checked_text(text)
         key = self._key(principal, room_id, client_message_id)
         if not is_reader:
-            await self._rooms.may_read(principal, room_id)
+            await self._rooms.readable(principal, room_id)
         limit()
         channel = self._namespace.channel(room_id)
         now_ms = self._clock.now_ms()
@@ -158,7 +158,7 @@ class Messages:
         """Return messages of a room, newest first, and how many it has. `before`, a message id, replaces `offset`.
 
         Raises:
-            RequestError: as `Rooms.may_read`; or the room has no message `before`.
+            RequestError: as `Rooms.readable`; or the room has no message `before`.
         """
 
         def query(connection: Transaction) -> tuple[list[Message], int]:

@@ -63,7 +63,7 @@ class Rooms:
         """
         return await self._database.read(lambda connection: visible(connection, principal, room_id))
 
-    async def may_read(self, principal: Principal, room_id: str) -> Room:
+    async def readable(self, principal: Principal, room_id: str) -> Room:
         """Return a room that the principal may read. The same right covers subscriptions and the list of present users.
 
         Raises:
@@ -165,7 +165,7 @@ class Rooms:
     # -- members ------------------------------------------------------------------------------------------------------
 
     async def members(self, principal: Principal, room_id: str, *, limit: int, offset: int) -> tuple[list[Member], int]:
-        """Return one page of a room's members, in the order of joining, and their number. Raises as `may_read`."""
+        """Return one page of a room's members, in the order of joining, and their number. Raises as `readable`."""
 
         def query(connection: Transaction) -> tuple[list[Member], int]:
             room = readable(connection, principal, room_id)

@@ -20,7 +20,7 @@ from relay.ground.errors import RequestError
 from relay.store.database import Database
 from relay.store.notices import announce, notice, notify
 from relay.store.postgres import nodes, places
-from relay.store.postgres.words import serves_nobody
+from relay.store.postgres.error_texts import serves_no_client
 from relay.store.transaction import Transaction
 
 LEASE_PERIOD = 8.0
@@ -187,7 +187,7 @@ class Node:
 
         A row that is gone proves it after SETTLE_PERIOD, in which this node could have written it again.
         """
-        if serves_nobody(self._database.last_error or ""):
+        if serves_no_client(self._database.last_error or ""):
             self._gone_since = None
             return False
         known: list[bool] = []

@@ -15,7 +15,7 @@ from relay.ground.errors import Disconnect, Reason
 from relay.model.namespaces import ChannelName
 from relay.model.principal import Principal
 from relay.model.publication import Position, Published
-from relay.sessions.session import LastWords, Session
+from relay.sessions.session import MakeLastMessage, Session
 
 Take = Callable[[str], Awaitable[None]]
 """Handles one text frame. It answers a RequestError itself; a Disconnect ends the session."""
@@ -42,19 +42,19 @@ class UserSession:
         take: Take,
         *,
         on_revoked: Callable[[ChannelName, str], None],
-        last_words: LastWords,
+        make_last_message: MakeLastMessage,
         principal: Principal | None = None,
     ) -> None:
         """Take the client's frames in order, until the client closes.
 
         With a `principal` the session begins authenticated. `on_revoked` is called synchronously when a right was lost;
-        it must not raise. `last_words` makes the message before the close, for the reason of the close.
+        it must not raise. `make_last_message` makes the message before the close, for the reason of the close.
 
         Raises:
             Disconnect: a binary frame came, or `take` raised it.
         """
         session = self._session
-        session.last_words = last_words
+        session.make_last_message = make_last_message
         self.subscriber.call_when_revoked(on_revoked)
         with self._server_side:
             if principal is not None:

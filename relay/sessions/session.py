@@ -37,7 +37,8 @@ class Socket(Protocol):
         """Send a close and wait for the client's; the caller bounds the time."""
 
 
-LastWords = Callable[[Reason], bytes | None]
+MakeLastMessage = Callable[[Reason], bytes | None]
+"""Makes the last message of a dialect before a close, for its reason; None: there is none. Called synchronously."""
 
 
 class Session:
@@ -57,7 +58,7 @@ class Session:
         "compresses",
         "dialect",
         "headers",
-        "last_words",
+        "make_last_message",
         "number",
         "opened_at",
         "outbox",
@@ -101,8 +102,8 @@ class Session:
         """The subscriber of the connection, while it has one. See `connections.ClientConnection`."""
         self.reason: Reason | None = None
         """Why the server ends the connection, once it does."""
-        self.last_words: LastWords | None = None
-        """Called synchronously with the reason before the close; returns one last message of the dialect, or None."""
+        self.make_last_message: MakeLastMessage | None = None
+        """Makes the last message before the close; None: the dialect sends none."""
         self.opened_at = trio.current_time()
         """When the session began, on `trio.current_time()`."""
         self._idle_timeout = idle_timeout
@@ -173,7 +174,7 @@ class Session:
             self.reason = self._reason_of_end()
         await self._close(self.reason, socket)
         # Objects in a circle would stay in memory until the garbage collector looks at everything.
-        self.last_words = None
+        self.make_last_message = None
         del self.receive
 
     def _reason_of_end(self) -> Reason:
@@ -184,9 +185,9 @@ class Session:
     async def _close(self, reason: Reason, socket: Socket) -> None:
         self.outbox.seal()
         with trio.move_on_after(CLOSE_TIMEOUT):
-            words = self.last_words(reason) if self.last_words is not None else None
-            if words is not None:
-                await self.outbox.send(self._framing.message(words))
+            message = self.make_last_message(reason) if self.make_last_message is not None else None
+            if message is not None:
+                await self.outbox.send(self._framing.message(message))
             await socket.close(reason.close_code, reason.text)
             await self.outbox.wait_until_written()
 

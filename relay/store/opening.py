@@ -82,7 +82,7 @@ def unwritable(config: StoreConfig, database: Database) -> StoreError:
     """Return an error that says why the last write to the open database failed, and what to do if that is known."""
     failure = database.last_error or ""
     if config.url is None:
-        from relay.store.sqlite.words import cure
+        from relay.store.sqlite.error_texts import cure
 
         return StoreError(f"{config.path} cannot be written: {failure}.{cure(failure, config.path.parent)}")
     from relay.store.postgres.database import shown

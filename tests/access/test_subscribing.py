@@ -37,9 +37,9 @@ class GatedRooms(Rooms):
     asked: trio.Event
     gate: trio.Event
 
-    async def may_read(self, principal: Principal, room_id: str) -> Room:
-        """Return as `Rooms.may_read`, once the gate is open."""
-        room = await super().may_read(principal, room_id)
+    async def readable(self, principal: Principal, room_id: str) -> Room:
+        """Return as `Rooms.readable`, once the gate is open."""
+        room = await super().readable(principal, room_id)
         self.asked.set()
         await self.gate.wait()
         return room

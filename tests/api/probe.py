@@ -22,7 +22,7 @@ from relay.store import api_keys as keys
 from relay.store.api_keys import ApiKey, Tier
 from relay.store.database import Database
 from relay.store.opening import running_database
-from relay.store.sqlite.words import meaning
+from relay.store.sqlite.error_texts import meaning
 from tests.parts import SetClock
 from tests.running import config_for, running
 from tests.stores import config_for as store_config_for

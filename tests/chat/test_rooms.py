@@ -24,7 +24,7 @@ MEMBERS_ONLY: tuple[RoomType, ...] = ("group", "private")
 # -- rights ------------------------------------------------------------------------------------------------------------
 
 WAYS_TO_READ: list[Callable[[Parts, Principal, str], Awaitable[Any]]] = [
-    lambda parts, who, room: parts.rooms.may_read(who, room),
+    lambda parts, who, room: parts.rooms.readable(who, room),
     lambda parts, who, room: post(parts, who, room, "x"),
     lambda parts, who, room: parts.messages.page(who, room, limit=1, offset=0, before=None),
     lambda parts, who, room: parts.rooms.members(who, room, limit=1, offset=0),
@@ -167,7 +167,7 @@ async def test_a_right_that_is_lost_while_it_is_looked_up(tmp_path: Path) -> Non
             parts.broker.identify(subscriber, Principal("bob"))
             name = parts.namespaces.parse(f"chatroom:{room.id}")
             with parts.broker.reserved(subscriber, [name], maximum=10) as [subscription]:
-                await parts.rooms.may_read(BOB, room.id)
+                await parts.rooms.readable(BOB, room.id)
                 await parts.rooms.update(CORA, room.id, {"type": "private"})
                 assert subscription.ended
 
@@ -217,7 +217,7 @@ async def test_join_and_leave_are_idempotent(tmp_path: Path) -> None:
         for type_ in ("public", "group"):
             room = await make(parts, type_)
             assert [(await parts.rooms.join(BOB, room.id)).member_count for _ in range(2)] == [3, 3]
-            assert (await parts.rooms.may_read(BOB, room.id)).member_count == 3
+            assert (await parts.rooms.readable(BOB, room.id)).member_count == 3
             assert [(await parts.rooms.leave(BOB, room.id)).member_count for _ in range(2)] == [2, 2]
             assert [(await parts.rooms.leave(ROOT, room.id)).member_count for _ in range(2)] == [2, 2]
 
@@ -263,7 +263,7 @@ async def test_who_is_no_member_any_more(tmp_path: Path, type_: RoomType, how: s
                 assert [one.get("revoked") for one in heard] == [channel]
                 assert heard[0]["reason"]
                 refused = Code.FORBIDDEN if type_ == "group" else Code.NOT_FOUND
-                assert await code_of(parts.rooms.may_read(MIA, room.id)) is refused
+                assert await code_of(parts.rooms.readable(MIA, room.id)) is refused
 
 
 async def test_an_admin_that_is_removed_listens_on(tmp_path: Path) -> None:
@@ -284,11 +284,11 @@ async def test_the_creator_leaves_only_by_itself(tmp_path: Path) -> None:
         for who in (CORA, ROOT):
             assert await code_of(parts.rooms.remove_member(who, room.id, "cora")) is Code.CONFLICT
         assert (await parts.rooms.leave(CORA, room.id)).member_count == 1
-        assert await code_of(parts.rooms.may_read(CORA, room.id)) is Code.FORBIDDEN
+        assert await code_of(parts.rooms.readable(CORA, room.id)) is Code.FORBIDDEN
         assert (await parts.rooms.update(CORA, room.id, {"name": "N"})).name == "N"
         assert [one.id for one in (await parts.rooms.visible(CORA, type_=None, limit=9, offset=0))[0]] == [room.id]
         await parts.rooms.join(CORA, room.id)
-        assert (await parts.rooms.may_read(CORA, room.id)).member_count == 2
+        assert (await parts.rooms.readable(CORA, room.id)).member_count == 2
 
 
 async def test_many_join_and_leave_at_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from relay.cluster import node as node_module
-from relay.store.postgres.words import serves_nobody
+from relay.store.postgres.error_texts import serves_no_client
 from tests.cluster.nodes import eventually, nodes
 from tests.cluster.test_heads import database_of
 from tests.postgres import shared_server
@@ -64,4 +64,4 @@ async def test_a_row_that_is_gone_cuts_the_node_off_only_after_a_while(
     ],
 )
 def test_what_proves_that_nobody_is_served(error: str, nobody: bool) -> None:
-    assert serves_nobody(error) is nobody
+    assert serves_no_client(error) is nobody

@@ -34,7 +34,7 @@ class ChannelsSession:
     async def run(self) -> None:
         """Handle commands until the client closes."""
         await self._user.run(
-            self._take, on_revoked=self._revoked, last_words=self._last_words, principal=self._principal
+            self._take, on_revoked=self._revoked, make_last_message=self._last_message, principal=self._principal
         )
 
     async def _take(self, message: str) -> None:
@@ -72,7 +72,7 @@ class ChannelsSession:
         data = {"channel": protocol.name_of(channel), "reason": reason}
         self._session.outbox.push(text_frame(self._answer("unsubscribed", data)))
 
-    def _last_words(self, reason: Reason) -> bytes | None:
+    def _last_message(self, reason: Reason) -> bytes | None:
         if reason is not Reason.TOKEN_EXPIRED:
             return None
         return protocol.error(RequestError(Code.UNAUTHORIZED, "The token has expired."), self._core.clock.now_ms())

@@ -94,6 +94,7 @@ class Target:
     """The target of a `subscribe` or `unsubscribe`: one channel, or several of the market."""
 
     word: str
+    """The field `channel` of the frame: a word of this API such as `chatroom`, or a full name."""
     channels: tuple[ChannelName, ...]
     fields: Mapping[str, object]
     """The fields that named the channel. They are sent back in the answer."""

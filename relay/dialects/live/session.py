@@ -51,7 +51,7 @@ class LiveSession:
         deadline = trio.current_time() + self._core.config.limits.auth_timeout
         self._session.set_deadline(deadline, Reason.UNAUTHORIZED)
         try:
-            await self._user.run(self._take, on_revoked=self._revoked, last_words=self._last_words)
+            await self._user.run(self._take, on_revoked=self._revoked, make_last_message=self._last_message)
         finally:
             self._end_anonymous()
 
@@ -210,7 +210,7 @@ class LiveSession:
             await session.send(protocol.auth_error(refusal, request_id))
             if refusal.code is Code.FORBIDDEN:
                 return
-            session.last_words = None
+            session.make_last_message = None
             raise wire.end_of(refusal) from refusal
         await self._user.authenticated(principal)
         self._end_anonymous()
@@ -240,7 +240,7 @@ class LiveSession:
             except RequestError as refusal:
                 await self._session.send(protocol.error(refusal, "auth"))
 
-    def _last_words(self, reason: Reason) -> bytes | None:
+    def _last_message(self, reason: Reason) -> bytes | None:
         if reason is Reason.UNAUTHORIZED:
             return protocol.auth_error(RequestError(Code.UNAUTHORIZED, "No valid token came in time."))
         if reason is Reason.TOKEN_EXPIRED:

@@ -264,7 +264,7 @@ def connect(url: str, password_file: Path | None) -> psycopg.Connection[Any]:
     """Open a connection in autocommit mode, in the caller's thread.
 
     Raises:
-        psycopg.Error: it cannot be opened; `relay.store.postgres.words` puts that into words.
+        psycopg.Error: it cannot be opened; `relay.store.postgres.error_texts` puts that into words.
         StoreError: the URL or the password file cannot be used.
     """
     raw = psycopg.connect(**parameters_of(url, password_file), autocommit=True)

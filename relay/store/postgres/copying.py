@@ -12,8 +12,8 @@ import psycopg
 from relay.store.errors import StoreError
 from relay.store.postgres.connection import PostgresTransaction, connect
 from relay.store.postgres.epochs import settle_epochs
+from relay.store.postgres.error_texts import unusable
 from relay.store.postgres.schema import check_schema, check_server, migrate
-from relay.store.postgres.words import unusable
 from relay.store.tables import COUNTED, TABLES, quoted_columns
 
 ENDING_PERIOD = 2.0

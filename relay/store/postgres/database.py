@@ -11,8 +11,8 @@ import psycopg
 from relay.store.database import Database
 from relay.store.postgres.connection import Connection, parameters_of
 from relay.store.postgres.engine import PostgresEngine
+from relay.store.postgres.error_texts import unusable
 from relay.store.postgres.schema import migrate
-from relay.store.postgres.words import unusable
 
 
 @asynccontextmanager

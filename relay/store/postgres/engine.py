@@ -24,9 +24,9 @@ from relay.store.meta import set_meta
 from relay.store.postgres.batch import OWN_ERRORS, Announce, LostAnswerError, run_loads, run_writes
 from relay.store.postgres.connection import NOTIFY_CHANNEL, Connection, PostgresTransaction
 from relay.store.postgres.epochs import settle_epochs
+from relay.store.postgres.error_texts import meaning
 from relay.store.postgres.listener import Listener, open_listener
 from relay.store.postgres.schema import check_schema, check_server
-from relay.store.postgres.words import meaning
 from relay.store.transaction import Transaction
 
 PING_INTERVAL = 5.0

@@ -12,8 +12,8 @@ import psycopg
 
 from relay.store.errors import StoreError
 from relay.store.postgres.connection import PostgresTransaction, connect
+from relay.store.postgres.error_texts import unusable
 from relay.store.postgres.schema import MIGRATIONS, RUNTIME_TABLES, check_schema, check_server, stored_version
-from relay.store.postgres.words import unusable
 from relay.store.tables import TABLES
 from relay.store.verification import Finding, bounded, offsets, rooms, webhooks
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from relay.store.errors import StoreError
 from relay.store.publications import mark_as_copy
 from relay.store.sqlite.connection import open_sync, unusable
+from relay.store.sqlite.error_texts import cure
 from relay.store.sqlite.migrations import check_version
-from relay.store.sqlite.words import cure
 
 BESIDE = ("-wal", "-shm", "-journal", ".lock")
 """The endings of files that belong to the database beside them."""

@@ -24,7 +24,7 @@ from aiosqlite.core import _STOP_RUNNING_SENTINEL
 
 from relay.ground import logs
 from relay.store.errors import StoreError
-from relay.store.sqlite import words
+from relay.store.sqlite import error_texts
 
 T = TypeVar("T")
 
@@ -222,7 +222,7 @@ def unusable(path: Path, error: sqlite3.Error | OSError) -> StoreError:
         return StoreError(_not_writable(path, hidden.strerror))
     if not in_folder:
         return StoreError(f"The folder of the database does not exist: {path.parent}. Create it, or change store.path.")
-    cure = words.cure(str(error), path.parent)
+    cure = error_texts.cure(str(error), path.parent)
     if isinstance(error, OSError):
         return StoreError(
             f"{path} cannot be written: {error.strerror}.{cure}" if cure else _not_writable(path, error.strerror)

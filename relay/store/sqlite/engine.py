@@ -14,7 +14,7 @@ from relay.store.engine import Entry
 from relay.store.sqlite.batch import OWN_ERRORS, execute
 from relay.store.sqlite.checkpoint import move_log, probe, roll_back
 from relay.store.sqlite.connection import Connection
-from relay.store.sqlite.words import meaning
+from relay.store.sqlite.error_texts import meaning
 from relay.store.transaction import Transaction
 
 CHECKPOINT_ROWS = 2000

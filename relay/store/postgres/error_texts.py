@@ -56,7 +56,7 @@ _SERVES_NOBODY = (
 _UNCERTAIN = ("timeout", "timed out", "unreachable", "No route", "resolve", "translate")
 
 
-def serves_nobody(error: str) -> bool:
+def serves_no_client(error: str) -> bool:
     """Return whether an error proves that the server serves no other client either: it said so, or nothing listens there."""
     return any(part in error for part in _SERVES_NOBODY) and not any(part in error for part in _UNCERTAIN)
 
