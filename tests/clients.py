@@ -13,8 +13,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 from wsproto.utilities import LocalProtocolError
 
 from tests.running import token
-
-ANSWER_TIMEOUT = 5.0
+from tests.waiting import TIMEOUT
 
 
 class Client:
@@ -28,8 +27,8 @@ class Client:
         await self.connection.send_message(json.dumps(message))
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next message; one that does not come within ANSWER_TIMEOUT is a failure."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        """Return the next message; one that does not come within TIMEOUT is a failure."""
+        with trio.fail_after(TIMEOUT):
             message = json.loads(await self.connection.get_message())
         assert isinstance(message, dict)
         return message
@@ -67,7 +66,7 @@ class Client:
     async def closed(self) -> tuple[int, list[dict[str, Any]]]:
         """Wait for the server's close; returns its code and the messages before it."""
         messages = []
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             try:
                 while True:
                     messages.append(json.loads(await self.connection.get_message()))

@@ -12,7 +12,8 @@ import h11
 import httpx
 import trio
 
-ANSWER_TIMEOUT = 10.0
+from tests.waiting import TIMEOUT
+
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Trusts nobody. httpx would read all certificates of the system for each client, which takes 20 ms of CPU."""
 
@@ -54,7 +55,7 @@ class HttpConnection:
         data += self._state.send(h11.Data(data=payload)) or b""
         data += self._state.send(h11.EndOfMessage()) or b""
         try:
-            with trio.fail_after(ANSWER_TIMEOUT):
+            with trio.fail_after(TIMEOUT):
                 await self.stream.send_all(data)
                 return await self._answer()
         except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:

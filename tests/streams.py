@@ -14,8 +14,7 @@ import h11
 import trio
 
 from tests.virtual import events_of
-
-ANSWER_TIMEOUT = 10.0
+from tests.waiting import TIMEOUT
 
 
 class Stream:
@@ -37,7 +36,7 @@ class Stream:
 
     async def begin(self) -> None:
         """Receive the head."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             response = await self._next()
         assert isinstance(response, h11.Response)
         self.status = response.status_code
@@ -45,14 +44,14 @@ class Stream:
 
     async def event(self) -> dict[str, Any]:
         """Return the next event; one that does not come in time is a failure."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             while not self._events:
                 assert await self._more(), f"the stream ended: {self.text!r}"
         return self._taken()
 
     async def ended(self) -> list[dict[str, Any]]:
         """Wait for the end, and return the events before it."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             while await self._more():
                 pass
         events = []
@@ -62,7 +61,7 @@ class Stream:
 
     async def body(self) -> Any:
         """Return the JSON of an answer that is not a stream."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             while await self._more(events=False):
                 pass
         return json.loads(self.text)

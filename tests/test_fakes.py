@@ -14,6 +14,7 @@ from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import GONE, Outbox, Transport, flush
 from relay.transports.stream import ByteStream
 from tests.fakes import MemoryTransport, RecordingSink
+from tests.waiting import TIMEOUT
 
 
 @attrs.frozen
@@ -87,7 +88,7 @@ async def test_a_transport(make: Callable[[], Wire]) -> None:
         await wire.transport.wait_writable()
     assert waiting.cancelled_caught
     received = bytearray()
-    with trio.fail_after(5):
+    with trio.fail_after(TIMEOUT):
         while len(received) < len(sent):
             received += wire.received()
             await trio.sleep(0.001)

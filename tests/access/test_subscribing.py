@@ -27,6 +27,7 @@ from relay.sessions.outbox import Outbox
 from relay.store.rooms import Room
 from tests.fakes import MemoryTransport
 from tests.parts import Parts, admin, encode, open_parts, user
+from tests.waiting import TIMEOUT
 
 MAXIMUM = 2
 
@@ -130,7 +131,7 @@ async def test_a_right_that_is_lost_while_it_is_looked_up_ends_the_subscription(
             except RequestError as refusal:
                 refusals.append(refusal.code)
 
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask)
                 await rooms.asked.wait()

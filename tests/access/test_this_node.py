@@ -14,6 +14,7 @@ from relay.model.namespaces import ChannelName
 from relay.model.publication import Draft
 from tests.kept import recent
 from tests.parts import Parts, open_parts
+from tests.waiting import TIMEOUT
 
 
 async def publish(parts: Parts, name: ChannelName) -> None:
@@ -43,7 +44,7 @@ async def test_a_deleted_history_is_not_written_again(tmp_path: Path) -> None:
             engine.execute = execute
             result = await execute(loads, writes)
             nursery.start_soon(write_behind.write)
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 while not parts.database.waiting_writes:
                     await trio.sleep(0)
             return result

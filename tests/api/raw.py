@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import trio
 
-ANSWER_TIMEOUT = 10.0
+from tests.waiting import TIMEOUT
 
 
 @attrs.frozen
@@ -49,7 +49,7 @@ class RawConnection:
 
     async def answer(self, *, without_body: bool = False) -> Answer:
         """Return the next response; ConnectionError if the connection ends before it does."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             head = (await self._until(b"\r\n\r\n")).decode().split("\r\n")
             headers = {
                 name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)
@@ -62,7 +62,7 @@ class RawConnection:
 
     async def ended(self) -> bytes:
         """Wait for the end of the connection; returns what came before it."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             try:
                 while True:
                     await self._more()

@@ -23,6 +23,7 @@ from tests.api.probe import create_key
 from tests.clients import connect, live
 from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
+from tests.waiting import TIMEOUT
 
 HOSTILE = 'ann<img src=x onerror="alert(1)">'
 
@@ -55,7 +56,7 @@ class Admin:
 
     async def until_connections(self, count: int) -> None:
         """Wait until so many connections are open."""
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while len(self.server.core.connections) != count:
                 await trio.sleep(0.01)
 
@@ -364,7 +365,7 @@ class Lines:
 
     async def next(self) -> Any:
         """Return the next line; None at the end."""
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while (line := await self._line()) == b"\n":
                 pass
             return json.loads(line) if line else None
@@ -399,14 +400,14 @@ async def test_a_tail_shows_what_matches(tmp_path: Path) -> None:
         async with tailed(admin, "pattern=*t*y:*") as lines:
             for channel in ("community:c1", "trades", "community:c2"):
                 await admin.publish(channel, text=HOSTILE)
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 first, second = await lines.next(), await lines.next()
         assert (first["channel"], second["channel"]) == ("community:c1", "community:c2")
         assert (first["type"], first["offset"], first["data"]["text"]) == ("post:created", 1, HOSTILE)
         async with tailed(admin, "pattern=trades") as lines:
             await admin.publish("trades", n=2)
             assert (await lines.next())["data"]["n"] == 2
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while admin.server.broker.channels.taps:
                 await trio.sleep(0.01)
 
@@ -416,7 +417,7 @@ async def test_a_tail_drops_and_counts(tmp_path: Path) -> None:
     async with administered(tmp_path) as admin, tailed(admin, "rate=2") as lines:
         items = [{"channel": "trades", "data": {"n": number}} for number in range(10)]
         await admin.http.post("/v1/publish", json=items)
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             assert [(await lines.next())["data"]["n"] for _ in range(2)] == [0, 1]
             assert await lines.next() == {"skipped": 8}
             await admin.publish("trades", n=10)

@@ -15,6 +15,7 @@ from tests.api.probe import create_key
 from tests.api.test_admin import Admin, Lines, administered
 from tests.clients import live
 from tests.running import bearer
+from tests.waiting import TIMEOUT
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ async def test_a_console_that_opens_late_gets_what_is_kept(tmp_path: Path) -> No
     async with administered(tmp_path) as admin:
         await trio.sleep(0.3)
         async with streamed(admin) as one, streamed(admin) as two:
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 first = [await one.next() for _ in range(4)]
                 assert [await two.next() for _ in range(4)] == first, "each console gets the same lines"
         assert [entry["at"] for entry in first] == sorted({entry["at"] for entry in first})
@@ -77,7 +78,7 @@ async def test_streams_are_bounded(tmp_path: Path) -> None:
             refused = await admin.http.get(figures.PATH)
             assert refused.status_code == 503
             assert "Retry-After" in refused.headers
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while (await admin.http.get(f"{figures.PATH}/")).status_code != 404:
                 await trio.sleep(0.01)
             async with streamed(admin) as lines:

@@ -28,6 +28,7 @@ from tests.clients import connect, live
 from tests.e2e.test_dialects import price_socket
 from tests.http_client import http_client
 from tests.running import bearer, config_for, running, token
+from tests.waiting import TIMEOUT
 
 Result = TypeVar("Result")
 SOCKETIO = "/socket.io/?EIO=4"
@@ -63,7 +64,7 @@ class Managed:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition, at most 5 seconds."""
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while not condition():
                 await trio.sleep(0.01)
 
@@ -395,7 +396,7 @@ async def test_disconnect_of_a_client_of_socketio_over_websocket(tmp_path: Path)
         [peer] = relay.server.core.connections.of_user("trader")
         assert (peer.dialect, peer.address) == ("socketio", "127.0.0.1")
         await relay.send(cent.DisconnectRequest(user="trader"))
-        with trio.fail_after(5), pytest.raises(ConnectionClosed) as closed:
+        with trio.fail_after(TIMEOUT), pytest.raises(ConnectionClosed) as closed:
             while True:
                 await socket.get_message()
         assert closed.value.reason is not None

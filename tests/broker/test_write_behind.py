@@ -16,6 +16,7 @@ from relay.ground.timers import Timers
 from relay.model.namespaces import ChannelName, Namespaces
 from relay.model.publication import Draft, Outcome, Position, Publication, Unwritten
 from tests.parts import SetClock
+from tests.waiting import TIMEOUT
 
 KINDS = Namespaces(entities=(), history_period=60.0, durable=())
 
@@ -71,7 +72,7 @@ async def test_the_last_write_waits_for_the_one_under_way(monkeypatch: pytest.Mo
     names = [KINDS["event"].channel(str(number)) for number in range(3)]
     await broker.publish_many([Draft(name, "t", {}, 0) for name in names])
     writing = WriteBehind(broker, store)
-    with trio.fail_after(5):
+    with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writing.write)
             await trio.testing.wait_all_tasks_blocked()

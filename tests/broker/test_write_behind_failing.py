@@ -26,7 +26,7 @@ from relay.store.sqlite.database import running_database
 from relay.store.sqlite.publications import SqlitePublications
 from relay.store.sqlite.verification import verify
 from tests.kept import recent
-from tests.waiting import until
+from tests.waiting import TIMEOUT, until
 
 KINDS = Namespaces(entities=(), history_period=3600.0, durable=())
 
@@ -54,7 +54,7 @@ class Store:
         engine = self.database._engine
         assert isinstance(engine, engine_module.SqliteEngine)
         await engine.writer.run(lambda c: c.execute(f"PRAGMA query_only = {int(read_only)}").fetchall())
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while self.database.healthy is read_only:
                 with suppress(RequestError):
                     await self.database.write(lambda c: set_meta(c, "noticed", ""))

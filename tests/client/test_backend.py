@@ -14,6 +14,7 @@ import pytest
 from relay.client.python import Backend, Client, Draft, Position, Receipt, RelayError
 from tests.client.loops import backend, client, cutter, on_both, restart, run, until, unused_port
 from tests.running import RelayProcess, token
+from tests.waiting import TIMEOUT
 
 
 async def kept(reader: Client, channel: str) -> list[object]:
@@ -176,7 +177,7 @@ def test_no_server(loop: str) -> None:
 
     async def test() -> None:
         async with Backend(f"http://127.0.0.1:{unused_port()}", api_key="k", timeout=0.5) as publisher:
-            with pytest.raises(RelayError) as error, anyio.fail_after(5):
+            with pytest.raises(RelayError) as error, anyio.fail_after(TIMEOUT):
                 await publisher.publish("orders:1", {})
             assert (error.value.code, error.value.temporary) == ("disconnected", True)
             assert "refused" in str(error.value)
@@ -192,7 +193,7 @@ def test_the_end_of_the_time_hides_no_error(loop: str) -> None:
 
     async def test() -> None:
         async with answering(answers) as port, Backend(f"http://127.0.0.1:{port}", api_key="k", timeout=1) as publisher:
-            with pytest.raises(RelayError) as error, anyio.fail_after(5):
+            with pytest.raises(RelayError) as error, anyio.fail_after(TIMEOUT):
                 await publisher.publish("orders:1", {})
             assert len(answers.bodies) == 2
             assert (error.value.code, error.value.message) == ("unavailable", "The database cannot be written.")

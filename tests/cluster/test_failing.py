@@ -17,6 +17,7 @@ from tests.clients import live
 from tests.cluster.crowd import crowd
 from tests.cluster.nodes import CUT_LISTENERS, eventually, nodes
 from tests.postgres import PostgresServer
+from tests.waiting import TIMEOUT
 
 CUT_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'relay'"
 
@@ -148,7 +149,7 @@ async def test_places_of_users_count_on_all_nodes(tmp_path: Path) -> None:
         places[0].give_back("v")
         assert await places[0].take("v", 1), "a user that comes back at once has a place"
         places[taken[0]].give_back("u")
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while not await places[0].take("u", 3):
                 await trio.sleep(0.01)
         assert not await places[1].take("u", 3)

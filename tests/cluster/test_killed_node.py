@@ -13,6 +13,7 @@ from tests.clients import live
 from tests.cluster.nodes import processes
 from tests.cluster.test_presence import heard_of, present, signals
 from tests.postgres import PostgresServer
+from tests.waiting import TIMEOUT
 
 
 @pytest.mark.timed
@@ -41,7 +42,7 @@ async def test_a_killed_node_says_nothing_and_its_users_go_offline(tmp_path: Pat
                 assert [one for one in await signals(bob, 0.5) if "offline" in one] == ["carol offline"]
                 assert await present(bob, room) == ["alice", "bob", "dave"]
         async with httpx.AsyncClient() as http:
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 while "relay_nodes 2.0" not in (await http.get(f"http://{one.address}/metrics")).text:
                     await trio.sleep(0.1)
         await trio.to_thread.run_sync(three.start)

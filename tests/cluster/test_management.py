@@ -21,6 +21,7 @@ from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, nodes
 from tests.http_client import http_client
 from tests.postgres import shared_server
 from tests.running import bearer
+from tests.waiting import TIMEOUT
 
 
 @attrs.frozen
@@ -207,7 +208,7 @@ async def tailed(address: str) -> AsyncIterator[Callable[[], Awaitable[list[Any]
 
         async def lines() -> list[Any]:
             nonlocal rest
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 rest += await stream.receive_some()
             whole, _, rest = rest.rpartition(b"\n")
             return [json.loads(line) for line in whole.split(b"\n") if line.startswith(b"{")]

@@ -14,6 +14,7 @@ from tests.clients import Client, live
 from tests.cluster.nodes import nodes
 from tests.postgres import shared_server
 from tests.running import config_for, token
+from tests.waiting import TIMEOUT
 
 GRACE = 0.5
 SETTINGS: dict[str, Any] = {
@@ -139,11 +140,11 @@ async def test_users_join_once_and_leave_once(tmp_path: Path) -> None:
                 await subscribed(bob, "game:1")
                 await subscribed(again, "game:1")
                 for client in (alice, bob, again):
-                    with trio.fail_after(5):
+                    with trio.fail_after(TIMEOUT):
                         while await attending(client) != {"alice": 1, "bob": 2}:
                             await trio.sleep(0.01)
                 await bob.ask(type="unsubscribe", channel="game:1")
-                with trio.fail_after(5):
+                with trio.fail_after(TIMEOUT):
                     while await attending(alice) != {"alice": 1, "bob": 1}:
                         await trio.sleep(0.01)
             async with live(addresses[1], "bob") as bob:  # moves within the grace period

@@ -13,6 +13,7 @@ from tests.actions import join, make_room
 from tests.clients import Client, live
 from tests.cluster.nodes import Running, eventually, held_up, nodes
 from tests.postgres import shared_server
+from tests.waiting import TIMEOUT
 
 GRACE = 0.6
 SETTINGS: dict[str, Any] = {"dialects.live.offline_grace": GRACE}
@@ -43,7 +44,7 @@ async def test_users_of_both_nodes_are_in_the_room(tmp_path: Path) -> None:
             await join(alice, room)
             await join(bob, room)
             assert (await alice.until("user:online"))["data"]["userId"] == "bob"
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 while not (await present(alice, room)) == (await present(bob, room)) == ["alice", "bob"]:
                     await trio.sleep(0.01)
 

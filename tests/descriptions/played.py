@@ -12,7 +12,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from relay.api.frames import Frame, WireApi
-from tests.clients import ANSWER_TIMEOUT, connect
+from tests.clients import connect
+from tests.waiting import TIMEOUT
 
 CHANGING = frozenset(
     {"offset", "epoch", "timestamp", "expiresAt", "connectionId", "connection", "messageId", "sid", "token", "apiKey"}
@@ -96,7 +97,7 @@ class Wire:
 
     async def until(self, type_: str) -> Any:
         """Return the next frame of a type; others are kept too."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             while True:
                 frame, value = self._played.described(str(await self._connection.get_message()))
                 self._played.received.append((frame, value))
@@ -111,7 +112,7 @@ class Wire:
 
     async def closed(self) -> int:
         """Return the code of the server's close."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             try:
                 while True:
                     self._played.received.append(self._played.described(str(await self._connection.get_message())))

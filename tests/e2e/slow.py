@@ -22,10 +22,9 @@ from tests.dialects.socketio.engine_client import engine_server_of
 from tests.e2e.hostile import RawConnection
 from tests.e2e.wire import PING, PONG, TEXT, frame, handshake, text
 from tests.running import token
-from tests.waiting import until
+from tests.waiting import TIMEOUT, until
 
 RECEIVE_BUFFER_BYTES = 8192
-ANSWER_TIMEOUT = 5.0
 
 
 @asynccontextmanager
@@ -82,7 +81,7 @@ class Attentive:
 
     async def until(self, type_: str, **fields: Any) -> dict[str, Any]:
         """Return the first message of this type with these fields."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             while True:
                 for message in self.heard:
                     if message["type"] == type_ and fields.items() <= message["data"].items():

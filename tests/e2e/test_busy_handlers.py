@@ -16,6 +16,7 @@ from tests.e2e.slow import authenticate, narrow, sessions_of
 from tests.e2e.test_slow_clients import IDLE_TIMEOUT, IMPATIENT, MAX_OUTBOX_BYTES, chat, newcomer
 from tests.e2e.wire import CLOSE, PING, PONG, frame, text
 from tests.running import config_for, running
+from tests.waiting import TIMEOUT
 
 ANSWER_TIMEOUT = 0.8
 """Seconds for an answer: several looks of the background reader, and less than the idle timeout."""
@@ -77,7 +78,7 @@ async def test_while_the_store_is_frozen_pings_pongs_and_closes_are_read(tmp_pat
                 if message["type"] == "pong":
                     answers.append(message["data"]["requestId"])
             assert answers == [1, 2]
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while server.session_server.session_count:
                 await trio.sleep(0.01)
 

@@ -20,6 +20,7 @@ from tests.actions import join, make_room, publish
 from tests.clients import Client, live
 from tests.postgres import PostgresServer, own_server
 from tests.running import RelayProcess, bearer, relay_process
+from tests.waiting import TIMEOUT
 
 RECOVERY_TIMEOUT = 5.0
 """Seconds after the return of the database within which all is well."""
@@ -124,7 +125,7 @@ async def harmed(folder: Path, database: PostgresServer, harm: Callable[[str], A
                 await posters.more(50)
                 posters.going_on = False
             rows = database.execute("SELECT text, id FROM messages ORDER BY seq")
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 while len(seen) < len(rows):
                     await trio.sleep(0.05)
             nursery.cancel_scope.cancel()

@@ -19,6 +19,7 @@ from tests.clients import Client, connect, live
 from tests.e2e.proxies import COMMANDS, DOMAIN, Proxy, free_ports, proxied
 from tests.running import bearer, config_for, running, token
 from tests.streams import stream
+from tests.waiting import TIMEOUT
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +106,7 @@ async def test_every_dialect(name: str, tmp_path: Path) -> None:
         assert (await events[0].event())["data"]["data"]["price"] == 1.5
         assert (await events[1].event())["event"] == "relay:subscribed"
         assert {(await events[1].event())["data"]["channel"] for _ in range(2)} == {"market:BTC", "task:7"}
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while '"price":1.5' not in str(await prices.connection.get_message()):
                 pass
     assert secret not in target.proxy.log_text()

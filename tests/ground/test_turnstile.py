@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from relay.ground.turnstile import STEPS_PER_TURN, TURN_PERIOD, Turnstile
+from tests.waiting import TIMEOUT
 
 CROWD = 40
 """Tasks that come at once. Each batch after the first waits 50 ms, because another task always has work."""
@@ -16,7 +17,7 @@ CROWD = 40
 async def test_a_few_enter_without_waiting() -> None:
     """No task runs it here, so one that had to wait would wait for ever."""
     turnstile = Turnstile()
-    with trio.fail_after(1):
+    with trio.fail_after(TIMEOUT):
         for _ in range(STEPS_PER_TURN):
             await turnstile.enter()
         await trio.sleep(TURN_PERIOD * 2)
@@ -61,6 +62,6 @@ async def test_one_that_leaves_lets_the_next_in() -> None:
         await turnstile.enter()
     async with trio.open_nursery() as nursery:
         await nursery.start(turnstile.run)
-        with trio.fail_after(1):
+        with trio.fail_after(TIMEOUT):
             await turnstile.enter()
         nursery.cancel_scope.cancel()

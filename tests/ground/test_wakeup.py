@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from relay.ground.wakeup import Wakeup
+from tests.waiting import TIMEOUT
 
 
 async def test_each_call_is_worked_on(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -37,7 +38,7 @@ async def test_a_cancelled_wait_loses_no_call() -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await wakeup.wait()
-    with trio.fail_after(1):
+    with trio.fail_after(TIMEOUT):
         await wakeup.wait()
     with trio.move_on_after(0.01) as idle:
         await wakeup.wait()

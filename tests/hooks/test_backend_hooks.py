@@ -30,7 +30,7 @@ from tests.hooks.hooked import KEY, SECRET, UNCLEAR, decide, hooked
 from tests.running import bearer, token
 from tests.streams import stream
 from tests.virtual import VirtualClock
-from tests.waiting import until
+from tests.waiting import TIMEOUT, until
 
 
 def channels(address: str, user: str) -> Any:
@@ -462,7 +462,7 @@ async def test_a_backend_that_hangs_slows_its_own_requests_alone(tmp_path: Path)
             assert (await waiting.receive())["data"] == number
         assert (await other.ask(type="ping"))["type"] == "pong"
         assert (await other.ask(type="subscribe", channel="orders:1"))["type"] == "subscribed"
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             await waiting.connection.ping()  # returns at the pong
         assert here.server.core.hooks["backend"].pending == 1
     await until(lambda: here.server.core.hooks["backend"].pending == 0)

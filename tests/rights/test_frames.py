@@ -32,6 +32,7 @@ from tests.dialects.socketio.engine_client import engine_server_of
 from tests.kept import recent
 from tests.rights.world import KEY_ROLES, ROOM_TYPES, TOKEN_ROLES, UNKNOWN_ROLES, Cell, World, leaks, open_world, table
 from tests.running import token
+from tests.waiting import TIMEOUT
 
 # Cells: `ok` is an answer that is no error, `-` is silence, else the code of the error. `*` never authenticated.
 LIVE = table("""
@@ -164,7 +165,7 @@ class Ear:
     async def until(self, type_: str, pongs: int = 1) -> list[dict[str, Any]]:
         """Return everything up to the frame of this type, without it."""
         told: list[dict[str, Any]] = []
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while pongs:
                 text = str(await self._connection.get_message())
                 self.said.append(text)
@@ -174,7 +175,7 @@ class Ear:
 
     async def hear(self, word: str) -> None:
         """Take what comes until a text has this word, and for a moment longer."""
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             while not any(word in text for text in self.said):
                 self.said.append(str(await self._connection.get_message()))
         with trio.move_on_after(0.2):
@@ -182,7 +183,7 @@ class Ear:
 
     async def closed(self) -> int:
         """Return the code of the server's close; what came before it is in `said`."""
-        with trio.fail_after(5):
+        with trio.fail_after(TIMEOUT):
             try:
                 while True:
                     self.said.append(str(await self._connection.get_message()))

@@ -19,10 +19,10 @@ from relay.transports.background_reader import READ_INTERVAL, BackgroundReader
 from relay.transports.stream import ByteStream
 from relay.transports.websocket import MAX_AHEAD_BYTES, RECEIVE_BYTES, WebSocket
 from tests.e2e.wire import CLOSE, PING, PONG, TEXT, frame
+from tests.waiting import TIMEOUT
 
 MAX_OUTBOX_BYTES = 1000
 SOON = 10 * READ_INTERVAL
-TIMEOUT = 5.0
 
 
 @attrs.define(eq=False)

@@ -32,8 +32,8 @@ from relay.transports.request_head import RequestHead
 from relay.transports.stream import MAX_HEAD_BYTES, ByteStream
 from relay.transports.websocket import _Connection, _Inbox
 from relay.transports.websocket_events import Events
+from tests.waiting import TIMEOUT
 
-TIMEOUT = 5.0
 UPGRADE = (
     b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

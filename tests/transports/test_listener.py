@@ -17,7 +17,7 @@ from relay.transports.request_head import RequestHead
 from relay.transports.stream import ByteStream
 from tests.activation import listening
 from tests.transports.test_contracts import GET, UPGRADE, World, exchange, world
-from tests.waiting import until
+from tests.waiting import TIMEOUT, until
 
 CROWD = 500
 TURNS = 20
@@ -77,7 +77,7 @@ async def test_a_loop_that_is_never_idle_accepts_all_the_same() -> None:
     with listening() as sock:
         async with accepting(sock, handshakes), trio.open_nursery() as nursery:
             nursery.start_soon(spin)
-            with trio.fail_after(5):
+            with trio.fail_after(TIMEOUT):
                 for number in range(1, 4):
                     async with await trio.open_tcp_stream(*sock.getsockname()) as stream:
                         await stream.send_all(UPGRADE)

@@ -22,6 +22,7 @@ from relay.sessions.flusher import Flusher
 from relay.sessions.outbox import Outbox
 from relay.transports.tls import MAX_ANSWERS_BYTES, MAX_PIECE_BYTES, Buffers, PlainHttpError, TlsStream
 from tests.certificates import trusting, write_certificate
+from tests.waiting import TIMEOUT
 
 LIMIT = 10.0
 SMALL_BUFFER = 4096
@@ -328,7 +329,7 @@ async def test_a_goodbye_waits_for_nobody_who_does_not_read(folder: Path, monkey
     monkeypatch.setattr("relay.transports.tls.CLOSE_NOTIFY_TIMEOUT", 0.05)
     async with established(folder) as (stream, _):
         monkeypatch.setattr(TlsStream, "_put_out", lambda stream: None)
-        with trio.fail_after(1):
+        with trio.fail_after(TIMEOUT):
             await stream.send_eof()
 
 

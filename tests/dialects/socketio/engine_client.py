@@ -20,9 +20,8 @@ from relay.server.server import Server
 from tests.conformance.echo import dialects as echo_dialects
 from tests.http_client import http_client
 from tests.running import config_for, running
-from tests.waiting import until
+from tests.waiting import TIMEOUT, until
 
-ANSWER_TIMEOUT = 5.0
 HEARTBEAT = (25.0, 20.0)
 """As `echo.SUITE_HEARTBEAT`, but no ping comes in a test, even on a machine that is busy."""
 ENGINE = "/engine.io/"
@@ -52,7 +51,7 @@ class World:
 
     async def raw(self, method: str, target: str, body: bytes | str = b"", **headers: str) -> httpx.Response:
         """Make any request."""
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             return await self.http.request(method, target, content=body, headers=headers)
 
     @asynccontextmanager
@@ -81,7 +80,7 @@ class World:
 
     async def until_empty(self) -> None:
         """Return when the server has forgotten every session; fail if it does not."""
-        await until(lambda: not self.count, ANSWER_TIMEOUT)
+        await until(lambda: not self.count)
 
     async def check_healthy(self) -> None:
         """Fail unless a new session works, over both transports, and nothing is left of any other."""
@@ -140,7 +139,7 @@ class Frames:
         return str(message)
 
     async def _next(self) -> Any:
-        with trio.fail_after(ANSWER_TIMEOUT):
+        with trio.fail_after(TIMEOUT):
             return await self.connection.get_message()
 
     async def closed(self) -> int:

@@ -15,8 +15,8 @@ import trio
 from relay.model.publication import Draft
 from relay.store import api_keys as keys
 from relay.store.transaction import Transaction
-from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, Frames, PollingClient, World, pricing
-from tests.waiting import until
+from tests.dialects.socketio.engine_client import Frames, PollingClient, World, pricing
+from tests.waiting import TIMEOUT, until
 
 LIMIT = '44/api-ws,{"message":"Connection limit exceeded"}'
 
@@ -50,7 +50,7 @@ def listeners(world: World) -> int:
 
 async def until_listeners(world: World, count: int) -> None:
     """Wait until the broker delivers to that many."""
-    with trio.fail_after(ANSWER_TIMEOUT):
+    with trio.fail_after(TIMEOUT):
         while listeners(world) != count:
             await trio.sleep(0.01)
 
@@ -253,15 +253,15 @@ async def test_the_log_names_the_user(tmp_path: Path, caplog: pytest.LogCaptureF
     async with pricing(tmp_path) as world:
         async with connected(world, (await key(world, "alice"))[1]):
             pass
-        await until(lambda: users() == ["alice"], ANSWER_TIMEOUT)
+        await until(lambda: users() == ["alice"])
         polling = await connected_by_polling(world, (await key(world, "bob"))[1])
         async with world.websocket(f"&sid={polling.sid}") as frames:
             await frames.send("2probe")
             assert await frames.receive() == "3probe"
             await frames.send("5", "1")
             await frames.closed()
-        await until(lambda: users() == ["alice", "bob"], ANSWER_TIMEOUT)
+        await until(lambda: users() == ["alice", "bob"])
         async with world.opened() as frames:
             await frames.send("1")
             await frames.closed()
-        await until(lambda: users() == ["alice", "bob", None], ANSWER_TIMEOUT)
+        await until(lambda: users() == ["alice", "bob", None])

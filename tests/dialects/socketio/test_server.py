@@ -10,9 +10,10 @@ import httpx
 import pytest
 import trio
 
-from tests.dialects.socketio.engine_client import ANSWER_TIMEOUT, SOCKET, echoing, pricing
+from tests.dialects.socketio.engine_client import SOCKET, echoing, pricing
 from tests.http_client import http_client
 from tests.running import relay_process
+from tests.waiting import TIMEOUT
 
 KEYS = ["sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"]
 
@@ -173,7 +174,7 @@ async def test_shutdown_with_an_open_poll(tmp_path: Path, signal_after: float) -
             assert idle.status_code == 200
 
             async def poll() -> None:
-                with trio.fail_after(ANSWER_TIMEOUT):
+                with trio.fail_after(TIMEOUT):
                     answers.append(await http.get(f"{SOCKET}?EIO=4&transport=polling&sid={sid}"))
 
             nursery.start_soon(poll)
