@@ -10,7 +10,7 @@ publication waits for them, until its notification comes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 import trio
@@ -152,10 +152,12 @@ class Delivery:
         while True:
             await self._wakeup.wait()
             while self._held:
+                first = {text: held[0] for text, held in self._held.items()}
                 if self._database.busy:
                     await self._database.wait_batch()
                 self._release()
-                await self._fetch()
+                # What came meanwhile may be of the next batch, whose commit is not called back yet.
+                await self._fetch({text for text, held in self._held.items() if held[0] is first.get(text)})
 
     async def catch_up(self) -> None:
         """Deliver all that the database has and the channels in memory miss, after notifications may have been lost.
@@ -170,15 +172,14 @@ class Delivery:
         channels = map(self._broker.channels.named, self._broker.channels.names())
         await self._publications.catch_up([channel.name for channel in channels if channel is not None])
 
-    async def _fetch(self) -> None:
-        """Fetch what the channels in memory miss of what is held back. Always a checkpoint."""
-        held = self._held
-        channels = [channel for text in held if (channel := self._broker.channels.named(text)) is not None]
+    async def _fetch(self, names: Collection[str]) -> None:
+        """Fetch what those of the channels that are in memory miss of what is held back. Always a checkpoint."""
+        channels = [channel for text in names if (channel := self._broker.channels.named(text)) is not None]
         if not channels:
             await trio.lowlevel.checkpoint()
             return
         self.catch_ups += 1
-        self._held = {text: rest for text, rest in held.items() if not self._broker.channels.holds(text)}
+        held = {channel.name.text: self._held.pop(channel.name.text) for channel in channels}
         try:
             await self._publications.catch_up([channel.name for channel in channels])
             self._deferred = {key: draft for key, draft in self._deferred.items() if not self._has(*key)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import pytest
 import trio
 import trio.testing
 
+from relay.cluster.wire import pack, split
+from relay.model.namespaces import ChannelName
+from relay.model.publication import Publication
 from tests.actions import join, make_room, publish
 from tests.clients import Client, live
 from tests.cluster.nodes import CUT_LISTENERS, Running, eventually, held_up, nodes
@@ -175,6 +178,43 @@ async def test_all_publish_to_a_channel_that_keeps_few(tmp_path: Path, kept: int
             for client in (ann, bob):
                 offsets = [(await client.receive())["offset"] for _ in range(360)]
                 assert offsets == list(range(1, 361))
+
+
+async def test_what_comes_while_a_batch_ends_is_not_fetched_yet(tmp_path: Path) -> None:
+    """It may be an own one of the next batch, and what the database does not keep would count as lost."""
+    async with nodes(tmp_path, 1, **LAST) as (one,), live(one.address, "ann") as ann:
+        for name in ("last:1", "last:2"):
+            assert (await ann.ask(type="subscribe", channel=name))["type"] == "subscribed"
+        cluster: Any = one.server.cluster
+        delivery = cluster.delivery
+        fetched: list[list[str]] = []
+
+        def announce(name: str) -> None:
+            publication = Publication(one.server.core.namespaces.parse(name), "end", 7, "e", 0, json=b"1")
+            [payload] = pack([publication], node=delivery._node_id, now_ms=0)
+            delivery.take(delivery._node_id, split(payload)[1])
+
+        class Busy:
+            """A database with a batch under way; as it ends, a publication of the next one is announced."""
+
+            busy = True
+
+            async def wait_batch(self) -> None:
+                await trio.lowlevel.checkpoint()
+                if not fetched:
+                    announce("last:2")
+
+        class Recorded:
+            """Records what is fetched, and finds nothing."""
+
+            async def catch_up(self, channels: Sequence[ChannelName]) -> None:
+                await trio.lowlevel.checkpoint()
+                fetched.append([channel.text for channel in channels])
+
+        delivery._database, delivery._publications = Busy(), Recorded()
+        announce("last:1")
+        await eventually(lambda: len(fetched) == 2)
+        assert fetched == [["last:1"], ["last:2"]]
 
 
 @pytest.mark.parametrize("own", ["last:event", "end"])
