@@ -186,7 +186,7 @@ async def _broadcast(request: Request, params: Mapping[str, Any]) -> BroadcastRe
         raise invalid_field("channels", f"must have 1 to {maximum} channels")
     signal = Params(params).flag("skip_history")
     _check_item(params)
-    # The other channels, and the other commands of a batch, are no part of a publication.
+    # The other channels, and the other commands of a batch, do not belong to a publication.
     size = len(strictjson.dumps({name: value for name, value in params.items() if name != "channels"}))
     drafts: list[Draft | RequestError] = []
     for channel in channels:
